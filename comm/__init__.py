@@ -1,0 +1,72 @@
+"""Messages between the processes of a cluster, over TCP or mutually authenticated TLS.
+
+::
+
+    listener = await listen("tls://127.0.0.1:0", echo, **security.get_listen_args("scheduler"))
+    comm = await connect(listener.contact_address, **security.get_connection_args("worker"))
+    await comm.write({"op": "put", "data": array})
+    reply = await comm.read()
+
+Needs tornado and msgpack; numpy only where arrays are sent. Dask is never imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .addressing import Address, parse_address
+from .api import connect, listen
+from .codec import register as register_type
+from .errors import (
+    AddressError,
+    CommBusy,
+    CommClosedError,
+    CommError,
+    ConnectError,
+    ConnectTimeout,
+    DecodeError,
+    EncodeError,
+    EncryptionRequired,
+    FramingError,
+    HandshakeError,
+    HelloError,
+    MessageTooLarge,
+)
+from .interfaces import Backend, Comm, Connector, Listener
+from .limits import Limits
+from .registry import register as register_backend
+
+__all__ = [
+    "Address",
+    "AddressError",
+    "Backend",
+    "Comm",
+    "CommBusy",
+    "CommClosedError",
+    "CommError",
+    "ConnectError",
+    "ConnectTimeout",
+    "Connector",
+    "DecodeError",
+    "EncodeError",
+    "EncryptionRequired",
+    "FramingError",
+    "HandshakeError",
+    "HelloError",
+    "Limits",
+    "Listener",
+    "MessageTooLarge",
+    "connect",
+    "listen",
+    "parse_address",
+    "register_backend",
+    "register_type",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sealwire")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,106 @@
+"""Addresses: ``scheme://host:port`` taken apart and put together; wildcard hosts made concrete.
+
+An IPv6 host stands in brackets: ``tls://[::1]:8786``. A bare address (``host:port``) has no
+scheme; who uses it chooses one. No I/O but `concrete_host`, which asks the routing table.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import NamedTuple
+
+from .errors import AddressError
+
+__all__ = ["Address", "concrete_host", "format_address", "parse_address"]
+
+
+class Address(NamedTuple):
+    """An address taken apart.
+
+    Attributes
+    ----------
+    scheme : str
+        Lower case, empty for a bare address.
+    host : str
+        A name or an IP address without brackets; empty for every interface.
+    port : int
+        0 where none was given: to a listener, any free port.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return format_address(*self)
+
+
+def parse_address(address: str) -> Address:
+    """Take ``[scheme://]host[:port]`` apart.
+
+    Raises `AddressError` if it is not of that form or the port is not in 0–65535.
+    """
+    if not isinstance(address, str):
+        raise AddressError(f"bad address {address!r}: got {type(address).__name__}, need a str")
+    scheme, separator, rest = address.rpartition("://")
+    if separator and not (scheme.replace("+", "").replace("-", "").isalnum()):
+        raise AddressError(
+            f"bad address {address!r}: no scheme before '://'; write tls://host:port"
+        )
+    if rest.startswith("["):
+        host, bracket, tail = rest[1:].partition("]")
+        if not bracket or (tail and not tail.startswith(":")):
+            raise AddressError(f"bad address {address!r}: unbalanced brackets; write [::1]:8786")
+        port = tail[1:]
+    else:
+        host, colon, port = rest.rpartition(":")
+        if not colon:
+            host, port = rest, ""
+        elif ":" in host:
+            raise AddressError(
+                f"bad address {address!r}: several colons; write an IPv6 host as [{rest}]:port"
+            )
+    if any(c.isspace() or c in "/@?#" for c in host):
+        raise AddressError(f"bad address {address!r}: {host!r} is not a host name")
+    return Address(scheme.lower(), host, _parse_port(port, address))
+
+
+def _parse_port(text: str, address: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise AddressError(f"bad address {address!r}: got port {text!r}, need 0 to 65535")
+    return int(text)
+
+
+def format_address(scheme: str, host: str, port: int) -> str:
+    """The inverse of `parse_address`; an IPv6 host gets its brackets."""
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{scheme}://{place}" if scheme else place
+
+
+def concrete_host(host: str) -> str:
+    """A host that others can dial, for one that means every interface.
+
+    ``""``, ``0.0.0.0`` and ``::`` become the address this machine uses towards the network, or
+    loopback if it has none; any other host is returned as it is.
+    """
+    if host in ("", "0.0.0.0"):
+        return _outward_address(socket.AF_INET, "10.255.255.255", "127.0.0.1")
+    try:
+        if ipaddress.IPv6Address(host).is_unspecified:
+            return _outward_address(socket.AF_INET6, "fd00::ffff", "::1")
+    except ValueError:
+        pass
+    return host
+
+
+def _outward_address(family: socket.AddressFamily, probe: str, fallback: str) -> str:
+    # Connecting a UDP socket sends nothing; it asks the kernel for the route's source address.
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((probe, 9))
+            return str(sock.getsockname()[0])
+    except OSError:
+        return fallback

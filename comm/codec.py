@@ -1,0 +1,251 @@
+"""Messages to frames and back: msgpack with buffers and arrays out of band. No pickle, ever.
+
+A message is None, bool, int, float, str, datetime, list, tuple (arrives as a list), dict with
+scalar keys, anything bytes-like, a numpy array, or an object of a registered type. Frame 0, the
+header, is its msgpack; a buffer of `OUT_OF_BAND` bytes or more is replaced there by a reference to
+a frame of its own, which is sent from the caller's memory and received in memory of its own.
+
+Every bytes-like value arrives writable: a bytearray if it was short, else a memoryview of the
+received frame. (A dict's key stays bytes.) A stock peer, which does not know our extension types,
+gets bytes-like values inside the header and no arrays.
+
+msgpack extension types, part of the wire between two of us::
+
+    1  reference   [frame]
+    2  bytes       the bytes of a short buffer
+    3  array       [dtype, shape, order, frame or bytes]
+    4  object      [name, value]     of a registered type
+    5  int         two's complement, little-endian, for what 64 bits do not hold
+    6  datetime    ISO 8601, for those without a time zone
+   -1  datetime    msgpack's own timestamp, for those with one (arrives in UTC)
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable, Sequence
+from pickle import PickleBuffer
+from typing import Any, NamedTuple
+
+import msgpack
+from msgpack import ExtType
+
+from .arrays import array_from_parts, array_to_parts, is_array, is_number
+from .errors import DecodeError, EncodeError
+from .framing import Buffer, Frame
+
+__all__ = ["OUT_OF_BAND", "decode", "encode", "register"]
+
+OUT_OF_BAND = 4096
+"""Bytes from which a buffer gets a frame of its own; copying a shorter one costs less."""
+
+_REFERENCE, _BYTES, _ARRAY, _OBJECT, _INT, _DATETIME = range(1, 7)
+
+_PLAIN = frozenset({bool, int, float, str, type(None), datetime.datetime})
+_KEYS = _PLAIN | {bytes}
+_BUFFERS = (bytes, bytearray, memoryview, PickleBuffer)
+
+
+class _Type(NamedTuple):
+    name: str
+    encode: Callable[[Any], Any]
+
+
+_by_class: dict[type, _Type] = {}
+_by_name: dict[str, Callable[[Any], Any]] = {}
+
+
+def register(
+    cls: type,
+    encode: Callable[[Any], Any],
+    decode: Callable[[Any], Any],
+    *,
+    name: str | None = None,
+) -> None:
+    """Let objects of `cls` (not of its subclasses) travel in messages of this process.
+
+    Parameters
+    ----------
+    encode
+        Object to message, which may hold buffers, arrays and other registered types.
+    decode
+        Message to object. It runs on what a peer sent: it must check what it is given. What it
+        raises closes the comm with a `DecodeError`.
+    name
+        The type's name on the wire, by default its module and qualified name. Both sides must
+        register the same one.
+
+    Raises `ValueError` if the name belongs to another class already.
+    """
+    name = name or f"{cls.__module__}.{cls.__qualname__}"
+    if any(entry.name == name and other is not cls for other, entry in _by_class.items()):
+        raise ValueError(f"cannot register {cls!r}: the name {name!r} is taken; choose another")
+    _by_class[cls] = _Type(name, encode)
+    _by_name[name] = decode
+
+
+def encode(message: Any, *, buffers: bool = True, arrays: bool = True) -> list[Buffer]:
+    """The frames of `message`, the header first. Buffers are referred to, not copied.
+
+    `buffers` and `arrays` say what the peer understands (`hello.Agreement`). Raises `EncodeError`,
+    which names the type that has no form on the wire.
+    """
+    encoder = _Encoder(buffers, arrays)
+    try:
+        header = encoder.pack(message)
+    except EncodeError:
+        raise
+    except RecursionError as error:
+        raise EncodeError(
+            "cannot encode message: it is nested too deeply or contains itself; flatten it"
+        ) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EncodeError(f"cannot encode message: {error}; send simpler values") from error
+    encoder.frames[0] = header
+    return encoder.frames
+
+
+class _Encoder:
+    """One message on its way out; collects the frames its header refers to."""
+
+    def __init__(self, buffers: bool, arrays: bool) -> None:
+        self.frames: list[Buffer] = [b""]
+        self._extended = buffers
+        self._arrays = arrays
+
+    def pack(self, message: Any) -> bytes:
+        return bytes(
+            msgpack.packb(self._prepare(message), default=self._default, datetime=self._extended)
+        )
+
+    def _prepare(self, value: Any) -> Any:
+        """`value` with every bytes-like value in it replaced by its extension type.
+
+        msgpack packs bytes itself and would copy them into the header, so they must be found
+        before. Containers without any are returned as they are.
+        """
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if isinstance(value, dict):
+            if not _KEYS.issuperset(map(type, value)):
+                _refuse_keys(value)
+            if _PLAIN.issuperset(map(type, value.values())):
+                return value
+            return {key: self._prepare(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            if _PLAIN.issuperset(map(type, value)):
+                return value
+            return [self._prepare(item) for item in value]
+        if isinstance(value, _BUFFERS):
+            return self._buffer(value)
+        return value
+
+    def _buffer(self, value: Any) -> Any:
+        view = memoryview(value)
+        if not view.c_contiguous:
+            view = memoryview(view.tobytes())
+        if not self._extended:
+            return bytes(view)  # inside the header, as stock sends it
+        if view.nbytes < OUT_OF_BAND:
+            return ExtType(_BYTES, view.tobytes())
+        return ExtType(_REFERENCE, _pack_list(self._out_of_band(view)))
+
+    def _out_of_band(self, view: memoryview) -> int:
+        self.frames.append(view.cast("B") if view.nbytes else b"")
+        return len(self.frames) - 1
+
+    def _default(self, value: Any) -> Any:
+        """Called by msgpack for whatever it does not pack itself."""
+        kind = type(value)
+        entry = _by_class.get(kind)
+        if entry is not None and self._extended:
+            return ExtType(_OBJECT, self.pack([entry.name, entry.encode(value)]))
+        if kind is int and self._extended:
+            return ExtType(_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+        if kind is datetime.datetime and self._extended:
+            return ExtType(_DATETIME, value.isoformat().encode())
+        if "numpy" in sys.modules:
+            if is_array(value):
+                return self._array(value)
+            if is_number(value):
+                return value.item()
+        raise EncodeError(
+            f"cannot encode {kind.__module__}.{kind.__qualname__}: "
+            + (
+                "it has no form in msgpack; register the type or send simpler values"
+                if self._extended
+                else "the peer is a stock one and takes plain msgpack only; send simpler values"
+            )
+        )
+
+    def _array(self, array: Any) -> ExtType:
+        if not self._arrays:
+            raise EncodeError(
+                "cannot encode a numpy array: the peer has no numpy or takes plain msgpack only; "
+                "install numpy there or send bytes"
+            )
+        dtype, shape, order, view = array_to_parts(array)
+        if view.nbytes < OUT_OF_BAND:
+            return ExtType(_ARRAY, _pack_list(dtype, shape, order, view.tobytes()))
+        return ExtType(_ARRAY, _pack_list(dtype, shape, order, self._out_of_band(view)))
+
+
+def _pack_list(*items: Any) -> bytes:
+    return bytes(msgpack.packb(items))
+
+
+def _refuse_keys(value: dict[Any, Any]) -> None:
+    for key in value:
+        if type(key) not in _KEYS and not isinstance(key, (str, int, float, bytes)):
+            raise EncodeError(
+                f"cannot encode a dict key of type {type(key).__name__}: keys are str, int, float, "
+                f"bool, None, bytes or datetime; use one of them"
+            )
+
+
+def decode(frames: Sequence[Frame]) -> Any:
+    """The message in `frames`. Buffers and arrays are views of the frames, without a copy.
+
+    Raises `DecodeError` for whatever is not a message, with bounded memory: msgpack reserves no
+    more than the header can really hold, and nests at most 512 deep.
+    """
+
+    def extension(code: int, data: bytes) -> Any:
+        if code == _BYTES:
+            return bytearray(data)
+        if code == _REFERENCE:
+            (index,) = msgpack.unpackb(data)
+            return _frame(index)
+        if code == _ARRAY:
+            dtype, shape, order, content = msgpack.unpackb(data)
+            if isinstance(content, bytes):
+                return array_from_parts(dtype, shape, order, bytearray(content))
+            return array_from_parts(dtype, shape, order, _frame(content))
+        if code == _OBJECT:
+            name, value = unpack(data)
+            if name not in _by_name:
+                raise ValueError(f"type {name!r} is not registered here; register it on both sides")
+            return _by_name[name](value)
+        if code == _INT:
+            return int.from_bytes(data, "little", signed=True)
+        if code == _DATETIME:
+            return datetime.datetime.fromisoformat(data.decode())
+        raise ValueError(f"unknown extension type {code}")
+
+    def _frame(index: Any) -> memoryview:
+        if not isinstance(index, int) or not 0 < index < len(frames):
+            raise ValueError(f"it refers to frame {index!r} of {len(frames)}")
+        return memoryview(frames[index])
+
+    def unpack(data: Buffer) -> Any:
+        return msgpack.unpackb(data, ext_hook=extension, strict_map_key=False, timestamp=3)
+
+    try:
+        return unpack(frames[0])
+    except Exception as error:  # msgpack and a type's decode raise what they like
+        raise DecodeError(
+            f"bad message: a header of {len(frames[0])} bytes does not decode "
+            f"({str(error) or type(error).__name__}); check that both sides speak the same version"
+        ) from error

@@ -1,0 +1,307 @@
+"""Frames to bytes and back, without I/O.
+
+The wire is distributed's, all numbers unsigned 64-bit little-endian::
+
+    lead | count | length × count | frame × count
+         |<------------ lead bytes ------...>|
+
+``lead`` counts the first block: the prelude (count and lengths) and those frames that share the
+block. The frames after it follow bare. Receivers allocate one buffer for the frames of the block
+and one for each bare frame, so a large frame that should live and die on its own is sent bare.
+
+`pack` writes a prelude. `Splitter` takes bytes in pieces of any size and gives whole messages. It
+checks every number before it reserves anything, and reserves a frame only once the whole prelude
+has arrived, so a lying peer makes it hold no more than what that peer really sent.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Union
+
+from .errors import FramingError, MessageTooLarge
+
+__all__ = ["Buffer", "Frame", "Splitter", "pack"]
+
+Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 (an alias, evaluated on 3.10)
+Frame = Union[bytearray, memoryview]  # noqa: UP007
+
+_HEAD = struct.Struct("<QQ")
+_LEAD = struct.Struct("<Q")
+_EMPTY = memoryview(bytearray())
+
+
+def pack(lengths: Sequence[int], shared: int) -> bytes:
+    """The bytes that stand before the frames of one message.
+
+    Parameters
+    ----------
+    lengths
+        Bytes in each frame.
+    shared
+        How many of the first frames share the first block; the others are sent bare. The frames
+        follow in order either way.
+    """
+    count = len(lengths)
+    lead = 8 + 8 * count + sum(lengths[:shared])
+    return struct.pack(f"<{count + 2}Q", lead, count, *lengths)
+
+
+class Splitter:
+    """Takes the stream apart into messages; each is a list of frames in buffers of their own.
+
+    Parameters
+    ----------
+    deliver
+        Called with the frames and the total size of each message as it completes.
+    allocate
+        Gives a writable buffer of a size, for frames that are not whole in one piece.
+    max_size, max_frames
+        Bounds on a message; may be set anew between messages.
+    limit_name
+        The name of the setting behind `max_size`, for the error that says to raise it.
+
+    After an error the stream is out of step: feed nothing more.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[list[Frame], int], None],
+        allocate: Callable[[int], memoryview],
+        *,
+        max_size: int,
+        max_frames: int,
+        limit_name: str = "max_message_size",
+    ) -> None:
+        self.limit_name = limit_name
+        self.max_size = max_size
+        self.max_frames = max_frames
+        self._deliver = deliver
+        self._allocate = allocate
+        self._prelude = bytearray()  # the start of a message, until its prelude is whole
+        self._block: memoryview | None = None  # the buffer being filled
+        self._filled = 0
+        self._bare: Sequence[int] = ()  # sizes of the bare frames, and which is next
+        self._next = 0
+        self._shared_lengths: Sequence[int] = ()
+        self._frames: list[Frame] = []
+        self._total = 0
+
+    @property
+    def received(self) -> int:
+        """Bytes of the unfinished message so far; 0 between two messages."""
+        if self._block is None:
+            return len(self._prelude)
+        done = sum(memoryview(frame).nbytes for frame in self._frames)
+        return max(1, done + self._filled)
+
+    @property
+    def expected(self) -> int | None:
+        """Bytes in the frames of the unfinished message, None while that is not known."""
+        return None if self._block is None else self._total
+
+    def target(self, at_least: int) -> memoryview | None:
+        """Where the next bytes can go directly, if `at_least` of them belong there.
+
+        After receiving into it, call `advance`.
+        """
+        block = self._block
+        if block is None or block.nbytes - self._filled < at_least:
+            return None
+        return block[self._filled :]
+
+    def advance(self, size: int) -> None:
+        """Note that `size` bytes were received into what `target` gave."""
+        assert self._block is not None
+        self._filled += size
+        if self._filled == self._block.nbytes:
+            self._block_done()
+
+    def feed(self, data: memoryview) -> None:
+        """Take `data`, which may hold part of a message, one or many; the caller may reuse it.
+
+        Raises `FramingError` or `MessageTooLarge` at the first number that cannot be, after
+        delivering the messages before it, and `MemoryError` if a frame cannot be reserved.
+        """
+        position, end = 0, data.nbytes
+        while position < end:
+            if self._block is not None:
+                size = min(self._block.nbytes - self._filled, end - position)
+                self._block[self._filled : self._filled + size] = data[position : position + size]
+                position += size
+                self.advance(size)
+            elif self._prelude:
+                position += self._continue_prelude(data[position:])
+            else:
+                size = end - position
+                if size >= 16:
+                    lead, count = _HEAD.unpack_from(data, position)
+                    self._check_head(lead, count, data[position : position + 16])
+                    if size >= 16 + 8 * count:
+                        lengths = struct.unpack_from(f"<{count}Q", data, position + 16)
+                        position += 16 + 8 * count
+                        position += self._begin(lead, lengths, data[position:])
+                        continue
+                elif size >= 8:
+                    self._check_lead(data[position:])
+                self._prelude += data[position:]
+                return
+
+    def _continue_prelude(self, data: memoryview) -> int:
+        prelude = self._prelude
+        used = 0
+        if len(prelude) < 16:
+            had = len(prelude)
+            used = min(16 - had, data.nbytes)
+            prelude += data[:used]
+            if len(prelude) < 16:
+                if had < 8 <= len(prelude):
+                    self._check_lead(prelude)
+                return used
+            lead, count = _HEAD.unpack_from(prelude)
+            self._check_head(lead, count, prelude)
+        lead, count = _HEAD.unpack_from(prelude)
+        missing = 16 + 8 * count - len(prelude)
+        taken = data[used : used + missing]
+        prelude += taken
+        used += taken.nbytes
+        if taken.nbytes == missing:
+            lengths = struct.unpack_from(f"<{count}Q", prelude, 16)
+            self._prelude = bytearray()
+            used += self._begin(lead, lengths, data[used:])
+        return used
+
+    def _check_lead(self, head: Buffer) -> None:
+        (lead,) = _LEAD.unpack_from(head)
+        if lead < 16 or lead > 8 + 8 * self.max_frames + self.max_size:
+            raise self._not_ours(lead, head)
+
+    def _check_head(self, lead: int, count: int, head: Buffer) -> None:
+        if lead < 16 or lead > 8 + 8 * self.max_frames + self.max_size:
+            raise self._not_ours(lead, head)
+        if count == 0:
+            raise FramingError("bad frame: a message of 0 frames; it needs at least a header")
+        if count > self.max_frames:
+            raise MessageTooLarge(
+                f"message too large: {count} frames, the limit is {self.max_frames}; "
+                f"raise Limits.max_frames or send less at once",
+                size=count,
+                limit=self.max_frames,
+            )
+        if 8 + 8 * count > lead:
+            raise FramingError(
+                f"bad frame: {count} frames need a first block of {8 + 8 * count} bytes, "
+                f"it is said to have {lead}"
+            )
+
+    def _not_ours(self, lead: int, head: Buffer) -> FramingError:
+        foreign = name_foreign(bytes(head[:16]))
+        if foreign:
+            return FramingError(f"bad frame: {bytes(head[:8])!r} is {foreign}")
+        if lead < 16:
+            return FramingError(f"bad frame: a first block of {lead} bytes, it has at least 16")
+        return MessageTooLarge(
+            f"message too large: a first block of {lead} bytes, the limit for a message is "
+            f"{self.max_size}; raise Limits.{self.limit_name} or send less at once",
+            size=lead,
+            limit=self.max_size,
+        )
+
+    def _begin(self, lead: int, lengths: tuple[int, ...], data: memoryview) -> int:
+        """Start on the frames of a message; returns how much of `data` was used at once."""
+        total = sum(lengths)
+        if total > self.max_size:
+            raise MessageTooLarge(
+                f"message too large: {total} bytes in {len(lengths)} frames, the limit is "
+                f"{self.max_size}; raise Limits.{self.limit_name} or send less at once",
+                size=total,
+                limit=self.max_size,
+            )
+        shared = lead - 8 - 8 * len(lengths)
+        if len(lengths) == 1:
+            if shared == total <= data.nbytes:  # a small message, whole: the common case
+                self._deliver([bytearray(data[:total])], total)
+                return total
+            share_count = 1 if shared == total else 0
+        else:
+            share_count = bisect_right(list(accumulate(lengths)), shared)
+        self._shared_lengths = lengths[:share_count]
+        if sum(self._shared_lengths) != shared:
+            raise FramingError(
+                f"bad frame: a first block with {shared} bytes of frames ends inside frame "
+                f"{share_count} of {len(lengths)} or after the last"
+            )
+        self._bare = lengths[share_count:]
+        self._next = 0
+        self._frames = []
+        self._total = total
+        if shared and shared <= data.nbytes:
+            self._split_block(memoryview(bytearray(data[:shared])))
+            self._start_bare()
+            return shared
+        if shared:
+            self._start_block(shared)
+        else:
+            self._frames += [_EMPTY] * share_count
+            self._shared_lengths = ()
+            self._start_bare()
+        return 0
+
+    def _start_block(self, size: int) -> None:
+        self._block = self._allocate(size)
+        self._filled = 0
+
+    def _start_bare(self) -> None:
+        """Reserve the next bare frame that has bytes, or deliver the message."""
+        bare = self._bare
+        while self._next < len(bare):
+            size = bare[self._next]
+            self._next += 1
+            if size:
+                self._start_block(size)
+                return
+            self._frames.append(_EMPTY)
+        frames, self._frames, self._bare = self._frames, [], ()
+        self._deliver(frames, self._total)
+
+    def _block_done(self) -> None:
+        block, self._block = self._block, None
+        assert block is not None
+        if self._shared_lengths:
+            self._split_block(block)
+        else:
+            self._frames.append(block)
+        self._start_bare()
+
+    def _split_block(self, block: memoryview) -> None:
+        lengths, self._shared_lengths = self._shared_lengths, ()
+        if len(lengths) == 1:
+            self._frames.append(block)
+            return
+        start = 0
+        for length in lengths:
+            if length:
+                self._frames.append(block[start : start + length])
+                start += length
+            else:
+                self._frames.append(_EMPTY)
+
+
+def name_foreign(head: bytes) -> str:
+    """What a peer speaks whose first bytes are not ours, with what to do; empty if unknown."""
+    if head[:2] == b"\x16\x03":
+        return "a TLS ClientHello; use tls:// on both sides"
+    if head[:2] == b"\x15\x03":
+        return "a TLS alert; use tls:// on both sides"
+    method = head.split(b" ", 1)[0]
+    if method in _HTTP_METHODS or head.startswith((b"HTTP/1.", b"PRI * HTTP/2")):
+        return "HTTP; this port speaks Dask's comm protocol, browse the dashboard's port instead"
+    if head.startswith(b"SSH-"):
+        return "SSH; check the port number"
+    return ""
+
+
+_HTTP_METHODS = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT"})

@@ -1,0 +1,101 @@
+"""The first message of each side: what it can do, and what both sides then use.
+
+A hello is one frame of plain msgpack: the three keys that distributed sends and, in the standalone
+comm, ours under ``"sealwire"``. Unknown keys are ignored, so each side may learn new ones. It is
+read with msgpack alone, and no type in it can run anything: it comes from a stranger on a plain
+port.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import msgpack
+
+from .errors import HelloError
+from .framing import Buffer
+
+__all__ = ["Agreement", "agree", "decode", "encode", "offer"]
+
+EXTENSION = "sealwire"
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """What both sides of a standalone comm can do.
+
+    Attributes
+    ----------
+    buffers : bool
+        Buffers travel as frames of their own, and our extension types are understood.
+    arrays : bool
+        The peer has numpy.
+    """
+
+    buffers: bool = False
+    arrays: bool = False
+
+
+def offer() -> dict[str, Any]:
+    """What a standalone comm says of itself."""
+    return {
+        "compression": None,
+        "python": list(sys.version_info[:3]),
+        "pickle-protocol": 5,  # of distributed's hello; nothing is ever pickled here
+        EXTENSION: {"version": VERSION, "arrays": find_spec("numpy") is not None},
+    }
+
+
+def agree(remote: Mapping[str, Any]) -> Agreement:
+    """What a comm uses with the peer that offered `remote`. Raises `HelloError`."""
+    extension = remote.get(EXTENSION)
+    if extension is None:  # a stock peer
+        return Agreement()
+    if not isinstance(extension, Mapping) or not isinstance(extension.get("version"), int):
+        raise HelloError(
+            f"bad hello: {EXTENSION!r} is {_brief(extension)}, need a map with a version; "
+            f"check what listens on that port"
+        )
+    return Agreement(buffers=True, arrays=bool(extension.get("arrays")))
+
+
+def encode(hello: Mapping[str, Any]) -> bytes:
+    """A hello as its only frame."""
+    return bytes(msgpack.packb(dict(hello)))
+
+
+def decode(frames: Sequence[Buffer]) -> dict[str, Any]:
+    """The hello in a peer's first message. Raises `HelloError`; runs nothing.
+
+    Arrays come back as tuples, as distributed has them.
+    """
+    if len(frames) != 1:
+        raise HelloError(
+            f"bad hello: got {len(frames)} frames, need 1; check what listens on that port"
+        )
+    try:
+        hello = msgpack.unpackb(frames[0], use_list=False, strict_map_key=False)
+    except Exception as error:  # msgpack documents no base class for what bad bytes raise
+        raise HelloError(
+            f"bad hello: {bytes(frames[0][:16])!r} is not msgpack ({_describe(error)}); "
+            f"check what listens on that port"
+        ) from error
+    if not isinstance(hello, dict):
+        raise HelloError(
+            f"bad hello: got {_brief(hello)}, need a map; check what listens on that port"
+        )
+    return hello
+
+
+def _describe(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,70 @@
+"""What one comm may cost: sizes in bytes, times in seconds, each default with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+
+__all__ = ["Limits"]
+
+KiB = 1 << 10
+MiB = 1 << 20
+GiB = 1 << 30
+
+
+def _memory_size() -> int:
+    """Physical memory in bytes, or 64 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
+        return 64 * GiB
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bounds on what a peer can make this process hold, and on how long it can take.
+
+    Pass one to `connect` or `listen`; `dataclasses.replace` derives another. Raises `ValueError`
+    for a value that is not positive.
+    """
+
+    handshake_timeout: float = 30.0
+    """TLS handshake and hello together, on either side. Progress does not extend it. Long enough
+    for an event loop that a task has blocked for several seconds at each end."""
+
+    close_timeout: float = 5.0
+    """How long `close` waits for the peer to take what is still queued."""
+
+    keepalive_timeout: float = 30.0
+    """After this long without an acknowledgement the kernel declares the peer dead. Dask's
+    default for the same purpose."""
+
+    max_message_size: int = dataclasses.field(default_factory=_memory_size)
+    """All frames of one message. The machine's memory: more could not be received anyway."""
+
+    max_hello_size: int = 64 * KiB
+    """The first message, which a stranger may send. A hello is about 100 bytes."""
+
+    max_frames: int = 1 << 20
+    """Frames of one message. A gather of 300,000 small results has about a million."""
+
+    read_ahead: int = 4 * MiB
+    """Whole messages held unread before the socket is left alone, so that a slow reader holds
+    back its sender. One message beyond it may be in the making."""
+
+    write_ahead: int = 1 * MiB
+    """Bytes queued for sending beyond which `write` waits."""
+
+    backlog: int = 2048
+    """Connections the kernel holds for a listener. A shuffle dials one listener from every
+    worker at once."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(
+                    f"bad limit {field.name}: got {value!r}, need a positive finite number; "
+                    f"leave it out for the default"
+                )

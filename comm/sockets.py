@@ -1,0 +1,58 @@
+"""Options of a TCP socket (sent at once, watched for a dead peer); addresses without a resolver."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from typing import Any
+
+__all__ = ["AddressInfo", "numeric_addresses", "tune"]
+
+logger = logging.getLogger("sealwire.comm")
+
+AddressInfo = tuple[int, tuple[Any, ...]]
+"""A socket family and an address for it, as Tornado's resolvers give them."""
+
+_PROBES = 10
+
+
+def tune(sock: socket.socket, keepalive_timeout: float) -> None:
+    """Send small messages at once, and give up on a silent peer after `keepalive_timeout` seconds.
+
+    Idle connections are probed, and sent bytes must be acknowledged within the time. Where a system
+    lacks an option the connection goes on without; a socket that is gone already raises nothing.
+    """
+    interval = max(1, round(keepalive_timeout / (2 * _PROBES)))
+    idle = max(1, round(keepalive_timeout) - interval * _PROBES)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (
+            ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", idle),
+            ("TCP_KEEPINTVL", interval),
+            ("TCP_KEEPCNT", _PROBES),
+            ("TCP_USER_TIMEOUT", round(keepalive_timeout * 1000)),
+        ):
+            option = getattr(socket, name, None)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    except OSError as error:
+        logger.debug("cannot set TCP options: %s", error)
+
+
+def numeric_addresses(
+    host: str, port: int, family: int = socket.AF_UNSPEC
+) -> list[AddressInfo] | None:
+    """The address of a numeric host, found without blocking; None if `host` is a name."""
+    try:
+        found = socket.getaddrinfo(
+            host,
+            port,
+            family,
+            socket.SOCK_STREAM,
+            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+        )
+    except socket.gaierror:
+        return None
+    return [(int(entry[0]), tuple(entry[4])) for entry in found]

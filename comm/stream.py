@@ -1,0 +1,550 @@
+"""Messages over one TCP or TLS socket, as lists of frames, on Tornado's event loop.
+
+`FrameStream` is an `IOStream` that does its own I/O. While it is open READ stays registered (unless
+the reader is far behind); each readable event receives into one scratch buffer, or straight into
+the frame being filled, and delivers every message that is complete. Writes go out at once as far
+as the socket takes them. Both directions yield to the loop after a bounded number of bytes. The
+reading and writing methods of `IOStream` itself are not for use here.
+
+Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translated here, once, and
+kept as `IOStream.error`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import heapq
+import itertools
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
+
+from .buffers import allocate
+from .errors import CommBusy, CommClosedError, MessageTooLarge
+from .framing import Buffer, Frame, Splitter, pack
+from .limits import Limits
+from .refusals import explain
+from .sockets import tune
+
+__all__ = ["FrameStream"]
+
+_SCRATCH = 256 * 1024  # one receive; more is slower, the cache no longer holds it
+_DIRECT = 64 * 1024  # a frame that misses more is received in place
+_COALESCE = 16 * 1024  # frames up to this are copied together into one send
+_SLICE = 256 * 1024  # one send; TLS encrypts it within one release of the GIL
+_BUDGET = 1 << 20  # bytes either direction moves before the loop gets a turn
+_MESSAGE_OVERHEAD = 512  # what an unread message costs besides its bytes
+
+_WAIT_READ = (BlockingIOError, ssl.SSLWantReadError)
+
+_local = threading.local()
+
+
+def _scratch() -> memoryview:
+    """This thread's receive buffer; what it holds is parsed before anyone else can use it."""
+    view: memoryview | None = getattr(_local, "scratch", None)
+    if view is None:
+        view = _local.scratch = memoryview(bytearray(_SCRATCH))
+    return view
+
+
+class FrameStream(IOStream):
+    """One connected socket that carries messages as lists of frames.
+
+    Parameters
+    ----------
+    sock
+        Taken over; closed with the stream.
+    limits
+        Bounds for both directions. Until `established`, those of the hello are in force.
+    peer
+        The other side's address, for errors.
+
+    Attributes
+    ----------
+    bytes_in, bytes_out : int
+        Payload received and sent so far, without TLS's own.
+    """
+
+    def __init__(self, sock: socket.socket, limits: Limits, peer: str) -> None:
+        super().__init__(sock)
+        self.limits = limits
+        self.peer = peer
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._loop = asyncio.get_running_loop()
+        self._splitter = Splitter(
+            self._deliver,
+            allocate,
+            max_size=limits.max_hello_size,
+            max_frames=limits.max_frames,
+            limit_name="max_hello_size",
+        )
+        self._inbox: deque[tuple[list[Frame], int]] = deque()
+        self._unread = 0
+        self._paused = True  # until open() or the end of the handshake
+        self._reader: asyncio.Future[None] | None = None
+        self._outbox: deque[memoryview] = deque()
+        self._queued = 0  # bytes ever given to _outbox; minus bytes_out: what it holds
+        self._drains: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
+        self._drain_ids = itertools.count()
+        self._tls: ssl.SSLSocket | None = None
+        self._handshake: asyncio.Future[None] | None = None
+        self._established = False
+        self._send_wants_read = False
+        self._receive_wants_write = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # Life
+
+    def open(self) -> None:
+        """Begin to receive on a plain, connected socket."""
+        tune(self.socket, self.limits.keepalive_timeout)
+        self._paused = False
+        self._update_interest()
+
+    async def secure(
+        self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+    ) -> None:
+        """Shake hands with `context`, then begin to receive.
+
+        Raises `HandshakeError` if either side refuses, other `CommClosedError`s if the connection
+        is lost. Cancelling closes the stream.
+        """
+        if self._state is not None:  # the loop must forget the socket before TLS wraps it
+            self.io_loop.remove_handler(self.fileno())
+            self._state = None
+        try:
+            tune(self.socket, self.limits.keepalive_timeout)
+            self.socket = self._tls = context.wrap_socket(
+                self.socket,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+            )
+        except (OSError, ValueError) as error:  # the peer has gone already
+            self.fail(explain(_as_os_error(error), self.peer, handshaking=True), error)
+            raise self.failure() from error
+        self._handshake = self._loop.create_future()
+        try:
+            self._shake()
+            await self._handshake
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        finally:
+            self._handshake = None
+        self._paused = False
+        self._update_interest()
+        self._receive()  # OpenSSL may hold bytes that no event announces
+
+    def set_deadline(self, seconds: float) -> None:
+        """Fail the stream if it is not `established` within `seconds`."""
+        self._deadline = self._loop.call_later(seconds, self._deadline_passed, seconds)
+
+    def established(self) -> None:
+        """The hello is done: lift the deadline and the hello's limits."""
+        self._established = True
+        self._splitter.max_size = self.limits.max_message_size
+        self._splitter.limit_name = "max_message_size"
+        self._cancel_deadline()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _deadline_passed(self, seconds: float) -> None:
+        stage = "TLS handshake" if self._handshake is not None else "hello"
+        self.fail(
+            CommClosedError(
+                f"connection with {self.peer} dropped: no {stage} within {seconds:g} s; "
+                f"check that the other side speaks the same protocol and is not overloaded",
+                peer=self.peer,
+            )
+        )
+
+    def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
+        """Close because of `error`; it is what readers and writers will get."""
+        if not self.closed():
+            error.peer = self.peer
+            error.__cause__ = cause
+            self.close(exc_info=error)
+
+    def failure(self) -> CommClosedError:
+        """Why the stream is closed, as a fresh exception."""
+        if isinstance(self.error, CommClosedError):
+            error = copy.copy(self.error)
+            error.__cause__ = self.error.__cause__
+            return error
+        error = CommClosedError(f"comm with {self.peer} is closed: we closed it", peer=self.peer)
+        error.clean = True
+        return error
+
+    async def finish(self) -> None:
+        """Send what is queued within `Limits.close_timeout`, say goodbye, close."""
+        try:
+            if self._outbox and not self.closed():
+                await asyncio.wait_for(self.drain(), self.limits.close_timeout)
+        except (CommClosedError, asyncio.TimeoutError):
+            pass
+        finally:
+            if not self.closed():
+                self._say_goodbye()
+                self.close()
+
+    def _say_goodbye(self) -> None:
+        if self._outbox:  # cut short: an end without close_notify says so to the peer
+            return
+        try:
+            if self._tls is not None:
+                self._tls.unwrap()  # sends close_notify, then asks for the peer's
+        except (OSError, ValueError):
+            pass
+        try:
+            socket.socket.shutdown(self.socket, socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def _signal_closed(self) -> None:
+        super()._signal_closed()
+        self._cancel_deadline()
+        self._outbox.clear()
+        waiting = [future for _, _, future in self._drains]
+        self._drains.clear()
+        waiting += [f for f in (self._reader, self._handshake) if f is not None]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(self.failure())
+                future.exception()  # a cancelled waiter's error is nobody's
+
+    # Events
+
+    def _handle_events(self, fd: Any, events: int) -> None:
+        if self._connecting:
+            self._handle_connect()
+        elif self._handshake is not None and not self._handshake.done():
+            self._shake()
+        else:
+            if events & IOLoop.READ:
+                self._receive()
+                if self._send_wants_read:
+                    self._flush()
+            if events & IOLoop.WRITE:
+                self._flush()
+                if self._receive_wants_write:
+                    self._receive()
+        self._update_interest()
+
+    def _update_interest(self) -> None:
+        if self.closed():
+            return
+        state = IOLoop.ERROR
+        if not self._paused or self._handshake is not None:
+            state |= IOLoop.READ
+        if self._connecting or self._receive_wants_write:
+            state |= IOLoop.WRITE
+        if self._outbox and not self._send_wants_read:
+            state |= IOLoop.WRITE
+        if self._state is None:
+            self._state = state
+            self.io_loop.add_handler(self.fileno(), self._handle_events, state)
+        elif state != self._state:
+            self._state = state
+            self.io_loop.update_handler(self.fileno(), state)
+
+    def _shake(self) -> None:
+        assert self._tls is not None
+        assert self._handshake is not None
+        self._receive_wants_write = False
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLWantWriteError:
+            self._receive_wants_write = True
+        except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object
+            self._handshake_failed(error)
+            return
+        else:
+            if self._tls.server_side and self._tls.session_reused:
+                # A resumed session skips the verification of the certificate.
+                self.fail(
+                    CommClosedError(
+                        f"connection with {self.peer} dropped: it resumed a TLS session, which "
+                        f"skips the check of its certificate; connect without resumption"
+                    )
+                )
+            elif not self._handshake.done():
+                self._handshake.set_result(None)
+            return
+        self._update_interest()
+
+    def _handshake_failed(self, error: Exception) -> None:
+        explained = explain(_as_os_error(error), self.peer, handshaking=True)
+        # OpenSSL has sent its alert. Closing with bytes unread would make the kernel reset the
+        # connection, and the peer might lose the alert that tells it why.
+        try:
+            socket.socket.shutdown(self.socket, socket.SHUT_WR)
+            for _ in range(64):
+                if not socket.socket.recv_into(self.socket, _scratch()):
+                    break
+        except (OSError, ValueError):
+            pass
+        self.fail(explained, error)
+
+    # Receiving
+
+    async def ready(self) -> None:
+        """Wait until `read_frames` would return at once. Errors and cancelling: as there."""
+        while not self._inbox:
+            if self.closed():
+                raise self.failure()
+            if self._reader is not None:
+                raise CommBusy(
+                    f"cannot read from {self.peer}: another task is reading; use one reader a comm"
+                )
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    async def read_frames(self) -> list[Frame]:
+        """The frames of the next message, in buffers that belong to the caller.
+
+        Raises `CommClosedError` once the stream is closed and every message that arrived whole
+        has been read, and `CommBusy` if another task is waiting here. A cancelled call takes
+        nothing.
+        """
+        if not self._inbox:
+            await self.ready()
+        frames, size = self._inbox.popleft()
+        self._unread -= size + _MESSAGE_OVERHEAD
+        if self._paused and self._unread < self.limits.read_ahead:
+            self._paused = False
+            self._update_interest()
+            if self._tls is not None and not self.closed():
+                self._loop.call_soon(self._receive)  # OpenSSL may hold bytes no event announces
+        return frames
+
+    def _deliver(self, frames: list[Frame], size: int) -> None:
+        self._inbox.append((frames, size))
+        self._unread += size + _MESSAGE_OVERHEAD
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    def _receive(self) -> None:
+        """Take what the socket has, up to the budget, and deliver the complete messages."""
+        if self.closed() or self._paused or self._connecting:
+            return
+        self._receive_wants_write = False
+        splitter = self._splitter
+        budget = _BUDGET
+        try:
+            while budget > 0:
+                if self._unread >= self.limits.read_ahead:
+                    self._paused = True
+                    self._update_interest()
+                    return
+                target = splitter.target(_DIRECT)
+                if target is not None:
+                    target = target[:budget]
+                    size = self.socket.recv_into(target)
+                    if size:
+                        splitter.advance(size)
+                else:
+                    target = _scratch()
+                    size = self.socket.recv_into(target)
+                    if size:
+                        splitter.feed(target[:size])
+                if not size:
+                    self._peer_closed()
+                    return
+                self.bytes_in += size
+                budget -= size
+                if self._tls is None and size < len(target):
+                    return  # the socket is empty; level-triggered events tell of more
+        except _WAIT_READ:
+            return
+        except ssl.SSLWantWriteError:
+            self._receive_wants_write = True
+            self._update_interest()
+        except ssl.SSLZeroReturnError:
+            self._peer_closed()
+        except ssl.SSLEOFError:  # a stock peer leaves without close_notify
+            self._peer_closed()
+        except CommClosedError as error:
+            self._refuse(error)
+        except MemoryError as error:
+            self._refuse(
+                MessageTooLarge(
+                    f"message too large: {splitter.expected} bytes, no memory for them ({error}); "
+                    f"send less at once",
+                    size=splitter.expected or 0,
+                    limit=self.limits.max_message_size,
+                )
+            )
+        except OSError as error:
+            self.fail(explain(error, self.peer, handshaking=not self._established), error)
+        else:
+            if self._tls is not None and self._tls.pending():
+                self._loop.call_soon(self._receive)
+
+    def _refuse(self, error: CommClosedError) -> None:
+        text = str(error)
+        for subject in ("bad frame", "message too large"):
+            if text.startswith(subject):
+                text = f"{subject} from {self.peer}{text[len(subject) :]}"
+        error.args = (text,)
+        self.fail(error)
+
+    def _peer_closed(self) -> None:
+        received = self._splitter.received
+        if received:
+            expected = self._splitter.expected
+            self.fail(
+                CommClosedError(
+                    f"connection with {self.peer} closed by the peer in the middle of a message, "
+                    f"after {received} of {expected or 'an unknown number of'} bytes; "
+                    f"see the peer's log"
+                )
+            )
+        else:
+            stage = "" if self._established else " before its hello; see the peer's log"
+            error = CommClosedError(f"connection with {self.peer} closed by the peer{stage}")
+            error.clean = self._established
+            self.fail(error)
+
+    # Sending
+
+    def write_frames(self, frames: Sequence[Buffer], shared: int) -> tuple[int, bool]:
+        """Queue a message, and send as much of it as the socket takes now.
+
+        Parameters
+        ----------
+        frames, shared
+            As for `framing.pack`. Frames above 16 KiB are not copied; they must not change until
+            sent.
+
+        Returns the bytes the message has on the wire, and whether frames of the caller's are still
+        referred to. Raises `CommClosedError`, and `MessageTooLarge` with nothing queued.
+        """
+        if self.closed():
+            raise self.failure()
+        views = [memoryview(frame) for frame in frames]
+        lengths = [view.nbytes for view in views]
+        self._check_size(lengths)
+        pending: list[Buffer] = [pack(lengths, shared)]
+        pending_size = len(pending[0])
+        total = pending_size + sum(lengths)
+        outbox = self._outbox
+        idle = not outbox
+        borrowed = False
+        for view, length in zip(views, lengths, strict=True):
+            if length <= _COALESCE:
+                pending.append(view)
+                pending_size += length
+                if pending_size > _SLICE:
+                    outbox.append(memoryview(b"".join(pending)))
+                    pending, pending_size = [], 0
+            else:
+                if pending:
+                    outbox.append(memoryview(b"".join(pending)))
+                    pending, pending_size = [], 0
+                outbox.append(view.cast("B"))
+                borrowed = True
+        if pending_size:
+            outbox.append(memoryview(b"".join(pending)))
+        self._queued += total
+        if idle:
+            self._flush()
+            self._update_interest()
+        return total, borrowed and bool(outbox)
+
+    def _check_size(self, lengths: Sequence[int]) -> None:
+        limits = self.limits
+        size = sum(lengths)
+        if size > limits.max_message_size:
+            raise MessageTooLarge(
+                f"message to {self.peer} too large: {size} bytes, the limit is "
+                f"{limits.max_message_size}; raise Limits.max_message_size or send less at once",
+                size=size,
+                limit=limits.max_message_size,
+                peer=self.peer,
+            )
+        if len(lengths) > limits.max_frames:
+            raise MessageTooLarge(
+                f"message to {self.peer} too large: {len(lengths)} frames, the limit is "
+                f"{limits.max_frames}; raise Limits.max_frames or send less at once",
+                size=len(lengths),
+                limit=limits.max_frames,
+                peer=self.peer,
+            )
+
+    @property
+    def unsent(self) -> int:
+        """Bytes queued that the kernel has not taken."""
+        return 0 if self.closed() else self._queued - self.bytes_out
+
+    async def drain(self, leave: int = 0) -> None:
+        """Wait until all that is queued now, but for the last `leave` bytes, is with the kernel.
+
+        Raises `CommClosedError`. Cancelling changes nothing: the bytes still go out.
+        """
+        if self.closed():
+            raise self.failure()
+        goal = self._queued - leave
+        if self.bytes_out < goal:
+            future: asyncio.Future[None] = self._loop.create_future()
+            heapq.heappush(self._drains, (goal, next(self._drain_ids), future))
+            await future
+
+    def _flush(self) -> None:
+        """Send what is queued, up to the budget."""
+        self._send_wants_read = False
+        outbox = self._outbox
+        budget = _BUDGET
+        try:
+            while outbox and budget > 0:
+                chunk = outbox[0]
+                # After a would-block TLS must be offered the same bytes again: it is, since the
+                # chunk has not moved.
+                size = self.socket.send(chunk[:_SLICE])
+                self.bytes_out += size
+                budget -= size
+                if size == len(chunk):
+                    outbox.popleft()
+                else:
+                    outbox[0] = chunk[size:]
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            pass
+        except ssl.SSLWantReadError:
+            self._send_wants_read = True
+        except OSError as error:
+            # The reason may be waiting to be read: a TLS 1.3 server's verdict on our certificate.
+            self._paused = False
+            self._receive()
+            self.fail(explain(error, self.peer, handshaking=not self._established), error)
+            return
+        self._wake_drains()
+
+    def _wake_drains(self) -> None:
+        drains = self._drains
+        while drains and drains[0][0] <= self.bytes_out:
+            _, _, future = heapq.heappop(drains)
+            if not future.done():
+                future.set_result(None)
+
+
+def _as_os_error(error: Exception) -> OSError:
+    return error if isinstance(error, OSError) else ConnectionResetError(str(error))

@@ -1,0 +1,288 @@
+"""The backends for ``tcp://`` and ``tls://``: streams plus hello plus codec."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import ssl
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from . import codec, hello
+from .addressing import Address, concrete_host, format_address
+from .errors import CommClosedError, DecodeError, EncryptionRequired
+from .interfaces import Backend, Comm, Connector, Handler, Listener
+from .limits import Limits
+from .stream import FrameStream
+from .transport import FrameServer, dial, serve
+
+__all__ = [
+    "TCP",
+    "TLS",
+    "TCPBackend",
+    "TCPConnector",
+    "TCPListener",
+    "TLSBackend",
+    "TLSConnector",
+    "TLSListener",
+]
+
+logger = logging.getLogger("sealwire.comm")
+
+
+class TCP(Comm):
+    """A comm over a plain socket. Made by `connect` and by listeners."""
+
+    scheme = "tcp"
+
+    def __init__(self, stream: FrameStream) -> None:
+        self._stream = stream
+        self._local_address = format_address(self.scheme, *stream.socket.getsockname()[:2])
+        self._agreement = hello.Agreement()
+        self._extra = _describe(stream)
+        finalizer = weakref.finalize(self, _drop, stream, self._local_address)
+        finalizer.atexit = False
+
+    async def greet(self) -> None:
+        """Exchange hellos. Raises `CommClosedError`."""
+        stream = self._stream
+        stream.write_frames([hello.encode(hello.offer())], shared=1)
+        frames = await stream.read_frames()
+        try:
+            self._agreement = hello.agree(hello.decode(frames))
+        except CommClosedError as error:
+            error.args = (f"{error} (from {stream.peer})",)
+            stream.fail(error)
+            raise stream.failure() from error
+        stream.established()
+
+    async def read(self) -> Any:
+        frames = await self._stream.read_frames()
+        try:
+            return codec.decode(frames)
+        except DecodeError as error:
+            error.args = (f"{error} (from {self.peer_address})",)
+            self._stream.fail(error, error.__cause__)
+            raise
+
+    async def write(self, message: Any) -> int:
+        stream = self._stream
+        if stream.closed():
+            raise stream.failure()
+        agreed = self._agreement
+        frames = codec.encode(message, buffers=agreed.buffers, arrays=agreed.arrays)
+        size, borrowed = stream.write_frames(frames, shared=1)
+        if borrowed:
+            await stream.drain()
+        elif stream.unsent > stream.limits.write_ahead:
+            await stream.drain(leave=stream.limits.write_ahead)
+        return size
+
+    async def close(self) -> None:
+        await self._stream.finish()
+
+    def abort(self) -> None:
+        self._stream.close()
+
+    def closed(self) -> bool:
+        return self._stream.closed()
+
+    @property
+    def local_address(self) -> str:
+        return self._local_address
+
+    @property
+    def peer_address(self) -> str:
+        return self._stream.peer
+
+    @property
+    def extra_info(self) -> Mapping[str, Any]:
+        return self._extra
+
+
+class TLS(TCP):
+    """A comm over TLS, both sides authenticated."""
+
+    scheme = "tls"
+
+
+def _describe(stream: FrameStream) -> dict[str, Any]:
+    sock = stream.socket
+    if not isinstance(sock, ssl.SSLSocket):
+        return {}
+    return {
+        "peercert": sock.getpeercert(),
+        "cipher": sock.cipher(),
+        "protocol": sock.version(),
+    }
+
+
+def _drop(stream: FrameStream, local_address: str) -> None:
+    """A comm was forgotten without being closed: its socket must not stay open."""
+    if stream.closed():
+        return
+    logger.warning(
+        "comm %s -> %s was dropped without being closed; close it when it is done",
+        local_address,
+        stream.peer,
+    )
+    loop = stream.io_loop.asyncio_loop  # type: ignore[attr-defined]
+    try:
+        loop.call_soon_threadsafe(stream.close)  # the collector runs in any thread
+    except RuntimeError:  # the loop is closed
+        stream.socket.close()
+
+
+def _refuse_plain(address: Address, connection_args: Mapping[str, Any]) -> None:
+    if connection_args.get("require_encryption"):
+        raise EncryptionRequired(
+            f"refusing {address}: encryption is required and {address.scheme} is plain; "
+            f"use {address._replace(scheme='tls')}",
+            peer=str(address),
+        )
+
+
+def _context(address: Address, connection_args: Mapping[str, Any], side: str) -> ssl.SSLContext:
+    context = connection_args.get("ssl_context")
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(
+            f"cannot use {address}: ssl_context is {context!r}, need an ssl.SSLContext; pass "
+            f"**security.get_{side}_args(role) of a Security with a CA, certificate and key"
+        )
+    return context
+
+
+class TCPConnector(Connector):
+    """Dials ``tcp://``."""
+
+    async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
+        _refuse_plain(address, connection_args)
+        return await _greeted(TCP, await dial(address, limits))
+
+
+class TLSConnector(Connector):
+    """Dials ``tls://``; a ``server_hostname`` among the arguments is sent as SNI."""
+
+    async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
+        context = _context(address, connection_args, "connection")
+        extra = connection_args.get("extra_conn_args") or {}
+        hostname = connection_args.get("server_hostname") or extra.get("server_hostname")
+        stream = await dial(address, limits, context=context, server_hostname=hostname)
+        return await _greeted(TLS, stream)
+
+
+async def _greeted(comm_class: type[TCP], stream: FrameStream) -> Comm:
+    try:
+        comm = comm_class(stream)
+        await comm.greet()
+    except BaseException:
+        stream.close()
+        raise
+    return comm
+
+
+class TCPListener(Listener):
+    """Accepts on ``tcp://``."""
+
+    comm_class: type[TCP] = TCP
+
+    def __init__(
+        self, address: Address, handler: Handler, limits: Limits, **connection_args: Any
+    ) -> None:
+        self._address = address
+        self._handler = handler
+        self._limits = limits
+        self._context = self._prepare(connection_args)
+        self._server: FrameServer | None = None
+
+    def _prepare(self, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
+        _refuse_plain(self._address, connection_args)
+        return None
+
+    async def start(self) -> None:
+        address = self._address
+        server = FrameServer(address.scheme, self._limits, self._greet, self._attend, self._context)
+        try:
+            serve(server, address.host, address.port, self._limits.backlog)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise OSError(
+                error.errno, f"cannot listen on {address}: {why}; choose another host or port"
+            ) from error
+        self._server = server
+
+    async def _greet(self, stream: FrameStream) -> TCP:
+        comm = self.comm_class(stream)
+        await comm.greet()
+        return comm
+
+    async def _attend(self, comm: TCP) -> None:
+        try:
+            result = self._handler(comm)
+            if inspect.isawaitable(result):
+                await result
+        except CommClosedError as error:
+            logger.info("comm with %s ended: %s", comm.peer_address, error)
+        except Exception:
+            logger.exception("handler of the comm with %s failed", comm.peer_address)
+        finally:
+            await comm.close()
+
+    def stop(self) -> asyncio.Future[None]:
+        server, self._server = self._server, None
+        if server is not None:
+            self._address = self._address._replace(host=server.address[0], port=server.address[1])
+            server.stop()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    @property
+    def listen_address(self) -> str:
+        if self._server is None:
+            return str(self._address)
+        return format_address(self._address.scheme, *self._server.address)
+
+    @property
+    def contact_address(self) -> str:
+        host, port = self._server.address if self._server else self._address[1:]
+        return format_address(self._address.scheme, concrete_host(host), port)
+
+    def __repr__(self) -> str:
+        state = "" if self._server else " stopped"
+        return f"<{type(self).__name__}{state} {self.listen_address}>"
+
+
+class TLSListener(TCPListener):
+    """Accepts on ``tls://``."""
+
+    comm_class = TLS
+
+    def _prepare(self, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
+        return _context(self._address, connection_args, "listen")
+
+
+class TCPBackend(Backend):
+    """The backend for ``tcp://``."""
+
+    def connector(self) -> Connector:
+        return TCPConnector()
+
+    def listener(
+        self, address: Address, handler: Handler, limits: Limits, **connection_args: Any
+    ) -> Listener:
+        return TCPListener(address, handler, limits, **connection_args)
+
+
+class TLSBackend(Backend):
+    """The backend for ``tls://``."""
+
+    def connector(self) -> Connector:
+        return TLSConnector()
+
+    def listener(
+        self, address: Address, handler: Handler, limits: Limits, **connection_args: Any
+    ) -> Listener:
+        return TLSListener(address, handler, limits, **connection_args)

@@ -127,9 +127,10 @@ class Listener(ABC):
 
     @abstractmethod
     def stop(self) -> asyncio.Future[None]:
-        """Stop accepting and drop connections whose hello is not done; open comms go on.
+        """Stop accepting; open comms go on.
 
-        Done when the call returns; awaiting the result is allowed, not needed.
+        Connections whose hello is under way have half a second to finish it. Done when the call
+        returns; awaiting the result is allowed, not needed.
         """
 
     @property

@@ -63,7 +63,7 @@ class FrameStream(IOStream):
     sock
         Taken over; closed with the stream.
     limits
-        Bounds for both directions. Until `established`, those of the hello are in force.
+        Bounds for both directions. Those of the hello hold for the first message.
     peer
         The other side's address, for errors.
 
@@ -97,6 +97,7 @@ class FrameStream(IOStream):
         self._drain_ids = itertools.count()
         self._tls: ssl.SSLSocket | None = None
         self._handshake: asyncio.Future[None] | None = None
+        self._greeted = False  # the peer's hello is in the inbox or has been read
         self._established = False
         self._send_wants_read = False
         self._receive_wants_write = False
@@ -147,14 +148,13 @@ class FrameStream(IOStream):
         self._receive()  # OpenSSL may hold bytes that no event announces
 
     def set_deadline(self, seconds: float) -> None:
-        """Fail the stream if it is not `established` within `seconds`."""
+        """Fail the stream if it is not `established` within `seconds`; replaces an earlier one."""
+        self._cancel_deadline()
         self._deadline = self._loop.call_later(seconds, self._deadline_passed, seconds)
 
     def established(self) -> None:
-        """The hello is done: lift the deadline and the hello's limits."""
+        """The hello is done: lift the deadline."""
         self._established = True
-        self._splitter.max_size = self.limits.max_message_size
-        self._splitter.limit_name = "max_message_size"
         self._cancel_deadline()
 
     def _cancel_deadline(self) -> None:
@@ -188,6 +188,18 @@ class FrameStream(IOStream):
         error = CommClosedError(f"comm with {self.peer} is closed: we closed it", peer=self.peer)
         error.clean = True
         return error
+
+    def exhausted(self) -> bool:
+        """Whether the stream is closed and every message that arrived has been read."""
+        return self.closed() and not self._inbox
+
+    def drop(self) -> None:
+        """Close from any thread, for finalizers: the collector runs where it likes."""
+        try:
+            self._loop.call_soon_threadsafe(self.close)
+        except RuntimeError:  # the loop is closed; nothing watches the socket any more
+            if self.socket is not None:
+                self.socket.close()
 
     async def finish(self) -> None:
         """Send what is queued within `Limits.close_timeout`, say goodbye, close."""
@@ -337,6 +349,10 @@ class FrameStream(IOStream):
         return frames
 
     def _deliver(self, frames: list[Frame], size: int) -> None:
+        if not self._greeted:  # the peer need not wait for our answer to its hello
+            self._greeted = True
+            self._splitter.max_size = self.limits.max_message_size
+            self._splitter.limit_name = "max_message_size"
         self._inbox.append((frames, size))
         self._unread += size + _MESSAGE_OVERHEAD
         reader = self._reader

@@ -121,18 +121,13 @@ def _describe(stream: FrameStream) -> dict[str, Any]:
 
 def _drop(stream: FrameStream, local_address: str) -> None:
     """A comm was forgotten without being closed: its socket must not stay open."""
-    if stream.closed():
-        return
-    logger.warning(
-        "comm %s -> %s was dropped without being closed; close it when it is done",
-        local_address,
-        stream.peer,
-    )
-    loop = stream.io_loop.asyncio_loop  # type: ignore[attr-defined]
-    try:
-        loop.call_soon_threadsafe(stream.close)  # the collector runs in any thread
-    except RuntimeError:  # the loop is closed
-        stream.socket.close()
+    if not stream.closed():
+        logger.warning(
+            "comm %s -> %s was dropped without being closed; close it when it is done",
+            local_address,
+            stream.peer,
+        )
+        stream.drop()
 
 
 def _refuse_plain(address: Address, connection_args: Mapping[str, Any]) -> None:

@@ -28,6 +28,8 @@ from .stream import FrameStream
 
 __all__ = ["FrameServer", "dial", "serve"]
 
+_STOP_GRACE = 0.5
+
 logger = logging.getLogger("sealwire.comm")
 
 
@@ -197,9 +199,14 @@ class FrameServer(TCPServer):
         return format_address(self._scheme, *self.address)
 
     def stop(self) -> None:
-        """Stop accepting; drop the streams whose hello is not done."""
+        """Stop accepting. Streams whose hello is under way have half a second to finish it."""
         self._accepting = False
         super().stop()
+        for framed in self._pending:
+            framed.set_deadline(min(_STOP_GRACE, self._limits.handshake_timeout))
+
+    def drop_pending(self) -> None:
+        """Close the streams whose hello is not done."""
         for framed in list(self._pending):
             framed.close()
 

@@ -1,0 +1,383 @@
+"""distributed's ``tcp`` and ``tls`` backends on our transport, under the class names users know.
+
+On the wire they are stock. Differences a user meets: the first message is read without any
+deserialiser, so a stranger can run nothing; handshake and hello have a deadline on both sides; a
+refusal that TLS 1.3 tells a client only afterwards ends `connect` at once, with its cause.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import ssl
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NoReturn
+
+import dask
+from dask.utils import parse_bytes
+from distributed.comm.addressing import parse_host_port, unparse_host_port
+from distributed.comm.core import (
+    BaseListener,
+    Comm,
+    CommClosedError,
+    Connector,
+    FatalCommClosedError,
+)
+from distributed.comm.tcp import BaseTCPBackend
+from distributed.comm.utils import ensure_concrete_host
+
+from sealwire.comm import errors
+from sealwire.comm.addressing import Address
+from sealwire.comm.stream import FrameStream
+from sealwire.comm.transport import FrameServer, dial, serve
+
+from . import codec
+from .settings import encryption_required, limits
+
+__all__ = [
+    "TCP",
+    "TLS",
+    "TCPBackend",
+    "TCPConnector",
+    "TCPListener",
+    "TLSBackend",
+    "TLSConnector",
+    "TLSListener",
+]
+
+logger = logging.getLogger("sealwire.dask_backend")
+
+
+class EncryptionRequired(RuntimeError):
+    """A plain address under ``require_encryption``. Not an OSError: `connect` must not retry."""
+
+
+def _reraise(error: errors.CommClosedError, subject: object) -> NoReturn:
+    """Raise distributed's own error for ours; its `connect` retries by the class."""
+    known = CommClosedError if error.retryable else FatalCommClosedError
+    raise known(f"in {subject!r}: {error}") from error
+
+
+class TCP(Comm):
+    """A comm over a plain socket; the interface is `distributed.comm.core.Comm`.
+
+    `write` returns once the message is queued, as in stock: the frames of large objects must not
+    change until they are sent. A cancelled read closes the comm, as Dask's connection pool expects;
+    a cancelled write has sent nothing or queued its whole message.
+    """
+
+    max_shard_size: ClassVar[int] = parse_bytes(dask.config.get("distributed.comm.shard"))
+    closed_traffic: ClassVar[dict[str, int]] = {"bytes_in": 0, "bytes_out": 0}
+
+    def __init__(
+        self, stream: FrameStream, local_addr: str, peer_addr: str, deserialize: bool = True
+    ) -> None:
+        super().__init__(deserialize=deserialize)
+        self.stream = stream
+        self._local_addr = local_addr
+        self._peer_addr = peer_addr
+        self._closed = False
+        self._greeted = False
+        self._extra = _describe(stream)
+        self._finalizer = weakref.finalize(self, _drop, stream, repr(self))
+        self._finalizer.atexit = False
+        stream.set_close_callback(functools.partial(_count, stream))
+
+    async def read(self, deserializers: Any = None) -> Any:
+        stream = self.stream
+        try:
+            frames = await stream.read_frames()
+            if not self._greeted:
+                return self._read_hello(frames)
+        except errors.CommClosedError as error:
+            self._closed = True
+            _reraise(error, self)
+        except BaseException:
+            # Dask's connection pool would hand out a comm whose cancelled reader left the reply to
+            # the next caller.
+            self.abort()
+            raise
+        try:
+            return await codec.decode(
+                frames,
+                deserialize=self.deserialize,
+                deserializers=deserializers,
+                allow_offload=self.allow_offload,
+            )
+        except EOFError as error:
+            self.abort()
+            raise CommClosedError(
+                f"in {self!r}: a message of {len(frames)} frames is cut short; "
+                f"check that both sides run the same version of distributed"
+            ) from error
+
+    def _read_hello(self, frames: list[Any]) -> dict[str, Any]:
+        try:
+            hello = codec.decode_hello(frames)
+        except errors.HelloError as error:
+            self.stream.fail(error)
+            raise
+        self._greeted = True
+        self.stream.established()
+        return hello
+
+    async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> int:
+        if self._closed:
+            raise CommClosedError(f"in {self!r}: it is closed")
+        frames, shared = await codec.encode(
+            msg,
+            serializers=serializers,
+            on_error=on_error,
+            context={
+                "sender": self.local_info,
+                "recipient": self.remote_info,
+                **self.handshake_options,
+            },
+            allow_offload=self.allow_offload,
+            shard_size=self.max_shard_size,
+        )
+        try:
+            size, _ = self.stream.write_frames(frames, shared)
+        except errors.MessageTooLarge as error:  # nothing was sent
+            _reraise(error, self)
+        except errors.CommClosedError as error:
+            self._closed = True
+            _reraise(error, self)
+        except BaseException:  # who knows how much of the message is out
+            self.abort()
+            raise
+        return size
+
+    async def close(self) -> None:
+        self._closed = True
+        self._finalizer.detach()
+        await self.stream.finish()
+
+    def abort(self) -> None:
+        self._closed = True
+        self._finalizer.detach()
+        self.stream.close()
+
+    def closed(self) -> bool:
+        """Whether nothing more can be read or written."""
+        return self._closed or self.stream.exhausted()
+
+    @property
+    def local_address(self) -> str:
+        return self._local_addr
+
+    @property
+    def peer_address(self) -> str:
+        return self._peer_addr
+
+    @property
+    def extra_info(self) -> dict[str, Any]:
+        return self._extra
+
+
+class TLS(TCP):
+    """A comm over TLS, both sides authenticated."""
+
+
+def _describe(stream: FrameStream) -> dict[str, Any]:
+    sock = stream.socket
+    if not isinstance(sock, ssl.SSLSocket):
+        return {}
+    return {"peercert": sock.getpeercert(), "cipher": sock.cipher(), "protocol": sock.version()}
+
+
+def _count(stream: FrameStream) -> None:
+    TCP.closed_traffic["bytes_in"] += stream.bytes_in
+    TCP.closed_traffic["bytes_out"] += stream.bytes_out
+
+
+def _drop(stream: FrameStream, comm: str) -> None:
+    if not stream.closed():
+        logger.warning("%s was dropped without being closed", comm)
+        stream.drop()
+
+
+def _expect_context(address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext:
+    context = connection_args.get("ssl_context")
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(
+            f"cannot use {address}: TLS expects an ssl_context of type ssl.SSLContext, got "
+            f"{context!r}; give the Security a CA file, and a certificate and key for this role"
+        )
+    return context
+
+
+def _check_encryption(address: str, connection_args: Mapping[str, Any]) -> None:
+    if encryption_required(connection_args):
+        raise EncryptionRequired(
+            f"refusing {address}: encryption required by Dask configuration and tcp is plain; "
+            f"use {address.replace('tcp://', 'tls://')}, or set "
+            f"distributed.comm.require-encryption to false"
+        )
+
+
+class TCPConnector(Connector):
+    """Dials ``tcp://``."""
+
+    prefix = "tcp://"
+    comm_class: type[TCP] = TCP
+
+    async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> TCP:
+        """A comm whose peer has sent its hello: the caller's timeout covers the wait for it.
+
+        Raises `CommClosedError`, or `FatalCommClosedError` where another attempt cannot help.
+        """
+        host, port = parse_host_port(address)
+        target = Address(self.prefix[:-3], host, port)
+        try:
+            stream = await dial(target, limits(), **self._dial_args(address, connection_args))
+            try:
+                await stream.ready()
+                local = self.prefix + unparse_host_port(*stream.socket.getsockname()[:2])
+                return self.comm_class(stream, local, self.prefix + address, deserialize)
+            except BaseException:
+                stream.close()
+                raise
+        except errors.CommClosedError as error:
+            _reraise(error, self)
+
+    def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
+        _check_encryption(self.prefix + address, connection_args)
+        return {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class TLSConnector(TCPConnector):
+    """Dials ``tls://``. A ``server_hostname``, also in ``extra_conn_args``, is sent as SNI."""
+
+    prefix = "tls://"
+    comm_class = TLS
+
+    def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
+        extra = connection_args.get("extra_conn_args") or {}
+        hostname = connection_args.get("server_hostname") or extra.get("server_hostname")
+        context = _expect_context(self.prefix + address, connection_args)
+        return {"context": context, "server_hostname": hostname}
+
+
+class TCPListener(BaseListener):
+    """Accepts on ``tcp://``."""
+
+    prefix = "tcp://"
+    comm_class: type[TCP] = TCP
+
+    def __init__(
+        self,
+        address: str,
+        comm_handler: Callable[[TCP], Any],
+        deserialize: bool = True,
+        allow_offload: bool = True,
+        default_host: str | None = None,
+        default_port: int = 0,
+        **connection_args: Any,
+    ) -> None:
+        super().__init__()
+        self.ip, self.port = parse_host_port(address, default_port)
+        self.default_host = default_host
+        self.comm_handler = comm_handler
+        self.deserialize = deserialize
+        self.allow_offload = allow_offload
+        self.tcp_server: FrameServer | None = None
+        self._stopped: FrameServer | None = None
+        self._context = self._prepare(address, connection_args)
+        self._overrides = connection_args.get("handshake_overrides")
+
+    def _prepare(self, address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
+        _check_encryption(self.prefix + address, connection_args)
+        return None
+
+    async def start(self) -> None:
+        chosen = limits()
+        server = FrameServer(self.prefix[:-3], chosen, self._greet, self._attend, self._context)
+        serve(server, self.ip, self.port, chosen.backlog)
+        self.tcp_server = server
+
+    async def _greet(self, stream: FrameStream) -> TCP:
+        local = self.prefix + unparse_host_port(*stream.socket.getsockname()[:2])
+        comm = self.comm_class(stream, local, stream.peer, self.deserialize)
+        comm.allow_offload = self.allow_offload
+        try:
+            await self.on_connection(comm, *([self._overrides] if self._overrides else []))
+        except CommClosedError as error:
+            raise stream.failure() from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise errors.HelloError(
+                f"bad hello from {stream.peer}: {error}; install the same version of distributed "
+                f"on both sides",
+                peer=stream.peer,
+            ) from error
+        return comm
+
+    async def _attend(self, comm: TCP) -> None:
+        result = self.comm_handler(comm)
+        if inspect.isawaitable(result):
+            await result
+
+    def stop(self) -> None:
+        """Stop accepting; open comms go on.
+
+        Connections whose hello is under way have half a second to finish it.
+        """
+        server, self.tcp_server = self.tcp_server, None
+        if server is not None:
+            self._stopped = server
+            server.stop()
+
+    def abort_handshaking_comms(self) -> None:
+        """Drop the connections whose hello is not done, at once."""
+        super().abort_handshaking_comms()
+        if self._stopped is not None:
+            self._stopped.drop_pending()
+
+    def get_host_port(self) -> tuple[str, int]:
+        """The bound address."""
+        if self.tcp_server is None:
+            raise ValueError(
+                f"no address of the listener on {self.prefix}{self.ip}: it is not running; start it"
+            )
+        return self.tcp_server.address
+
+    @property
+    def listen_address(self) -> str:
+        return self.prefix + unparse_host_port(*self.get_host_port())
+
+    @property
+    def contact_address(self) -> str:
+        host, port = self.get_host_port()
+        host = ensure_concrete_host(host, default_host=self.default_host)
+        return self.prefix + unparse_host_port(host, port)
+
+
+class TLSListener(TCPListener):
+    """Accepts on ``tls://``."""
+
+    prefix = "tls://"
+    comm_class = TLS
+
+    def _prepare(self, address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
+        context = _expect_context(self.prefix + address, connection_args)
+        context.num_tickets = 0  # a resumed session skips the check of the certificate
+        return context
+
+
+class TCPBackend(BaseTCPBackend):
+    """The backend for ``tcp://``; addresses are handled by distributed."""
+
+    _connector_class = TCPConnector
+    _listener_class = TCPListener
+
+
+class TLSBackend(BaseTCPBackend):
+    """The backend for ``tls://``; addresses are handled by distributed."""
+
+    _connector_class = TLSConnector
+    _listener_class = TLSListener

@@ -1,0 +1,62 @@
+"""What the comms of this process look like right now, as plain dicts that travel through Dask.
+
+For operators and tests: ``client.run(links)`` shows every link of every worker, with the protocol,
+cipher and peer certificate that were really negotiated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed.comm.core import Comm
+
+from .backend import TCP
+
+__all__ = ["links", "traffic"]
+
+
+def links() -> list[dict[str, Any]]:
+    """Every open comm of this process, ours or another backend's.
+
+    Each has ``backend`` (the comm's class), ``local``, ``peer``, ``protocol`` and ``cipher`` (None
+    if plain), ``peer_certificate`` (its subject), ``bytes_in`` and ``bytes_out`` (None if the comm
+    is not ours).
+    """
+    return [_describe(comm) for comm in list(Comm._instances) if not comm.closed()]
+
+
+def traffic() -> dict[str, int]:
+    """Payload bytes this process has received and sent through our comms, closed ones included."""
+    total = dict(TCP.closed_traffic)
+    for comm in list(Comm._instances):
+        if isinstance(comm, TCP) and not comm.stream.closed():
+            total["bytes_in"] += comm.stream.bytes_in
+            total["bytes_out"] += comm.stream.bytes_out
+    return total
+
+
+def _describe(comm: Comm) -> dict[str, Any]:
+    extra = comm.extra_info
+    cipher = extra.get("cipher")
+    stream = comm.stream if isinstance(comm, TCP) else None
+    return {
+        "backend": f"{type(comm).__module__}.{type(comm).__qualname__}",
+        "local": comm.local_address,
+        "peer": comm.peer_address,
+        "protocol": extra.get("protocol") or (cipher[1] if cipher else None),
+        "cipher": cipher[0] if cipher else None,
+        "peer_certificate": _subject(extra.get("peercert")),
+        "bytes_in": stream.bytes_in if stream else None,
+        "bytes_out": stream.bytes_out if stream else None,
+    }
+
+
+_SHORT = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU"}
+
+
+def _subject(certificate: dict[str, Any] | None) -> str | None:
+    """The subject as ``CN=worker, O=cluster``."""
+    if not certificate:
+        return None
+    pairs = [pair for rdn in certificate.get("subject", ()) for pair in rdn]
+    return ", ".join(f"{_SHORT.get(name, name)}={value}" for name, value in pairs)

@@ -1,0 +1,43 @@
+"""Our backends in place of distributed's, for this process, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed.comm.registry import backends
+
+from .backend import TCPBackend, TLSBackend
+
+__all__ = ["install", "installed", "uninstall"]
+
+_OURS: dict[str, type[Any]] = {"tcp": TCPBackend, "tls": TLSBackend}
+_replaced: dict[str, Any] = {}
+
+
+def install() -> None:
+    """Use our backends for every ``tcp://`` and ``tls://`` address from now on.
+
+    Comms and listeners that exist already keep theirs, so install first. Doing it twice does no
+    harm.
+    """
+    for scheme, backend_class in _OURS.items():
+        current = backends.get(scheme)
+        if not isinstance(current, backend_class):
+            _replaced[scheme] = current
+            backends[scheme] = backend_class()
+
+
+def uninstall() -> None:
+    """Undo `install`: new comms and listeners are what they were before."""
+    for scheme, backend_class in _OURS.items():
+        if isinstance(backends.get(scheme), backend_class):
+            previous = _replaced.pop(scheme, None)
+            if previous is None:
+                del backends[scheme]  # distributed finds its own again when it needs it
+            else:
+                backends[scheme] = previous
+
+
+def installed() -> bool:
+    """Whether new comms and listeners of both schemes are ours."""
+    return all(isinstance(backends.get(scheme), kind) for scheme, kind in _OURS.items())

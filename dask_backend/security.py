@@ -1,0 +1,73 @@
+"""`Security` for Dask: distributed's class by type, ours by behaviour.
+
+Scheduler, worker, nanny, client and LocalCluster accept nothing but a `distributed.Security`. This
+one is, and keeps all its values in a `sealwire.security.Security`, which makes its contexts. In a
+process of a cluster, unpickling it imports this package, which installs the backends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed.security import Security as DaskSecurity
+
+from sealwire.security import Security as OwnSecurity
+from sealwire.security.security import FIELDS
+
+__all__ = ["Security"]
+
+
+class Security(DaskSecurity):
+    """As `sealwire.security.Security`: the same parameters, attributes, methods and errors.
+
+    `temporary` makes certificates that exist only in memory, with an identity for each role; they
+    travel to the processes of a cluster inside the pickled object, keys included.
+    """
+
+    def __init__(self, require_encryption: bool | None = None, **fields: Any) -> None:
+        own = OwnSecurity(require_encryption, **fields)
+        self._own = own
+        super().__init__(**own.fields())  # lands in _own again, through the properties below
+
+    @classmethod
+    def temporary(cls, **fields: Any) -> Security:
+        """As `sealwire.security.Security.temporary`."""
+        return cls._carrying(OwnSecurity.temporary(**fields))
+
+    @classmethod
+    def _carrying(cls, own: OwnSecurity) -> Security:
+        return cls(**own.fields())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self)._carrying, (self._own,)
+
+    def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
+        return self._own.get_tls_config_for_role(role)
+
+    def get_connection_args(self, role: str) -> dict[str, Any]:
+        return self._own.get_connection_args(role)
+
+    def get_listen_args(self, role: str) -> dict[str, Any]:
+        return self._own.get_listen_args(role)
+
+    def __repr__(self) -> str:
+        return repr(self._own)
+
+    def _repr_html_(self) -> str:
+        return self._own._repr_html_()
+
+
+def _forwarded(name: str) -> property:
+    """An attribute of ours in place of distributed's slot of that name."""
+
+    def get(self: Security) -> Any:
+        return getattr(self._own, name)
+
+    def set_(self: Security, value: Any) -> None:
+        setattr(self._own, name, value)
+
+    return property(get, set_)
+
+
+for _name in FIELDS:
+    setattr(Security, _name, _forwarded(_name))

@@ -1,0 +1,69 @@
+"""What the backend takes from Dask's configuration: limits, and whether plain links are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import dask
+from dask.utils import parse_bytes, parse_timedelta
+
+from sealwire.comm import Limits
+from sealwire.security import config
+from sealwire.security.tls import SealedContext
+
+__all__ = ["encryption_required", "limits"]
+
+_DASK_NAMES = {
+    "keepalive_timeout": "distributed.comm.timeouts.tcp",
+    "backlog": "distributed.comm.socket-backlog",
+}
+
+
+def limits() -> Limits:
+    """The limits for comms made from now on.
+
+    Each field of `Limits` may be set as ``sealwire.limits.<field-with-dashes>``, times as
+    ``"30 s"`` and sizes as ``"64 KiB"`` or as plain numbers. Raises `ValueError` for what cannot
+    be read.
+    """
+    chosen: dict[str, Any] = {}
+    for field in dataclasses.fields(Limits):
+        key = f"sealwire.limits.{field.name.replace('_', '-')}"
+        value = dask.config.get(key, None)
+        if value is None and field.name in _DASK_NAMES:
+            key = _DASK_NAMES[field.name]
+            value = dask.config.get(key, None)
+        if value is None:
+            continue
+        try:
+            is_time = field.name.endswith("_timeout")
+            chosen[field.name] = parse_timedelta(value) if is_time else int(parse_bytes(value))
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"bad setting {key}: got {value!r}, need a {'time' if is_time else 'size'}; "
+                f"write for example {'30 s' if is_time else '64 MiB'}"
+            ) from error
+    return Limits(**chosen)
+
+
+def encryption_required(connection_args: Mapping[str, Any]) -> bool:
+    """Whether a plain address is to be refused.
+
+    True if the caller's `Security` says so. A `Security` of distributed's says False also where
+    certificates are configured and nobody has decided; then they were meant to be used, and True
+    is the answer until ``distributed.comm.require-encryption`` says otherwise.
+    """
+    if connection_args.get("require_encryption"):
+        return True
+    if isinstance(connection_args.get("ssl_context"), SealedContext):
+        return False  # our own Security never says False by itself
+    configured = config.read()
+    decided = configured.pop("require_encryption") is not None
+    return not decided and any(
+        value is not None for name, value in configured.items() if name.endswith(_MATERIAL)
+    )
+
+
+_MATERIAL = ("_ca_file", "_cert", "_key")

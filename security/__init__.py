@@ -1,0 +1,57 @@
+"""Who we are and whom we trust: certificates, roles, and the TLS contexts made of them.
+
+`Security` is the face; `Authority` issues certificates, `CertificateInfo` reads them. Importing
+this package loads no certificate library; the first use of the latter two does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .config import UnknownKey, unknown_keys
+from .errors import (
+    AuthorityError,
+    CertificateExpired,
+    ConfigError,
+    KeyMismatch,
+    PEMError,
+    SecurityError,
+    UnknownParameter,
+)
+from .security import Security
+
+if TYPE_CHECKING:
+    from .authority import Authority, Identity
+    from .certinfo import CertificateInfo
+
+__all__ = [
+    "Authority",
+    "AuthorityError",
+    "CertificateExpired",
+    "CertificateInfo",
+    "ConfigError",
+    "Identity",
+    "KeyMismatch",
+    "PEMError",
+    "Security",
+    "SecurityError",
+    "UnknownKey",
+    "UnknownParameter",
+    "unknown_keys",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Authority", "Identity"):
+        from . import authority
+
+        return getattr(authority, name)
+    if name == "CertificateInfo":
+        from .certinfo import CertificateInfo
+
+        return CertificateInfo
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

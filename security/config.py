@@ -1,0 +1,126 @@
+"""The only reader of configuration: Dask's keys, with Dask or without it.
+
+Where Dask can be imported, values come from `dask.config`, and with them its rules: files and
+environment are read when Dask is imported, `dask.config.set` and `refresh` count. Without Dask,
+`donfig.Config("dask")` reads the same YAML files and `DASK_…` variables, anew at each `read()`, so
+that a variable set before a `Security` is constructed is honoured. No defaults are assumed: a
+missing key is None.
+
+A key under `distributed.comm.tls` that nobody reads is most often a misspelt one, and its author
+believes in a protection that is not there. It is logged once, with the nearest known key, and
+listed by `unknown_keys()`. It is not an error: the tree belongs to Dask, whose releases may add
+keys of their own, and a cluster must not stop for that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from .errors import ConfigError
+from .pem import shown
+
+__all__ = ["KEYS", "UnknownKey", "read", "truth", "unknown_keys"]
+
+logger = logging.getLogger("sealwire.security")
+
+_TLS = "distributed.comm.tls"
+
+#: field of `Security` -> configuration key
+KEYS = {
+    "require_encryption": "distributed.comm.require-encryption",
+    "tls_ca_file": f"{_TLS}.ca-file",
+    "tls_ciphers": f"{_TLS}.ciphers",
+    "tls_min_version": f"{_TLS}.min-version",
+    "tls_max_version": f"{_TLS}.max-version",
+    "tls_client_cert": f"{_TLS}.client.cert",
+    "tls_client_key": f"{_TLS}.client.key",
+    "tls_scheduler_cert": f"{_TLS}.scheduler.cert",
+    "tls_scheduler_key": f"{_TLS}.scheduler.key",
+    "tls_worker_cert": f"{_TLS}.worker.cert",
+    "tls_worker_key": f"{_TLS}.worker.key",
+}
+
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+_reported: set[str] = set()  # unknown keys already logged
+
+
+class UnknownKey(NamedTuple):
+    """A configuration key nobody reads, and the known key it resembles most, if any."""
+
+    key: str
+    nearest: str | None
+
+
+def read() -> dict[str, Any]:
+    """The configured value of every field of `KEYS`, None where nothing is set.
+
+    `require_encryption` is a bool or None; other values are as the configuration has them. Logs
+    unknown keys. Raises `ConfigError` if the configuration is malformed.
+    """
+    get = _getter()
+    for unknown in _unknown(get):
+        if unknown.key not in _reported:
+            _reported.add(unknown.key)
+            hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
+            logger.warning("unknown configuration key %s is ignored%s", unknown.key, hint)
+    values = {field: get(key) for field, key in KEYS.items()}
+    values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
+    return values
+
+
+def unknown_keys() -> list[UnknownKey]:
+    """The keys under `distributed.comm.tls` that nobody reads, in the configuration's order."""
+    return list(_unknown(_getter()))
+
+
+def truth(name: str, value: object) -> bool | None:
+    """A bool or None from what arguments, YAML and the environment bring, such as "true" or 0.
+
+    Raises `ConfigError`, naming `name`, for anything that is neither.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _WORDS:
+        return _WORDS[value.lower()]
+    if value in (0, 1):
+        return bool(value)
+    raise ConfigError(f"cannot use {name}: expected true or false, got {shown(value)}")
+
+
+def _getter() -> Callable[[str], Any]:
+    try:
+        import dask.config
+    except ImportError:
+        import donfig
+
+        try:
+            config = donfig.Config("dask")
+        except ValueError as error:
+            raise ConfigError(f"cannot read the configuration: {error}") from error
+        return lambda key: config.get(key, default=None)
+    return lambda key: dask.config.get(key, default=None)
+
+
+def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
+    known = [key.removeprefix(f"{_TLS}.") for key in KEYS.values() if key.startswith(_TLS)]
+    tree = get(_TLS)
+    if tree is not None and not isinstance(tree, Mapping):
+        raise ConfigError(f"cannot use {_TLS}: expected a mapping, got {type(tree).__name__}")
+    for name in _leaves(tree or {}):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            yield UnknownKey(f"{_TLS}.{name}", f"{_TLS}.{near[0]}" if near else None)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all values, with Dask's `_` and `-` made one."""
+    for key, value in tree.items():
+        name = prefix + str(key).replace("_", "-")
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name

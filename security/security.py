@@ -1,0 +1,291 @@
+"""`Security`: certificates and policy by role, with the API of Dask's class of that name.
+
+A role is "client", "scheduler" or "worker". Arguments come before configuration (`config.py` lists
+the keys); an argument of None means "not set" and hides the configuration. API as documented by
+Dask at https://distributed.dask.org/en/stable/tls.html.
+"""
+
+from __future__ import annotations
+
+import difflib
+import html
+import logging
+import ssl
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from . import config, pem, tls
+from .errors import ConfigError, UnknownParameter
+
+__all__ = ["FIELDS", "ROLES", "Security"]
+
+logger = logging.getLogger("sealwire.security")
+
+ROLES = ("client", "scheduler", "worker")
+_MATERIAL = ("tls_ca_file", *(f"tls_{role}_{part}" for role in ROLES for part in ("cert", "key")))
+_VERSIONS = ("tls_min_version", "tls_max_version")
+
+#: every parameter and attribute of `Security`
+FIELDS = ("require_encryption", "tls_ciphers", *_VERSIONS, *_MATERIAL, "extra_conn_args")
+
+
+class Security:
+    """TLS material and policy of a process or a cluster, for each role.
+
+    Parameters (all optional, all attributes of the same name; assigning checks the value again):
+
+    require_encryption: whether plain addresses are refused. If neither given nor configured, True
+        as soon as any TLS parameter is given or any CA, certificate or key configured.
+    tls_ca_file: the CA certificates to trust. Nothing else is trusted, not the system's CAs.
+    tls_ciphers: OpenSSL cipher string for TLS 1.2, see `sealwire.security.tls.Policy`.
+    tls_min_version, tls_max_version: `ssl.TLSVersion`, 1.2, 1.3, "1.2" or "1.3". The minimum is
+        TLS 1.2 if unset.
+    tls_client_cert, tls_scheduler_cert, tls_worker_cert: the certificate of each role, followed by
+        its intermediates if there are any.
+    tls_client_key, tls_scheduler_key, tls_worker_key: its private key; may be left out if the
+        certificate's file or text has it.
+    extra_conn_args: a mapping that `get_connection_args` passes on.
+
+    CA, certificates and keys are paths (`str` or `os.PathLike`) or PEM text. Files are first read
+    when a role is used, and again when they have changed since.
+
+    Raises `UnknownParameter` (a `TypeError`), and `ConfigError` for a value that cannot be used, a
+    key without its certificate, or a certificate without a CA; files can be missing or wrong
+    only at first use, see `get_listen_args`.
+
+    Instances pickle, with the PEM text they hold, keys included; they compare by identity; and
+    they may be used from several threads.
+    """
+
+    tls_ca_file: str | None
+    tls_ciphers: str | None
+    tls_min_version: ssl.TLSVersion
+    tls_max_version: ssl.TLSVersion | None
+    tls_client_cert: str | None
+    tls_client_key: str | None
+    tls_scheduler_cert: str | None
+    tls_scheduler_key: str | None
+    tls_worker_cert: str | None
+    tls_worker_key: str | None
+    extra_conn_args: dict[str, Any]
+
+    _required: bool | None
+    _lock: threading.Lock
+    _contexts: dict[tuple[str, str], tuple[object, ssl.SSLContext]]
+    _warned: set[str]
+
+    def __init__(self, require_encryption: bool | None = None, **fields: Any) -> None:
+        for name in fields:
+            if name not in FIELDS:
+                near = difflib.get_close_matches(name, FIELDS, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FIELDS)}"
+                raise UnknownParameter(f"Security has no parameter {name!r}; {hint}")
+        self._prepare()
+        configured = config.read()
+        for name in FIELDS[1:]:
+            setattr(self, name, fields.get(name) if name in fields else configured.get(name))
+        if require_encryption is None:
+            require_encryption = configured["require_encryption"]
+        if require_encryption is None and any(
+            value is not None for name, value in fields.items() if name.startswith("tls_")
+        ):
+            require_encryption = True
+        self.require_encryption = require_encryption
+        self._policy()
+        if fields.get("tls_ca_file", "") is not None:  # None: taken away knowingly
+            for role in ROLES:
+                self._sources(role)
+
+    @classmethod
+    def temporary(cls, *, days: float = 365, **fields: Any) -> Security:
+        """TLS with new certificates that exist only in memory: one for each role, and their CA.
+
+        The CA's private key is dropped, so nobody can ever issue another; two calls never trust
+        each other. Valid from an hour ago until `days` from now. `fields` are further parameters
+        of `Security`; certificates cannot be among them. Encryption is required unless
+        `require_encryption=False` is given. Raises `AuthorityError` for an unusable number of
+        days.
+        """
+        from .authority import Authority
+
+        authority = Authority.create("sealwire temporary CA", days=days)
+        made: dict[str, Any] = {"tls_ca_file": authority.certificate}
+        for role in ROLES:
+            identity = authority.issue(role, days=days)
+            made[f"tls_{role}_cert"] = identity.certificate
+            made[f"tls_{role}_key"] = identity.key
+        fields.setdefault("require_encryption", True)
+        return cls(**made, **fields)
+
+    @property
+    def require_encryption(self) -> bool:
+        """Whether plain addresses are refused, on connect and on listen."""
+        if self._required is None:
+            return any(getattr(self, name) is not None for name in _MATERIAL)
+        return self._required
+
+    @require_encryption.setter
+    def require_encryption(self, value: bool | None) -> None:
+        self._required = config.truth("require_encryption", value)
+
+    def fields(self) -> dict[str, Any]:
+        """Every parameter with its present value: `Security(**security.fields())` is its equal."""
+        return {name: getattr(self, name) for name in FIELDS}
+
+    def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
+        """The values for a role: `ca_file`, `ciphers`, `cert` and `key`.
+
+        Raises `ConfigError` for an unknown role, as all methods that take one.
+        """
+        if role not in ROLES:
+            raise ConfigError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
+        return {
+            "ca_file": self.tls_ca_file,
+            "ciphers": self.tls_ciphers,
+            "cert": getattr(self, f"tls_{role}_cert"),
+            "key": getattr(self, f"tls_{role}_key"),
+        }
+
+    def get_connection_args(self, role: str) -> dict[str, Any]:
+        """What a process of this role passes to `connect()`: a new dict each time.
+
+        Like `get_listen_args`, with `extra_conn_args` besides.
+        """
+        return {
+            "ssl_context": self._context(role, "client"),
+            "require_encryption": self.require_encryption,
+            "extra_conn_args": dict(self.extra_conn_args),
+        }
+
+    def get_listen_args(self, role: str) -> dict[str, Any]:
+        """What a process of this role passes to `listen()`: a new dict each time.
+
+        `ssl_context` is None if the role has no certificate, as in Dask, where every process asks
+        for roles it may never use. If encryption is required, a warning in the log then says what
+        to set, once.
+
+        Raises `ConfigError` for a certificate without a CA or a key without its certificate, and
+        `PEMError` or `KeyMismatch`, naming field and file, if they cannot be used.
+        """
+        return {
+            "ssl_context": self._context(role, "server"),
+            "require_encryption": self.require_encryption,
+        }
+
+    def _context(self, role: str, side: str) -> ssl.SSLContext | None:
+        """The one place where a context comes from; the same one until values or files change.
+
+        Kept, since programs ask before every connection, and a context costs 2.5 ms and 25 KiB;
+        looking at three files costs microseconds.
+        """
+        sources = self._sources(role)
+        if sources is None:
+            self._warn_of_missing(role)
+            return None
+        policy = self._policy()
+        state = policy, sources, [source and source.signature() for source in sources]
+        with self._lock:
+            known = self._contexts.get((role, side))
+            if known is not None and known[0] == state:
+                return known[1]
+            build = tls.server_context if side == "server" else tls.client_context
+            context = build(policy, *sources)
+            self._contexts[role, side] = state, context
+            return context
+
+    def _policy(self) -> tls.Policy:
+        return tls.Policy(self.tls_ciphers, self.tls_min_version, self.tls_max_version)
+
+    def _sources(self, role: str) -> tuple[pem.Source, pem.Source, pem.Source | None] | None:
+        """Trust, certificate and key of a role; None if it has no identity."""
+        values = self.get_tls_config_for_role(role)
+        trust = pem.source("tls_ca_file", values["ca_file"])
+        certificate = pem.source(f"tls_{role}_cert", values["cert"])
+        key = pem.source(f"tls_{role}_key", values["key"])
+        if certificate is None:
+            if key is not None:
+                raise ConfigError(f"cannot use {key} without its certificate; set {_cert(role)}")
+            return None
+        if trust is None:
+            raise ConfigError(
+                f"cannot use {certificate}: there is no CA to verify peers with; "
+                f"set tls_ca_file (configuration: {config.KEYS['tls_ca_file']})"
+            )
+        return trust, certificate, key
+
+    def _warn_of_missing(self, role: str) -> None:
+        if self.require_encryption and role not in self._warned:
+            self._warned.add(role)
+            logger.warning(
+                "encryption is required and role %s has no certificate, so it can neither "
+                "connect nor listen; set %s",
+                role,
+                _cert(role),
+            )
+
+    def _prepare(self) -> None:
+        self._lock = threading.Lock()
+        self._contexts = {}
+        self._warned = set()
+        self._required = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            value = _checked(name, value)
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.fields()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._prepare()
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def _shown(self) -> dict[str, str]:
+        """What may be seen of each field that is set: no PEM text, no `extra_conn_args`."""
+        shown = {"require_encryption": str(self.require_encryption)}
+        for name in FIELDS[1:-1]:
+            value = getattr(self, name)
+            if isinstance(value, ssl.TLSVersion):
+                shown[name] = value.name
+            elif value is not None:
+                source = pem.Source(name, value)
+                shown[name] = "<in memory>" if source.in_memory else repr(value)
+        return shown
+
+    def __repr__(self) -> str:
+        return f"Security({', '.join(f'{name}={text}' for name, text in self._shown().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align: left'>{name}</th>"
+            f"<td style='text-align: left'>{html.escape(text)}</td></tr>"
+            for name, text in self._shown().items()
+        )
+        return f"<table><caption>Security</caption><tbody>{rows}</tbody></table>"
+
+
+def _cert(role: str) -> str:
+    name = f"tls_{role}_cert"
+    return f"{name} (configuration: {config.KEYS[name]})"
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value a field keeps. Raises `ConfigError`, and `AttributeError` if there is no such."""
+    if name in _VERSIONS:
+        version = tls.parse_version(name, value)
+        return ssl.TLSVersion.TLSv1_2 if version is None and "min" in name else version
+    if name in _MATERIAL:
+        source = pem.source(name, value)
+        return source and source.value
+    if name == "tls_ciphers":
+        return tls.parse_ciphers(name, value)
+    if name == "extra_conn_args":
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigError(f"cannot use {name}: expected a mapping, got {type(value).__name__}")
+        return dict(value or {})
+    if name not in FIELDS:
+        raise AttributeError(f"Security has no field {name!r}; fields are {', '.join(FIELDS)}")
+    return value

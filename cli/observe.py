@@ -1,0 +1,107 @@
+"""What each process of a cluster says about itself and its links.
+
+`observe` runs inside the processes, `collect` asks all of them, and `owners` tells which process
+an address belongs to. Workers import this module when they are asked, so it must not import the
+Dask backend: a process has to be found as it is, not changed by looking at it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Link:
+    """One open comm as the process at one of its ends sees it. Bytes are counted there, None by
+    a backend that does not count them."""
+
+    backend: str
+    local: str
+    peer: str
+    protocol: str | None
+    cipher: str | None
+    peer_certificate: str | None
+    bytes_in: int | None
+    bytes_out: int | None
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the cluster: `role` is client, scheduler, nanny or worker.
+
+    `address` is where it listens, None for a client. `installed` tells whether our backend serves
+    its comms. `bytes_in` and `bytes_out` are totals that include closed comms.
+    """
+
+    role: str
+    name: str
+    address: str | None
+    pid: int
+    installed: bool
+    links: tuple[Link, ...]
+    bytes_in: int
+    bytes_out: int
+
+
+def observe() -> dict[str, Any]:
+    """Describe the process this is called in, in plain values that any serialiser carries."""
+    if "sealwire.dask_backend" not in sys.modules:
+        return {"pid": os.getpid(), "installed": False, "links": [], "bytes_in": 0, "bytes_out": 0}
+    from sealwire.dask_backend import installed
+    from sealwire.dask_backend.links import links, traffic
+
+    return {"pid": os.getpid(), "installed": installed(), "links": links(), **traffic()}
+
+
+def collect(client: Any) -> tuple[Process, ...]:
+    """Ask the scheduler, the nannies and the workers of `client`, and this process itself.
+
+    A process that does not answer is missing in the result. Every link is observed from both its
+    ends, but not at one instant: the comms of the questions themselves come and go.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    # The order matters little, except that the client comes last: its links are open by then.
+    on_workers = client.run(observe, on_error="return")
+    on_nannies = client.run(observe, nanny=True, on_error="return")
+    on_scheduler = client.run_on_scheduler(observe)
+    answers = [("scheduler", "scheduler", client.scheduler.address, on_scheduler)]
+    for address, told in sorted(workers.items(), key=lambda item: str(item[1]["name"])):
+        name = str(told["name"])
+        answers.append(("nanny", f"{name} nanny", told["nanny"], on_nannies.get(address)))
+        answers.append(("worker", name, address, on_workers.get(address)))
+    answers.append(("client", "client", None, observe()))
+    return tuple(
+        described(role, name, address, answer)
+        for role, name, address, answer in answers
+        if isinstance(answer, Mapping)
+    )
+
+
+def described(role: str, name: str, address: str | None, answer: Mapping[str, Any]) -> Process:
+    """Make a `Process` of the `answer` that `observe` gave there."""
+    links = tuple(Link(**link) for link in answer["links"])
+    return Process(
+        role=role,
+        name=name,
+        address=address,
+        pid=answer["pid"],
+        installed=answer["installed"],
+        links=links,
+        bytes_in=answer["bytes_in"],
+        bytes_out=answer["bytes_out"],
+    )
+
+
+def owners(processes: Iterable[Process]) -> dict[str, Process]:
+    """Map every address seen, listening or of a dialled comm, to the process that holds it."""
+    found = {}
+    for process in processes:
+        for link in process.links:
+            found[link.local] = process
+        if process.address is not None:
+            found[process.address] = process
+    return found

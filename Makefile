@@ -26,7 +26,7 @@ types: install $(TREE)
 	$(BIN)/mypy $(foreach p,$(PACKAGES),-p sealwire.$(p))
 
 unit: install
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 install: $(STAMP)
 

@@ -75,8 +75,9 @@ def connect(
         ``server_hostname``, sent as SNI.
 
     Raises `EncryptionRequired` and `AddressError` before any I/O, `HandshakeError` or another
-    non-retryable `CommClosedError` at once, `ConnectTimeout` if the last attempt was still waiting
-    when the time was up, else `ConnectError`. A cancelled call leaves nothing open.
+    non-retryable `CommClosedError` at once, `ConnectTimeout` if the last attempt had most of the
+    time and was still waiting when it was up, else `ConnectError`. A cancelled call leaves nothing
+    open.
     """
     target = _complete(address, ssl_context)
     if not target.port:
@@ -150,7 +151,8 @@ async def _connect(
                 connector.connect(address, limits, **connection_args), left
             )
         except asyncio.TimeoutError as error:
-            last = error
+            if last is None or left > timeout / 2:  # else what failed before explains more
+                last = error
             break
         except CommError as error:
             if not error.retryable:

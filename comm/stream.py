@@ -436,9 +436,9 @@ class FrameStream(IOStream):
                 )
             )
         else:
-            stage = "" if self._established else " before its hello; see the peer's log"
+            stage = "" if self._greeted else " before its hello; see the peer's log"
             error = CommClosedError(f"connection with {self.peer} closed by the peer{stage}")
-            error.clean = self._established
+            error.clean = self._greeted
             self.fail(error)
 
     # Sending

@@ -1,0 +1,95 @@
+"""Evidence of a good demo, for the tests that spoil it."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealwire.cli.judge import Evidence
+from sealwire.cli.observe import Link, Process
+from sealwire.cli.strangers import FRIEND, VISITORS, Attempt
+from sealwire.cli.work import Array, Words
+
+LISTENERS = {
+    "scheduler": "tls://127.0.0.1:8786",
+    "worker-0 nanny": "tls://127.0.0.1:9000",
+    "worker-0": "tls://127.0.0.1:9001",
+    "worker-1 nanny": "tls://127.0.0.1:9002",
+    "worker-1": "tls://127.0.0.1:9003",
+}
+
+
+def link(local: str, peer: str, role: str, bytes_in: int, bytes_out: int) -> Link:
+    return Link(
+        backend="sealwire.dask_backend.backend.TLS",
+        local=local,
+        peer=peer,
+        protocol="TLSv1.3",
+        cipher="TLS_AES_256_GCM_SHA384",
+        peer_certificate=f"CN={role}, issued by CN=sealwire demo CA",
+        bytes_in=bytes_in,
+        bytes_out=bytes_out,
+    )
+
+
+@pytest.fixture
+def evidence() -> Evidence:
+    """What a good demo with two workers observes: everybody dials the scheduler, worker-0 dials
+    worker-1, and the scheduler dials the nannies."""
+    links: dict[str, list[Link]] = {name: [] for name in [*LISTENERS, "client"]}
+    dialled = [
+        ("client", "scheduler"),
+        ("worker-0", "scheduler"),
+        ("worker-1", "scheduler"),
+        ("worker-0", "worker-1"),
+        ("scheduler", "worker-0 nanny"),
+        ("scheduler", "worker-1 nanny"),
+    ]
+
+    def role(name: str) -> str:
+        return name.partition("-")[0]
+
+    for port, (dialler, listener) in enumerate(dialled, 40000):
+        near, far = f"tls://127.0.0.1:{port}", LISTENERS[listener]
+        links[dialler].append(link(near, far, role(listener), 3_000_000, 5_000))
+        links[listener].append(link(far, near, role(dialler), 5_000, 3_000_000))
+    processes = tuple(
+        Process(
+            role="nanny" if name.endswith("nanny") else role(name),
+            name=name,
+            address=LISTENERS.get(name),
+            pid=pid,
+            installed=True,
+            links=tuple(found),
+            bytes_in=6_000_000,
+            bytes_out=6_000_000,
+        )
+        for pid, (name, found) in enumerate(links.items(), 1001)
+    )
+    attempts = tuple(
+        Attempt(visitor, address, "let in" if visitor == FRIEND else "refused", "words of it")
+        for address in LISTENERS.values()
+        for visitor in VISITORS
+    )
+    return Evidence(
+        workers=2,
+        words=Words(
+            files=3,
+            size=9_000,
+            distinct=40,
+            total=700,
+            total_again=700,
+            top=(("self", 90), ("[b]", 50)),
+            top_again=90,
+        ),
+        array=Array(
+            side=2048,
+            blocks=16,
+            block_bytes=2_097_152,
+            total=12_345,
+            total_again=12_345,
+            wrong_rows=0,
+        ),
+        processes=processes,
+        attempts=attempts,
+        answers=True,
+    )

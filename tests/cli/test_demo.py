@@ -1,0 +1,209 @@
+"""The demo itself, as a process: what it promises, and that it can fail and be interrupted."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+HANG = 120  # seconds until a demo counts as hung
+SMALL = ("--scale", "0.05")
+
+
+@contextmanager
+def demo(temporary: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A running demo whose temporary files go below `temporary`. Ended in any case."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DASK_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "sealwire.cli", "demo", *SMALL, *options],
+        cwd=temporary,
+        env={**kept, "TMPDIR": str(temporary), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(HANG)
+            finally:
+                process.kill()
+
+
+def lines_until(process: subprocess.Popen[str], start: str) -> list[str]:
+    """What the process prints, up to the line that begins with `start`."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith(start):
+            return lines
+    raise AssertionError(f"no line {start!r} in:\n" + "\n".join(lines))
+
+
+def rest(process: subprocess.Popen[str]) -> str:
+    return process.communicate(timeout=HANG)[0]
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those still running; one that is dead, but not buried by its parent, is not."""
+    return [
+        process
+        for process in processes
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A demo that came to its end, and what was seen while its cluster was up."""
+
+    code: int
+    text: str
+    children: list[psutil.Process]
+    modes: dict[str, int]
+    left: list[Path]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    temporary = tmp_path_factory.mktemp("demo")
+    with demo(temporary) as process:
+        lines = lines_until(process, "the cluster is up")
+        children = psutil.Process(process.pid).children(recursive=True)
+        (folder,) = temporary.iterdir()
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.glob("*.pem")}
+        modes["folder"] = stat.S_IMODE(folder.stat().st_mode)
+        text = "\n".join(lines) + "\n" + rest(process)
+    return Run(process.returncode, text, children, modes, list(temporary.iterdir()))
+
+
+def test_every_promise_is_kept(run: Run) -> None:
+    assert run.code == 0, run.text
+    promises = run.text.partition("\nPromises")[2]
+    assert len(re.findall(r"^kept  ", promises, re.MULTILINE)) == 10, run.text
+    assert run.text.splitlines()[-1] == "all 10 promises kept"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"^the cluster is up: scheduler pid \d+, worker-0 pid \d+, ",
+        r"^counting words in \d+ Python files: \d+ of \d+ tasks$",
+        r"^multiplying a matrix by its transpose, block by block: 32 of 32 tasks$",
+        r"^Words  \d+ files, [\d,]+ bytes, [\d,]+ words, [\d,]+ different$",
+        r"^  self [\d,]+  ",
+        r"^Array  x @ x.T of [\d,]+ by [\d,]+ in 16 blocks; .* = ([\d,]+), by the other route \1$",
+        r"^client +scheduler +\d+ +TLSv1\.[23] +TLS_\w+ +CN=scheduler.* [\d,]+ +[\d,]+ *$",
+        r"^scheduler +client +\d+ +TLSv1\.[23] +TLS_\w+ +CN=client.* [\d,]+ +[\d,]+ *$",
+        r"^scheduler +worker-0 nanny +\d+ +TLSv1\.[23] +TLS_\w+ +CN=worker",
+        r"^worker-0 nanny +scheduler +\d+ +TLSv1\.[23] +TLS_\w+ +CN=scheduler",
+        r"^worker-0 +scheduler +\d+ +TLSv1\.[23] +TLS_\w+ +CN=scheduler",
+        r"^worker-0 +worker-1 +\d+ +TLSv1\.[23] +TLS_\w+ +CN=worker.* [\d,]{7,} +[\d,]+ *$",
+        r"^worker-1 +\d+ +sealwire +tls://127\.0\.0\.1:\d+ +[\d,]{7,} +[\d,]{7,} *$",
+        r"^from worker to worker: [\d,]{7,} bytes *$",
+        r"^plain tcp client +refused +5 +connection (closed|reset)",
+        r"^certificate of another CA +refused +5 .*alert unknown ca",
+        r"^expired certificate +refused +5 .*alert certificate expired",
+        r"^valid certificate +let in +5 ",
+    ],
+)
+def test_the_report_shows(line: str, run: Run) -> None:
+    assert re.search(line, run.text, re.MULTILINE), run.text
+
+
+def test_its_files_are_private_while_it_runs(run: Run) -> None:
+    names = ("client", "scheduler", "worker")
+    files = ["ca", *names, *(f"{name}-key" for name in names)]
+    assert run.modes == {"folder": 0o700, **{f"{file}.pem": 0o600 for file in files}}
+
+
+def test_nothing_is_left_behind(run: Run) -> None:
+    # Scheduler, two nannies, two workers, and what Python starts to track their resources.
+    assert len(run.children) >= 5
+    assert alive(run.children) == []
+    assert run.left == []
+
+
+@pytest.mark.parametrize(
+    ("signum", "when"),
+    [
+        (signal.SIGINT, "scheduler and 2 workers ..."),
+        (signal.SIGINT, "the cluster is up"),
+        (signal.SIGTERM, "counting words in"),
+    ],
+)
+def test_interrupted_it_leaves_nothing_behind(
+    signum: signal.Signals, when: str, tmp_path: Path
+) -> None:
+    with demo(tmp_path) as process:
+        lines_until(process, when)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signum)
+        text = rest(process)
+    assert process.returncode == 128 + signum, text
+    assert f"interrupted by {signum.name}" in text
+    assert "Traceback" not in text
+    assert alive(children) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def without(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Makes the environment of processes that cannot import a module."""
+
+    def environment(module: str) -> dict[str, str]:
+        folder = tmp_path / "without"
+        folder.mkdir()
+        blocker = f"import sys\nsys.modules[{module!r}] = None\n"
+        (folder / "sitecustomize.py").write_text(blocker)
+        return {"PYTHONPATH": str(folder)}
+
+    return environment
+
+
+def test_a_cluster_without_our_backend_is_noticed(
+    tmp_path: Path, without: Callable[[str], dict[str, str]]
+) -> None:
+    """Dask goes on when a preload fails, and then the cluster works, but over stock's backend."""
+    with demo(tmp_path, **without("sealwire.dask_backend.preload")) as process:
+        text = rest(process)
+    assert process.returncode == 1, text
+    failed = dict(re.findall(r"^FAILED  (.*?)  +(.*?) *$", text, re.MULTILINE))
+    assert "scheduler is without it" in failed.pop("every process uses our backend")
+    # What stock's processes do not tell counts as missing.
+    assert list(failed) == ["every process was observed", "blocks moved between workers"]
+    assert text.splitlines()[-1].startswith("3 of 10 promises FAILED: every process was observed, ")
+
+
+def test_a_scheduler_that_does_not_start_is_explained(
+    tmp_path: Path, without: Callable[[str], dict[str, str]]
+) -> None:
+    with demo(tmp_path, **without("distributed.cli.dask_scheduler")) as process:
+        text = rest(process)
+    assert process.returncode == 1, text
+    assert "\nError: scheduler ended with code 2; its last words:\n" in text
+    assert "No such command 'scheduler'" in text
+    assert "Traceback" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["without"]
+
+
+def test_a_wrong_configuration_is_explained(tmp_path: Path) -> None:
+    with demo(tmp_path, DASK_DISTRIBUTED__COMM__TLS__MIN_VERSION="1.1") as process:
+        text = rest(process)
+    assert process.returncode == 1, text
+    assert re.search(r"^Error: .*min.version.*1\.1", text, re.MULTILINE), text
+    assert "Traceback" not in text
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,89 @@
+"""The group: its words, its exit codes, and how little it loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+
+from sealwire.cli.main import COMMANDS, main
+
+PROMPTLY = 60  # seconds until a command counts as hung
+
+
+def sealwire(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sealwire.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PROMPTLY,
+        check=False,
+    )
+
+
+def test_version() -> None:
+    done = sealwire("--version")
+    assert (done.returncode, done.stdout) == (0, f"sealwire {version('sealwire')}\n")
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_lists_every_command(option: str) -> None:
+    done = sealwire(option)
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.name == name
+    assert command.help
+    done = sealwire(name, "--help")
+    assert done.returncode == 0
+    for option in command.params:
+        assert option.opts[0] in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["demo", "--workers", "1"], "1 is not in the range"),
+        (["demo", "--scale", "0"], "0.0 is not in the range"),
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], words: str) -> None:
+    done = sealwire(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "unwanted"),
+    [
+        ("import sealwire.cli.observe, sealwire.cli.work", ["click", "rich", "distributed"]),
+        ("import sealwire.cli.main", ["rich", "distributed", "tornado", "sealwire.cli.demo"]),
+        (
+            "from sealwire.cli.main import main; main(['--help'], standalone_mode=False)",
+            ["distributed", "tornado", "cryptography"],
+        ),
+    ],
+)
+def test_little_is_loaded(script: str, unwanted: list[str], tmp_path: Path) -> None:
+    always = ["sealwire.dask_backend", "sealwire.comm", "sealwire.security"]
+    script += f"; import sys; print([m for m in {unwanted + always} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PROMPTLY,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,342 @@
+"""`connect` and `listen`: retries, deadlines, refusals before any I/O, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aio import aio
+from links import SCHEMES, RawPeer, connect_args, echo, listen_args, message, security
+
+from sealwire.comm import (
+    Address,
+    AddressError,
+    Backend,
+    Comm,
+    CommClosedError,
+    ConnectError,
+    ConnectTimeout,
+    EncryptionRequired,
+    HelloError,
+    Limits,
+    Listener,
+    connect,
+    hello,
+    listen,
+    register_backend,
+)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@asynccontextmanager
+async def raw_server(answer: bytes | None, *, close: bool = False) -> AsyncIterator[list[Any]]:
+    """A server that answers every connection with `answer`; gives its port and its connections."""
+    seen: list[Any] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(writer)
+        if answer is not None:
+            writer.write(answer)
+        if close:
+            writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    seen.append(server.sockets[0].getsockname()[1])
+    try:
+        yield seen
+    finally:
+        server.close()
+        for writer in seen[1:]:
+            writer.close()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@aio
+async def test_nobody_listens(scheme: str) -> None:
+    before = descriptors()
+    address = f"{scheme}://127.0.0.1:{free_port()}"
+    with pytest.raises(ConnectError) as caught:
+        await connect(address, timeout=0.3, **connect_args(scheme))
+    error = caught.value
+    assert not isinstance(error, ConnectTimeout)
+    assert str(error).startswith(f"cannot connect to {address}: connection refused (")
+    assert str(error).endswith("; check that a listener runs on that port")
+    assert error.attempts > 1
+    assert f"{error.attempts} attempts" in str(error)
+    assert error.elapsed >= 0.29
+    assert error.peer == address
+    assert isinstance(error.__cause__, CommClosedError)
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@aio
+async def test_a_silent_server(scheme: str) -> None:
+    async with raw_server(None) as seen:
+        before = descriptors()
+        start = asyncio.get_running_loop().time()
+        with pytest.raises(ConnectTimeout, match=r"no answer \(1 attempt in") as caught:
+            await connect(f"{scheme}://127.0.0.1:{seen[0]}", timeout=0.3, **connect_args(scheme))
+        assert isinstance(caught.value, TimeoutError)
+        assert asyncio.get_running_loop().time() - start < 10
+        for writer in seen[1:]:
+            await RawPeer(writer._reader, writer).ended() if hasattr(writer, "_reader") else None
+            writer.close()
+        del seen[1:]
+        await asyncio.sleep(0)
+        assert descriptors() <= before
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@aio
+async def test_a_cancelled_connect_leaves_nothing_open(scheme: str) -> None:
+    gone = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    async def dial() -> Comm:
+        return await connect(f"{scheme}://127.0.0.1:{port}", **connect_args(scheme))
+
+    task = asyncio.ensure_future(dial())
+    while not server.sockets or not _established(port):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await gone.wait()
+    server.close()
+
+
+def _established(port: int) -> bool:
+    import psutil
+
+    return any(
+        connection.raddr and connection.raddr.port == port and connection.status == "ESTABLISHED"
+        for connection in psutil.Process().net_connections("tcp")
+    )
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@aio
+async def test_a_listener_that_comes_later_is_found(scheme: str) -> None:
+    port = free_port()
+    address = f"{scheme}://127.0.0.1:{port}"
+
+    async def dial() -> Comm:
+        return await connect(address, timeout=30, **connect_args(scheme))
+
+    task = asyncio.ensure_future(dial())
+    loop = asyncio.get_running_loop()
+    refused = loop.create_future()
+    loop.call_later(0.1, refused.set_result, None)  # a few attempts are refused meanwhile
+    await refused
+    assert not task.done()
+    async with listen(address, echo, **listen_args(scheme)):
+        comm = await task
+        await comm.write(1)
+        assert await comm.read() == 1
+        await comm.close()
+
+
+@aio
+async def test_a_stalled_attempt_does_not_outlive_the_limits() -> None:
+    """The deadline for the hello holds inside one attempt too, and is tried again."""
+    async with raw_server(None) as seen:
+        with pytest.raises(ConnectError, match=r"no hello within 0\.05 s") as caught:
+            await connect(
+                f"tcp://127.0.0.1:{seen[0]}", timeout=0.3, limits=Limits(handshake_timeout=0.05)
+            )
+        assert caught.value.attempts > 1
+
+
+NOT_OURS = {
+    "http": (b"HTTP/1.1 400 Bad Request\r\n\r\n", CommClosedError, "is HTTP"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.2\r\n", CommClosedError, "is SSH"),
+    "nonsense": (b"\x00" * 100, CommClosedError, "bad frame"),
+    "a hello that is no msgpack": (message(b"\xc1"), HelloError, "is not msgpack"),
+    "a hello that is a list": (message(b"\x90"), HelloError, "need a map"),
+    "a hello of two frames": (message(b"\x80", b""), HelloError, "got 2 frames"),
+    "a hello with a bad extension": (
+        message(hello.encode({"sealwire": 5})),
+        HelloError,
+        "need a map with a version",
+    ),
+    "a hello over the limit": (message(bytes(100_000)), CommClosedError, "max_hello_size"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_OURS)
+@aio
+async def test_a_server_that_is_not_ours_is_named_and_not_tried_again(name: str) -> None:
+    answer, kind, words = NOT_OURS[name]
+    async with raw_server(answer) as seen:
+        with pytest.raises(kind, match=words) as caught:
+            await connect(f"tcp://127.0.0.1:{seen[0]}", timeout=20)
+        assert not caught.value.retryable
+        assert str(seen[0]) in str(caught.value)
+        assert len(seen) == 2, "one attempt"
+
+
+@pytest.mark.parametrize("name", NOT_OURS)
+@aio
+async def test_a_client_that_is_not_ours_is_one_line_in_the_log(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sealwire")
+    answer, _, words = NOT_OURS[name]
+    async with listen("tcp://127.0.0.1:0", echo) as listener:
+        stranger = await RawPeer.dial(listener.listen_address)
+        stranger.writer.write(answer)
+        await stranger.ended()
+        stranger.close()
+        async with connect(listener.contact_address) as comm:
+            await comm.write("others go on")
+            assert await comm.read() == "others go on"
+    (record,) = [r for r in caplog.records if "listener on" in r.getMessage()]
+    assert record.exc_info is None
+    assert record.levelno == logging.INFO
+    assert words in record.getMessage()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@aio
+async def test_silent_clients_are_dropped(scheme: str) -> None:
+    limits = Limits(handshake_timeout=0.1)
+    address = f"{scheme}://127.0.0.1:0"
+    async with listen(address, echo, limits=limits, **listen_args(scheme)) as listener:
+        silent = [await RawPeer.dial(listener.listen_address) for _ in range(5)]
+        for stranger in silent:
+            await stranger.ended()
+            stranger.close()
+        async with connect(listener.contact_address, **connect_args(scheme)) as comm:
+            await comm.write(1)
+            assert await comm.read() == 1
+
+
+@aio
+async def test_a_trickling_client_is_dropped_all_the_same() -> None:
+    async with listen("tcp://127.0.0.1:0", echo, limits=Limits(handshake_timeout=0.2)) as listener:
+        stranger = await RawPeer.dial(listener.listen_address)
+        whole = message(bytes(60_000))
+
+        async def trickle() -> None:
+            for byte in whole:
+                stranger.writer.write(bytes([byte]))
+                await asyncio.sleep(0)
+
+        trickling = asyncio.ensure_future(trickle())
+        await stranger.ended()
+        trickling.cancel()
+        stranger.close()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@aio
+async def test_stop_drops_pending_handshakes(scheme: str) -> None:
+    listener = await listen(f"{scheme}://127.0.0.1:0", echo, **listen_args(scheme))
+    stranger = await RawPeer.dial(listener.listen_address)
+    async with connect(listener.contact_address, **connect_args(scheme)):
+        listener.stop()
+        await asyncio.wait_for(stranger.ended(), 10)
+    stranger.close()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1:1"])
+@aio
+async def test_plain_is_refused_where_encryption_is_required(address: str) -> None:
+    before = descriptors()
+    with pytest.raises(EncryptionRequired, match="required and tcp is plain; use tls"):
+        await connect(address, require_encryption=True)
+    with pytest.raises(EncryptionRequired, match="refusing tcp://"):
+        await listen(address, echo, require_encryption=True)
+    assert descriptors() == before
+
+
+@aio
+async def test_tls_needs_a_context() -> None:
+    with pytest.raises(TypeError, match=r"get_connection_args"):
+        await connect("tls://127.0.0.1:1")
+    with pytest.raises(TypeError, match=r"get_listen_args"):
+        await listen("tls://127.0.0.1:0", echo)
+
+
+@aio
+async def test_bad_addresses_are_refused_before_any_io() -> None:
+    with pytest.raises(AddressError, match="no port"):
+        await connect("tcp://127.0.0.1")
+    with pytest.raises(AddressError, match="no backend"):
+        await connect("carrier-pigeon://127.0.0.1:1")
+    with pytest.raises(AddressError, match="several colons"):
+        await listen("tcp://::1:0", echo)
+
+
+@aio
+async def test_a_name_that_does_not_resolve() -> None:
+    with pytest.raises(ConnectError, match=r"does not resolve .*check the host name"):
+        await connect("tcp://no-such-host.invalid:1", timeout=0.2)
+
+
+@aio
+async def test_security_arguments_fit_as_they_are() -> None:
+    """What `Security` gives can be passed with ``**``, whatever is in it."""
+    async with (
+        listen("tls://127.0.0.1:0", echo, **security().get_listen_args("worker")) as listener,
+        connect(
+            listener.contact_address,
+            **{
+                **security().get_connection_args("client"),
+                "extra_conn_args": {"server_hostname": "scheduler"},
+            },
+        ) as comm,
+    ):
+        await comm.write(1)
+        assert await comm.read() == 1
+
+
+@aio
+async def test_a_third_party_backend() -> None:
+    class Loopback(Backend):
+        """Our tcp under another name."""
+
+        def connector(self) -> Any:
+            from sealwire.comm.tcp import TCPConnector
+
+            return TCPConnector()
+
+        def listener(
+            self, address: Address, handler: Any, limits: Limits, **connection_args: Any
+        ) -> Listener:
+            from sealwire.comm.tcp import TCPListener
+
+            return TCPListener(address, handler, limits, **connection_args)
+
+    register_backend("loopback", Loopback())
+    async with (
+        listen("loopback://127.0.0.1:0", echo) as listener,
+        connect(listener.contact_address) as comm,
+    ):
+        assert comm.peer_address.startswith("loopback://")
+        await comm.write(1)
+        assert await comm.read() == 1

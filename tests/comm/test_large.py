@@ -1,0 +1,57 @@
+"""One large message between two processes: it arrives, and neither side holds a second copy."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import large_peer
+import pytest
+from links import security
+
+MiB = 1 << 20
+GiB = 1 << 30
+
+
+@contextmanager
+def peer(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, large_peer.__file__, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdin is not None
+            process.stdin.write(pickle.dumps(security()))
+            process.stdin.close()
+            yield process
+        finally:
+            process.kill()
+
+
+def line_of(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "size"), [("tcp", 512 * MiB), ("tls", 512 * MiB), ("tls", 5 * GiB + 12_345)]
+)
+def test_one_large_message(scheme: str, size: int) -> None:
+    with (
+        peer("receive", scheme) as receiver,
+        peer("send", line_of(receiver), str(size)) as sender,
+    ):
+        received: dict[str, Any] = json.loads(line_of(receiver))
+        sent: dict[str, Any] = json.loads(line_of(sender))
+        assert sender.wait(60) == 0
+        assert receiver.wait(60) == 0
+    assert received["size"] == size
+    assert received["intact"]
+    assert received["extra"] <= size + 16 * MiB
+    assert sent["extra"] <= 8 * MiB

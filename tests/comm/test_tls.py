@@ -1,0 +1,348 @@
+"""TLS at the level of a comm: who is refused, what both sides are told, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import certs
+import pytest
+from aio import aio, until
+from handshakes import VERSIONS, foreign_context, security
+from links import RawPeer, connect_args, echo, listen_args, message
+
+from sealwire.comm import (
+    Comm,
+    CommClosedError,
+    ConnectError,
+    HandshakeError,
+    connect,
+    hello,
+    listen,
+)
+from sealwire.security import Security
+
+CA = certs.root()
+OTHER_CA = certs.root("another root")
+GOOD = certs.leaf(CA, "good")
+
+versions = pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+
+
+class Bad(NamedTuple):
+    """A peer's certificate; what we say of it, and what the peer is told by our alert."""
+
+    node: certs.Node
+    verdict: str
+    told: str
+
+
+BAD = {
+    "another CA": Bad(
+        certs.leaf(OTHER_CA), "not signed by our CA|ends in a CA that is not ours", "its CA"
+    ),
+    "a CA of the same name": Bad(certs.leaf(certs.root()), "our CA|signature|not ours", "refused"),
+    "expired": Bad(certs.leaf(CA, end=-certs.SECOND), "has expired", "expired"),
+    "not yet valid": Bad(certs.leaf(CA, start=certs.HOUR / 2), "not valid yet", "refused our"),
+    "self-signed": Bad(certs.make("self", names=["self"]), "self-signed", "its CA"),
+}
+
+
+def of(node: certs.Node, version: ssl.TLSVersion) -> Security:
+    """A `Security` that shows `node` and accepts everybody in the tables, at one version."""
+    trust = [CA, OTHER_CA] if node is not GOOD else [CA]
+    return security(node, trust, tls_min_version=version, tls_max_version=version)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "sealwire.comm"]
+
+
+@pytest.mark.parametrize("name", BAD)
+@versions
+@aio
+async def test_a_bad_client_is_refused(
+    name: str, version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client learns it from `connect` itself, also in TLS 1.3, and does not try again."""
+    caplog.set_level(logging.INFO, "sealwire")
+    bad = BAD[name]
+    handled: list[Comm] = []
+    args = of(GOOD, version).get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", handled.append, **args) as listener:
+        with pytest.raises(HandshakeError, match=bad.told) as caught:
+            await connect(
+                listener.contact_address,
+                timeout=20,
+                **of(bad.node, version).get_connection_args("worker"),
+            )
+    assert not caught.value.retryable
+    assert caught.value.reason
+    assert str(caught.value).startswith(f"TLS handshake with {caught.value.peer} failed: it ")
+    assert "; " in str(caught.value)
+    assert handled == []
+    (line,) = told(caplog)
+    assert "we refused its certificate" in line
+    assert any(words in line for words in bad.verdict.split("|")), line
+
+
+@pytest.mark.parametrize("name", BAD)
+@versions
+@aio
+async def test_a_bad_server_is_refused(
+    name: str, version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sealwire")
+    bad = BAD[name]
+    handled: list[Comm] = []
+    args = of(bad.node, version).get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", handled.append, **args) as listener:
+        with pytest.raises(HandshakeError, match=bad.verdict) as caught:
+            await connect(
+                listener.contact_address,
+                timeout=20,
+                **of(GOOD, version).get_connection_args("worker"),
+            )
+        # The next comm shows that the listener is past the refused one.
+        async with (
+            connect(listener.contact_address, **of(bad.node, version).get_connection_args("worker"))
+            if bad.node.certificate.issuer == OTHER_CA.certificate.subject
+            else _nothing()
+        ):
+            pass
+    assert "we refused its certificate" in str(caught.value)
+    assert len(told(caplog)) <= 1
+    assert all("it refused our certificate" in line for line in told(caplog))
+
+
+class _nothing:
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(self, *args: object) -> None: ...
+
+
+@versions
+@aio
+async def test_no_certificate(version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sealwire")
+    nobody = foreign_context("client", None, [CA], version=version)
+    args = of(GOOD, version).get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", echo, **args) as listener:
+        with pytest.raises(HandshakeError, match="certificate") as caught:
+            await connect(listener.contact_address, timeout=20, ssl_context=nobody)
+    assert "configure a certificate" in str(caught.value)
+    (line,) = told(caplog)
+    assert "it sent no certificate" in line
+
+
+def old_context(side: str) -> ssl.SSLContext:
+    context = foreign_context(side, GOOD, [CA])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that is what is tested
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+@aio
+async def test_tls_1_1_is_refused_by_the_listener(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sealwire")
+    args = security(GOOD, [CA]).get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", echo, **args) as listener:
+        with pytest.raises(HandshakeError, match="none of our TLS versions"):
+            await connect(listener.contact_address, ssl_context=old_context("client"))
+    (line,) = told(caplog)
+    assert "it offers no TLS version that we allow; allow TLS 1.2 or 1.3" in line
+
+
+@aio
+async def test_tls_1_1_is_refused_by_the_connector() -> None:
+    async with listen("tls://127.0.0.1:0", echo, ssl_context=old_context("server")) as listener:
+        args = security(GOOD, [CA]).get_connection_args("worker")
+        with pytest.raises(HandshakeError, match="TLS version"):
+            await connect(listener.contact_address, **args)
+
+
+@aio
+async def test_no_shared_version() -> None:
+    newer, older = of(GOOD, VERSIONS[1]), of(GOOD, VERSIONS[0])
+    for server, client in ((newer, older), (older, newer)):
+        args = server.get_listen_args("scheduler")
+        async with listen("tls://127.0.0.1:0", echo, **args) as listener:
+            with pytest.raises(HandshakeError, match="TLS version"):
+                await connect(listener.contact_address, **client.get_connection_args("worker"))
+
+
+@aio
+async def test_no_shared_cipher(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sealwire")
+
+    def only(cipher: str) -> Security:
+        return security(GOOD, [CA], tls_max_version="1.2", tls_ciphers=cipher)
+
+    args = only("ECDHE-ECDSA-AES128-GCM-SHA256").get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", echo, **args) as listener:
+        client = only("ECDHE-ECDSA-AES256-GCM-SHA384")
+        with pytest.raises(HandshakeError, match="shares no cipher"):
+            await connect(listener.contact_address, **client.get_connection_args("worker"))
+    assert "it shares no cipher with us" in told(caplog)[0]
+
+
+@aio
+async def test_plain_client_on_a_tls_port(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sealwire")
+    async with listen("tls://127.0.0.1:0", echo, **listen_args("tls")) as listener:
+        plain = listener.contact_address.replace("tls", "tcp")
+        with pytest.raises(ConnectError, match="before its hello"):
+            await connect(plain, timeout=0.2)
+        http = await RawPeer.dial(listener.contact_address)
+        http.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"HTTP" not in await http.ended()
+        http.close()
+    assert any("it does not speak TLS; use tls://" in line for line in told(caplog))
+    assert any("it speaks plain HTTP" in line for line in told(caplog))
+
+
+@aio
+async def test_tls_client_on_a_plain_port(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sealwire")
+    async with listen("tcp://127.0.0.1:0", echo) as listener:
+        with pytest.raises(HandshakeError, match="it does not speak TLS"):
+            await connect(
+                listener.contact_address.replace("tcp", "tls"), timeout=20, **connect_args("tls")
+            )
+        # The server spoke first, so the client may have left before the server looked.
+        await until(lambda: bool(told(caplog)))
+    assert "is a TLS ClientHello; use tls:// on both sides" in told(caplog)[0]
+
+
+@aio
+async def test_bytes_before_the_handshake_are_never_read_as_messages() -> None:
+    """A server that speaks first, plainly, and in our own words."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(message(hello.encode(hello.offer())) + message(b"\x01"))
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(HandshakeError, match="does not speak TLS"):
+        await connect(f"tls://127.0.0.1:{port}", timeout=20, **connect_args("tls"))
+    server.close()
+
+
+async def blocking(address: str, talk: Callable[[socket.socket], Any]) -> Any:
+    """Run blocking code on a raw connection, beside the loop."""
+    host, port = address.rpartition("://")[2].rsplit(":", 1)
+
+    def run() -> Any:
+        with socket.create_connection((host, int(port)), timeout=20) as sock:
+            return talk(sock)
+
+    return await asyncio.get_running_loop().run_in_executor(None, run)
+
+
+HELLO = message(hello.encode(hello.offer()))
+
+
+@versions
+@aio
+async def test_close_sends_close_notify(version: ssl.TLSVersion) -> None:
+    """A client that insists on it sees an orderly end, not a truncation."""
+    context = foreign_context("client", GOOD, [CA], version=version)
+
+    def talk(sock: socket.socket) -> bytes:
+        with context.wrap_socket(sock, suppress_ragged_eofs=False) as tls:
+            tls.sendall(HELLO)
+            received = b""
+            while data := tls.recv(65536):
+                received += data
+            return received
+
+    async def greet(comm: Comm) -> None:
+        await comm.write("bye")
+
+    args = security(GOOD, [CA]).get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", greet, **args) as listener:
+        assert (await blocking(listener.contact_address, talk)).endswith(b"bye")
+
+
+@versions
+@aio
+async def test_an_end_in_mid_message_is_an_error(version: ssl.TLSVersion) -> None:
+    context = foreign_context("client", GOOD, [CA], version=version)
+    ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    async def handle(comm: Comm) -> None:
+        try:
+            await comm.read()
+        except CommClosedError as error:
+            ended.set_result(error)
+
+    def talk(sock: socket.socket) -> None:
+        with context.wrap_socket(sock) as tls:
+            tls.sendall(HELLO + message(bytes(1000))[:500])
+            tls.recv(1)
+
+    args = security(GOOD, [CA]).get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", handle, **args) as listener:
+        await blocking(listener.contact_address, talk)
+        with pytest.raises(CommClosedError, match="middle of a message, after 476 of 1000 bytes"):
+            raise await ended
+
+
+class Visit(NamedTuple):
+    session: ssl.SSLSession | None
+    let_in: bool
+
+
+def visit(
+    context: ssl.SSLContext, session: ssl.SSLSession | None
+) -> Callable[[socket.socket], Visit]:
+    """Come with a session; `let_in` is whether the handler's message arrived."""
+
+    def talk(sock: socket.socket) -> Visit:
+        received = b""
+        tls = context.wrap_socket(sock, session=session, do_handshake_on_connect=False)
+        with tls:
+            try:
+                tls.do_handshake()
+                tls.sendall(HELLO)
+                while b"welcome" not in received and (data := tls.recv(1000)):
+                    received += data
+            except OSError:
+                pass
+            return Visit(tls.session, b"welcome" in received)
+
+    return talk
+
+
+async def welcome(comm: Comm) -> None:
+    await comm.write("welcome")
+    await comm.read()
+
+
+@versions
+@aio
+async def test_sessions_are_not_resumed(version: ssl.TLSVersion) -> None:
+    """Not with our contexts, and not with a foreign one that hands out tickets either."""
+    client = foreign_context("client", GOOD, [CA], version=version)
+    ours = security(GOOD, [CA]).get_listen_args("scheduler")["ssl_context"]
+    generous = foreign_context("server", GOOD, [CA])
+    for context in (ours, generous):
+        async with listen("tls://127.0.0.1:0", welcome, ssl_context=context) as listener:
+            address = listener.contact_address
+            first = await blocking(address, visit(client, None))
+            assert first.let_in
+            has_session = first.session is not None and (
+                version is ssl.TLSVersion.TLSv1_2 or first.session.has_ticket
+            )
+            assert has_session or context is ours
+            if has_session:
+                assert not (await blocking(address, visit(client, first.session))).let_in
+            assert (await blocking(address, visit(client, None))).let_in

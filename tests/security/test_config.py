@@ -1,0 +1,237 @@
+"""Configuration from files and environment, with Dask and without it, and what is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dask.config
+import pytest
+
+from sealwire.security import ConfigError, Security, UnknownKey, unknown_keys
+
+WITHOUT_DASK = "import sys; sys.modules['dask'] = sys.modules['distributed'] = None\n"
+PROGRAM = """
+import json, logging, sys
+logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+from sealwire.security import Security, SecurityError, unknown_keys
+try:
+    security = Security()
+    Security()
+    print(json.dumps([security.fields(), unknown_keys()], default=str))
+except SecurityError as error:
+    print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+each_reader = pytest.mark.parametrize("with_dask", [True, False], ids=["dask", "donfig"])
+
+
+def run(tmp_path: Path, with_dask: bool, yaml: str, **variables: str) -> tuple[list[Any], str]:
+    """What a new process makes of a configuration file and variables: its output and its log."""
+    folder = tmp_path / "configuration"
+    folder.mkdir(exist_ok=True)
+    (folder / "cluster.yaml").write_text(yaml)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("DASK_")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ("" if with_dask else WITHOUT_DASK) + PROGRAM],
+        env={**environment, "DASK_CONFIG": str(folder), "HOME": str(tmp_path), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, list)
+    return answer, done.stderr
+
+
+YAML = """
+distributed:
+  comm:
+    require-encryption: null
+    tls:
+      ca-file: /etc/ca.pem
+      ciphers: ECDHE+AESGCM
+      min_version: 1.3
+      worker:
+        cert: /etc/worker.pem
+      scheduler:
+        cert: /etc/scheduler.pem
+        key: /etc/scheduler.key
+"""
+
+
+@each_reader
+def test_files_and_environment(tmp_path: Path, with_dask: bool) -> None:
+    (fields, unknown), log = run(
+        tmp_path,
+        with_dask,
+        YAML,
+        DASK_DISTRIBUTED__COMM__TLS__CA_FILE="/run/ca.pem",
+        DASK_DISTRIBUTED__COMM__TLS__MAX_VERSION="1.3",
+        DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY="/run/worker.key",
+    )
+    expected = {
+        "require_encryption": True,
+        "tls_ca_file": "/run/ca.pem",
+        "tls_ciphers": "ECDHE+AESGCM",
+        "tls_min_version": "772",
+        "tls_max_version": "772",
+        "tls_worker_cert": "/etc/worker.pem",
+        "tls_worker_key": "/run/worker.key",
+        "tls_scheduler_cert": "/etc/scheduler.pem",
+        "tls_scheduler_key": "/etc/scheduler.key",
+        "tls_client_cert": None,
+        "tls_client_key": None,
+        "extra_conn_args": {},
+    }
+    assert {name: str(value) if "version" in name else value for name, value in fields.items()} == (
+        expected
+    )
+    assert not unknown
+    assert not log
+
+
+@each_reader
+def test_nothing_configured(tmp_path: Path, with_dask: bool) -> None:
+    (fields, unknown), log = run(tmp_path, with_dask, "")
+    assert fields == json.loads(json.dumps({**Security().fields(), "require_encryption": False}))
+    assert not unknown
+    assert not log
+
+
+@each_reader
+def test_encryption_by_a_word_in_the_environment(tmp_path: Path, with_dask: bool) -> None:
+    word = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "false"}
+    (fields, _), _ = run(tmp_path, with_dask, YAML, **word)
+    assert fields["require_encryption"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("false", False), ("No", False), ("off", False), (0, False), ("TRUE", True), (1, True)],
+)
+def test_words_for_true_and_false(value: object, expected: bool) -> None:
+    with dask.config.set({"distributed.comm.require-encryption": value}):
+        assert Security().require_encryption is expected
+
+
+@each_reader
+def test_a_misspelt_key_is_reported_once_with_the_nearest_known_one(
+    tmp_path: Path, with_dask: bool
+) -> None:
+    yaml = "distributed: {comm: {tls: {cafile: x, scheduler: {certs: y}, zzz: {qqq: 1}}}}"
+    (_, unknown), log = run(tmp_path, with_dask, yaml)
+    prefix = "distributed.comm.tls"
+    assert unknown == [
+        [f"{prefix}.cafile", f"{prefix}.ca-file"],
+        [f"{prefix}.scheduler.certs", f"{prefix}.scheduler.cert"],
+        [f"{prefix}.zzz.qqq", None],
+    ]
+    assert log.splitlines() == [
+        f"WARNING sealwire.security: unknown configuration key {prefix}.cafile is ignored; "
+        f"did you mean {prefix}.ca-file?",
+        f"WARNING sealwire.security: unknown configuration key {prefix}.scheduler.certs is "
+        f"ignored; did you mean {prefix}.scheduler.cert?",
+        f"WARNING sealwire.security: unknown configuration key {prefix}.zzz.qqq is ignored",
+    ]
+
+
+@each_reader
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("distributed: {comm: {tls: ca.pem}}", "distributed.comm.tls: expected a mapping, got str"),
+        ("distributed: {comm: {tls: {ca-file: 3}}}", "tls_ca_file: expected a path"),
+        ("distributed: {comm: {tls: {min-version: 1.1}}}", "tls_min_version: got 1.1"),
+        (
+            "distributed: {comm: {require-encryption: maybe}}",
+            "distributed.comm.require-encryption: expected true or false, got 'maybe'",
+        ),
+        (
+            "distributed: {comm: {tls: {ca-file: x, client: {key: y}}}}",
+            "tls_client_key (y) without its certificate; set tls_client_cert "
+            "(configuration: distributed.comm.tls.client.cert)",
+        ),
+    ],
+)
+def test_what_cannot_be_used(tmp_path: Path, with_dask: bool, yaml: str, words: str) -> None:
+    (kind, message), _ = run(tmp_path, with_dask, yaml)
+    assert kind == "ConfigError"
+    assert words in message
+
+
+def test_a_malformed_file_is_named_without_dask(tmp_path: Path) -> None:
+    (kind, message), _ = run(tmp_path, False, "distributed: [")
+    assert kind == "ConfigError"
+    assert "cluster.yaml" in message
+
+
+def test_without_dask_each_construction_reads_anew(tmp_path: Path) -> None:
+    program = WITHOUT_DASK + (
+        "import os\n"
+        "from sealwire.security import Security\n"
+        "assert Security().tls_ca_file is None\n"
+        "os.environ['DASK_DISTRIBUTED__COMM__TLS__CA_FILE'] = '/run/ca.pem'\n"
+        "assert Security().tls_ca_file == '/run/ca.pem'\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        timeout=60,
+        env={**os.environ, "DASK_CONFIG": str(tmp_path), "HOME": str(tmp_path)},
+    )
+
+
+def test_dask_config_set_counts() -> None:
+    with dask.config.set({"distributed.comm.tls.ca_file": "ca.pem"}):
+        assert Security().tls_ca_file == "ca.pem"
+    assert Security().tls_ca_file is None
+
+
+def test_unknown_keys_in_this_process() -> None:
+    assert unknown_keys() == []
+    with dask.config.set({"distributed.comm.tls.min-versions": 1.3}):
+        assert unknown_keys() == [
+            UnknownKey("distributed.comm.tls.min-versions", "distributed.comm.tls.min-version")
+        ]
+
+
+def test_a_key_in_the_configuration_is_not_shown() -> None:
+    secret = "-----BEGIN PRIVATE KEY-----\nMIGHAgEA\n-----END PRIVATE KEY-----\n"
+    with (
+        dask.config.set({"distributed.comm.require-encryption": secret}),
+        pytest.raises(ConfigError) as caught,
+    ):
+        Security()
+    assert "MIGHAgEA" not in str(caught.value)
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, sealwire.security\n"
+        "sealwire.security.Security, sealwire.security.unknown_keys\n"
+        "heavy = ('tornado', 'cryptography', 'dask', 'distributed', 'donfig', 'yaml', 'numpy')\n"
+        "loaded = [name for name in sys.modules if name.split('.')[0] in heavy]\n"
+        "assert not loaded, loaded\n"
+        "sealwire.security.Authority\n"
+        "assert 'cryptography.x509' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_all_public_names_are_there() -> None:
+    import sealwire.security as package
+
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Securty'"):
+        _ = package.Securty  # type: ignore[attr-defined]

@@ -1,0 +1,238 @@
+"""The layers, read from the imports in the source files.
+
+Every import counts: at the top of a file, inside a function, and for type checking alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("comm", "security", "dask_backend", "cli")
+
+# A file imports only what stands above it. A new file takes its place here.
+COMM = """
+errors limits addressing framing arrays codec hello interfaces registry sockets buffers refusals
+stream transport tcp api __init__
+"""
+SECURITY = "errors pem config tls authority certinfo security __init__"
+ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
+
+# Which package may import which of ours.
+ABOVE = {
+    "comm": set(),
+    "security": set(),
+    "dask_backend": {"comm", "security"},
+    "cli": {"comm", "security", "dask_backend"},
+}
+
+
+class Import(NamedTuple):
+    """One import: by which module, of which module or name, and whether a function makes it."""
+
+    by: str
+    of: str
+    line: int
+    lazy: bool
+
+    def __str__(self) -> str:
+        return f"{self.by}, line {self.line}, imports {self.of}"
+
+
+def module_name(path: Path) -> str:
+    """The module's name when installed, with `__init__` written out."""
+    package = path.parent.name
+    return f"sealwire.{package}.{path.stem}"
+
+
+def sources() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+
+
+MODULES = {module_name(path) for path in sources()}
+
+
+def resolve(target: str) -> str:
+    """The module that holds `target`, if it is one of ours; else `target` itself."""
+    if target in MODULES or not target.startswith("sealwire."):
+        return target
+    if f"{target}.__init__" in MODULES:
+        return f"{target}.__init__"
+    parent = target.rpartition(".")[0]
+    return resolve(parent) if parent != "sealwire" else target
+
+
+def imports_of(path: Path) -> list[Import]:
+    """Every import in the file."""
+    by = module_name(path)
+    package = f"sealwire.{path.parent.name}"
+    found = []
+
+    def visit(node: ast.AST, lazy: bool) -> None:
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, [package if node.level else "", node.module]))
+            assert node.level < 2, f"{by}, line {node.lineno}: import across packages by dots"
+            targets = [f"{base}.{alias.name}" for alias in node.names]
+        found.extend(Import(by, resolve(target), node.lineno, lazy) for target in targets)
+        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), False)
+    return found
+
+
+def all_imports() -> list[Import]:
+    return [found for path in sources() for found in imports_of(path)]
+
+
+def package_of(module: str) -> str:
+    """`comm` for `sealwire.comm.codec`; `tornado` for `tornado.ioloop`."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "sealwire" and len(parts) > 1 else parts[0]
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_every_file_has_its_place(package: str) -> None:
+    files = {path.stem for path in (ROOT / package).glob("*.py")}
+    assert sorted(ORDER[package]) == sorted(files)
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_a_file_imports_only_what_stands_above_it(package: str) -> None:
+    order = ORDER[package]
+    wrong = []
+    for path in sorted((ROOT / package).glob("*.py")):
+        for found in imports_of(path):
+            if found.of.startswith(f"sealwire.{package}."):
+                above = order[: order.index(path.stem)]
+                if found.of.rpartition(".")[2] not in above:
+                    wrong.append(str(found))
+    assert not wrong
+
+
+def test_packages_stand_on_each_other() -> None:
+    wrong = [
+        str(found)
+        for found in all_imports()
+        if found.of.startswith("sealwire.")
+        and (package := package_of(found.of)) != package_of(found.by)
+        and package not in ABOVE[package_of(found.by)]
+    ]
+    assert not wrong
+
+
+def test_comm_and_security_do_without_dask() -> None:
+    """Only security/config.py looks for Dask, and only when configuration is read."""
+    wrong = [
+        str(found)
+        for found in all_imports()
+        if package_of(found.by) in ("comm", "security")
+        and package_of(found.of) in ("dask", "distributed")
+        and not (found.by == "sealwire.security.config" and found.lazy)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("library", "package", "allowed"),
+    [
+        ("tornado", "comm", {"sealwire.comm.stream", "sealwire.comm.transport"}),
+        ("tornado", "security", set()),
+        ("cryptography", "comm", set()),
+    ],
+)
+def test_a_library_stays_where_it_belongs(library: str, package: str, allowed: set[str]) -> None:
+    users = {
+        found.by
+        for found in all_imports()
+        if package_of(found.by) == package and package_of(found.of) == library
+    }
+    assert users <= allowed
+
+
+def test_numpy_and_dask_are_never_needed_to_import_comm_or_security() -> None:
+    optional = {"numpy", "dask", "distributed", "uvloop"}
+    for package in ("comm", "security"):
+        for path in sorted((ROOT / package).glob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in tree.body:
+                names = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [node.module or ""]
+                assert not optional & {name.split(".")[0] for name in names}, (path, node.lineno)
+
+
+def test_no_import_cycles() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in MODULES}
+    for found in all_imports():
+        if found.of in MODULES and found.of != found.by:
+            graph[found.by].add(found.of)
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
+    assert set(order) == MODULES
+
+
+def test_the_reader_sees_every_kind_of_import(tmp_path: Path) -> None:
+    """The tests above are worth what `imports_of` sees."""
+    file = tmp_path / "comm" / "example.py"
+    file.parent.mkdir()
+    file.write_text(
+        "from . import codec, hello\n"
+        "from .errors import CommError\n"
+        "from sealwire.security import Security\n"
+        "import sealwire.comm.api\n"
+        "if TYPE_CHECKING:\n    import numpy\n"
+        "class A:\n    async def f(self):\n        from tornado import ioloop\n"
+    )
+    assert {(found.of, found.lazy) for found in imports_of(file)} == {
+        ("sealwire.comm.codec", False),
+        ("sealwire.comm.hello", False),
+        ("sealwire.comm.errors", False),
+        ("sealwire.security.__init__", False),
+        ("sealwire.comm.api", False),
+        ("numpy", False),
+        ("tornado.ioloop", True),
+    }
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_exists_and_is_documented(package: str) -> None:
+    module = importlib.import_module(f"sealwire.{package}")
+    assert module.__doc__
+    names = module.__all__
+    assert bool(names) == (package != "cli"), "the command line is no API; the others are"
+    assert len(set(names)) == len(names)
+    undocumented = []
+    for name in names:
+        value = getattr(module, name)
+        if callable(value) and not value.__doc__:
+            undocumented.append(name)
+        if inspect.isclass(value):
+            undocumented += [
+                f"{name}.{member}"
+                for member, what in vars(value).items()
+                if not member.startswith("_")
+                and inspect.isroutine(what)
+                and not inspect.getdoc(getattr(value, member))
+            ]
+    assert not undocumented
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_every_file_says_its_contract(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

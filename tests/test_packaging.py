@@ -1,0 +1,167 @@
+"""The wheel: what is in it, and what it can do in an environment without Dask and numpy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("comm", "security", "dask_backend", "cli")
+LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
+PATIENCE = 300  # seconds until an installation counts as hung
+
+ECHO = """
+import asyncio, os
+from sealwire.comm import connect, listen
+from sealwire.security import Security
+
+async def echo(comm):
+    async for message in comm:
+        await comm.write(message)
+
+async def main():
+    security = Security.temporary()
+    sent = bytearray(os.urandom(1024)) * (64 * 1024)
+    async with listen("tls://127.0.0.1:0", echo, **security.get_listen_args("scheduler")) as server:
+        args = security.get_connection_args("worker")
+        comm = await connect(server.contact_address, timeout=30, **args)
+        await comm.write({"op": "put", "data": sent})
+        reply = await comm.read()
+        assert reply["op"] == "put"
+        assert memoryview(reply["data"]).nbytes == 64 * 2**20
+        assert reply["data"] == sent
+        assert not memoryview(reply["data"]).readonly
+        print(comm.extra_info["protocol"], comm.extra_info["peercert"]["subject"])
+        await comm.close()
+
+asyncio.run(main())
+"""
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Run a command to its end in `cwd`; return what it printed. Its error is the test's."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built from a copy so that nothing of an earlier build gets into it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
+    run(*pip, "--wheel-dir", folder, folder / "source", cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the wheel, what it needs, and ipykernel."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    run(python, "-m", "pip", "install", "--quiet", wheel, "ipykernel", cwd=folder)
+    return python
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry_points = next(name for name in names if name.endswith("entry_points.txt"))
+        scripts = archive.read(entry_points).decode()
+        metadata = archive.read(entry_points.replace("entry_points.txt", "METADATA")).decode()
+    tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"sealwire"}
+    assert "sealwire/__init__.py" not in names
+    inside = {name.split("/")[1] for name in names if name.startswith("sealwire/")}
+    assert inside == set(PACKAGES)
+    for package in PACKAGES:
+        assert f"sealwire/{package}/py.typed" in names
+        sources = {f"sealwire/{package}/{path.name}" for path in (ROOT / package).glob("*.py")}
+        assert sources <= names
+    assert "sealwire = sealwire.cli.main:main" in scripts
+    required = [
+        line.removeprefix("Requires-Dist: ").replace(" ", "")
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist:") and "extra==" not in line.replace(" ", "")
+    ]
+    assert {name.split(">")[0] for name in required} == {
+        "tornado",
+        "cryptography",
+        "msgpack",
+        "click",
+        "rich",
+        "donfig",
+    }
+
+
+def test_there_is_no_dask_and_no_numpy(python: Path, tmp_path: Path) -> None:
+    """The other tests here mean something only because of this."""
+    script = (
+        "from importlib.util import find_spec\n"
+        "print([find_spec(name) for name in ('dask', 'distributed', 'numpy')])"
+    )
+    assert run(python, "-c", script, cwd=tmp_path) == "[None, None, None]\n"
+
+
+def test_comm_and_security_import_without_dask(python: Path, tmp_path: Path) -> None:
+    script = (
+        "import sealwire.comm, sealwire.security\n"
+        "from sealwire.comm import *\n"
+        "from sealwire.security import *\n"
+        "print(sealwire.comm.__file__)"
+    )
+    where = Path(run(python, "-c", script, cwd=tmp_path).strip())
+    assert python.parent.parent in where.parents
+
+
+def test_import_comm_finds_jupyters_package(python: Path, tmp_path: Path) -> None:
+    script = (
+        "import comm, sealwire.comm, importlib.metadata as m\n"
+        "files = [f.locate() for f in m.files('comm')]\n"
+        "import pathlib; print(pathlib.Path(comm.__file__) in files, comm is sealwire.comm)"
+    )
+    assert run(python, "-c", script, cwd=tmp_path) == "True False\n"
+
+
+def test_a_tls_echo_of_64_mib_without_dask(python: Path, tmp_path: Path) -> None:
+    printed = run(python, "-W", "error", "-c", ECHO, cwd=tmp_path)
+    assert printed.startswith("TLSv1.3 ")
+    assert "scheduler" in printed
+
+
+def test_the_command_says_its_version(python: Path, wheel: Path, tmp_path: Path) -> None:
+    version = wheel.name.split("-")[1]
+    for command in ([python.with_name("sealwire")], [python, "-m", "sealwire.cli"]):
+        assert run(*command, "--version", cwd=tmp_path) == f"sealwire {version}\n"
+
+
+def test_the_demo_says_that_it_needs_dask(python: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [python, "-m", "sealwire.cli", "demo"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "pip install 'sealwire[dask]'" in done.stderr

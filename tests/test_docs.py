@@ -1,0 +1,98 @@
+"""The README and the examples: what they show is what runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sealwire.comm import Limits
+from sealwire.security.config import KEYS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PATIENCE = 60  # seconds
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_the_readme_shows_the_example(path: Path) -> None:
+    assert f"# examples/{path.name}\n{path.read_text()}" in PYTHON
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the README's certificates."""
+    run(sys.executable, str(ROOT / "examples/make_certs.py"), cwd=tmp_path)
+    return tmp_path
+
+
+def test_the_keys_are_for_their_owner_alone(folder: Path) -> None:
+    files = list((folder / "certs").iterdir())
+    assert len(files) == 4
+    for path in files:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_server_and_client(folder: Path) -> None:
+    """On a free port in place of the README's."""
+    port = str(free_port())
+    for name in ("server.py", "client.py"):
+        text = (ROOT / "examples" / name).read_text()
+        assert text.count("8786") == 1
+        (folder / name).write_text(text.replace("8786", port))
+    with subprocess.Popen([sys.executable, "server.py"], cwd=folder) as server:
+        try:
+            # The client tries until the server is there.
+            assert run(sys.executable, "client.py", cwd=folder) == "42 67108864 TLSv1.3\n"
+        finally:
+            server.terminate()
+
+
+def test_the_cluster_of_the_readme(tmp_path: Path) -> None:
+    (code,) = [block for block in PYTHON if "LocalCluster(" in block]
+    (tmp_path / "cluster.py").write_text(code)
+    assert run(sys.executable, "cluster.py", cwd=tmp_path) == "4950\n"
+
+
+def test_the_client_of_the_readme_compiles() -> None:
+    for block in PYTHON:
+        compile(block, "README.md", "exec")
+
+
+def test_every_setting_is_in_a_table() -> None:
+    for field in dataclasses.fields(Limits):
+        assert f"| `sealwire.limits.{field.name.replace('_', '-')}` |" in README
+    for name, key in KEYS.items():
+        shown = re.sub(r"\.(client|scheduler|worker)\.", ".{client,scheduler,worker}.", key)
+        last = key.rpartition(".")[2]
+        assert f"`{shown}`" in README or f"`{last}`" in README, key
+        if not re.search("scheduler|worker", name):
+            assert f"`{name}`" in README, name
+
+
+def test_the_makefile_has_the_commands_of_the_readme() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^\$ make (\w+)", README, re.MULTILINE):
+        assert f"\n{target}:" in makefile

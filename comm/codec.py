@@ -205,11 +205,11 @@ def _refuse_keys(value: dict[Any, Any]) -> None:
             )
 
 
-def decode(frames: Sequence[Frame]) -> Any:
+def decode(frames: Sequence[Frame], peer: str = "") -> Any:
     """The message in `frames`. Buffers and arrays are views of the frames, without a copy.
 
-    Raises `DecodeError` for whatever is not a message, with bounded memory: msgpack reserves no
-    more than the header can really hold, and nests at most 512 deep.
+    `peer` is named in errors. Raises `DecodeError` for whatever is not a message, with bounded
+    memory: msgpack reserves no more than the header can hold, and nests at most 512 deep.
     """
 
     def extension(code: int, data: bytes) -> Any:
@@ -245,7 +245,8 @@ def decode(frames: Sequence[Frame]) -> Any:
     try:
         return unpack(frames[0])
     except Exception as error:  # msgpack and a type's decode raise what they like
+        source = f" from {peer}" if peer else ""
         raise DecodeError(
-            f"bad message: a header of {len(frames[0])} bytes does not decode "
+            f"bad message{source}: a header of {len(frames[0])} bytes does not decode "
             f"({str(error) or type(error).__name__}); check that both sides speak the same version"
         ) from error

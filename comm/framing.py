@@ -63,6 +63,8 @@ class Splitter:
         Bounds on a message; may be set anew between messages.
     limit_name
         The name of the setting behind `max_size`, for the error that says to raise it.
+    peer
+        Whose bytes these are, for errors.
 
     After an error the stream is out of step: feed nothing more.
     """
@@ -75,7 +77,9 @@ class Splitter:
         max_size: int,
         max_frames: int,
         limit_name: str = "max_message_size",
+        peer: str = "",
     ) -> None:
+        self._from = f" from {peer}" if peer else ""
         self.limit_name = limit_name
         self.max_size = max_size
         self.max_frames = max_frames
@@ -183,42 +187,42 @@ class Splitter:
         if lead < 16 or lead > 8 + 8 * self.max_frames + self.max_size:
             raise self._not_ours(lead, head)
         if count == 0:
-            raise FramingError("bad frame: a message of 0 frames; it needs at least a header")
+            raise self._bad("a message of 0 frames; it needs at least a header")
         if count > self.max_frames:
-            raise MessageTooLarge(
-                f"message too large: {count} frames, the limit is {self.max_frames}; "
-                f"raise Limits.max_frames or send less at once",
-                size=count,
-                limit=self.max_frames,
-            )
+            raise self._too_large(f"{count} frames", count, self.max_frames, "max_frames")
         if 8 + 8 * count > lead:
-            raise FramingError(
-                f"bad frame: {count} frames need a first block of {8 + 8 * count} bytes, "
-                f"it is said to have {lead}"
+            raise self._bad(
+                f"{count} frames need a first block of {8 + 8 * count} bytes, it is said to have "
+                f"{lead}"
             )
 
     def _not_ours(self, lead: int, head: Buffer) -> FramingError:
         foreign = name_foreign(bytes(head[:16]))
         if foreign:
-            return FramingError(f"bad frame: {bytes(head[:8])!r} is {foreign}")
+            return self._bad(f"{bytes(head[:8])!r} is {foreign}")
         if lead < 16:
-            return FramingError(f"bad frame: a first block of {lead} bytes, it has at least 16")
+            return self._bad(f"a first block of {lead} bytes, it has at least 16")
+        return self._too_large(
+            f"a first block of {lead} bytes", lead, self.max_size, self.limit_name
+        )
+
+    def _bad(self, why: str) -> FramingError:
+        return FramingError(f"bad frame{self._from}: {why}")
+
+    def _too_large(self, what: str, size: int, limit: int, name: str) -> MessageTooLarge:
         return MessageTooLarge(
-            f"message too large: a first block of {lead} bytes, the limit for a message is "
-            f"{self.max_size}; raise Limits.{self.limit_name} or send less at once",
-            size=lead,
-            limit=self.max_size,
+            f"message{self._from} too large: {what}, the limit is {limit}; "
+            f"raise Limits.{name} or send less at once",
+            size=size,
+            limit=limit,
         )
 
     def _begin(self, lead: int, lengths: tuple[int, ...], data: memoryview) -> int:
         """Start on the frames of a message; returns how much of `data` was used at once."""
         total = sum(lengths)
         if total > self.max_size:
-            raise MessageTooLarge(
-                f"message too large: {total} bytes in {len(lengths)} frames, the limit is "
-                f"{self.max_size}; raise Limits.{self.limit_name} or send less at once",
-                size=total,
-                limit=self.max_size,
+            raise self._too_large(
+                f"{total} bytes in {len(lengths)} frames", total, self.max_size, self.limit_name
             )
         shared = lead - 8 - 8 * len(lengths)
         if len(lengths) == 1:
@@ -230,9 +234,9 @@ class Splitter:
             share_count = bisect_right(list(accumulate(lengths)), shared)
         self._shared_lengths = lengths[:share_count]
         if sum(self._shared_lengths) != shared:
-            raise FramingError(
-                f"bad frame: a first block with {shared} bytes of frames ends inside frame "
-                f"{share_count} of {len(lengths)} or after the last"
+            raise self._bad(
+                f"a first block with {shared} bytes of frames ends inside frame {share_count} of "
+                f"{len(lengths)} or after the last"
             )
         self._bare = lengths[share_count:]
         self._next = 0

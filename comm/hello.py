@@ -51,16 +51,13 @@ def offer() -> dict[str, Any]:
     }
 
 
-def agree(remote: Mapping[str, Any]) -> Agreement:
-    """What a comm uses with the peer that offered `remote`. Raises `HelloError`."""
+def agree(remote: Mapping[str, Any], peer: str = "its peer") -> Agreement:
+    """What a comm uses with the `peer` that offered `remote`. Raises `HelloError`."""
     extension = remote.get(EXTENSION)
     if extension is None:  # a stock peer
         return Agreement()
     if not isinstance(extension, Mapping) or not isinstance(extension.get("version"), int):
-        raise HelloError(
-            f"bad hello: {EXTENSION!r} is {_brief(extension)}, need a map with a version; "
-            f"check what listens on that port"
-        )
+        raise _bad(peer, f"{EXTENSION!r} is {_brief(extension)}, need a map with a version")
     return Agreement(buffers=True, arrays=bool(extension.get("arrays")))
 
 
@@ -69,31 +66,25 @@ def encode(hello: Mapping[str, Any]) -> bytes:
     return bytes(msgpack.packb(dict(hello)))
 
 
-def decode(frames: Sequence[Buffer]) -> dict[str, Any]:
-    """The hello in a peer's first message. Raises `HelloError`; runs nothing.
+def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
+    """The hello in the first message of `peer`. Raises `HelloError`; runs nothing.
 
     Arrays come back as tuples, as distributed has them.
     """
     if len(frames) != 1:
-        raise HelloError(
-            f"bad hello: got {len(frames)} frames, need 1; check what listens on that port"
-        )
+        raise _bad(peer, f"got {len(frames)} frames, need 1")
     try:
         hello = msgpack.unpackb(frames[0], use_list=False, strict_map_key=False)
     except Exception as error:  # msgpack documents no base class for what bad bytes raise
-        raise HelloError(
-            f"bad hello: {bytes(frames[0][:16])!r} is not msgpack ({_describe(error)}); "
-            f"check what listens on that port"
-        ) from error
+        why = str(error) or type(error).__name__
+        raise _bad(peer, f"{bytes(frames[0][:16])!r} is not msgpack ({why})") from error
     if not isinstance(hello, dict):
-        raise HelloError(
-            f"bad hello: got {_brief(hello)}, need a map; check what listens on that port"
-        )
+        raise _bad(peer, f"got {_brief(hello)}, need a map")
     return hello
 
 
-def _describe(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _bad(peer: str, why: str) -> HelloError:
+    return HelloError(f"bad hello from {peer}: {why}; check what listens on that port")
 
 
 def _brief(value: object) -> str:

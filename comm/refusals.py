@@ -91,7 +91,7 @@ _PROTOCOL: dict[str, tuple[str, str]] = {
 }
 
 
-def explain(error: OSError, peer: str, *, handshaking: bool) -> CommClosedError:
+def explain(error: Exception, peer: str, *, handshaking: bool) -> CommClosedError:
     """The error to raise for what the socket raised.
 
     Parameters
@@ -140,9 +140,9 @@ def _refused(error: ssl.SSLError, peer: str, why: str, remedy: str) -> Handshake
     return explained
 
 
-def _lost(error: OSError, peer: str, handshaking: bool) -> CommClosedError:
+def _lost(error: Exception, peer: str, handshaking: bool) -> CommClosedError:
     doing = "during the TLS handshake or hello" if handshaking else "while it was in use"
-    why = error.strerror or str(error) or type(error).__name__
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, ssl.SSLError):
         why = "closed by the peer"
     return CommClosedError(

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import heapq
-import itertools
 import socket
 import ssl
 import threading
@@ -28,8 +26,9 @@ from tornado.iostream import IOStream
 
 from .buffers import allocate
 from .errors import CommBusy, CommClosedError, MessageTooLarge
-from .framing import Buffer, Frame, Splitter, pack
+from .framing import Buffer, Frame, Splitter
 from .limits import Limits
+from .outbox import Outbox
 from .refusals import explain
 from .sockets import tune
 
@@ -37,12 +36,8 @@ __all__ = ["FrameStream"]
 
 _SCRATCH = 256 * 1024  # one receive; more is slower, the cache no longer holds it
 _DIRECT = 64 * 1024  # a frame that misses more is received in place
-_COALESCE = 16 * 1024  # frames up to this are copied together into one send
-_SLICE = 256 * 1024  # one send; TLS encrypts it within one release of the GIL
 _BUDGET = 1 << 20  # bytes either direction moves before the loop gets a turn
 _MESSAGE_OVERHEAD = 512  # what an unread message costs besides its bytes
-
-_WAIT_READ = (BlockingIOError, ssl.SSLWantReadError)
 
 _local = threading.local()
 
@@ -69,16 +64,21 @@ class FrameStream(IOStream):
 
     Attributes
     ----------
-    bytes_in, bytes_out : int
-        Payload received and sent so far, without TLS's own.
+    local_host_port : tuple
+        Our end; as all of these, known once the stream is open.
+    tls_facts : dict
+        ``peercert``, ``cipher`` and ``protocol`` of a TLS stream; empty for a plain one.
+    bytes_in : int
+        Payload received so far, without TLS's own.
     """
 
     def __init__(self, sock: socket.socket, limits: Limits, peer: str) -> None:
         super().__init__(sock)
         self.limits = limits
         self.peer = peer
+        self.local_host_port: tuple[str, int] = ("", 0)
+        self.tls_facts: dict[str, Any] = {}
         self.bytes_in = 0
-        self.bytes_out = 0
         self._loop = asyncio.get_running_loop()
         self._splitter = Splitter(
             self._deliver,
@@ -86,15 +86,13 @@ class FrameStream(IOStream):
             max_size=limits.max_hello_size,
             max_frames=limits.max_frames,
             limit_name="max_hello_size",
+            peer=peer,
         )
         self._inbox: deque[tuple[list[Frame], int]] = deque()
         self._unread = 0
         self._paused = True  # until open() or the end of the handshake
         self._reader: asyncio.Future[None] | None = None
-        self._outbox: deque[memoryview] = deque()
-        self._queued = 0  # bytes ever given to _outbox; minus bytes_out: what it holds
-        self._drains: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
-        self._drain_ids = itertools.count()
+        self._outbox = Outbox(limits, peer)
         self._tls: ssl.SSLSocket | None = None
         self._handshake: asyncio.Future[None] | None = None
         self._greeted = False  # the peer's hello is in the inbox or has been read
@@ -108,6 +106,7 @@ class FrameStream(IOStream):
     def open(self) -> None:
         """Begin to receive on a plain, connected socket."""
         tune(self.socket, self.limits.keepalive_timeout)
+        self.local_host_port = self.socket.getsockname()[:2]
         self._paused = False
         self._update_interest()
 
@@ -132,7 +131,7 @@ class FrameStream(IOStream):
                 suppress_ragged_eofs=False,
             )
         except (OSError, ValueError) as error:  # the peer has gone already
-            self.fail(explain(_as_os_error(error), self.peer, handshaking=True), error)
+            self.fail(explain(error, self.peer, handshaking=True), error)
             raise self.failure() from error
         self._handshake = self._loop.create_future()
         try:
@@ -143,6 +142,14 @@ class FrameStream(IOStream):
             raise
         finally:
             self._handshake = None
+        if self.closed():
+            raise self.failure()
+        self.local_host_port = self.socket.getsockname()[:2]
+        self.tls_facts = {
+            "peercert": self._tls.getpeercert(),
+            "cipher": self._tls.cipher(),
+            "protocol": self._tls.version(),
+        }
         self._paused = False
         self._update_interest()
         self._receive()  # OpenSSL may hold bytes that no event announces
@@ -229,14 +236,11 @@ class FrameStream(IOStream):
     def _signal_closed(self) -> None:
         super()._signal_closed()
         self._cancel_deadline()
-        self._outbox.clear()
-        waiting = [future for _, _, future in self._drains]
-        self._drains.clear()
-        waiting += [f for f in (self._reader, self._handshake) if f is not None]
-        for future in waiting:
-            if not future.done():
+        self._outbox.fail(self.failure)
+        for future in (self._reader, self._handshake):
+            if future is not None and not future.done():
                 future.set_exception(self.failure())
-                future.exception()  # a cancelled waiter's error is nobody's
+                future.exception()  # if nobody waits any more it is nobody's
 
     # Events
 
@@ -301,7 +305,7 @@ class FrameStream(IOStream):
         self._update_interest()
 
     def _handshake_failed(self, error: Exception) -> None:
-        explained = explain(_as_os_error(error), self.peer, handshaking=True)
+        explained = explain(error, self.peer, handshaking=True)
         # OpenSSL has sent its alert. Closing with bytes unread would make the kernel reset the
         # connection, and the peer might lose the alert that tells it why.
         try:
@@ -390,22 +394,20 @@ class FrameStream(IOStream):
                 budget -= size
                 if self._tls is None and size < len(target):
                     return  # the socket is empty; level-triggered events tell of more
-        except _WAIT_READ:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return
         except ssl.SSLWantWriteError:
             self._receive_wants_write = True
             self._update_interest()
-        except ssl.SSLZeroReturnError:
-            self._peer_closed()
-        except ssl.SSLEOFError:  # a stock peer leaves without close_notify
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # a stock peer sends no close_notify
             self._peer_closed()
         except CommClosedError as error:
-            self._refuse(error)
+            self.fail(error)
         except MemoryError as error:
-            self._refuse(
+            self.fail(
                 MessageTooLarge(
-                    f"message too large: {splitter.expected} bytes, no memory for them ({error}); "
-                    f"send less at once",
+                    f"message from {self.peer} too large: {splitter.expected} bytes, no memory for "
+                    f"them ({error}); send less at once",
                     size=splitter.expected or 0,
                     limit=self.limits.max_message_size,
                 )
@@ -415,14 +417,6 @@ class FrameStream(IOStream):
         else:
             if self._tls is not None and self._tls.pending():
                 self._loop.call_soon(self._receive)
-
-    def _refuse(self, error: CommClosedError) -> None:
-        text = str(error)
-        for subject in ("bad frame", "message too large"):
-            if text.startswith(subject):
-                text = f"{subject} from {self.peer}{text[len(subject) :]}"
-        error.args = (text,)
-        self.fail(error)
 
     def _peer_closed(self) -> None:
         received = self._splitter.received
@@ -457,60 +451,24 @@ class FrameStream(IOStream):
         """
         if self.closed():
             raise self.failure()
-        views = [memoryview(frame) for frame in frames]
-        lengths = [view.nbytes for view in views]
-        self._check_size(lengths)
-        pending: list[Buffer] = [pack(lengths, shared)]
-        pending_size = len(pending[0])
-        total = pending_size + sum(lengths)
         outbox = self._outbox
+        before = outbox.queued
         idle = not outbox
-        borrowed = False
-        for view, length in zip(views, lengths, strict=True):
-            if length <= _COALESCE:
-                pending.append(view)
-                pending_size += length
-                if pending_size > _SLICE:
-                    outbox.append(memoryview(b"".join(pending)))
-                    pending, pending_size = [], 0
-            else:
-                if pending:
-                    outbox.append(memoryview(b"".join(pending)))
-                    pending, pending_size = [], 0
-                outbox.append(view.cast("B"))
-                borrowed = True
-        if pending_size:
-            outbox.append(memoryview(b"".join(pending)))
-        self._queued += total
+        borrowed = outbox.put(frames, shared)
         if idle:
             self._flush()
             self._update_interest()
-        return total, borrowed and bool(outbox)
+        return outbox.queued - before, borrowed and bool(outbox)
 
-    def _check_size(self, lengths: Sequence[int]) -> None:
-        limits = self.limits
-        size = sum(lengths)
-        if size > limits.max_message_size:
-            raise MessageTooLarge(
-                f"message to {self.peer} too large: {size} bytes, the limit is "
-                f"{limits.max_message_size}; raise Limits.max_message_size or send less at once",
-                size=size,
-                limit=limits.max_message_size,
-                peer=self.peer,
-            )
-        if len(lengths) > limits.max_frames:
-            raise MessageTooLarge(
-                f"message to {self.peer} too large: {len(lengths)} frames, the limit is "
-                f"{limits.max_frames}; raise Limits.max_frames or send less at once",
-                size=len(lengths),
-                limit=limits.max_frames,
-                peer=self.peer,
-            )
+    @property
+    def bytes_out(self) -> int:
+        """Payload sent so far, without TLS's own."""
+        return self._outbox.sent
 
     @property
     def unsent(self) -> int:
         """Bytes queued that the kernel has not taken."""
-        return 0 if self.closed() else self._queued - self.bytes_out
+        return self._outbox.queued - self._outbox.sent if self._outbox else 0
 
     async def drain(self, leave: int = 0) -> None:
         """Wait until all that is queued now, but for the last `leave` bytes, is with the kernel.
@@ -519,29 +477,20 @@ class FrameStream(IOStream):
         """
         if self.closed():
             raise self.failure()
-        goal = self._queued - leave
-        if self.bytes_out < goal:
+        goal = self._outbox.queued - leave
+        if self._outbox.sent < goal:
             future: asyncio.Future[None] = self._loop.create_future()
-            heapq.heappush(self._drains, (goal, next(self._drain_ids), future))
+            self._outbox.wait(goal, future)
             await future
 
     def _flush(self) -> None:
         """Send what is queued, up to the budget."""
         self._send_wants_read = False
         outbox = self._outbox
-        budget = _BUDGET
+        stop = outbox.sent + _BUDGET
         try:
-            while outbox and budget > 0:
-                chunk = outbox[0]
-                # After a would-block TLS must be offered the same bytes again: it is, since the
-                # chunk has not moved.
-                size = self.socket.send(chunk[:_SLICE])
-                self.bytes_out += size
-                budget -= size
-                if size == len(chunk):
-                    outbox.popleft()
-                else:
-                    outbox[0] = chunk[size:]
+            while outbox and outbox.sent < stop:
+                outbox.advance(self.socket.send(outbox.next()))
         except (BlockingIOError, ssl.SSLWantWriteError):
             pass
         except ssl.SSLWantReadError:
@@ -552,15 +501,4 @@ class FrameStream(IOStream):
             self._receive()
             self.fail(explain(error, self.peer, handshaking=not self._established), error)
             return
-        self._wake_drains()
-
-    def _wake_drains(self) -> None:
-        drains = self._drains
-        while drains and drains[0][0] <= self.bytes_out:
-            _, _, future = heapq.heappop(drains)
-            if not future.done():
-                future.set_result(None)
-
-
-def _as_os_error(error: Exception) -> OSError:
-    return error if isinstance(error, OSError) else ConnectionResetError(str(error))
+        outbox.wake()

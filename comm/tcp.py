@@ -39,9 +39,8 @@ class TCP(Comm):
 
     def __init__(self, stream: FrameStream) -> None:
         self._stream = stream
-        self._local_address = format_address(self.scheme, *stream.socket.getsockname()[:2])
+        self._local_address = format_address(self.scheme, *stream.local_host_port)
         self._agreement = hello.Agreement()
-        self._extra = _describe(stream)
         finalizer = weakref.finalize(self, _drop, stream, self._local_address)
         finalizer.atexit = False
 
@@ -51,9 +50,8 @@ class TCP(Comm):
         stream.write_frames([hello.encode(hello.offer())], shared=1)
         frames = await stream.read_frames()
         try:
-            self._agreement = hello.agree(hello.decode(frames))
+            self._agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)
         except CommClosedError as error:
-            error.args = (f"{error} (from {stream.peer})",)
             stream.fail(error)
             raise stream.failure() from error
         stream.established()
@@ -61,9 +59,8 @@ class TCP(Comm):
     async def read(self) -> Any:
         frames = await self._stream.read_frames()
         try:
-            return codec.decode(frames)
+            return codec.decode(frames, self.peer_address)
         except DecodeError as error:
-            error.args = (f"{error} (from {self.peer_address})",)
             self._stream.fail(error, error.__cause__)
             raise
 
@@ -99,24 +96,13 @@ class TCP(Comm):
 
     @property
     def extra_info(self) -> Mapping[str, Any]:
-        return self._extra
+        return self._stream.tls_facts
 
 
 class TLS(TCP):
     """A comm over TLS, both sides authenticated."""
 
     scheme = "tls"
-
-
-def _describe(stream: FrameStream) -> dict[str, Any]:
-    sock = stream.socket
-    if not isinstance(sock, ssl.SSLSocket):
-        return {}
-    return {
-        "peercert": sock.getpeercert(),
-        "cipher": sock.cipher(),
-        "protocol": sock.version(),
-    }
 
 
 def _drop(stream: FrameStream, local_address: str) -> None:

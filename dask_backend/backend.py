@@ -80,7 +80,6 @@ class TCP(Comm):
         self._peer_addr = peer_addr
         self._closed = False
         self._greeted = False
-        self._extra = _describe(stream)
         self._finalizer = weakref.finalize(self, _drop, stream, repr(self))
         self._finalizer.atexit = False
         stream.set_close_callback(functools.partial(_count, stream))
@@ -115,7 +114,7 @@ class TCP(Comm):
 
     def _read_hello(self, frames: list[Any]) -> dict[str, Any]:
         try:
-            hello = codec.decode_hello(frames)
+            hello = codec.decode_hello(frames, self.stream.peer)
         except errors.HelloError as error:
             self.stream.fail(error)
             raise
@@ -174,18 +173,11 @@ class TCP(Comm):
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        return self._extra
+        return self.stream.tls_facts
 
 
 class TLS(TCP):
     """A comm over TLS, both sides authenticated."""
-
-
-def _describe(stream: FrameStream) -> dict[str, Any]:
-    sock = stream.socket
-    if not isinstance(sock, ssl.SSLSocket):
-        return {}
-    return {"peercert": sock.getpeercert(), "cipher": sock.cipher(), "protocol": sock.version()}
 
 
 def _count(stream: FrameStream) -> None:
@@ -235,7 +227,7 @@ class TCPConnector(Connector):
             stream = await dial(target, limits(), **self._dial_args(address, connection_args))
             try:
                 await stream.ready()
-                local = self.prefix + unparse_host_port(*stream.socket.getsockname()[:2])
+                local = self.prefix + unparse_host_port(*stream.local_host_port)
                 return self.comm_class(stream, local, self.prefix + address, deserialize)
             except BaseException:
                 stream.close()
@@ -302,7 +294,7 @@ class TCPListener(BaseListener):
         self.tcp_server = server
 
     async def _greet(self, stream: FrameStream) -> TCP:
-        local = self.prefix + unparse_host_port(*stream.socket.getsockname()[:2])
+        local = self.prefix + unparse_host_port(*stream.local_host_port)
         comm = self.comm_class(stream, local, stream.peer, self.deserialize)
         comm.allow_offload = self.allow_offload
         try:

@@ -212,19 +212,41 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
     memory: msgpack reserves no more than the header can hold, and nests at most 512 deep.
     """
 
-    def extension(code: int, data: bytes) -> Any:
+    try:
+        return _Decoder(frames).unpack(frames[0])
+    except Exception as error:  # msgpack and a type's decode raise what they like
+        source = f" from {peer}" if peer else ""
+        raise DecodeError(
+            f"bad message{source}: a header of {len(frames[0])} bytes does not decode "
+            f"({str(error) or type(error).__name__}); check that both sides speak the same version"
+        ) from error
+
+
+class _Decoder:
+    """One message on its way in.
+
+    Nothing here refers to itself: the frames must be free as soon as the message is, not when the
+    collector comes by.
+    """
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self._frames = frames
+
+    def unpack(self, data: Buffer) -> Any:
+        return msgpack.unpackb(data, ext_hook=self._extension, strict_map_key=False, timestamp=3)
+
+    def _extension(self, code: int, data: bytes) -> Any:
         if code == _BYTES:
             return bytearray(data)
         if code == _REFERENCE:
             (index,) = msgpack.unpackb(data)
-            return _frame(index)
+            return self._frame(index)
         if code == _ARRAY:
             dtype, shape, order, content = msgpack.unpackb(data)
-            if isinstance(content, bytes):
-                return array_from_parts(dtype, shape, order, bytearray(content))
-            return array_from_parts(dtype, shape, order, _frame(content))
+            memory = bytearray(content) if isinstance(content, bytes) else self._frame(content)
+            return array_from_parts(dtype, shape, order, memory)
         if code == _OBJECT:
-            name, value = unpack(data)
+            name, value = self.unpack(data)
             if name not in _by_name:
                 raise ValueError(f"type {name!r} is not registered here; register it on both sides")
             return _by_name[name](value)
@@ -234,19 +256,7 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
             return datetime.datetime.fromisoformat(data.decode())
         raise ValueError(f"unknown extension type {code}")
 
-    def _frame(index: Any) -> memoryview:
-        if not isinstance(index, int) or not 0 < index < len(frames):
-            raise ValueError(f"it refers to frame {index!r} of {len(frames)}")
-        return memoryview(frames[index])
-
-    def unpack(data: Buffer) -> Any:
-        return msgpack.unpackb(data, ext_hook=extension, strict_map_key=False, timestamp=3)
-
-    try:
-        return unpack(frames[0])
-    except Exception as error:  # msgpack and a type's decode raise what they like
-        source = f" from {peer}" if peer else ""
-        raise DecodeError(
-            f"bad message{source}: a header of {len(frames[0])} bytes does not decode "
-            f"({str(error) or type(error).__name__}); check that both sides speak the same version"
-        ) from error
+    def _frame(self, index: Any) -> memoryview:
+        if not isinstance(index, int) or not 0 < index < len(self._frames):
+            raise ValueError(f"it refers to frame {index!r} of {len(self._frames)}")
+        return memoryview(self._frames[index])

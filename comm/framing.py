@@ -124,6 +124,13 @@ class Splitter:
         if self._filled == self._block.nbytes:
             self._block_done()
 
+    def discard(self) -> None:
+        """Let go of the unfinished message and of `deliver`; feed nothing more."""
+        self._block = None
+        self._frames = []
+        self._prelude = bytearray()
+        self._deliver = _to_nobody
+
     def feed(self, data: memoryview) -> None:
         """Take `data`, which may hold part of a message, one or many; the caller may reuse it.
 
@@ -292,6 +299,10 @@ class Splitter:
                 start += length
             else:
                 self._frames.append(_EMPTY)
+
+
+def _to_nobody(frames: list[Frame], size: int) -> None:
+    """The receiver of a discarded splitter."""
 
 
 def name_foreign(head: bytes) -> str:

@@ -236,6 +236,7 @@ class FrameStream(IOStream):
     def _signal_closed(self) -> None:
         super()._signal_closed()
         self._cancel_deadline()
+        self._splitter.discard()
         self._outbox.fail(self.failure)
         for future in (self._reader, self._handshake):
             if future is not None and not future.done():

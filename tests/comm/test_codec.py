@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import datetime
+import gc
 import random
 import subprocess
 import sys
+import weakref
 from pickle import PickleBuffer
 from typing import Any
 
@@ -102,6 +104,27 @@ def test_large_buffers_are_received_without_a_copy() -> None:
     header, frame = encode({"data": bytes(LARGE)})
     arrived = bytearray(frame)
     assert decode([bytearray(header), arrived])["data"].obj is arrived
+
+
+class Tracked(bytearray):
+    """A frame whose end can be seen."""
+
+
+@pytest.mark.parametrize("value", [bytes(LARGE), np.zeros(LARGE), [1, {"deep": bytes(LARGE)}]])
+def test_frames_are_freed_with_their_message(value: Any) -> None:
+    """At once: large memory must not wait for the collector."""
+    header, frame = encode(value)
+    arrived = Tracked(frame)
+    end = weakref.ref(arrived)
+    gc.disable()
+    try:
+        message = decode([bytearray(header), arrived])
+        del arrived
+        assert end() is not None
+        del message
+        assert end() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -94,13 +94,12 @@ class Splitter:
         self._frames: list[Frame] = []
         self._total = 0
 
-    @property
-    def received(self) -> int:
-        """Bytes of the unfinished message so far; 0 between two messages."""
+    def progress(self) -> str:
+        """How far the unfinished message is, in words; empty between two messages."""
         if self._block is None:
-            return len(self._prelude)
-        done = sum(memoryview(frame).nbytes for frame in self._frames)
-        return max(1, done + self._filled)
+            return f"{len(self._prelude)} bytes of its prelude" if self._prelude else ""
+        done = sum(memoryview(frame).nbytes for frame in self._frames) + self._filled
+        return f"{done} of {self._total} bytes"
 
     @property
     def expected(self) -> int | None:

@@ -265,7 +265,7 @@ class FrameStream(IOStream):
         if self.closed():
             return
         state = IOLoop.ERROR
-        if not self._paused or self._handshake is not None:
+        if not self._paused or self._handshake is not None or self._send_wants_read:
             state |= IOLoop.READ
         if self._connecting or self._receive_wants_write:
             state |= IOLoop.WRITE
@@ -420,21 +420,15 @@ class FrameStream(IOStream):
                 self._loop.call_soon(self._receive)
 
     def _peer_closed(self) -> None:
-        received = self._splitter.received
-        if received:
-            expected = self._splitter.expected
-            self.fail(
-                CommClosedError(
-                    f"connection with {self.peer} closed by the peer in the middle of a message, "
-                    f"after {received} of {expected or 'an unknown number of'} bytes; "
-                    f"see the peer's log"
-                )
-            )
-        else:
-            stage = "" if self._greeted else " before its hello; see the peer's log"
-            error = CommClosedError(f"connection with {self.peer} closed by the peer{stage}")
-            error.clean = self._greeted
-            self.fail(error)
+        progress = self._splitter.progress()
+        why = ""
+        if progress:
+            why = f" in the middle of a message, after {progress}; see the peer's log"
+        elif not self._greeted:
+            why = " before its hello; see the peer's log"
+        error = CommClosedError(f"connection with {self.peer} closed by the peer{why}")
+        error.clean = not why
+        self.fail(error)
 
     # Sending
 

@@ -55,7 +55,10 @@ class Comm(ABC):
 
     @abstractmethod
     def closed(self) -> bool:
-        """Whether either side has closed. Messages that arrived before can still be read."""
+        """Whether either side has closed.
+
+        What arrived before the peer closed can still be read; closing ourselves drops it.
+        """
 
     @property
     @abstractmethod

@@ -237,6 +237,8 @@ class FrameStream(IOStream):
         super()._signal_closed()
         self._cancel_deadline()
         self._splitter.discard()
+        if self.error is None:  # we closed it: what is unread is not wanted any more
+            self._inbox.clear()
         self._outbox.fail(self.failure)
         for future in (self._reader, self._handshake):
             if future is not None and not future.done():
@@ -267,9 +269,8 @@ class FrameStream(IOStream):
         state = IOLoop.ERROR
         if not self._paused or self._handshake is not None or self._send_wants_read:
             state |= IOLoop.READ
-        if self._connecting or self._receive_wants_write:
-            state |= IOLoop.WRITE
-        if self._outbox and not self._send_wants_read:
+        sending = self._outbox and not self._send_wants_read
+        if self._connecting or self._receive_wants_write or sending:
             state |= IOLoop.WRITE
         if self._state is None:
             self._state = state
@@ -338,9 +339,9 @@ class FrameStream(IOStream):
     async def read_frames(self) -> list[Frame]:
         """The frames of the next message, in buffers that belong to the caller.
 
-        Raises `CommClosedError` once the stream is closed and every message that arrived whole
-        has been read, and `CommBusy` if another task is waiting here. A cancelled call takes
-        nothing.
+        Raises `CommClosedError` once the peer has closed and every message that arrived whole has
+        been read, or at once if we have closed, and `CommBusy` if another task is waiting here. A
+        cancelled call takes nothing.
         """
         if not self._inbox:
             await self.ready()

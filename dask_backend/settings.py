@@ -40,7 +40,7 @@ def limits() -> Limits:
         try:
             is_time = field.name.endswith("_timeout")
             chosen[field.name] = parse_timedelta(value) if is_time else int(parse_bytes(value))
-        except (TypeError, ValueError, KeyError) as error:
+        except (AttributeError, TypeError, ValueError, KeyError) as error:
             raise ValueError(
                 f"bad setting {key}: got {value!r}, need a {'time' if is_time else 'size'}; "
                 f"write for example {'30 s' if is_time else '64 MiB'}"

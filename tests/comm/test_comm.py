@@ -223,6 +223,20 @@ async def test_abort_drops_at_once_and_wakes_everybody(scheme: str) -> None:
         await a.close()
 
 
+@pytest.mark.parametrize("how", ["close", "abort"])
+@aio
+async def test_what_is_unread_when_we_close_is_dropped(scheme: str, how: str) -> None:
+    async with pair(scheme) as (a, b):
+        await a.write(1)
+        await a.write(2)
+        assert await b.read() == 1
+        done = getattr(b, how)()
+        if done is not None:
+            await done
+        with pytest.raises(CommClosedError, match="we closed it"):
+            await b.read()
+
+
 @aio
 async def test_a_cancelled_read_takes_nothing(scheme: str) -> None:
     async with pair(scheme) as (a, b):

@@ -26,7 +26,7 @@ types: install $(TREE)
 	$(BIN)/mypy $(foreach p,$(PACKAGES),-p sealwire.$(p))
 
 unit: install
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
 install: $(STAMP)
 

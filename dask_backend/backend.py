@@ -210,6 +210,19 @@ def _check_encryption(address: str, connection_args: Mapping[str, Any]) -> None:
         )
 
 
+_SILENCE = 2.0  # seconds without a hello after which the log says what may be wrong
+
+
+def _hint_at_tls(stream: FrameStream) -> None:
+    """A TLS server waits for us to begin, and Dask's timeout will not tell why it has passed."""
+    logger.warning(
+        "connected to %s, which has said nothing for %g s; check that it speaks the same scheme "
+        "(a tls:// listener is silent to tcp://) and is not overloaded",
+        stream.peer,
+        _SILENCE,
+    )
+
+
 class TCPConnector(Connector):
     """Dials ``tcp://``."""
 
@@ -225,6 +238,7 @@ class TCPConnector(Connector):
         target = Address(self.prefix[:-3], host, port)
         try:
             stream = await dial(target, limits(), **self._dial_args(address, connection_args))
+            hint = stream.io_loop.call_later(_SILENCE, _hint_at_tls, stream)
             try:
                 await stream.ready()
                 local = self.prefix + unparse_host_port(*stream.local_host_port)
@@ -232,6 +246,8 @@ class TCPConnector(Connector):
             except BaseException:
                 stream.close()
                 raise
+            finally:
+                stream.io_loop.remove_timeout(hint)
         except errors.CommClosedError as error:
             _reraise(error, self)
 

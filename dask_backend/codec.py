@@ -13,12 +13,10 @@ from typing import Any
 from distributed.comm.utils import from_frames, to_frames
 from distributed.utils import ensure_memoryview
 
-from sealwire.comm import hello
+from sealwire.comm import HelloError, hello
 from sealwire.comm.framing import Buffer, Frame
 
 __all__ = ["decode", "decode_hello", "encode", "shared_frames"]
-
-decode_hello = hello.decode
 
 
 async def encode(
@@ -53,6 +51,17 @@ async def decode(
     return await from_frames(
         frames, deserialize=deserialize, deserializers=deserializers, allow_offload=allow_offload
     )
+
+
+def decode_hello(frames: Sequence[Buffer], peer: str) -> dict[str, Any]:
+    """The hello of `peer`. Raises `HelloError` also if it lacks what distributed's has."""
+    offered = hello.decode(frames, peer)
+    if not isinstance(offered.get("pickle-protocol"), int) or "compression" not in offered:
+        raise HelloError(
+            f"bad hello from {peer}: no pickle-protocol and compression among {list(offered)[:5]}; "
+            f"install the same version of distributed on both sides"
+        )
+    return offered
 
 
 def shared_frames(frames: Sequence[Any]) -> int:

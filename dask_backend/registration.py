@@ -21,23 +21,18 @@ def install() -> None:
     harm.
     """
     for scheme, backend_class in _OURS.items():
-        current = backends.get(scheme)
-        if not isinstance(current, backend_class):
-            _replaced[scheme] = current
+        if not isinstance(backends[scheme], backend_class):
+            _replaced[scheme] = backends[scheme]
             backends[scheme] = backend_class()
 
 
 def uninstall() -> None:
     """Undo `install`: new comms and listeners are what they were before."""
     for scheme, backend_class in _OURS.items():
-        if isinstance(backends.get(scheme), backend_class):
-            previous = _replaced.pop(scheme, None)
-            if previous is None:
-                del backends[scheme]  # distributed finds its own again when it needs it
-            else:
-                backends[scheme] = previous
+        if isinstance(backends[scheme], backend_class):
+            backends[scheme] = _replaced.pop(scheme)
 
 
 def installed() -> bool:
     """Whether new comms and listeners of both schemes are ours."""
-    return all(isinstance(backends.get(scheme), kind) for scheme, kind in _OURS.items())
+    return all(isinstance(backends[scheme], kind) for scheme, kind in _OURS.items())

@@ -14,6 +14,8 @@ from distributed.security import Security as DaskSecurity
 from sealwire.security import Security as OwnSecurity
 from sealwire.security.security import FIELDS
 
+from .settings import DECIDED
+
 __all__ = ["Security"]
 
 
@@ -45,16 +47,21 @@ class Security(DaskSecurity):
         return self._own.get_tls_config_for_role(role)
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
-        return self._own.get_connection_args(role)
+        return _marked(self._own.get_connection_args(role))
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
-        return self._own.get_listen_args(role)
+        return _marked(self._own.get_listen_args(role))
 
     def __repr__(self) -> str:
         return repr(self._own)
 
     def _repr_html_(self) -> str:
         return self._own._repr_html_()
+
+
+def _marked(args: dict[str, Any]) -> dict[str, Any]:
+    """`args`, with the mark that tells our decision for plain links from distributed's default."""
+    return args if args["require_encryption"] else {**args, DECIDED: True}
 
 
 def _forwarded(name: str) -> property:

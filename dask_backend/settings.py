@@ -11,9 +11,11 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from sealwire.comm import Limits
 from sealwire.security import config
-from sealwire.security.tls import SealedContext
 
-__all__ = ["encryption_required", "limits"]
+__all__ = ["DECIDED", "encryption_required", "limits"]
+
+DECIDED = "encryption_decided"
+"""The connection argument by which our `Security` says that its False is meant."""
 
 _DASK_NAMES = {
     "keepalive_timeout": "distributed.comm.timeouts.tcp",
@@ -57,8 +59,8 @@ def encryption_required(connection_args: Mapping[str, Any]) -> bool:
     """
     if connection_args.get("require_encryption"):
         return True
-    if isinstance(connection_args.get("ssl_context"), SealedContext):
-        return False  # our own Security never says False by itself
+    if connection_args.get(DECIDED):
+        return False
     configured = config.read()
     decided = configured.pop("require_encryption") is not None
     return not decided and any(

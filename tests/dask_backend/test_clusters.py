@@ -1,0 +1,158 @@
+"""Whole clusters: every process of them, and every link between them, is as it should be."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import distributed
+import psutil
+import pytest
+from distributed import Client
+from observing import check, everywhere, exercise, links_between_workers
+from parties import select
+from processes import HANG, PRELOAD, Program, Programs, tls_options
+
+from sealwire.dask_backend import Security
+
+SCHEMES = pytest.mark.parametrize("scheme", ["tcp", "tls"])
+PROGRAM = Path(__file__).resolve().parent.parent / "support" / "local_cluster.py"
+
+Files = dict[str, str]
+
+
+@SCHEMES
+@pytest.mark.parametrize("recipe", ["security", "preload"])
+def test_a_local_cluster(recipe: str, scheme: str, files: Files, tmp_path: Path) -> None:
+    """In a process of its own, where nothing but the recipe brings us in."""
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), recipe, scheme, json.dumps(files)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.stdout == "as it should be\n", done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+class Cluster:
+    """`dask` commands for one scheme; a kind is "ours", with the preload, or "stock"."""
+
+    def __init__(self, programs: Programs, scheme: str, files: Files) -> None:
+        self.programs = programs
+        self.scheme = scheme
+        self.files = files
+        self.address = ""
+
+    def _options(self, kind: str, role: str) -> list[str]:
+        tls = tls_options(self.files, role) if self.scheme == "tls" else []
+        return [*tls, *(PRELOAD if kind == "ours" else ())]
+
+    def scheduler(self, kind: str) -> None:
+        options = self._options(kind, "scheduler")
+        _, self.address = self.programs.scheduler(self.scheme, *options)
+
+    def worker(self, kind: str, *options: str) -> Program:
+        return self.programs.worker(self.address, *self._options(kind, "worker"), *options)
+
+    @contextmanager
+    def client(self, kind: str, workers: int) -> Iterator[Client]:
+        select(kind)
+        make = Security if kind == "ours" else distributed.Security
+        fields = self.files if self.scheme == "tls" else {}
+        with Client(self.address, security=make(**fields), set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=HANG)
+            yield client
+
+
+@pytest.fixture
+def cluster(programs: Programs, scheme: str, files: Files) -> Cluster:
+    return Cluster(programs, scheme, files)
+
+
+@SCHEMES
+def test_commands_without_nannies(cluster: Cluster) -> None:
+    cluster.scheduler("ours")
+    for _ in range(2):
+        cluster.worker("ours", "--no-nanny")
+    with cluster.client("ours", 2) as client:
+        exercise(client)
+        seen = everywhere(client)
+        assert len(seen) == len({process["pid"] for process in seen.values()}) == 4
+        check(seen, cluster.address, cluster.scheme)
+        assert links_between_workers(seen, cluster.address) > 0
+
+
+@SCHEMES
+def test_commands_with_nannies_and_restarted_workers(cluster: Cluster) -> None:
+    cluster.scheduler("ours")
+    workers = [cluster.worker("ours") for _ in range(2)]
+    for worker in workers:
+        worker.wait_for(r"Registered to")
+    with cluster.client("ours", 2) as client:
+        pids = look(client, cluster)
+
+        # Killed: its nanny starts another.
+        killed = max(pids - {worker.process.pid for worker in workers})
+        nanny = next(w for w in workers if psutil.Process(killed).parent().pid == w.process.pid)
+        psutil.Process(killed).kill()
+        nanny.wait_for(r"Restarting worker")
+        nanny.wait_for(r"Registered to")
+        after = look(client, cluster)
+        assert killed not in after
+        assert len(after & pids) == len(pids) - 1
+
+        # Restarted, all of them.
+        client.restart(timeout=HANG)
+        assert len(look(client, cluster) & after) == 2  # the nannies
+
+
+def look(client: Client, cluster: Cluster) -> set[int]:
+    """Use the cluster of two workers with nannies, check it; the pids of workers and nannies."""
+    client.wait_for_workers(2, timeout=HANG)
+    exercise(client)
+    seen = everywhere(client)
+    assert len(seen) == len({process["pid"] for process in seen.values()}) == 6
+    check(seen, cluster.address, cluster.scheme)
+    assert links_between_workers(seen, cluster.address) > 0
+    return {seen[address]["pid"] for address in set(seen) - {cluster.address, "client"}}
+
+
+@SCHEMES
+@pytest.mark.parametrize("scheduler", ["stock", "ours"])
+def test_a_mixed_cluster(scheduler: str, cluster: Cluster) -> None:
+    """A worker of each kind, and a client of each, under a scheduler of either."""
+    cluster.scheduler(scheduler)
+    cluster.worker("ours", "--no-nanny", "--name", "ours")
+    cluster.worker("stock", "--no-nanny", "--name", "stock")
+    for kind in ("ours", "stock"):
+        with cluster.client(kind, 2) as client:
+            exercise(client)
+            seen = everywhere(client)
+            assert len(seen) == len({process["pid"] for process in seen.values()}) == 4
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+            stock = [address for address, told in workers.items() if told["name"] == "stock"]
+            stock += [cluster.address] if scheduler == "stock" else []
+            stock += ["client"] if kind == "stock" else []
+            check(seen, cluster.address, cluster.scheme, stock)
+            assert links_between_workers(seen, cluster.address) > 0
+
+
+def test_plain_is_refused_where_certificates_are_configured(
+    programs: Programs, files: Files
+) -> None:
+    """Stock silently listens on plain tcp."""
+    options = tls_options(files, "scheduler")
+    refused = programs.start(
+        "scheduler", "--protocol", "tcp", "--host", "127.0.0.1", "--port", "0",
+        "--no-dashboard", *options, *PRELOAD,
+    )  # fmt: skip
+    found = refused.wait_for(r"refusing tcp://.*")
+    assert re.search("encryption required", found[0])
+    assert refused.process.wait(HANG) != 0

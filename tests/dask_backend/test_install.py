@@ -1,0 +1,161 @@
+"""Putting our backends in distributed's place, and taking them out again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import distributed.comm
+import pytest
+from distributed.comm import tcp as stock
+from distributed.comm.registry import backends, get_backend
+from parties import CLASSES, Party, asynchronous, pair, select
+
+import sealwire.dask_backend
+from sealwire.dask_backend import (
+    TCPBackend,
+    TLSBackend,
+    TLSConnector,
+    TLSListener,
+    install,
+    installed,
+    uninstall,
+)
+
+OURS = {"tcp": TCPBackend, "tls": TLSBackend}
+STOCK = {"tcp": stock.TCPBackend, "tls": stock.TLSBackend}
+SCHEMES = ("tcp", "tls")
+
+
+def in_use() -> dict[str, type]:
+    return {scheme: type(get_backend(scheme)) for scheme in SCHEMES}
+
+
+def test_install_replaces_both_and_uninstall_brings_stock_back() -> None:
+    uninstall()
+    assert not installed()
+    assert in_use() == STOCK
+    install()
+    assert installed()
+    assert in_use() == OURS
+    uninstall()
+    assert not installed()
+    assert in_use() == STOCK
+
+
+def test_twice_is_as_good_as_once() -> None:
+    install()
+    first = [backends[scheme] for scheme in SCHEMES]
+    install()
+    assert [backends[scheme] for scheme in SCHEMES] == first
+    uninstall()
+    uninstall()
+    assert in_use() == STOCK
+
+
+def test_uninstall_leaves_a_backend_that_came_after_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    later = stock.TLSBackend()
+    monkeypatch.setitem(backends, "tls", later)
+    assert not installed()
+    uninstall()
+    assert backends["tls"] is later
+    assert type(backends["tcp"]) is stock.TCPBackend
+
+
+def test_a_backend_that_stood_there_before_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    uninstall()
+    before = stock.TCPBackend()
+    monkeypatch.setitem(backends, "tcp", before)
+    install()
+    assert installed()
+    uninstall()
+    assert backends["tcp"] is before
+
+
+@asynchronous
+async def test_new_comms_and_listeners_follow(
+    kind: str, scheme: str, make_party: Callable[..., Party]
+) -> None:
+    """And what is open already goes on with the backend it has."""
+    party = make_party(kind, scheme)
+    async with pair(party) as (near, far):
+        select("ours" if kind == "stock" else "stock")
+        assert type(near) is type(far) is CLASSES[kind, scheme]
+        await near.write({"still": "here"})
+        assert await far.read() == {"still": "here"}
+
+
+def test_every_class_has_the_name_that_users_know() -> None:
+    names = {f"{s}{part}" for s in ("TCP", "TLS") for part in ("", "Backend", "Connector")}
+    names |= {"TCPListener", "TLSListener", "Security", "install", "installed", "uninstall"}
+    assert set(sealwire.dask_backend.__all__) == names
+    for name in names:
+        assert getattr(sealwire.dask_backend, name).__name__ == name
+    assert TLSBackend._connector_class is TLSConnector
+    assert TLSBackend._listener_class is TLSListener
+
+
+def python(code: str, folder: Path) -> None:
+    """Run `code` in a new interpreter whose path does not hold the repository."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+BACKEND_OF = """
+from distributed.comm.registry import get_backend
+def modules(): return {type(get_backend(scheme)).__module__ for scheme in ("tcp", "tls")}
+"""
+FOUND = "assert modules() == {'sealwire.dask_backend.backend'}, modules()"
+STOCK_FOUND = "assert modules() == {'distributed.comm.tcp'}, modules()"
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "import sealwire.dask_backend",
+        "import sealwire.dask_backend.preload",
+        "from sealwire.dask_backend import Security",
+        "import distributed, sealwire.dask_backend",
+        "from distributed.comm import connect; import sealwire.dask_backend, distributed.comm.tcp",
+    ],
+)
+def test_importing_installs(recipe: str, tmp_path: Path) -> None:
+    python("\n".join([recipe, BACKEND_OF, FOUND]), tmp_path)
+
+
+def test_stock_comes_back_where_nothing_used_it_before(tmp_path: Path) -> None:
+    undo = "sealwire.dask_backend.uninstall()"
+    python("\n".join(["import sealwire.dask_backend", BACKEND_OF, undo, STOCK_FOUND]), tmp_path)
+
+
+def test_the_other_packages_leave_dask_alone(tmp_path: Path) -> None:
+    """Only the Dask backend installs itself; a process without it speaks stock."""
+    packages = "import sealwire.comm, sealwire.security"
+    python("\n".join([packages, BACKEND_OF, STOCK_FOUND]), tmp_path)
+
+
+def test_distributed_finds_no_trace_of_us_by_itself(tmp_path: Path) -> None:
+    code = "import sys, distributed"
+    none = "assert not [name for name in sys.modules if name.startswith('sealwire')]"
+    python("\n".join([code, none, BACKEND_OF, STOCK_FOUND]), tmp_path)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_connector_and_listener_come_from_the_backend(scheme: str) -> None:
+    install()
+    backend = get_backend(scheme)
+    connector, listener = backend._connector_class, backend._listener_class
+    assert type(backend.get_connector()) is connector
+    assert issubclass(connector, distributed.comm.core.Connector)
+    assert issubclass(listener, distributed.comm.core.BaseListener)
+    assert connector.prefix == listener.prefix == f"{scheme}://"
+    assert connector.comm_class is listener.comm_class is CLASSES["ours", scheme]

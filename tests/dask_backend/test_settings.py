@@ -1,0 +1,84 @@
+"""Limits from Dask's configuration, and that comms are held to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dask
+import pytest
+from distributed.comm.core import CommClosedError
+from distributed.protocol import to_serialize
+from parties import Party, asynchronous, pair
+
+from sealwire.comm import Limits
+from sealwire.dask_backend.settings import limits
+
+LIMITS = "sealwire.limits"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "field", "expected"),
+    [
+        (f"{LIMITS}.handshake-timeout", "1500 ms", "handshake_timeout", 1.5),
+        (f"{LIMITS}.handshake-timeout", 7, "handshake_timeout", 7),
+        (f"{LIMITS}.close-timeout", "1 minute", "close_timeout", 60),
+        (f"{LIMITS}.max-message-size", "1 MiB", "max_message_size", 1 << 20),
+        (f"{LIMITS}.max-frames", 1_000, "max_frames", 1_000),
+        (f"{LIMITS}.backlog", 5, "backlog", 5),
+        ("distributed.comm.socket-backlog", 6, "backlog", 6),
+        ("distributed.comm.timeouts.tcp", "20s", "keepalive_timeout", 20),
+        (f"{LIMITS}.keepalive-timeout", "40s", "keepalive_timeout", 40),
+    ],
+)
+def test_a_setting_sets_its_limit(setting: str, value: Any, field: str, expected: Any) -> None:
+    with dask.config.set({setting: value}):
+        assert getattr(limits(), field) == expected
+    assert getattr(limits(), field) != expected
+
+
+def test_what_is_not_set_is_the_default_or_dasks() -> None:
+    assert limits() == Limits(keepalive_timeout=30, backlog=2048)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "example"),
+    [
+        ("handshake-timeout", "soon", "30 s"),
+        ("max-message-size", "much", "64 MiB"),
+        ("max-frames", [1], "64 MiB"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_named(field: str, value: Any, example: str) -> None:
+    words = rf"bad setting {LIMITS}.{field}: got .*{example}"
+    with dask.config.set({f"{LIMITS}.{field}": value}), pytest.raises(ValueError, match=words):
+        limits()
+
+
+def test_a_limit_must_be_positive() -> None:
+    zero = dask.config.set({f"{LIMITS}.max-frames": 0})
+    with zero, pytest.raises(ValueError, match="max_frames"):
+        limits()
+
+
+@asynchronous
+async def test_what_is_too_large_is_not_sent(ours: Party) -> None:
+    """And the comm goes on; it is the sender's limit that counts here."""
+    with dask.config.set({f"{LIMITS}.max-message-size": "100 kB"}):
+        async with pair(ours) as (near, far):
+            with pytest.raises(CommClosedError, match=r"too large: 2\d{5} bytes.* 100000"):
+                await near.write({"x": to_serialize(bytes(200_000))})
+            await near.write({"small": 1})
+            assert await far.read() == {"small": 1}
+
+
+@asynchronous
+async def test_what_is_too_large_is_not_received(
+    scheme: str, make_party: Callable[..., Party]
+) -> None:
+    with dask.config.set({f"{LIMITS}.max-message-size": "100 kB"}):
+        async with pair(make_party("stock", scheme), make_party("ours", scheme)) as (near, far):
+            await near.write({"x": to_serialize(bytes(200_000))})
+            with pytest.raises(CommClosedError, match=r"too large: 2\d{5} bytes.* 100000"):
+                await far.read()
+            assert far.closed()

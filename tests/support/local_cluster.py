@@ -1,0 +1,71 @@
+"""A program: a LocalCluster with our backend by one recipe, which looks at all its processes.
+
+``python local_cluster.py recipe scheme files``; `files` is JSON with the TLS fields of a Security.
+The recipe "security" passes our Security and nothing else; "preload" sets the four settings of
+that name and uses distributed's. Exits with 0 if everything was as it should be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import dask
+import distributed
+import psutil
+from distributed import Client, LocalCluster
+from observing import check, everywhere, exercise, links_between_workers, observe
+
+PRELOADED = ("scheduler", "worker", "nanny", "client")
+PRELOAD = "sealwire.dask_backend.preload"
+
+
+def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
+    assert not observe()["installed"]
+    if scheme == "tcp":
+        fields = {}
+    settings = {f"distributed.{process}.preload": [PRELOAD] for process in PRELOADED}
+    if recipe == "preload":
+        security = distributed.Security(**fields)
+    else:
+        settings = {}
+        from sealwire.dask_backend import Security
+
+        security = Security.temporary() if scheme == "tls" else Security()
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            security=security,
+            protocol=f"{scheme}://",
+            dashboard_address=":0",
+            worker_dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        before = look(client, scheme)
+        client.restart()
+        after = look(client, scheme)
+        assert len(before & after) == 1  # this process
+    assert not any(psutil.pid_exists(pid) for pid in (before | after) - {os.getpid()})
+    print("as it should be")
+
+
+def look(client: Client, scheme: str) -> set[int]:
+    """Use the cluster and check it; the pids of its processes."""
+    exercise(client)
+    seen = everywhere(client)
+    assert len(seen) == 6, list(seen)  # scheduler, 2 workers, 2 nannies, client
+    check(seen, client.scheduler.address, scheme)
+    assert links_between_workers(seen, client.scheduler.address) > 0
+    pids = {process["pid"] for process in seen.values()}
+    assert len(pids) == 3  # all but the workers share this process
+    return pids
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

@@ -1,0 +1,129 @@
+"""``dask scheduler`` and ``dask worker`` as processes, followed through what they print."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+PRELOAD = ("--preload", "sealwire.dask_backend.preload")
+HANG = 60.0  # seconds after which a process that has not said what it should is stuck
+
+
+class Program:
+    """A running program whose output is read as it comes."""
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        self.command = command
+        self.output: list[str] = []
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,  # not the repository: python -m puts the current folder on sys.path
+            env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(folder), "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._pump = threading.Thread(target=self._read, daemon=True)
+        self._pump.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self.output.append(line)
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first match in a line that no earlier call has looked at."""
+        deadline = time.monotonic() + HANG
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                line = None
+            if line is None:
+                raise AssertionError(f"no {pattern!r} from {self.command}:\n{''.join(self.output)}")
+            if found := re.search(pattern, line):
+                return found
+
+    def finish(self) -> None:
+        """Read the rest of the output of a program that has ended."""
+        self._pump.join(HANG)
+
+
+class Programs:
+    """Starts programs in `folder`, and ends them with everything they started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[Program] = []
+
+    def __enter__(self) -> Programs:
+        return self
+
+    def start(self, *arguments: str) -> Program:
+        """``python -m dask`` with these arguments."""
+        program = Program([sys.executable, "-m", "dask", *arguments], self.folder)
+        self.started.append(program)
+        return program
+
+    def scheduler(self, scheme: str, *options: str) -> tuple[Program, str]:
+        """A scheduler that listens, and its address."""
+        program = self.start(
+            "scheduler", "--host", f"{scheme}://127.0.0.1:0", "--no-dashboard",
+            "--dashboard-address", "127.0.0.1:0", *options,
+        )  # fmt: skip
+        return program, program.wait_for(r"Scheduler at:\s+(\S+)")[1]
+
+    def worker(self, address: str, *options: str) -> Program:
+        """A worker that may not have joined yet."""
+        return self.start(
+            "worker", address, "--nthreads", "1", "--no-dashboard",
+            "--dashboard-address", "127.0.0.1:0", "--local-directory", str(self.folder), *options,
+        )  # fmt: skip
+
+    def __exit__(self, *_: object) -> None:
+        # One after the other, the scheduler last: a worker that is told to end by a signal and by
+        # its scheduler at once cancels its own end, and stays.
+        left = [process for program in reversed(self.started) for process in _ended(program)]
+        words = "".join(line for program in self.started for line in program.output)
+        assert not left, f"not ended by SIGTERM: {left}\n{words}"
+
+
+def _ended(program: Program) -> list[psutil.Process]:
+    """End a program and what it has started; what had to be killed."""
+    family = _tree(program.process.pid)
+    program.process.terminate()
+    _, left = psutil.wait_procs(family, timeout=HANG / 4)
+    for process in left:
+        process.kill()
+    program.process.wait()
+    program.finish()
+    return left
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def tls_options(files: dict[str, str], role: str) -> list[str]:
+    return [
+        "--tls-ca-file", files["tls_ca_file"],
+        "--tls-cert", files[f"tls_{role}_cert"],
+        "--tls-key", files[f"tls_{role}_key"],
+    ]  # fmt: skip

@@ -54,10 +54,10 @@ class EncryptionRequired(RuntimeError):
     """A plain address under ``require_encryption``. Not an OSError: `connect` must not retry."""
 
 
-def _reraise(error: errors.CommClosedError, subject: object) -> NoReturn:
+def _reraise(error: errors.CommClosedError, where: str) -> NoReturn:
     """Raise distributed's own error for ours; its `connect` retries by the class."""
     known = CommClosedError if error.retryable else FatalCommClosedError
-    raise known(f"in {subject!r}: {error}") from error
+    raise known(f"{where}: {error}") from error
 
 
 class TCP(Comm):
@@ -92,7 +92,7 @@ class TCP(Comm):
                 return self._read_hello(frames)
         except errors.CommClosedError as error:
             self._closed = True
-            _reraise(error, self)
+            _reraise(error, f"in {self!r}")
         except BaseException:
             # Dask's connection pool would hand out a comm whose cancelled reader left the reply to
             # the next caller.
@@ -140,10 +140,10 @@ class TCP(Comm):
         try:
             size, _ = self.stream.write_frames(frames, shared)
         except errors.MessageTooLarge as error:  # nothing was sent
-            _reraise(error, self)
+            _reraise(error, f"in {self!r}")
         except errors.CommClosedError as error:
             self._closed = True
-            _reraise(error, self)
+            _reraise(error, f"in {self!r}")
         except BaseException:  # who knows how much of the message is out
             self.abort()
             raise
@@ -249,14 +249,11 @@ class TCPConnector(Connector):
             finally:
                 stream.io_loop.remove_timeout(hint)
         except errors.CommClosedError as error:
-            _reraise(error, self)
+            _reraise(error, f"cannot connect to {target}")
 
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
         _check_encryption(self.prefix + address, connection_args)
         return {}
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
 
 
 class TLSConnector(TCPConnector):

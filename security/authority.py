@@ -154,13 +154,12 @@ def _now() -> datetime.datetime:
 
 
 def _name(common_name: str) -> x509.Name:
-    try:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    except ValueError as error:  # RFC 5280: 1 to 64 characters
+    if not 1 <= len(common_name) <= 64:  # RFC 5280; older releases of cryptography do not look
         raise AuthorityError(
             f"cannot issue {common_name!r}: a common name has 1 to 64 characters, "
             f"got {len(common_name)}"
-        ) from error
+        )
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _validity(

@@ -276,7 +276,7 @@ BAD_HEADERS = {
     "a map as key": b"\x81\x80\x01",
     "a list as key": b"\x81\x90\x01",
     "an unknown extension": msgpack.packb(msgpack.ExtType(99, b"")),
-    "a bad timestamp": b"\xc7\x0c\xff" + b"\xff" * 12,
+    "a timestamp of five bytes": b"\xc7\x05\xff" + bytes(5),
     "a timestamp beyond the calendar": b"\xc7\x0c\xff" + bytes(4) + b"\x7f" + b"\xff" * 7,
     "a huge count": b"\xdd\xff\xff\xff\xff",
     "a huge map": b"\xdf\xff\xff\xff\xff",

@@ -311,7 +311,7 @@ class TCPListener(BaseListener):
         comm = self.comm_class(stream, local, stream.peer, self.deserialize)
         comm.allow_offload = self.allow_offload
         try:
-            await self.on_connection(comm, *([self._overrides] if self._overrides else []))
+            await self.on_connection(comm, self._overrides)
         except CommClosedError as error:
             raise stream.failure() from error
         except (ValueError, TypeError, KeyError) as error:

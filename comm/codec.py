@@ -116,7 +116,7 @@ def encode(message: Any, *, buffers: bool = True, arrays: bool = True) -> list[B
 
 
 def _is_plain(values: Iterable[Any]) -> bool:
-    """Whether msgpack can be given all of `values` as they are: nothing to copy, nothing unknown."""
+    """Whether msgpack can take all of `values` as they are: nothing to copy, nothing unknown."""
     for value in values:
         kind = type(value)
         if kind in _PLAIN:

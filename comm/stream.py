@@ -23,7 +23,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from .buffers import allocate

@@ -19,8 +19,8 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-errors limits addressing framing arrays codec hello interfaces registry sockets buffers gil wakeup outbox
-refusals stream transport tcp api __init__
+errors limits addressing framing arrays codec hello interfaces registry sockets buffers gil wakeup
+outbox refusals stream transport tcp api __init__
 """
 SECURITY = "errors pem config tls authority certinfo security __init__"
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}

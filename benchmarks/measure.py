@@ -1,0 +1,221 @@
+"""Pairs of processes, and rounds of cases over them.
+
+A pair is a server and a client in interpreters of their own that run one implementation over one
+link. In each round, every case is done by stock, then by each other implementation, so that a
+machine that gets slower or faster does so for all. The figures of a case are medians over rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cases import LIBRARIES, UVLOOP, Case
+
+PEER = Path(__file__).with_name("peer.py")
+PATIENCE = 180  # seconds for one answer
+CALIBRATION = 0.3  # seconds in which busy threads show their undisturbed speed
+
+
+class Failed(Exception):
+    """A process of a pair could not do what it was told."""
+
+
+class Process:
+    """One end of a link."""
+
+    def __init__(self, implementation: str, link: str, credentials: dict[str, str]) -> None:
+        name, _, loop = implementation.partition("+")
+        self._name = f"{implementation} over {link}"
+        self._process = subprocess.Popen(
+            [sys.executable, str(PEER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._rest = b""
+        who = {"implementation": name, "link": link, "uvloop": f"+{loop}" == UVLOOP}
+        self._send({**who, "credentials": credentials})
+
+    def _send(self, command: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + PATIENCE
+        descriptor = self._process.stdout.fileno()
+        while b"\n" not in self._rest:
+            ready, _, _ = select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
+            data = os.read(descriptor, 1 << 16) if ready else b""
+            if not data:
+                raise Failed(f"{self._name}: " + ("it ended" if ready else "no answer in time"))
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise Failed(f"{self._name}: {answer['error']}")
+        return answer
+
+    def ready(self) -> None:
+        """Wait until the process has loaded everything."""
+        self._answer()
+
+    def tell(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Have a command done; see `peers/worker.py`."""
+        self._send({"do": command, **arguments})
+        return self._answer()
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+class Pair:
+    """A server and a client that have not met yet."""
+
+    def __init__(self, implementation: str, link: str, credentials: dict[str, str]) -> None:
+        self.server = Process(implementation, link, credentials)
+        try:
+            self.client = Process(implementation, link, credentials)
+        except BaseException:
+            self.server.end()
+            raise
+        self.link = link
+        self._address = ""
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.end()
+        self.server.end()
+
+    def meet(self, comms: int = 1) -> None:
+        """Listen and connect, if that is not done."""
+        if not self._address:
+            self.server.ready()
+            self.client.ready()
+            self._address = self.server.tell("listen")["address"]
+        self.client.tell("connect", address=self._address, comms=comms)
+
+    def do(self, case: Case, seconds: float) -> dict[str, float]:
+        """Do a case once and return its figures."""
+        both = (self.server, self.client)
+        cpus = sorted(os.sched_getaffinity(0))
+        self.meet(case.options.get("comms", 1))
+        size = case.options.get("size", 0)
+        for process in both:
+            process.tell("place", cpus=cpus if case.free else cpus[-1:])
+        if size:
+            self.client.tell("prepare", size=size)
+        busy = [(self.server, case.busy_server), (self.client, case.busy_client)]
+        for process, threads in busy:
+            if threads:
+                process.tell("be_busy", threads=threads, seconds=CALIBRATION)
+        for process in both:
+            process.tell("begin")
+        done = self.client.tell(
+            "measure", kind=case.kind, seconds=seconds * case.seconds, options=case.options
+        )
+        seen = [process.tell("end") for process in both]
+        for process, threads in busy:
+            if threads:
+                process.tell("be_calm")
+        return figures(case, done, *seen)
+
+
+def figures(
+    case: Case, done: dict[str, Any], server: dict[str, Any], client: dict[str, Any]
+) -> dict[str, float]:
+    """What a case says, in the units of `cases.FIGURES`."""
+    rate = done["count"] / done["elapsed"]
+    found: dict[str, float] = {}
+    if "bytes" in done:
+        found["throughput"] = rate * done["bytes"] / 1e6
+        found["cpu"] = (server["cpu"] + client["cpu"]) / (done["total"] * done["bytes"] / 1e9)
+    else:
+        found[case.value] = rate
+    for name in ("p50", "p99"):
+        if name in done:
+            found[name] = done[name] * 1e3
+    for seen in (server, client):
+        if "keep" in seen:
+            found["keep"] = seen["keep"]
+    return found
+
+
+class Task(NamedTuple):
+    """A case, to be done by these implementations over this link."""
+
+    case: Case
+    link: str
+    implementations: list[str]
+
+
+def missing(implementation: str) -> str | None:
+    """What would have to be installed, if it is not."""
+    name, _, loop = implementation.partition("+")
+    module = LIBRARIES.get(name) or (loop if loop else None)
+    return module if module and find_spec(module) is None else None
+
+
+def possible(implementation: str, link: str) -> bool:
+    """pyzmq has no TLS."""
+    return not (implementation == "pyzmq" and link == "tls")
+
+
+def run(
+    tasks: list[Task],
+    *,
+    rounds: int,
+    seconds: float,
+    fresh: bool,
+    credentials: dict[str, str],
+    progress: Callable[[str], None],
+) -> Iterator[tuple[Task, str, dict[str, float]]]:
+    """Yield the figures of every task, implementation and round.
+
+    With `fresh`, every round has new pairs; else only cases that ask for them.
+    """
+    pairs: dict[tuple[str, str], Pair] = {}
+    with ExitStack() as alive:
+        for number in range(rounds):
+            if fresh or not pairs:
+                alive.close()
+                pairs = start(tasks, alive, credentials)
+            for task in tasks:
+                for implementation in task.implementations:
+                    progress(
+                        f"round {number + 1}/{rounds} {task.case.name} {task.link} {implementation}"
+                    )
+                    if task.case.fresh:
+                        with Pair(implementation, task.link, credentials) as pair:
+                            yield task, implementation, pair.do(task.case, seconds)
+                    else:
+                        pair = pairs[implementation, task.link]
+                        yield task, implementation, pair.do(task.case, seconds)
+
+
+def start(
+    tasks: list[Task], alive: ExitStack, credentials: dict[str, str]
+) -> dict[tuple[str, str], Pair]:
+    """All pairs of a round, loading side by side."""
+    wanted = {
+        (implementation, task.link): None
+        for task in tasks
+        if not task.case.fresh
+        for implementation in task.implementations
+    }
+    pairs = {key: alive.enter_context(Pair(*key, credentials)) for key in wanted}
+    for pair in pairs.values():
+        pair.meet()
+    return pairs

@@ -22,6 +22,7 @@ OURS = (STANDALONE, STANDALONE + UVLOOP, DASK, DASK + UVLOOP)
 LIBRARIES = {"grpcio": "grpc", "pyzmq": "zmq"}  # implementation: what it imports
 
 MESSAGE = 100  # bytes of a small message
+NONE = (None, None)
 NOT_SLOWER = 0.95  # what every ratio to stock must reach, if nothing more is asked
 
 
@@ -32,7 +33,7 @@ class Bar:
     figure: str = "value"
     against: str | None = STOCK  # None: the figure itself is judged
     must: tuple[float | None, float | None] = (NOT_SLOWER, NOT_SLOWER)
-    aim: tuple[float | None, float | None] = (None, None)
+    aim: tuple[float | None, float | None] = NONE
     ours: tuple[str, ...] | None = None  # if the bar is not for all of ours
 
     def of(self, link: str) -> tuple[float | None, float | None]:
@@ -73,7 +74,9 @@ class Case:
 
     `kind` is a function of `peers/work.py`, `options` its arguments, `value` the figure that stands
     for the case. The processes of a pair share one CPU unless `free`; they are new for this case if
-    `fresh`. `busy_client` and `busy_server` are Python threads that compute meanwhile.
+    `fresh`. `busy_client` and `busy_server` are Python threads that compute meanwhile; with
+    `beside`, their undisturbed speed is taken before there is a comm. `hold` watches both loops.
+    A `costly` case has one round in the quick set.
     """
 
     name: str
@@ -88,8 +91,10 @@ class Case:
     fresh: bool = False
     busy_client: int = 0
     busy_server: int = 0
+    beside: bool = False
+    hold: bool = False
     quick: bool = True
-    seconds: float = 1.0  # share of the usual time
+    costly: bool = False
 
 
 def payload(
@@ -111,35 +116,42 @@ def payload(
     )
 
 
+def busy(
+    name: str, title: str, must: tuple[float, float], aim: tuple[float, float], **more: Any
+) -> Case:
+    """8 MiB payloads beside Python threads that compute; the machine's other CPU is free.
+
+    The threads hold the GIL of one side, so that process fills a CPU by itself.
+    """
+    keep = (Bar(figure="keep", against=None, must=(0.6, 0.6)),) if name == "receiver-busy" else ()
+    return Case(
+        name=name,
+        title=f"8 MiB payloads, {title}",
+        kind="payload",
+        value="throughput",
+        ours=(STANDALONE, DASK),
+        others=(SOCKETS, *LIBRARIES),
+        options={"size": 8 * MiB},
+        bars=(Bar(must=must, aim=aim), *keep),
+        free=True,
+        **more,
+    )
+
+
 CASES = (
     Case(
         name="round-trip",
-        title=f"round trip of {MESSAGE} B, standalone",
+        title=f"round trip of {MESSAGE} B",
         kind="round_trip",
         value="trips",
-        ours=(STANDALONE,),
+        ours=(STANDALONE, STANDALONE + UVLOOP, DASK),
         others=(SOCKETS, *LIBRARIES),
-        bars=(Bar(must=(3.0, 4.0), aim=(4.5, 6.0)),),
-    ),
-    Case(
-        name="round-trip-uvloop",
-        title="the same, ours on uvloop",
-        kind="round_trip",
-        value="trips",
-        ours=(STANDALONE + UVLOOP,),
-        others=(SOCKETS,),
         bars=(
-            Bar(must=(6.0, 7.0)),
-            Bar(against=SOCKETS, must=(None, None), aim=(1.0, 1.0)),
+            Bar(must=(3.0, 4.0), aim=(4.5, 6.0), ours=(STANDALONE,)),
+            Bar(must=(6.0, 7.0), ours=(STANDALONE + UVLOOP,)),
+            Bar(must=NONE, aim=(1.0, 1.0), against=SOCKETS, ours=(STANDALONE + UVLOOP,)),
+            Bar(must=(1.8, 2.2), aim=(3.0, 3.5), ours=(DASK,)),
         ),
-    ),
-    Case(
-        name="round-trip-dask",
-        title=f"round trip of {MESSAGE} B, Dask backend",
-        kind="round_trip",
-        value="trips",
-        ours=(DASK,),
-        bars=(Bar(must=(1.8, 2.2), aim=(3.0, 3.5)),),
     ),
     Case(
         name="concurrent",
@@ -180,8 +192,94 @@ CASES = (
     payload("64 KiB", 64 * KiB, (3.0, 2.0), (5.0, 3.0)),
     payload("1 MiB", MiB, (1.6, 1.5), (2.2, 2.0)),
     payload("16 MiB", 16 * MiB, (1.0, 1.1), (1.2, 1.4)),
-    payload("256 MiB", 256 * MiB, (1.0, 1.1), (1.2, 1.4)),
+    payload("256 MiB", 256 * MiB, (1.0, 1.1), (1.2, 1.4), costly=True),
     payload("1 GiB", GiB, (NOT_SLOWER, NOT_SLOWER), (1.2, 1.4), quick=False),
+    busy("receiver-busy", "receiver has 1 busy thread", (1.5, 30.0), (2.0, 50.0), busy_server=1),
+    busy(
+        "receiver-busy-4",
+        "receiver has 4 busy threads",
+        (1.5, 20.0),
+        (2.0, 40.0),
+        busy_server=4,
+        costly=True,
+    ),
+    busy("sender-busy", "sender has 1 busy thread", (1.0, 1.2), (1.5, 2.0), busy_client=1),
+    Case(
+        name="server-busy",
+        title=f"round trip of {MESSAGE} B, server has 1 busy thread",
+        kind="round_trip",
+        value="trips",
+        ours=(STANDALONE, DASK),
+        bars=(Bar(must=(3.0, 3.0), aim=(8.0, 8.0)),),
+        free=True,
+        busy_server=1,
+    ),
+    Case(
+        name="beside-idle",
+        title="4 busy threads beside a comm that was used and is idle",
+        kind="idle",
+        value="keep",
+        ours=(STANDALONE, DASK),
+        bars=(Bar(against=None, must=(0.95, 0.95), aim=(0.99, 0.99)),),
+        free=True,
+        fresh=True,
+        beside=True,
+        busy_server=4,
+        costly=True,
+    ),
+    Case(
+        name="beside-trickle",
+        title="4 busy threads beside a comm with 10 round trips a second",
+        kind="idle",
+        value="keep",
+        ours=(STANDALONE, DASK),
+        options={"trickle": 10},
+        bars=(Bar(against=None, must=(0.95, 0.95), aim=(0.99, 0.99)),),
+        free=True,
+        fresh=True,
+        beside=True,
+        busy_server=4,
+        quick=False,
+    ),
+    Case(
+        name="connections",
+        title="new connection with hello and one round trip",
+        kind="connections",
+        value="connections",
+        ours=(STANDALONE, DASK),
+        bars=(Bar(must=(2.0, 1.4), aim=(3.5, 1.8)),),
+    ),
+    Case(
+        name="memory",
+        title="peak memory besides one 512 MiB payload",
+        kind="payload",
+        value="receiver_rss",
+        ours=(STANDALONE, DASK),
+        options={"size": 512 * MiB, "most": 1},
+        bars=(
+            Bar(figure="sender_rss", against=None, must=(8.0, 8.0), aim=(1.0, 1.0)),
+            Bar(figure="receiver_rss", against=None, must=(16.0, 16.0), aim=(1.0, 1.0)),
+        ),
+        free=True,
+        fresh=True,
+        costly=True,
+    ),
+    Case(
+        name="hold",
+        title="longest hold of the event loop during a 1 GiB payload",
+        kind="payload",
+        value="receiver_hold",
+        ours=(STANDALONE, DASK),
+        options={"size": GiB, "most": 1},
+        bars=(
+            Bar(figure="sender_hold", against=None, must=(100.0, 100.0), aim=(20.0, 20.0)),
+            Bar(figure="receiver_hold", against=None, must=(100.0, 100.0), aim=(20.0, 20.0)),
+        ),
+        free=True,
+        fresh=True,
+        hold=True,
+        quick=False,
+    ),
 )
 
 BY_NAME = {case.name: case for case in CASES}

@@ -19,11 +19,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cases import LIBRARIES, UVLOOP, Case
+from cases import LIBRARIES, UVLOOP, Case, MiB
 
 PEER = Path(__file__).with_name("peer.py")
 PATIENCE = 180  # seconds for one answer
 CALIBRATION = 0.3  # seconds in which busy threads show their undisturbed speed
+LONG = 1.5  # the same, and the time to look at them, where their speed is the question
 
 
 class Failed(Exception):
@@ -41,14 +42,15 @@ class Process:
         )
         self._rest = b""
         who = {"implementation": name, "link": link, "uvloop": f"+{loop}" == UVLOOP}
-        self._send({**who, "credentials": credentials})
+        self._write({**who, "credentials": credentials})
 
-    def _send(self, command: dict[str, Any]) -> None:
+    def _write(self, command: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
         self._process.stdin.flush()
 
-    def _answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """The answer to the command that was sent."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + PATIENCE
         descriptor = self._process.stdout.fileno()
@@ -66,12 +68,16 @@ class Process:
 
     def ready(self) -> None:
         """Wait until the process has loaded everything."""
-        self._answer()
+        self.answer()
 
     def tell(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Have a command done; see `peers/worker.py`."""
-        self._send({"do": command, **arguments})
-        return self._answer()
+        self.send(command, **arguments)
+        return self.answer()
+
+    def send(self, command: str, **arguments: Any) -> None:
+        """Give a command whose answer is asked for later."""
+        self._write({"do": command, **arguments})
 
     def end(self) -> None:
         """End the process."""
@@ -90,6 +96,7 @@ class Pair:
             self.server.end()
             raise
         self.link = link
+        self._loaded = False
         self._address = ""
 
     def __enter__(self) -> Pair:
@@ -99,38 +106,64 @@ class Pair:
         self.client.end()
         self.server.end()
 
-    def meet(self, comms: int = 1) -> None:
-        """Listen and connect, if that is not done."""
-        if not self._address:
+    def load(self) -> None:
+        """Wait until both processes have loaded everything."""
+        if not self._loaded:
             self.server.ready()
             self.client.ready()
+            self._loaded = True
+
+    def meet(self, comms: int = 1) -> None:
+        """Listen and connect, if that is not done."""
+        self.load()
+        if not self._address:
             self._address = self.server.tell("listen")["address"]
         self.client.tell("connect", address=self._address, comms=comms)
 
     def do(self, case: Case, seconds: float) -> dict[str, float]:
         """Do a case once and return its figures."""
         both = (self.server, self.client)
+        busy = [(self.server, case.busy_server), (self.client, case.busy_client)]
+        if case.beside:
+            self.load()
+        else:
+            self.meet(case.options.get("comms", 1))
         cpus = sorted(os.sched_getaffinity(0))
-        self.meet(case.options.get("comms", 1))
-        size = case.options.get("size", 0)
         for process in both:
             process.tell("place", cpus=cpus if case.free else cpus[-1:])
-        if size:
-            self.client.tell("prepare", size=size)
-        busy = [(self.server, case.busy_server), (self.client, case.busy_client)]
         for process, threads in busy:
             if threads:
-                process.tell("be_busy", threads=threads, seconds=CALIBRATION)
+                process.tell(
+                    "be_busy",
+                    threads=threads,
+                    seconds=max(LONG if case.beside else CALIBRATION, seconds),
+                )
+        if case.fresh:  # what the first traffic of a process costs is not the case
+            self.meet()
+            # A large one would leave memory behind that the next may take without being seen.
+            largest = 8 * MiB if case.beside else MiB
+            self.client.tell("measure", kind="use", seconds=0.1, options={"largest": largest})
+        if "size" in case.options:
+            self.client.tell("prepare", size=case.options["size"])
         for process in both:
-            process.tell("begin")
-        done = self.client.tell(
-            "measure", kind=case.kind, seconds=seconds * case.seconds, options=case.options
-        )
+            process.tell("begin", hold=case.hold, keep=case.hold)
+        seconds = max(LONG, seconds) if case.beside else seconds
+        work = {"kind": case.kind, "seconds": seconds, "options": case.options}
+        if case.beside:
+            done = self.beside(work)
+        else:
+            done = self.client.tell("measure", **work)
         seen = [process.tell("end") for process in both]
         for process, threads in busy:
             if threads:
                 process.tell("be_calm")
-        return figures(case, done, *seen)
+        return {**figures(case, done, *seen), **done.get("found", {})}
+
+    def beside(self, work: dict[str, Any]) -> dict[str, Any]:
+        """The server looks at its busy threads while the client works."""
+        self.client.send("measure", **work)
+        found = self.server.tell("look_at_busy", seconds=work["seconds"])
+        return {**self.client.answer(), "found": found}
 
 
 def figures(
@@ -140,16 +173,21 @@ def figures(
     rate = done["count"] / done["elapsed"]
     found: dict[str, float] = {}
     if "bytes" in done:
-        found["throughput"] = rate * done["bytes"] / 1e6
-        found["cpu"] = (server["cpu"] + client["cpu"]) / (done["total"] * done["bytes"] / 1e9)
-    else:
+        size = done["bytes"]
+        found["throughput"] = rate * size / 1e6
+        found["cpu"] = (server["cpu"] + client["cpu"]) / (done["total"] * size / 1e9)
+        found["sender_rss"] = client["rss"] / MiB
+        found["receiver_rss"] = (server["rss"] - size) / MiB
+    elif case.kind != "idle":
         found[case.value] = rate
     for name in ("p50", "p99"):
         if name in done:
             found[name] = done[name] * 1e3
-    for seen in (server, client):
+    for side, seen in (("receiver", server), ("sender", client)):
         if "keep" in seen:
             found["keep"] = seen["keep"]
+        if "hold" in seen:
+            found[f"{side}_hold"] = seen["hold"] * 1e3
     return found
 
 
@@ -179,12 +217,14 @@ def run(
     rounds: int,
     seconds: float,
     fresh: bool,
+    quick: bool,
     credentials: dict[str, str],
     progress: Callable[[str], None],
 ) -> Iterator[tuple[Task, str, dict[str, float]]]:
     """Yield the figures of every task, implementation and round.
 
-    With `fresh`, every round has new pairs; else only cases that ask for them.
+    With `fresh`, every round has new pairs; else only cases that ask for them. With `quick`, costly
+    cases are done in the first round only.
     """
     pairs: dict[tuple[str, str], Pair] = {}
     with ExitStack() as alive:
@@ -193,6 +233,8 @@ def run(
                 alive.close()
                 pairs = start(tasks, alive, credentials)
             for task in tasks:
+                if quick and number and task.case.costly:
+                    continue
                 for implementation in task.implementations:
                     progress(
                         f"round {number + 1}/{rounds} {task.case.name} {task.link} {implementation}"

@@ -60,8 +60,13 @@ def chosen(options: argparse.Namespace) -> list[Case]:
 
 
 def implementations(case: Case, link: str, options: argparse.Namespace) -> list[str]:
-    """Who does a case. Other libraries take part in the full set and where they are named."""
-    others = [name for name in case.others if options.all or name == SOCKETS or options.impl]
+    """Who does a case.
+
+    The others take part in the full set, where they are named, and where a bar needs them.
+    """
+    others = [name for name in case.others if options.all or options.impl]
+    if SOCKETS in case.others and not others and any(bar.against == SOCKETS for bar in case.bars):
+        others = [SOCKETS]
     wanted = [STOCK, *case.ours, *others]
     groups = {"stock": [STOCK], "ours": list(OURS), "others": list(case.others)}
     if options.impl:
@@ -117,6 +122,7 @@ def main() -> None:
                 rounds=rounds,
                 seconds=facts["method"]["seconds"],
                 fresh=facts["method"]["fresh"],
+                quick=not options.all and not options.case,
                 credentials=credentials(),
                 progress=status.update,
             ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import threading
 import time
 
@@ -57,6 +58,7 @@ class Busy:
     """Threads that compute in pure Python, and how fast."""
 
     ROUND = 2000
+    WINDOW = 0.1
 
     def __init__(self, threads: int) -> None:
         self.counts = [0] * threads
@@ -85,6 +87,15 @@ class Busy:
     def speed(self) -> float:
         """Rounds a second since the mark, of all threads together."""
         return (sum(self.counts) - self.before) / (time.perf_counter() - self.started)
+
+    async def sample(self, seconds: float) -> float:
+        """The median speed over windows: what else happens on the machine is mostly short."""
+        speeds = []
+        for _ in range(max(3, round(seconds / self.WINDOW))):
+            self.mark()
+            await asyncio.sleep(self.WINDOW)
+            speeds.append(self.speed())
+        return statistics.median(speeds)
 
     def stop(self) -> None:
         """End all threads."""

@@ -43,18 +43,23 @@ def check(data: Any) -> None:
 
 
 async def repeat(
-    step: Callable[[int], Awaitable[Any]], seconds: float, first: int = 1
+    step: Callable[[int], Awaitable[Any]], seconds: float, first: int = 1, most: int = MOST
 ) -> dict[str, Any]:
-    """Run `step(count)` with growing counts until a run takes about `seconds`."""
+    """Run `step(count)` with growing counts until a run takes about `seconds`.
+
+    The first run only warms up, unless there is to be one step only or it was very slow.
+    """
     count, total = first, 0
     while True:
         start = time.perf_counter()
         await step(count)
         elapsed = time.perf_counter() - start
+        cold = not total and most > 1 and elapsed < 4 * seconds
         total += count
-        if elapsed > 0.6 * seconds or count >= MOST:
+        if not cold and (elapsed > 0.6 * seconds or count >= most):
             return {"count": count, "elapsed": elapsed, "total": total}
-        count = min(MOST, 1 + int(count * min(20, seconds / max(elapsed, 1e-6))))
+        if elapsed < seconds:
+            count = min(most, max(1, int(count * min(20, seconds / max(elapsed, 1e-6)))))
 
 
 async def round_trip(worker: Worker, *, seconds: float, comms: int = 1) -> dict[str, Any]:
@@ -122,6 +127,37 @@ async def payload(worker: Worker, *, seconds: float, size: int, most: int = MOST
             await comm.write(message)
             await comm.read()
 
-    done = await repeat(step, seconds)
+    done = await repeat(step, seconds, most=most)
     done["bytes"] = size
     return done
+
+
+async def connections(worker: Worker, *, seconds: float) -> dict[str, Any]:
+    """Connect, with everything that takes, one round trip, close; one after the other."""
+
+    async def step(count: int) -> None:
+        for _ in range(count):
+            comm = await worker.adapter.connect(worker.address)
+            await comm.write(SMALL)
+            await comm.read()
+            await comm.close()
+
+    return await repeat(step, seconds, 5, most=2000)  # ports stay taken for a minute
+
+
+async def use(worker: Worker, *, seconds: float, largest: int) -> dict[str, Any]:
+    """Traffic of every kind, so that the comm is one that was used."""
+    for size in (1 << 16, largest, largest):
+        await payload(worker, seconds=seconds, size=size, most=1)
+    return await round_trip(worker, seconds=seconds)
+
+
+async def idle(worker: Worker, *, seconds: float, trickle: int = 0) -> dict[str, Any]:
+    """Nothing, or `trickle` round trips a second."""
+    if not trickle:
+        await asyncio.sleep(seconds)
+    for _ in range(int(trickle * seconds)):
+        await asyncio.sleep(1 / trickle)
+        await worker.comms[0].write(SMALL)
+        await worker.comms[0].read()
+    return {"count": 1, "elapsed": seconds, "total": 1}

@@ -48,9 +48,12 @@ class Worker:
         """Compute in that many Python threads; first see how fast they are undisturbed."""
         self.busy = Busy(threads)
         await asyncio.sleep(0.05)
-        self.busy.mark()
-        await asyncio.sleep(seconds)
-        self.busy.undisturbed = self.busy.speed()
+        self.busy.undisturbed = await self.busy.sample(seconds)
+
+    async def look_at_busy(self, seconds: float) -> dict[str, Any]:
+        """How fast the threads are in the next seconds, as a share of their undisturbed speed."""
+        assert self.busy is not None
+        return {"keep": await self.busy.sample(seconds) / self.busy.undisturbed}
 
     async def be_calm(self) -> None:
         """Stop computing."""
@@ -71,11 +74,11 @@ class Worker:
     async def end(self) -> dict[str, Any]:
         """What was observed since."""
         seen: dict[str, Any] = {"cpu": time.process_time() - self.cpu}
-        seen["rss"] = self.memory.extra()
-        if self.ticker is not None:
-            seen["hold"] = await self.ticker.stop()
         if self.busy is not None:
             seen["keep"] = self.busy.speed() / self.busy.undisturbed
+        if self.ticker is not None:
+            seen["hold"] = await self.ticker.stop()
+        seen["rss"] = self.memory.extra()
         self.keep = False
         self.kept.clear()
         return seen

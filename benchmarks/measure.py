@@ -122,42 +122,44 @@ class Pair:
 
     def do(self, case: Case, seconds: float) -> dict[str, float]:
         """Do a case once and return its figures."""
-        both = (self.server, self.client)
+        cpus = sorted(os.sched_getaffinity(0))
         busy = [(self.server, case.busy_server), (self.client, case.busy_client)]
+        busy = [(process, threads) for process, threads in busy if threads]
+        look = CALIBRATION
         if case.beside:
+            seconds = look = max(LONG, seconds)
             self.load()
         else:
             self.meet(case.options.get("comms", 1))
-        cpus = sorted(os.sched_getaffinity(0))
-        for process in both:
-            process.tell("place", cpus=cpus if case.free else cpus[-1:])
+        self.both("place", cpus=cpus if case.free else cpus[-1:])
         for process, threads in busy:
-            if threads:
-                process.tell(
-                    "be_busy",
-                    threads=threads,
-                    seconds=max(LONG if case.beside else CALIBRATION, seconds),
-                )
-        if case.fresh:  # what the first traffic of a process costs is not the case
-            self.meet()
-            # A large one would leave memory behind that the next may take without being seen.
-            largest = 8 * MiB if case.beside else MiB
-            self.client.tell("measure", kind="use", seconds=0.1, options={"largest": largest})
+            process.tell("be_busy", threads=threads, seconds=look)
+        if case.fresh:
+            self.use(case, busy)
         if "size" in case.options:
             self.client.tell("prepare", size=case.options["size"])
-        for process in both:
-            process.tell("begin", hold=case.hold, keep=case.hold)
-        seconds = max(LONG, seconds) if case.beside else seconds
+        self.both("begin", hold=case.hold, keep=case.hold)
         work = {"kind": case.kind, "seconds": seconds, "options": case.options}
-        if case.beside:
-            done = self.beside(work)
-        else:
-            done = self.client.tell("measure", **work)
-        seen = [process.tell("end") for process in both]
-        for process, threads in busy:
-            if threads:
-                process.tell("be_calm")
+        done = self.beside(work) if case.beside else self.client.tell("measure", **work)
+        seen = self.both("end")
+        for process, _ in busy:
+            process.tell("be_calm")
         return {**figures(case, done, *seen), **done.get("found", {})}
+
+    def both(self, command: str, **arguments: Any) -> list[dict[str, Any]]:
+        """Tell server and client."""
+        return [process.tell(command, **arguments) for process in (self.server, self.client)]
+
+    def use(self, case: Case, busy: list[tuple[Process, int]]) -> None:
+        """What the first traffic of a process costs is not the case, nor that of busy threads."""
+        for process, _ in busy:
+            process.tell("be_calm")
+        self.meet()
+        # A large payload would leave memory behind that the next may take without being seen.
+        largest = 8 * MiB if case.beside else MiB
+        self.client.tell("measure", kind="use", seconds=0.1, options={"largest": largest})
+        for process, threads in busy:
+            process.tell("be_busy", threads=threads, seconds=0)
 
     def beside(self, work: dict[str, Any]) -> dict[str, Any]:
         """The server looks at its busy threads while the client works."""

@@ -63,7 +63,7 @@ class Busy:
     def __init__(self, threads: int) -> None:
         self.counts = [0] * threads
         self.stopped = False
-        self.undisturbed = 0.0
+        self.number = threads
         self.threads = [
             threading.Thread(target=self._compute, args=(index,), daemon=True)
             for index in range(threads)

@@ -24,6 +24,7 @@ class Worker:
         self.comms: list[Any] = []
         self.address = ""
         self.busy: Busy | None = None
+        self.undisturbed: dict[int, float] = {}  # number of busy threads: their speed
         self.ticker: Ticker | None = None
         self.memory = Memory()
         self.kept: list[Any] = []
@@ -45,15 +46,17 @@ class Worker:
             os.sched_setaffinity(int(thread), cpus)
 
     async def be_busy(self, threads: int, seconds: float) -> None:
-        """Compute in that many Python threads; first see how fast they are undisturbed."""
+        """Compute in that many Python threads; the first time see how fast they are undisturbed."""
         self.busy = Busy(threads)
         await asyncio.sleep(0.05)
-        self.busy.undisturbed = await self.busy.sample(seconds)
+        if threads not in self.undisturbed:
+            self.undisturbed[threads] = await self.busy.sample(seconds)
 
     async def look_at_busy(self, seconds: float) -> dict[str, Any]:
         """How fast the threads are in the next seconds, as a share of their undisturbed speed."""
         assert self.busy is not None
-        return {"keep": await self.busy.sample(seconds) / self.busy.undisturbed}
+        speed = await self.busy.sample(seconds)
+        return {"keep": speed / self.undisturbed[self.busy.number]}
 
     async def be_calm(self) -> None:
         """Stop computing."""
@@ -75,7 +78,7 @@ class Worker:
         """What was observed since."""
         seen: dict[str, Any] = {"cpu": time.process_time() - self.cpu}
         if self.busy is not None:
-            seen["keep"] = self.busy.speed() / self.busy.undisturbed
+            seen["keep"] = self.busy.speed() / self.undisturbed[self.busy.number]
         if self.ticker is not None:
             seen["hold"] = await self.ticker.stop()
         seen["rss"] = self.memory.extra()

@@ -24,7 +24,7 @@ from cases import LIBRARIES, UVLOOP, Case, MiB
 PEER = Path(__file__).with_name("peer.py")
 PATIENCE = 180  # seconds for one answer
 CALIBRATION = 0.3  # seconds in which busy threads show their undisturbed speed
-LONG = 1.5  # the same, and the time to look at them, where their speed is the question
+LONG = 1.0  # the same, and the time to look at them, where their speed is the question
 
 
 class Failed(Exception):

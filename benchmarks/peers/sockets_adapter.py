@@ -74,7 +74,7 @@ class Sockets(Adapter):
             sock, _ = self.server.accept()
             if context:
                 sock = context.wrap_socket(sock, server_side=True)
-            threading.Thread(target=drive, args=(handler, sock), daemon=True).start()
+            threading.Thread(target=drive, args=(handler, Comm(sock)), daemon=True).start()
 
     async def connect(self, address: str) -> Comm:
         context = self.security.get_connection_args("client")["ssl_context"]
@@ -82,10 +82,10 @@ class Sockets(Adapter):
         return Comm(context.wrap_socket(sock) if context else sock)
 
 
-def drive(handler: Handler, sock: socket.socket) -> None:
+def drive(handler: Handler, comm: Any) -> None:
     """Run a handler whose coroutine never suspends to its end."""
     try:
-        handler(Comm(sock)).__await__().send(None)  # type: ignore[union-attr]
+        handler(comm).__await__().send(None)  # type: ignore[union-attr]
     except StopIteration:
         pass
 

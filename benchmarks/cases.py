@@ -63,6 +63,11 @@ FIGURES = {
     "cpu": Figure("CPU s/GB", more=False, digits=2),
     "sender_rss": Figure("MiB over payload", more=False, digits=1),
     "receiver_rss": Figure("MiB over payload", more=False, digits=1),
+    "fetch_idle": Figure("MB/s", digits=1),
+    "fetch_busy": Figure("MB/s", digits=1),
+    "gather": Figure("MB/s", digits=1),
+    "scatter": Figure("MB/s", digits=1),
+    "shuffle": Figure("MB/s", digits=1),
     "sender_hold": Figure("ms", more=False, digits=1),
     "receiver_hold": Figure("ms", more=False, digits=1),
 }
@@ -278,6 +283,19 @@ CASES = (
         free=True,
         fresh=True,
         hold=True,
+        quick=False,
+    ),
+    Case(
+        name="cluster",
+        title="a Dask cluster: fetches of 32 MiB, idle and beside a task; many of 1 MiB; a shuffle",
+        kind="cluster",
+        value="fetch_busy",
+        ours=(DASK,),
+        bars=(
+            Bar(figure="fetch_busy", must=(NOT_SLOWER, 20.0)),
+            *(Bar(figure=name) for name in ("fetch_idle", "gather", "scatter", "shuffle")),
+        ),
+        free=True,
         quick=False,
     ),
 )

@@ -7,91 +7,36 @@ machine that gets slower or faster does so for all. The figures of a case are me
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cluster
 from cases import LIBRARIES, UVLOOP, Case, MiB
+from process import Process
 
 PEER = Path(__file__).with_name("peer.py")
-PATIENCE = 180  # seconds for one answer
 CALIBRATION = 0.3  # seconds in which busy threads show their undisturbed speed
 LONG = 1.0  # the same, and the time to look at them, where their speed is the question
-
-
-class Failed(Exception):
-    """A process of a pair could not do what it was told."""
-
-
-class Process:
-    """One end of a link."""
-
-    def __init__(self, implementation: str, link: str, credentials: dict[str, str]) -> None:
-        name, _, loop = implementation.partition("+")
-        self._name = f"{implementation} over {link}"
-        self._process = subprocess.Popen(
-            [sys.executable, str(PEER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        self._rest = b""
-        who = {"implementation": name, "link": link, "uvloop": f"+{loop}" == UVLOOP}
-        self._write({**who, "credentials": credentials})
-
-    def _write(self, command: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> dict[str, Any]:
-        """The answer to the command that was sent."""
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + PATIENCE
-        descriptor = self._process.stdout.fileno()
-        while b"\n" not in self._rest:
-            ready, _, _ = select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
-            data = os.read(descriptor, 1 << 16) if ready else b""
-            if not data:
-                raise Failed(f"{self._name}: " + ("it ended" if ready else "no answer in time"))
-            self._rest += data
-        line, _, self._rest = self._rest.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise Failed(f"{self._name}: {answer['error']}")
-        return answer
-
-    def ready(self) -> None:
-        """Wait until the process has loaded everything."""
-        self.answer()
-
-    def tell(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """Have a command done; see `peers/worker.py`."""
-        self.send(command, **arguments)
-        return self.answer()
-
-    def send(self, command: str, **arguments: Any) -> None:
-        """Give a command whose answer is asked for later."""
-        self._write({"do": command, **arguments})
-
-    def end(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
 
 
 class Pair:
     """A server and a client that have not met yet."""
 
     def __init__(self, implementation: str, link: str, credentials: dict[str, str]) -> None:
-        self.server = Process(implementation, link, credentials)
+        name, _, loop = implementation.partition("+")
+        who = {
+            "implementation": name,
+            "link": link,
+            "uvloop": f"+{loop}" == UVLOOP,
+            "credentials": credentials,
+        }
+        self.server = Process(PEER, f"server of {implementation} over {link}", who)
         try:
-            self.client = Process(implementation, link, credentials)
+            self.client = Process(PEER, f"client of {implementation} over {link}", who)
         except BaseException:
             self.server.end()
             raise
@@ -241,7 +186,10 @@ def run(
                     progress(
                         f"round {number + 1}/{rounds} {task.case.name} {task.link} {implementation}"
                     )
-                    if task.case.fresh:
+                    if task.case.kind == "cluster":
+                        found = cluster.do(implementation, task.link, credentials, seconds)
+                        yield task, implementation, found
+                    elif task.case.fresh:
                         with Pair(implementation, task.link, credentials) as pair:
                             yield task, implementation, pair.do(task.case, seconds)
                     else:
@@ -256,7 +204,7 @@ def start(
     wanted = {
         (implementation, task.link): None
         for task in tasks
-        if not task.case.fresh
+        if not task.case.fresh and task.case.kind != "cluster"
         for implementation in task.implementations
     }
     pairs = {key: alive.enter_context(Pair(*key, credentials)) for key in wanted}

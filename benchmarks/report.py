@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from cases import BY_NAME, FIGURES, Bar
+from cases import BY_NAME, FIGURES, Bar, Case
 from rich.console import Console
 from rich.table import Table
 
@@ -80,6 +80,11 @@ def _verdict(bar: Bar, figure: str, ours: str, result: dict[str, Any]) -> dict[s
     return {**shown, "value": value, "spread": spread, "must": must, "aim": aim, "verdict": verdict}
 
 
+def figures_of(case: Case) -> list[str]:
+    """The figures that bars look at."""
+    return [case.value if bar.figure == "value" else bar.figure for bar in case.bars]
+
+
 def number(value: float, digits: int) -> str:
     """With as many digits as say something."""
     return f"{value:,.{digits}f}" if value < 1000 else f"{value:,.0f}"
@@ -97,13 +102,15 @@ def table(results: list[dict[str, Any]]) -> Table:
         verdicts = judge(result)
         for implementation, figures in result["figures"].items():
             own = [v for v in verdicts if v["ours"] == implementation]
-            names = [case.value, *(v["figure"] for v in own if v["figure"] != case.value)]
-            for name in dict.fromkeys(names):
+            for name in dict.fromkeys((case.value, *figures_of(case))):
+                if name not in figures:
+                    continue
                 figure, found = FIGURES[name], figures[name]
                 lines = [v for v in own if v["figure"] == name] or [None]
                 for index, verdict in enumerate(lines):
+                    unit = figure.unit if name == case.value else f"{figure.unit}, {name}"
                     spread = "–".join(number(found[end], figure.digits) for end in ("min", "max"))
-                    measured = (number(found["median"], figure.digits), spread, figure.unit)
+                    measured = (number(found["median"], figure.digits), spread, unit)
                     shown.add_row(
                         result["case"],
                         result["link"],

@@ -19,7 +19,8 @@ from pathlib import Path
 import machine
 import report
 from cases import CASES, LINKS, OURS, SOCKETS, STOCK, Case
-from measure import Failed, Task, missing, possible, run
+from measure import Task, missing, possible, run
+from process import Failed
 
 
 def arguments() -> argparse.Namespace:

@@ -291,6 +291,7 @@ CASES = (
         kind="cluster",
         value="fetch_busy",
         ours=(DASK,),
+        options={"large": 32 * MiB, "many": 64, "rows": 200_000},
         bars=(
             Bar(figure="fetch_busy", must=(NOT_SLOWER, 20.0)),
             *(Bar(figure=name) for name in ("fetch_idle", "gather", "scatter", "shuffle")),

@@ -13,7 +13,11 @@ NODE = Path(__file__).with_name("node.py")
 
 
 def do(
-    implementation: str, link: str, credentials: dict[str, str], seconds: float
+    implementation: str,
+    link: str,
+    credentials: dict[str, str],
+    seconds: float,
+    options: dict[str, Any],
 ) -> dict[str, float]:
     """Start a cluster, let its client work, stop it. Return what `peers/computations.py` saw."""
     who: dict[str, Any] = {
@@ -21,6 +25,7 @@ def do(
         "link": link,
         "credentials": credentials if link == "tls" else {},
         "seconds": seconds,
+        "options": options,
     }
     with ExitStack() as alive:
         folder = alive.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))

@@ -54,8 +54,8 @@ class Pair:
     def load(self) -> None:
         """Wait until both processes have loaded everything."""
         if not self._loaded:
-            self.server.ready()
-            self.client.ready()
+            self.server.answer()
+            self.client.answer()
             self._loaded = True
 
     def meet(self, comms: int = 1) -> None:
@@ -187,7 +187,8 @@ def run(
                         f"round {number + 1}/{rounds} {task.case.name} {task.link} {implementation}"
                     )
                     if task.case.kind == "cluster":
-                        found = cluster.do(implementation, task.link, credentials, seconds)
+                        options = task.case.options
+                        found = cluster.do(implementation, task.link, credentials, seconds, options)
                         yield task, implementation, found
                     elif task.case.fresh:
                         with Pair(implementation, task.link, credentials) as pair:

@@ -1,8 +1,8 @@
 """One process of a Dask cluster: scheduler, worker, or the client that puts it to work.
 
 Who it is comes as a line of JSON on stdin: ``{"role", "implementation", "link", "credentials",
-"scheduler", "seconds"}``. Scheduler and worker answer with their address, the client with figures.
-Started by `cluster.py`.
+"scheduler", "seconds", "options"}``. Scheduler and worker answer with their address, the client
+with figures. Started by `cluster.py`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ async def live(who: dict[str, Any], answers: Any) -> None:
         from peers import computations
 
         client = await Client(who["scheduler"], security=security, asynchronous=True)
-        figures = await computations.all_figures(client, who["seconds"])
+        figures = await computations.all_figures(client, who["seconds"], **who["options"])
         answers.write(json.dumps(figures) + "\n")
         os._exit(0)
     if who["role"] == "scheduler":

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from distributed import Event, get_worker, wait
 
-LARGE = 32 << 20
-SMALL, MANY = 1 << 20, 64
-PARTS, ROWS = 16, 200_000  # of a table with four columns of int64
+SMALL = 1 << 20  # bytes of each of many arrays
+PARTS = 16  # of a table with four columns of int64
 MOST = 20  # arrays of one measurement
 
 
@@ -42,30 +41,36 @@ def received(dask_worker: Any) -> list[tuple[int, float]]:
     return [(entry["total"], entry["stop"] - entry["start"]) for entry in log]
 
 
-async def all_figures(client: Any, seconds: float) -> dict[str, float]:
-    """Every figure in its turn."""
+async def all_figures(
+    client: Any, seconds: float, *, large: int, many: int, rows: int
+) -> dict[str, float]:
+    """Every figure in its turn.
+
+    `large` is the size of the arrays that workers fetch from each other, `many` the number of those
+    that are gathered and scattered, `rows` the length of each of the parts of a table.
+    """
     await client.wait_for_workers(2, timeout=60)
     workers = client.scheduler_info(n_workers=-1)["workers"]
     by_name = {worker["name"]: address for address, worker in workers.items()}
     giver, taker = by_name["giver"], by_name["taker"]
-    found = {"fetch_idle": await fetch(client, giver, taker, seconds)}
+    found = {"fetch_idle": await fetch(client, giver, taker, large, seconds)}
     task = client.submit(compute, workers=[taker], pure=False)
     await Event("begun").wait()
-    found["fetch_busy"] = await fetch(client, giver, taker, seconds)
+    found["fetch_busy"] = await fetch(client, giver, taker, large, seconds)
     await client.run(stop, workers=[taker])
     await task
-    found.update(await gather_and_scatter(client))
+    found.update(await gather_and_scatter(client, many))
     if all(find_spec(name) for name in ("pandas", "pyarrow")):
-        found["shuffle"] = await shuffle(client)
+        found["shuffle"] = await shuffle(client, rows)
     return found
 
 
-async def fetch(client: Any, giver: str, taker: str, seconds: float) -> float:
+async def fetch(client: Any, giver: str, taker: str, size: int, seconds: float) -> float:
     """MB/s of arrays that one worker fetches from the other, as the worker itself logs them."""
     before = len((await client.run(received, workers=[taker]))[taker])
     began = time.perf_counter()
     for count in range(MOST):
-        array = client.submit(make, LARGE, workers=[giver], pure=False)
+        array = client.submit(make, size, workers=[giver], pure=False)
         await wait(array)
         await client.submit(len, array, workers=[taker], pure=False)
         if count and time.perf_counter() - began > 2 * seconds:
@@ -74,9 +79,9 @@ async def fetch(client: Any, giver: str, taker: str, seconds: float) -> float:
     return sum(size for size, _ in log) / sum(spent for _, spent in log) / 1e6
 
 
-async def gather_and_scatter(client: Any) -> dict[str, float]:
+async def gather_and_scatter(client: Any, many: int) -> dict[str, float]:
     """MB/s of many arrays from the workers to the client, and back."""
-    arrays = client.map(make, [SMALL] * MANY, pure=False)
+    arrays = client.map(make, [SMALL] * many, pure=False)
     await wait(arrays)
     start = time.perf_counter()
     here = await client.gather(arrays)
@@ -84,18 +89,18 @@ async def gather_and_scatter(client: Any) -> dict[str, float]:
     await client.scatter(here, hash=False)
     end = time.perf_counter()
     return {
-        "gather": MANY * SMALL / (middle - start) / 1e6,
-        "scatter": MANY * SMALL / (end - middle) / 1e6,
+        "gather": many * SMALL / (middle - start) / 1e6,
+        "scatter": many * SMALL / (end - middle) / 1e6,
     }
 
 
-async def shuffle(client: Any) -> float:
+async def shuffle(client: Any, rows: int) -> float:
     """MB/s of a table whose rows find their partition anew, worker to worker."""
     import dask
     import pandas as pd
     from dask import dataframe as dd
 
-    def part(seed: int, rows: int = ROWS) -> Any:
+    def part(seed: int, rows: int) -> Any:
         random = np.random.default_rng(seed)
         return pd.DataFrame({name: random.integers(0, 1 << 40, rows) for name in "abcd"})
 
@@ -108,5 +113,5 @@ async def shuffle(client: Any) -> float:
         return time.perf_counter() - start
 
     with dask.config.set({"dataframe.shuffle.method": "p2p"}):
-        await spent(100)  # loads what the first one needs
-        return PARTS * ROWS * 32 / await spent(ROWS) / 1e6
+        await spent(min(100, rows))  # loads what the first one needs
+        return PARTS * rows * 32 / await spent(rows) / 1e6

@@ -160,10 +160,16 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Table:
     return shown
 
 
-def save(path: Path, machine: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    """Write a run as JSON."""
-    judged = [{**result, "verdicts": judge(result)} for result in results]
-    text = json.dumps({"schema": SCHEMA, "machine": machine, "results": judged}, indent=1)
+def save(
+    path: Path, machine: dict[str, Any], results: list[dict[str, Any]], *, update: bool = False
+) -> None:
+    """Write a run as JSON; with `update`, keep the other results of the file, if there is one."""
+    judged = {(r["case"], r["link"]): {**r, "verdicts": judge(r)} for r in results}
+    if update and path.exists():
+        judged = {(r["case"], r["link"]): r for r in load(path)["results"]} | judged
+    order = list(BY_NAME)
+    ordered = [judged[key] for key in sorted(judged, key=lambda key: (order.index(key[0]), key[1]))]
+    text = json.dumps({"schema": SCHEMA, "machine": machine, "results": ordered}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n")
 

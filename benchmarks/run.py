@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/run.py --quick
     .venv/bin/python benchmarks/run.py --case round-trip --link tls
     .venv/bin/python benchmarks/run.py --case payload-1mib --impl ours --against earlier.json
+    .venv/bin/python benchmarks/run.py --all --case 'payload-*' --json run.json --update
 
 `cases.py` lists the cases; `--list` shows their names. Needs Linux.
 """
@@ -31,10 +32,10 @@ def arguments() -> argparse.Namespace:
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="the quick set (the default)")
-    which.add_argument("--all", action="store_true", help="every case, long and in new processes")
-    which.add_argument("--case", action="append", metavar="NAME", help="these cases only")
     which.add_argument("--compare", nargs=2, type=Path, metavar="FILE", help="two earlier runs")
     which.add_argument("--list", action="store_true", help="show the names of the cases")
+    parser.add_argument("--all", action="store_true", help="every case, long, in new processes")
+    parser.add_argument("--case", action="append", metavar="NAME", help="these cases only")
     parser.add_argument("--link", choices=LINKS, action="append", help="this link only")
     parser.add_argument(
         "--impl",
@@ -46,6 +47,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="per measurement; default 0.3, --all 1")
     parser.add_argument("--fresh", action="store_true", help="new processes in every round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the run to a file")
+    parser.add_argument(
+        "--update", action="store_true", help="keep what else the file has: a run in parts"
+    )
     parser.add_argument("--against", type=Path, metavar="FILE", help="compare with an earlier run")
     return parser.parse_args()
 
@@ -148,7 +152,7 @@ def main() -> None:
         highlight=False,
     )
     if options.json:
-        report.save(options.json, facts, results)
+        report.save(options.json, facts, results, update=options.update)
     if options.against:
         console.print(report.compare(report.load(options.against), {"results": results}))
 

@@ -1,0 +1,111 @@
+"""Put a run into docs/performance.md: its table, its machine, its pictures.
+
+.venv/bin/python benchmarks/document.py benchmarks/results/RUN.json
+
+The page keeps its words; what stands between the markers is replaced.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import plots
+import report
+from cases import BY_NAME, FIGURES
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- figures: made by benchmarks/document.py -->\n", "<!-- end of figures -->"
+
+
+def figures(run: dict[str, Any], name: str) -> str:
+    """What stands between the markers. `name` is that of the run's file."""
+    machine, method = run["machine"], run["machine"]["method"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    spent = "new processes in every round" if method["fresh"] else "the same processes"
+    lines = [
+        f"Measured {machine['when'][:10]} at revision {machine['revision']}, "
+        f"{method['rounds']} rounds of {method['seconds']:g} s, {spent}: {name}.",
+        f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['system']}, {machine['python']}, "
+        f"{machine['openssl']}; {packages}; load before {machine['load'][0]}.",
+        "",
+        *table(run),
+        "",
+        f"Missed: {missed(run)}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def table(run: dict[str, Any]) -> list[str]:
+    """A line for each case, link and implementation of ours, as Markdown."""
+    lines = [
+        "| case | link | implementation | stock | ours | ratio (rounds) | must | aim | verdict |",
+        "|---|---|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for result in run["results"]:
+        title = BY_NAME[result["case"]].title
+        for verdict in result["verdicts"]:
+            figure = FIGURES[verdict["figure"]]
+            of = {
+                name: f"{report.number(found[verdict['figure']]['median'], figure.digits)}"
+                for name, found in result["figures"].items()
+                if verdict["figure"] in found
+            }
+            other = verdict["against"] or "stock"
+            beside = of.get(other, "") + (f" ({other})" if other != "stock" else "")
+            what = title if verdict["figure"] == BY_NAME[result["case"]].value else ""
+            sign = "×" if verdict["against"] else ""
+            ratio = ""
+            if sign:
+                low, high = verdict["spread"]
+                ratio = f"{verdict['value']:.2f}× ({low:.2f}–{high:.2f})"
+            bounds = [
+                "" if verdict[bound] is None else f"{verdict[bound]:g}{sign}"
+                for bound in ("must", "aim")
+            ]
+            cells = [
+                what or f"– {verdict['figure'].replace('_', ' ')}",
+                result["link"],
+                verdict["ours"],
+                beside,
+                f"{of[verdict['ours']]} {figure.unit}",
+                ratio,
+                *bounds,
+                verdict["verdict"],
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def missed(run: dict[str, Any]) -> str:
+    """Every bar that was missed, the farthest first."""
+    found = []
+    for result in run["results"]:
+        for verdict in result["verdicts"]:
+            if verdict["verdict"] == report.MISSED:
+                value, must = verdict["value"], verdict["must"]
+                more = verdict["against"] or FIGURES[verdict["figure"]].more
+                short = value / must if more else must / value
+                name = f"{result['case']} {verdict['figure']} ({result['link']}, {verdict['ours']})"
+                found.append((short, f"{name} {value:.2f} of {must:g}"))
+    return "; ".join(words for _, words in sorted(found)) + "." if found else "nothing."
+
+
+def main(path: Path) -> None:
+    """Rewrite the page and draw the pictures."""
+    run = report.load(path)
+    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        sys.exit(f"cannot document {path}: {PAGE} lacks the marker lines")
+    name = f"[{path.name}](../benchmarks/results/{path.name})"
+    PAGE.write_text(before + begin + figures(run, name) + end + after, encoding="utf-8")
+    plots.draw(run, PAGE.with_suffix(""))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))

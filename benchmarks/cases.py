@@ -116,7 +116,7 @@ def payload(
         options={"size": size},
         bars=(Bar(must=must, aim=aim, ours=(STANDALONE,)), Bar(ours=(DASK,)))
         if size < 16 * MiB
-        else (Bar(must=must, aim=aim),),
+        else (Bar(must=must, aim=aim), Bar(figure="cpu")),
         **more,
     )
 

@@ -21,14 +21,17 @@ BEGIN, END = "<!-- figures: made by benchmarks/document.py -->\n", "<!-- end of 
 
 def figures(run: dict[str, Any], name: str) -> str:
     """What stands between the markers. `name` is that of the run's file."""
-    machine, method = run["machine"], run["machine"]["method"]
+    machine, parts = run["machine"], [result["part"] for result in run["results"]]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    spent = "new processes in every round" if method["fresh"] else "the same processes"
+    rounds = sorted({part["method"]["rounds"] for part in parts})
+    fresh = all(part["method"]["fresh"] for part in parts)
     lines = [
         f"Measured {machine['when'][:10]} at revision {machine['revision']}, "
-        f"{method['rounds']} rounds of {method['seconds']:g} s, {spent}: {name}.",
+        f"{' to '.join(map(str, rounds[:: len(rounds) - 1 or 1]))} rounds, "
+        f"{'new processes in every round' if fresh else 'the same processes'}: {name}.",
         f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['system']}, {machine['python']}, "
-        f"{machine['openssl']}; {packages}; load before {machine['load'][0]}.",
+        f"{machine['openssl']}; {packages}. Other programs used up to "
+        f"{max(part['others'] for part in parts):.0%} of the machine meanwhile.",
         "",
         *table(run),
         "",

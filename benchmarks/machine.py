@@ -39,6 +39,19 @@ def facts() -> dict[str, Any]:
     }
 
 
+def cpu_of_all() -> float:
+    """CPU seconds that the whole machine has spent so far."""
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
+    user, nice, system, _, _, interrupts, soft, steal = map(int, fields[:8])
+    return (user + nice + system + interrupts + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_ours() -> float:
+    """CPU seconds that this process has spent, and the children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -19,7 +19,7 @@ from cases import LIBRARIES, UVLOOP, Case, MiB
 from process import Process
 
 PEER = Path(__file__).with_name("peer.py")
-CALIBRATION = 0.3  # seconds in which busy threads show their undisturbed speed
+CALIBRATION = 0.2  # seconds in which busy threads show their undisturbed speed
 LONG = 1.0  # the same, and the time to look at them, where their speed is the question
 
 

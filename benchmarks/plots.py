@@ -24,7 +24,7 @@ COLORS = {
     "grpcio": "tab:red",
     "pyzmq": "tab:purple",
 }
-TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+TICKS = (0.1, 0.5, 1, 2, 5, 10, 20, 50)
 BUSY = ("receiver-busy", "receiver-busy-4", "sender-busy")
 
 
@@ -53,7 +53,8 @@ def ratios(run: dict[str, Any]) -> Figure:
             height=0.6,
         )
         musts = [(v["must"], place) for place, (_, v) in enumerate(verdicts) if v["must"]]
-        axes.plot(*zip(*musts, strict=True), "|", color="black", markersize=11, label="must")
+        wanted, where = zip(*musts, strict=True) if musts else ((), ())
+        axes.plot(wanted, where, "|", color="black", markersize=11, label="must")
         axes.axvline(1, color="tab:gray", linewidth=1, label="distributed's own backend")
         axes.set_yticks(places, [label for label, _ in verdicts], fontsize=8)
         axes.invert_yaxis()
@@ -63,7 +64,7 @@ def ratios(run: dict[str, Any]) -> Figure:
         axes.set_xlabel("times as fast as distributed's own backend (log)")
         axes.grid(axis="x", alpha=0.3)
         axes.set_title(link)
-        axes.legend(fontsize=8, loc="lower right")
+    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return canvas
 
 
@@ -88,7 +89,8 @@ def by_size(run: dict[str, Any]) -> Figure:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.set_title(f"{link}, both processes on one CPU")
-        axes.legend(fontsize=8)
+        if lines:
+            axes.legend(fontsize=8)
     return canvas
 
 
@@ -100,20 +102,27 @@ def beside_busy(run: dict[str, Any]) -> Figure:
         implementations = list(dict.fromkeys(name for found in by_case for name in found))
         width = 0.8 / max(1, len(implementations))
         for index, implementation in enumerate(implementations):
-            for place, found in enumerate(by_case):
-                if implementation in found:
-                    value = found[implementation]["throughput"]["median"]
-                    where = place + (index - (len(implementations) - 1) / 2) * width
-                    (bar,) = axes.bar(where, value, width, color=color(implementation))
-                    axes.bar_label(axes.containers[-1], fmt="%.3g", fontsize=7)
-                    if not place:
-                        bar.set_label(implementation)
+            points = [
+                (place + (index - (len(implementations) - 1) / 2) * width, found[implementation])
+                for place, found in enumerate(by_case)
+                if implementation in found
+            ]
+            bars = axes.bar(
+                [where for where, _ in points],
+                [figures["throughput"]["median"] for _, figures in points],
+                width,
+                color=color(implementation),
+                label=implementation,
+            )
+            axes.bar_label(bars, fmt="%.3g", fontsize=7)
         titles = [BY_NAME[name].title.partition(", ")[2].replace(" has ", "\n") for name in BUSY]
         axes.set_xticks(range(len(BUSY)), titles)
         axes.set_ylabel("MB/s (log)")
         axes.set_yscale("log")
+        axes.set_ylim(bottom=0.5)
         axes.set_title(f"{link}, payloads of 8 MiB")
-        axes.legend(fontsize=8)
+        if implementations:
+            axes.legend(fontsize=8)
     return canvas
 
 

@@ -164,7 +164,8 @@ def save(
     path: Path, machine: dict[str, Any], results: list[dict[str, Any]], *, update: bool = False
 ) -> None:
     """Write a run as JSON; with `update`, keep the other results of the file, if there is one."""
-    judged = {(r["case"], r["link"]): {**r, "verdicts": judge(r)} for r in results}
+    part = {name: machine[name] for name in ("when", "revision", "method", "others")}
+    judged = {(r["case"], r["link"]): {**r, "part": part, "verdicts": judge(r)} for r in results}
     if update and path.exists():
         judged = {(r["case"], r["link"]): r for r in load(path)["results"]} | judged
     order = list(BY_NAME)

@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
         help="these implementations only: stock, ours, others, or one's name",
     )
     parser.add_argument("--rounds", type=int, help="default 3, with --all 5")
-    parser.add_argument("--seconds", type=float, help="per measurement; default 0.3, --all 1")
+    parser.add_argument("--seconds", type=float, help="per measurement; default 0.25, --all 1")
     parser.add_argument("--fresh", action="store_true", help="new processes in every round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the run to a file")
     parser.add_argument(
@@ -113,13 +113,14 @@ def main() -> None:
     rounds = options.rounds or (5 if options.all else 3)
     facts["method"] = {
         "rounds": rounds,
-        "seconds": options.seconds or (1.0 if options.all else 0.3),
+        "seconds": options.seconds or (1.0 if options.all else 0.25),
         "fresh": options.fresh or options.all,
     }
     found: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {
         (task.case.name, task.link): defaultdict(lambda: defaultdict(list)) for task in tasks
     }
     started = time.monotonic()
+    before = machine.cpu_of_all() - machine.cpu_of_ours()
     with console.status("starting") as status:
         try:
             for task, implementation, figures in run(
@@ -136,6 +137,8 @@ def main() -> None:
         except Failed as error:
             sys.exit(f"broken off: {error}")
     facts["took"] = round(time.monotonic() - started, 1)
+    others = machine.cpu_of_all() - machine.cpu_of_ours() - before
+    facts["others"] = round(max(0.0, others) / (facts["took"] * facts["cpus"]), 3)
     results = [
         {
             "case": case,
@@ -146,7 +149,8 @@ def main() -> None:
     ]
     console.print(report.table(results))
     console.print(
-        f"{rounds} rounds in {facts['took']:.0f} s; load before {facts['load'][0]}; "
+        f"{rounds} rounds in {facts['took']:.0f} s; "
+        f"others used {facts['others']:.0%} of the machine; "
         f"{facts['revision']}; medians, ratios of medians, spreads of rounds"
         + (f"; not installed: {', '.join(facts['left_out'])}" if absent else ""),
         highlight=False,

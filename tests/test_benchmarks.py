@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-MODULES = ("cases", "process", "cluster", "measure", "machine", "report", "run", "peers.watch")
+MODULES = (
+    "cases", "process", "cluster", "measure", "machine", "report", "run", "plots", "document",
+    "peers.watch",
+)  # fmt: skip
 PATIENCE = 120  # seconds until a run counts as hung
 TINY = 0.02  # seconds of a measurement
 
@@ -137,6 +140,48 @@ def test_less_is_better_of_memory(bench: Any) -> None:
     result = {"case": "memory", "link": "tcp", "figures": {"dask": summary}}
     found = {v["figure"]: v["verdict"] for v in bench.report.judge(result)}
     assert found == {"sender_rss": "met", "receiver_rss": "missed"}
+
+
+def test_a_run_becomes_tables_and_pictures(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def figures(speeds: dict[str, float], figure: str) -> dict[str, Any]:
+        return {name: bench.report.summary({figure: [speed]}) for name, speed in speeds.items()}
+
+    busy = figures({"stock": 3, "standalone": 150, "sockets": 4}, "throughput")
+    small = figures({"stock": 1000, "standalone": 3500}, "trips")
+    results = [
+        {"case": "receiver-busy", "link": "tls", "figures": busy},
+        {"case": "round-trip", "link": "tls", "figures": small},
+    ]
+    facts = bench.machine.facts() | {
+        "method": {"rounds": 1, "seconds": 1.0, "fresh": True},
+        "others": 0.0,
+    }
+    path = tmp_path / "run.json"
+    bench.report.save(path, facts, results[:1])
+    bench.report.save(path, facts, results[1:], update=True)
+    page = tmp_path / "performance.md"
+    monkeypatch.setattr(bench.document, "PAGE", page)
+    page.write_text(f"before\n{bench.document.BEGIN}old\n{bench.document.END}\nafter\n")
+    bench.document.main(path)
+    written = page.read_text()
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert "old" not in written
+    assert "| 1,000 | 3,500 trips/s | 3.50× (3.50–3.50) | 4× | 6× | missed |" in written
+    assert "| 3.0 | 150.0 MB/s | 50.00× (50.00–50.00) | 30× | 50× | aim |" in written
+    assert "1 rounds, new processes in every round" in written
+    assert "up to 4% of the machine" in written
+    assert "Missed: round-trip trips (tls, standalone) 3.50 of 4." in written
+    pictures = {file.name: file.read_text() for file in (tmp_path / "performance").iterdir()}
+    assert set(pictures) == {"ratios.svg", "by-size.svg", "beside-busy.svg"}
+    assert "receiver-busy, standalone" in pictures["ratios.svg"]
+    assert "sockets" in pictures["beside-busy.svg"]
+    bench.document.main(path)  # the same run, the same page
+    assert page.read_text() == written
+    again = {file.name: file.read_text() for file in (tmp_path / "performance").iterdir()}
+    assert again == pictures
 
 
 def test_the_peak_of_memory_is_seen(bench: Any) -> None:

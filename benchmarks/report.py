@@ -186,4 +186,4 @@ def load(path: Path) -> dict[str, Any]:
 def console() -> Console:
     """Wide enough for the table where the output is not a terminal."""
     made = Console()
-    return made if made.is_terminal else Console(width=150)
+    return made if made.is_terminal else Console(width=160)

@@ -28,7 +28,7 @@ def figures(run: dict[str, Any], name: str) -> str:
     lines = [
         f"Measured {machine['when'][:10]} at revision {machine['revision']}, "
         f"{' to '.join(map(str, rounds[:: len(rounds) - 1 or 1]))} rounds, "
-        f"{'new processes in every round' if fresh else 'the same processes'}: {name}.",
+        f"{'new processes in every round' if fresh else 'the same processes in all rounds'}: {name}.",
         f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['system']}, {machine['python']}, "
         f"{machine['openssl']}; {packages}. Other programs used up to "
         f"{max(part['others'] for part in parts):.0%} of the machine meanwhile.",
@@ -91,8 +91,11 @@ def missed(run: dict[str, Any]) -> str:
                 value, must = verdict["value"], verdict["must"]
                 more = verdict["against"] or FIGURES[verdict["figure"]].more
                 short = value / must if more else must / value
-                name = f"{result['case']} {verdict['figure']} ({result['link']}, {verdict['ours']})"
-                found.append((short, f"{name} {value:.2f} of {must:g}"))
+                figure = (
+                    verdict["figure"] if verdict["figure"] != BY_NAME[result["case"]].value else ""
+                )
+                where = f"{result['case']} {figure} ({result['link']}, {verdict['ours']})"
+                found.append((short, f"{where.replace('  ', ' ')} {value:.2f} of {must:g}"))
     return "; ".join(words for _, words in sorted(found)) + "." if found else "nothing."
 
 

@@ -173,7 +173,7 @@ def test_a_run_becomes_tables_and_pictures(
     assert "| 3.0 | 150.0 MB/s | 50.00× (50.00–50.00) | 30× | 50× | aim |" in written
     assert "1 rounds, new processes in every round" in written
     assert "\n4% of the machine meanwhile." in written
-    assert "Missed: round-trip trips (tls, standalone) 3.50 of 4." in written
+    assert "Missed: round-trip (tls, standalone) 3.50 of 4." in written
     pictures = {file.name: file.read_text() for file in (tmp_path / "performance").iterdir()}
     assert set(pictures) == {"ratios.svg", "by-size.svg", "beside-busy.svg"}
     assert "receiver-busy, standalone" in pictures["ratios.svg"]

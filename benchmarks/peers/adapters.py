@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import Any, TextIO
 
 Handler = Callable[[Any], Awaitable[None]]
-ROLES = {"listen": "scheduler", "connect": "client"}
 
 
 class Adapter:

@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
 PACKAGES := comm security dask_backend cli
 
-.PHONY: demo test lint types unit install clean
+.PHONY: demo test lint types unit bench bench-all install clean
 
 demo: install
 	$(BIN)/sealwire demo $(DEMO_ARGS)
@@ -27,6 +27,14 @@ types: install $(TREE)
 
 unit: install
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+
+# Beside distributed's own backend; on an otherwise idle machine.
+bench: install
+	$(BIN)/python benchmarks/run.py --quick $(BENCH_ARGS)
+
+bench-all: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmark]'
+	$(BIN)/python benchmarks/run.py --all $(BENCH_ARGS)
 
 install: $(STAMP)
 

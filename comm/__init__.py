@@ -32,6 +32,7 @@ from .errors import (
     HelloError,
     MessageTooLarge,
 )
+from .gil import configure as configure_gil
 from .interfaces import Backend, Comm, Connector, Listener
 from .limits import Limits
 from .registry import register as register_backend
@@ -56,6 +57,7 @@ __all__ = [
     "Limits",
     "Listener",
     "MessageTooLarge",
+    "configure_gil",
     "connect",
     "listen",
     "parse_address",

@@ -30,11 +30,12 @@ from distributed.comm.utils import ensure_concrete_host
 
 from sealwire.comm import errors
 from sealwire.comm.addressing import Address
+from sealwire.comm.framing import Buffer
 from sealwire.comm.stream import FrameStream
 from sealwire.comm.transport import FrameServer, dial, serve
 
 from . import codec
-from .settings import encryption_required, limits
+from .settings import apply_gil_policy, encryption_required, limits
 
 __all__ = [
     "TCP",
@@ -87,7 +88,9 @@ class TCP(Comm):
     async def read(self, deserializers: Any = None) -> Any:
         stream = self.stream
         try:
-            frames = await stream.read_frames()
+            if not stream.inbox:
+                await stream.ready()
+            frames = stream.take_frames()
             if not self._greeted:
                 return self._read_hello(frames)
         except errors.CommClosedError as error:
@@ -98,6 +101,9 @@ class TCP(Comm):
             # the next caller.
             self.abort()
             raise
+        message = codec.decode_plain(frames)
+        if message is not codec.NOT_PLAIN:
+            return message
         try:
             return await codec.decode(
                 frames,
@@ -125,18 +131,23 @@ class TCP(Comm):
     async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> int:
         if self._closed:
             raise CommClosedError(f"in {self!r}: it is closed")
-        frames, shared = await codec.encode(
-            msg,
-            serializers=serializers,
-            on_error=on_error,
-            context={
-                "sender": self.local_info,
-                "recipient": self.remote_info,
-                **self.handshake_options,
-            },
-            allow_offload=self.allow_offload,
-            shard_size=self.max_shard_size,
-        )
+        plain = codec.encode_plain(msg)
+        frames: list[Buffer]
+        if plain is not None:
+            frames, shared = [plain], 1
+        else:
+            frames, shared = await codec.encode(
+                msg,
+                serializers=serializers,
+                on_error=on_error,
+                context={
+                    "sender": self.local_info,
+                    "recipient": self.remote_info,
+                    **self.handshake_options,
+                },
+                allow_offload=self.allow_offload,
+                shard_size=self.max_shard_size,
+            )
         try:
             size, _ = self.stream.write_frames(frames, shared)
         except errors.MessageTooLarge as error:  # nothing was sent
@@ -236,6 +247,7 @@ class TCPConnector(Connector):
         """
         host, port = parse_host_port(address)
         target = Address(self.prefix[:-3], host, port)
+        apply_gil_policy()
         try:
             stream = await dial(target, limits(), **self._dial_args(address, connection_args))
             hint = stream.io_loop.call_later(_SILENCE, _hint_at_tls, stream)
@@ -302,6 +314,7 @@ class TCPListener(BaseListener):
 
     async def start(self) -> None:
         chosen = limits()
+        apply_gil_policy()
         server = FrameServer(self.prefix[:-3], chosen, self._greet, self._attend, self._context)
         serve(server, self.ip, self.port, chosen.backlog)
         self.tcp_server = server

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgpack
 from distributed.comm.utils import OFFLOAD_THRESHOLD, from_frames, to_frames
-from distributed.protocol import Serialized
+from distributed.protocol.serialize import Serialized
 from distributed.protocol.utils import msgpack_opts
 from distributed.sizeof import safe_sizeof
 from distributed.utils import ensure_memoryview, nbytes

@@ -88,7 +88,7 @@ async def test_what_is_too_large_is_not_received(
     ("configured", "expected"),
     [
         ({}, gil.Policy()),
-        ({"interval": "50 us"}, gil.Policy(interval=0.00005)),
+        ({"interval": "1 ms"}, gil.Policy(interval=0.001)),
         ({"interval": 0.001, "linger": "20 ms"}, gil.Policy(0.001, 0.02)),
         ({"interval": False}, gil.Policy(interval=None)),
     ],

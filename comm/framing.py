@@ -73,6 +73,8 @@ class Splitter:
 
     Attributes
     ----------
+    block : memoryview or None
+        The buffer being filled: one bare frame, or all frames of the first block.
     delivered : int
         Bytes ever put into the inbox, with `OVERHEAD` for each message.
 
@@ -99,7 +101,7 @@ class Splitter:
         self.delivered = 0
         self._between = True  # no message is begun
         self._prelude = bytearray()  # the start of a message, until its prelude is whole
-        self._block: memoryview | None = None  # the buffer being filled
+        self.block: memoryview | None = None
         self._filled = 0
         self._bare: Sequence[int] = ()  # sizes of the bare frames, and which is next
         self._next = 0
@@ -109,7 +111,7 @@ class Splitter:
 
     def progress(self) -> str:
         """How far the unfinished message is, in words; empty between two messages."""
-        if self._block is None:
+        if self.block is None:
             return f"{len(self._prelude)} bytes of its prelude" if self._prelude else ""
         done = sum(memoryview(frame).nbytes for frame in self._frames) + self._filled
         return f"{done} of {self._total} bytes"
@@ -117,28 +119,28 @@ class Splitter:
     @property
     def expected(self) -> int | None:
         """Bytes in the frames of the unfinished message, None while that is not known."""
-        return None if self._block is None else self._total
+        return None if self.block is None else self._total
 
     def target(self, at_least: int) -> memoryview | None:
         """Where the next bytes can go directly, if `at_least` of them belong there.
 
         After receiving into it, call `advance`.
         """
-        block = self._block
+        block = self.block
         if block is None or block.nbytes - self._filled < at_least:
             return None
         return block[self._filled :]
 
     def advance(self, size: int) -> None:
         """Note that `size` bytes were received into what `target` gave."""
-        assert self._block is not None
+        assert self.block is not None
         self._filled += size
-        if self._filled == self._block.nbytes:
+        if self._filled == self.block.nbytes:
             self._block_done()
 
     def discard(self) -> None:
         """Let go of the unfinished message; feed nothing more."""
-        self._block = None
+        self.block = None
         self._frames = []
         self._prelude = bytearray()
 
@@ -167,9 +169,9 @@ class Splitter:
     def _feed(self, data: memoryview) -> None:
         position, end = 0, data.nbytes
         while position < end:
-            if self._block is not None:
-                size = min(self._block.nbytes - self._filled, end - position)
-                self._block[self._filled : self._filled + size] = data[position : position + size]
+            if self.block is not None:
+                size = min(self.block.nbytes - self._filled, end - position)
+                self.block[self._filled : self._filled + size] = data[position : position + size]
                 position += size
                 self.advance(size)
             elif self._prelude:
@@ -303,7 +305,7 @@ class Splitter:
 
     def _start_block(self, size: int) -> None:
         self._between = False
-        self._block = self._allocate(size)
+        self.block = self._allocate(size)
         self._filled = 0
 
     def _start_bare(self) -> None:
@@ -320,7 +322,7 @@ class Splitter:
         self._deliver(frames, self._total)
 
     def _block_done(self) -> None:
-        block, self._block = self._block, None
+        block, self.block = self.block, None
         assert block is not None
         if self._shared_lengths:
             self._split_block(block)

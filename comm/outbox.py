@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -23,8 +22,6 @@ COPIED_UP_TO = 16 * 1024  # a frame; copying a larger one costs more than anothe
 CHUNK = 256 * 1024  # joined frames, and the most that one send over TLS is offered
 GATHERED = 1 << 20  # the most that one gathering send is offered
 _RECORD = 16 * 1024  # the payload of a full TLS record
-
-_ONE_FRAME = struct.Struct("<QQQ")
 
 
 class Outbox:
@@ -61,14 +58,6 @@ class Outbox:
 
         Raises `MessageTooLarge`, with nothing queued.
         """
-        if len(frames) == 1 and shared == 1 and len(frames[0]) <= COPIED_UP_TO:
-            frame = frames[0]
-            size = len(frame)
-            if size <= self._limits.max_message_size:
-                self._small += (_ONE_FRAME.pack(16 + size, 1, size), frame)
-                self._small_size += 24 + size
-                self.queued += 24 + size
-                return False
         lengths = [len(frame) for frame in frames]
         total = sum(lengths)
         if total > self._limits.max_message_size:
@@ -90,6 +79,10 @@ class Outbox:
                 if self._small_size > CHUNK:
                     self._join()
         return borrowed
+
+    def put_back(self, data: bytes) -> None:
+        """Queue what is left of bytes that went past the empty queue and are counted already."""
+        self._chunks.append(data)
 
     def _put_large(self, frame: memoryview) -> None:
         if self._small:

@@ -17,6 +17,7 @@ import asyncio
 import copy
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import deque
@@ -44,6 +45,8 @@ _RECORD = 16 * 1024  # the payload of a full TLS record
 _CLOSELY = 50e-6  # small messages nearer to each other than this share a send
 _TOGETHER = 64 * 1024  # no more than this waits for company
 _GATHERS = hasattr(socket.socket, "sendmsg")
+
+_ONE_FRAME = struct.Struct("<QQQ")
 
 _local = threading.local()
 
@@ -107,6 +110,7 @@ class FrameStream(IOStream):
         self._reader: Wakeup | None = None
         self._outbox = Outbox(limits, peer)
         self._gathers = _GATHERS
+        self._smallest = min(_RECORD - 24, limits.max_message_size)
         self._answering = True  # something has arrived since the last send
         self._last_send = 0.0
         self._flush_due = False  # in this turn of the loop
@@ -316,24 +320,24 @@ class FrameStream(IOStream):
         self._watches_read = self._watches_write = False
         super().close_fd()
 
-    def _touch_gil(self) -> None:
+    def _readable(self) -> None:
         gil = self._gil
         gil.recent = True
         if not gil.active:
             gil.begin()
-
-    def _readable(self) -> None:
-        self._touch_gil()
         if self._handshake is not None:
             self._shake()
             return
-        self._receive()
+        self._receive(in_event=True)
         if self._send_wants_read:
             self._flush()
             self._watch()
 
     def _writable(self) -> None:
-        self._touch_gil()
+        gil = self._gil
+        gil.recent = True
+        if not gil.active:
+            gil.begin()
         if self._handshake is not None:
             self._shake()
             return
@@ -425,46 +429,50 @@ class FrameStream(IOStream):
         """Bytes of the messages that lie in the inbox."""
         return self._splitter.delivered - self._taken
 
-    def _receive(self) -> None:
-        """Take what the socket has, up to the budget, and resume the reader."""
+    def _receive(self, in_event: bool = False) -> None:
+        """Take what the socket has, up to the budget, and resume the reader.
+
+        `in_event` says that no task is running, so that the reader can be.
+        """
         if self._paused or self._closed:
             return
         splitter = self._splitter
         scratch = self._scratch
-        receive = self.socket.recv_into
-        tls = self._tls is not None
+        sock = self.socket
+        tls = self._tls
+        read_ahead = self.limits.read_ahead
         budget = _BUDGET
         self._receive_wants_write = False
         try:
             while True:
-                target = splitter.target(_DIRECT)
+                target = splitter.target(_DIRECT) if splitter.block is not None else None
                 if target is None:
                     room = _SCRATCH
-                    size = receive(scratch)
+                    size = sock.recv_into(scratch) if tls is None else tls.read(room, scratch)
                     if size:
                         splitter.feed(scratch, size)
                 else:
                     target = target[:budget]
                     room = len(target)
-                    size = receive(target)
+                    size = sock.recv_into(target) if tls is None else tls.read(room, target)
                     if size:
                         splitter.advance(size)
                 if not size:
                     self._peer_closed()
                     break
                 self.bytes_in += size
-                if splitter.delivered - self._taken >= self.limits.read_ahead:
+                if splitter.delivered - self._taken >= read_ahead:
                     self._paused = True
                     self._watch()
                     break
                 # The socket is empty, or will tell again: events are level-triggered, and what is
                 # left of a record is waited for by OpenSSL. To ask once more would cost a system
                 # call, over TLS an exception besides.
-                if size < (_RECORD if tls else room):
+                if size < room and (tls is None or size < _RECORD):
                     break
                 budget -= size
                 if budget <= 0:
-                    if tls:
+                    if tls is not None:
                         self._loop.call_soon(self._receive)  # OpenSSL may hold decrypted bytes
                     break
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -491,7 +499,7 @@ class FrameStream(IOStream):
         self._answering = True
         reader = self._reader
         if reader is not None and self.inbox and not reader.done():
-            if asyncio.current_task(self._loop) is None:
+            if in_event:
                 reader.resume()
             else:
                 reader.set_result(None)
@@ -526,6 +534,14 @@ class FrameStream(IOStream):
         outbox = self._outbox
         before = outbox.queued
         idle = before == outbox.sent
+        if (
+            idle
+            and len(frames) == 1
+            and shared == 1
+            and len(frames[0]) <= self._smallest
+            and (self._answering or time.perf_counter() - self._last_send > _CLOSELY)
+        ):
+            return self._write_at_once(frames[0]), False
         borrowed = outbox.put(frames, shared)
         size = outbox.queued - before
         if idle:
@@ -540,6 +556,27 @@ class FrameStream(IOStream):
         elif self._flush_due and (borrowed or outbox.queued - outbox.sent > _TOGETHER):
             self._flush_now()
         return size, borrowed and bool(outbox)
+
+    def _write_at_once(self, frame: Buffer) -> int:
+        """A small message when nothing is queued, as most are: past the queue."""
+        length = len(frame)
+        data = _ONE_FRAME.pack(16 + length, 1, length) + frame
+        size = len(data)
+        sent = 0
+        try:
+            sent = self.socket.send(data)
+        except OSError:  # _flush will meet it again
+            pass
+        self._answering = False
+        self._last_send = time.perf_counter()
+        outbox = self._outbox
+        outbox.queued += size
+        outbox.sent += sent
+        if sent < size:
+            outbox.put_back(data[sent:])
+            self._flush()
+            self._watch()
+        return size
 
     def _flush_now(self) -> None:
         """Send what was held back for company."""

@@ -14,6 +14,9 @@ from typing import Any
 __all__ = ["Wakeup"]
 
 
+_resolve = asyncio.Future.set_result
+
+
 class Wakeup(asyncio.Future[None]):
     """A future for one waiter. `resume` runs the waiter at once; everything else is as usual."""
 
@@ -30,7 +33,7 @@ class Wakeup(asyncio.Future[None]):
     def resume(self) -> None:
         """Resolve, and run the waiter before returning. Not from inside a task."""
         waiter, self._waiter = self._waiter, None
-        super().set_result(None)
+        _resolve(self, None)  # super() costs more than the rest
         if waiter is not None:
             fn, context = waiter
             assert context is not None

@@ -55,13 +55,14 @@ class UnknownKey(NamedTuple):
     nearest: str | None
 
 
-def read() -> dict[str, Any]:
+def read(file: str | None = None) -> dict[str, Any]:
     """The configured value of every field of `KEYS`, None where nothing is set.
 
+    With `file`, as a process would read it that is told of the file by `DASK_CONFIG`.
     `require_encryption` is a bool or None; other values are as the configuration has them. Logs
     unknown keys. Raises `ConfigError` if the configuration is malformed.
     """
-    get = _getter()
+    get = _getter(file)
     for unknown in _unknown(get):
         if unknown.key not in _reported:
             _reported.add(unknown.key)
@@ -72,9 +73,9 @@ def read() -> dict[str, Any]:
     return values
 
 
-def unknown_keys() -> list[UnknownKey]:
+def unknown_keys(file: str | None = None) -> list[UnknownKey]:
     """The keys under `distributed.comm.tls` that nobody reads, in the configuration's order."""
-    return list(_unknown(_getter()))
+    return list(_unknown(_getter(file)))
 
 
 def truth(name: str, value: object) -> bool | None:
@@ -91,18 +92,26 @@ def truth(name: str, value: object) -> bool | None:
     raise ConfigError(f"cannot use {name}: expected true or false, got {shown(value)}")
 
 
-def _getter() -> Callable[[str], Any]:
+def _getter(file: str | None = None) -> Callable[[str], Any]:
     try:
         import dask.config
     except ImportError:
-        import donfig
-
-        try:
-            config = donfig.Config("dask")
-        except ValueError as error:
-            raise ConfigError(f"cannot read the configuration: {error}") from error
-        return lambda key: config.get(key, default=None)
+        return _without_dask(file)
+    if file is not None:
+        return _without_dask(file)
     return lambda key: dask.config.get(key, default=None)
+
+
+def _without_dask(file: str | None) -> Callable[[str], Any]:
+    import donfig
+
+    try:
+        config = donfig.Config("dask")
+        if file is not None:
+            config = donfig.Config("dask", paths=[*config.paths, file])
+    except ValueError as error:
+        raise ConfigError(f"cannot read the configuration: {error}") from error
+    return lambda key: config.get(key, default=None)
 
 
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:

@@ -18,8 +18,12 @@ _RENEW = "renew it"
 
 # X509_V_ERR_*: our verdict on the peer's certificate.
 _VERDICTS: dict[int, tuple[str, str]] = {
+    3: ("there is no CRL of a CA above it", "add the CRL of every CA to tls_crl_file"),
+    8: ("the CRL of its CA is not signed by that CA", "put the CA's own into tls_crl_file"),
     9: ("it is not valid yet", "check the clocks of both machines"),
     10: ("it has expired, or a CA above it has", _RENEW),
+    11: ("the CRL of its CA is not valid yet", "check the clocks of both machines"),
+    12: ("the CRL of its CA is out of date", "put a fresh one into tls_crl_file"),
     18: ("it is self-signed and not our CA's", _SAME_CA),
     19: ("its chain ends in a CA that is not ours", _SAME_CA),
     20: ("it is not signed by our CA, or an intermediate certificate is missing", _SAME_CA),
@@ -39,7 +43,10 @@ _VERDICTS: dict[int, tuple[str, str]] = {
 # The peer's alerts (RFC 8446, section 6.2): its verdict on ours.
 _ALERTS: dict[str, tuple[str, str]] = {
     "UNKNOWN_CA": ("it refused our certificate: not signed by its CA", _SAME_CA),
-    "CERTIFICATE_EXPIRED": ("it refused our certificate: expired or not valid yet", _RENEW),
+    "CERTIFICATE_EXPIRED": (
+        "it refused our certificate: expired or not valid yet, or its own CRL is out of date",
+        "renew the one or the other",
+    ),
     "CERTIFICATE_REVOKED": ("it refused our certificate: revoked", "issue a new one"),
     "CERTIFICATE_REQUIRED": (
         "it refused us: we sent no certificate",

@@ -6,27 +6,30 @@ environment are read when Dask is imported, `dask.config.set` and `refresh` coun
 that a variable set before a `Security` is constructed is honoured. No defaults are assumed: a
 missing key is None.
 
-A key under `distributed.comm.tls` that nobody reads is most often a misspelt one, and its author
-believes in a protection that is not there. It is logged once, with the nearest known key, and
-listed by `unknown_keys()`. It is not an error: the tree belongs to Dask, whose releases may add
-keys of their own, and a cluster must not stop for that.
+A key under `distributed.comm.tls` or `sealwire.tls` that nobody reads is most often a misspelt one,
+and its author believes in a protection that is not there. It is logged once, with the nearest
+known key, and listed by `unknown_keys()`. It is not an error: the first tree belongs to Dask, whose
+releases may add keys of their own, and a cluster must not stop for that.
 """
 
 from __future__ import annotations
 
 import difflib
 import logging
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
 from .pem import shown
 
-__all__ = ["KEYS", "UnknownKey", "read", "truth", "unknown_keys"]
+__all__ = ["KEYS", "UnknownKey", "duration", "read", "truth", "unknown_keys"]
 
 logger = logging.getLogger("sealwire.security")
 
 _TLS = "distributed.comm.tls"
+_OWN = "sealwire.tls"
 
 #: field of `Security` -> configuration key
 KEYS = {
@@ -41,7 +44,19 @@ KEYS = {
     "tls_scheduler_key": f"{_TLS}.scheduler.key",
     "tls_worker_cert": f"{_TLS}.worker.cert",
     "tls_worker_key": f"{_TLS}.worker.key",
+    "tls_crl_file": f"{_OWN}.crl-file",
+    "tls_reload_interval": f"{_OWN}.reload-interval",
 }
+
+_UNITS = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * 86400.0),
+    "ms": 0.001,
+}
+_DURATION = re.compile(rf"(\d+(?:\.\d*)?|\.\d+)\s*({'|'.join(_UNITS)})?")
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -74,7 +89,7 @@ def read(file: str | None = None) -> dict[str, Any]:
 
 
 def unknown_keys(file: str | None = None) -> list[UnknownKey]:
-    """The keys under `distributed.comm.tls` that nobody reads, in the configuration's order."""
+    """The keys of `distributed.comm.tls` and `sealwire.tls` that nobody reads, as they stand."""
     return list(_unknown(_getter(file)))
 
 
@@ -90,6 +105,28 @@ def truth(name: str, value: object) -> bool | None:
     if value in (0, 1):
         return bool(value)
     raise ConfigError(f"cannot use {name}: expected true or false, got {shown(value)}")
+
+
+def duration(name: str, value: object, *, bare: str) -> float | None:
+    """Seconds from a number or from text such as "5 s", "2h" or "30 days"; None stays None.
+
+    `bare` is the unit of a number without one. False, "never" and infinity are infinity. Raises
+    `ConfigError`, naming `name`, for anything else.
+    """
+    if value is None:
+        return None
+    if value is False or value == "never":
+        return math.inf
+    text = str(value).strip().lower() if isinstance(value, (str, int, float)) else ""
+    found = _DURATION.fullmatch(text) if value is not True else None
+    if text in ("inf", ".inf"):
+        return math.inf
+    if found is None:
+        raise ConfigError(
+            f"cannot use {name}: expected a time such as 5 or '30 days', or 'never', "
+            f"got {shown(value)}"
+        )
+    return float(found[1]) * _UNITS[found[2] or bare]
 
 
 def _getter(file: str | None = None) -> Callable[[str], Any]:
@@ -115,14 +152,15 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
 
 
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
-    known = [key.removeprefix(f"{_TLS}.") for key in KEYS.values() if key.startswith(_TLS)]
-    tree = get(_TLS)
-    if tree is not None and not isinstance(tree, Mapping):
-        raise ConfigError(f"cannot use {_TLS}: expected a mapping, got {type(tree).__name__}")
-    for name in _leaves(tree or {}):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            yield UnknownKey(f"{_TLS}.{name}", f"{_TLS}.{near[0]}" if near else None)
+    for root in (_TLS, _OWN):
+        known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
+        tree = get(root)
+        if tree is not None and not isinstance(tree, Mapping):
+            raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
+        for name in _leaves(tree or {}):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import difflib
 import html
 import logging
+import math
 import ssl
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-from . import config, pem, tls
-from .errors import ConfigError, UnknownParameter
+from . import config, pem, reload, tls
+from .errors import ConfigError, SecurityError, UnknownParameter
 
 __all__ = ["FIELDS", "ROLES", "Security"]
 
@@ -27,7 +28,15 @@ _MATERIAL = ("tls_ca_file", *(f"tls_{role}_{part}" for role in ROLES for part in
 _VERSIONS = ("tls_min_version", "tls_max_version")
 
 #: every parameter and attribute of `Security`
-FIELDS = ("require_encryption", "tls_ciphers", *_VERSIONS, *_MATERIAL, "extra_conn_args")
+FIELDS = (
+    "require_encryption",
+    "tls_ciphers",
+    *_VERSIONS,
+    *_MATERIAL,
+    "tls_crl_file",
+    "tls_reload_interval",
+    "extra_conn_args",
+)
 
 
 class Security:
@@ -45,10 +54,16 @@ class Security:
         its intermediates if there are any.
     tls_client_key, tls_scheduler_key, tls_worker_key: its private key; may be left out if the
         certificate's file or text has it.
+    tls_crl_file: the certificate revocation lists of every CA in use, one after the other. Once
+        given, a certificate whose CA has none here, or one out of date, is refused.
+    tls_reload_interval: seconds, or text such as "10 s": how often, at most, a handshake looks
+        whether the files have changed. 0 is every time, "never" (or infinity) not at all, and the
+        default `sealwire.security.reload.DEFAULT_INTERVAL`.
     extra_conn_args: a mapping that `get_connection_args` passes on.
 
-    CA, certificates and keys are paths (`str` or `os.PathLike`) or PEM text. Files are first read
-    when a role is used, and again when they have changed since.
+    CA, certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text. Files are first
+    read when a role is used. Contexts follow them: a handshake that begins after a file was
+    replaced uses the new one, and the old one if the new one cannot be used; see `reload`.
 
     Raises `UnknownParameter` (a `TypeError`), and `ConfigError` for a value that cannot be used, a
     key without its certificate, or a certificate without a CA; files can be missing or wrong
@@ -68,11 +83,13 @@ class Security:
     tls_scheduler_key: str | None
     tls_worker_cert: str | None
     tls_worker_key: str | None
+    tls_crl_file: str | None
+    tls_reload_interval: float | None
     extra_conn_args: dict[str, Any]
 
     _required: bool | None
     _lock: threading.Lock
-    _contexts: dict[tuple[str, str], tuple[object, ssl.SSLContext]]
+    _watches: dict[str, tuple[object, reload.Watch]]
     _warned: set[str]
 
     def __init__(self, require_encryption: bool | None = None, **fields: Any) -> None:
@@ -95,7 +112,7 @@ class Security:
         self._policy()
         if fields.get("tls_ca_file", "") is not None:  # None: taken away knowingly
             for role in ROLES:
-                self._sources(role)
+                self._material(role)
 
     @classmethod
     def temporary(cls, *, days: float = 365, **fields: Any) -> Security:
@@ -173,32 +190,46 @@ class Security:
             "require_encryption": self.require_encryption,
         }
 
-    def _context(self, role: str, side: str) -> ssl.SSLContext | None:
-        """The one place where a context comes from; the same one until values or files change.
+    def reload(self) -> list[str]:
+        """Look at the files of all contexts handed out, now; the fields whose contents are new.
 
-        Kept, since programs ask before every connection, and a context costs 2.5 ms and 25 KiB;
-        looking at three files costs microseconds.
+        Contexts follow their files by themselves. This tells at once whether what was put there is
+        used, and raises `PEMError` or `KeyMismatch` if it cannot be; the old contents stay in use
+        for the role concerned. Open connections go on either way.
         """
-        sources = self._sources(role)
-        if sources is None:
+        with self._lock:
+            watches = [watch for _, watch in self._watches.values()]
+        changed: dict[str, None] = {}
+        failed = None
+        for watch in watches:
+            try:
+                changed.update(dict.fromkeys(watch.reload()))
+            except SecurityError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return list(changed)
+
+    def _context(self, role: str, side: tls.Side) -> ssl.SSLContext | None:
+        """The one place where a context comes from; the same one until values change."""
+        material = self._material(role)
+        if material is None:
             self._warn_of_missing(role)
             return None
-        policy = self._policy()
-        state = policy, sources, [source and source.signature() for source in sources]
+        given = self.tls_reload_interval
+        interval = reload.DEFAULT_INTERVAL if given is None else given
+        state = self._policy(), material, interval
         with self._lock:
-            known = self._contexts.get((role, side))
-            if known is not None and known[0] == state:
-                return known[1]
-            build = tls.server_context if side == "server" else tls.client_context
-            context = build(policy, *sources)
-            self._contexts[role, side] = state, context
-            return context
+            known = self._watches.get(role)
+            if known is None or known[0] != state:
+                known = self._watches[role] = state, reload.Watch(*state)
+            return known[1].context(side)
 
     def _policy(self) -> tls.Policy:
         return tls.Policy(self.tls_ciphers, self.tls_min_version, self.tls_max_version)
 
-    def _sources(self, role: str) -> tuple[pem.Source, pem.Source, pem.Source | None] | None:
-        """Trust, certificate and key of a role; None if it has no identity."""
+    def _material(self, role: str) -> tls.Material | None:
+        """What the contexts of a role are made of; None if it has no identity."""
         values = self.get_tls_config_for_role(role)
         trust = pem.source("tls_ca_file", values["ca_file"])
         certificate = pem.source(f"tls_{role}_cert", values["cert"])
@@ -212,7 +243,8 @@ class Security:
                 f"cannot use {certificate}: there is no CA to verify peers with; "
                 f"set tls_ca_file (configuration: {config.KEYS['tls_ca_file']})"
             )
-        return trust, certificate, key
+        crl = pem.source("tls_crl_file", self.tls_crl_file)
+        return tls.Material(trust, certificate, key, crl)
 
     def _warn_of_missing(self, role: str) -> None:
         if self.require_encryption and role not in self._warned:
@@ -226,7 +258,7 @@ class Security:
 
     def _prepare(self) -> None:
         self._lock = threading.Lock()
-        self._contexts = {}
+        self._watches = {}
         self._warned = set()
         self._required = None
 
@@ -250,6 +282,8 @@ class Security:
             value = getattr(self, name)
             if isinstance(value, ssl.TLSVersion):
                 shown[name] = value.name
+            elif isinstance(value, float):
+                shown[name] = "never" if value == math.inf else f"{value:g}"
             elif value is not None:
                 source = pem.Source(name, value)
                 shown[name] = "<in memory>" if source.in_memory else repr(value)
@@ -277,11 +311,13 @@ def _checked(name: str, value: Any) -> Any:
     if name in _VERSIONS:
         version = tls.parse_version(name, value)
         return ssl.TLSVersion.TLSv1_2 if version is None and "min" in name else version
-    if name in _MATERIAL:
+    if name in (*_MATERIAL, "tls_crl_file"):
         source = pem.source(name, value)
         return source and source.value
     if name == "tls_ciphers":
         return tls.parse_ciphers(name, value)
+    if name == "tls_reload_interval":
+        return config.duration(name, value, bare="s")
     if name == "extra_conn_args":
         if value is not None and not isinstance(value, Mapping):
             raise ConfigError(f"cannot use {name}: expected a mapping, got {type(value).__name__}")

@@ -11,6 +11,10 @@ basicConstraints (keyUsage keyCertSign alone, or X.509 version 1) may issue othe
 closed by leaving such certificates out of the trust set. Certificates that are trusted as
 themselves, as `Security.temporary()` of Dask makes them, are kept: they can issue nothing.
 
+With a CRL, every certificate of a chain is looked up (`VERIFY_CRL_CHECK_CHAIN`), not the leaf
+alone: to revoke an intermediate would have no effect otherwise. So every CA in use needs its CRL,
+and a chain for which one is missing or out of date is refused.
+
 No session is resumed, because a resumed one skips the certificates. For TLS 1.3 no tickets are
 given out. For TLS 1.2 `ssl` can switch off neither the tickets nor the cache behind them, only
 choose: with `OP_NO_TICKET` each handshake leaves 10 KiB in the server's cache (up to 20,480
@@ -23,20 +27,25 @@ from __future__ import annotations
 import logging
 import re
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from .errors import ConfigError, PEMError
-from .pem import Block, Source, certificates, load_identity, shown
+from .pem import Block, Source, certificates, load_crls, load_identity, shown
 
 __all__ = [
+    "Material",
     "Policy",
     "SealedContext",
-    "client_context",
+    "Side",
+    "empty_context",
+    "load",
     "parse_ciphers",
     "parse_version",
-    "server_context",
 ]
+
+Side = Literal["server", "client"]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -52,6 +61,8 @@ _VERSIONS: dict[object, ssl.TLSVersion] = {
     **dict(zip((1.2, 1.3), _SPOKEN, strict=True)),
     **dict(zip(("1.2", "1.3"), _SPOKEN, strict=True)),
 }
+
+_left_out: set[str] = set()  # certificates already warned of
 
 _BASIC_CONSTRAINTS = bytes.fromhex("0603551d13")  # the extension's identifier in DER
 
@@ -159,27 +170,34 @@ class SealedContext(ssl.SSLContext):
         raise ConfigError("cannot trust the system's CAs in a sealed TLS context")
 
 
-def server_context(
-    policy: Policy, trust: Source, certificate: Source, key: Source | None = None
-) -> SealedContext:
-    """A context for the side that accepts. Raises `PEMError`, `KeyMismatch`, `ConfigError`."""
-    context = SealedContext(ssl.PROTOCOL_TLS_SERVER)
-    context.num_tickets = 0
-    context.sni_callback = _refuse_resumption
-    return _complete(context, policy, trust, certificate, key)
+_ContextT = TypeVar("_ContextT", bound=SealedContext)
 
 
-def client_context(
-    policy: Policy, trust: Source, certificate: Source, key: Source | None = None
-) -> SealedContext:
-    """A context for the side that dials. Raises `PEMError`, `KeyMismatch`, `ConfigError`."""
-    context = SealedContext(ssl.PROTOCOL_TLS_CLIENT)
-    return _complete(context, policy, trust, certificate, key)
+@dataclass(frozen=True)
+class Material:
+    """What the contexts of a role are made of: where each part comes from.
+
+    `crl` are the revocation lists of every CA in use, None for no such check.
+    """
+
+    trust: Source
+    certificate: Source
+    key: Source | None = None
+    crl: Source | None = None
+
+    def sources(self) -> Iterator[Source]:
+        """Every source, in the order in which a person would look at them."""
+        for source in (self.trust, self.certificate, self.key, self.crl):
+            if source is not None:
+                yield source
 
 
-def _complete(
-    context: SealedContext, policy: Policy, trust: Source, certificate: Source, key: Source | None
-) -> SealedContext:
+def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _ContextT:
+    """A context of class `kind` that follows `policy`: it trusts nobody and shows nothing yet."""
+    context = kind(ssl.PROTOCOL_TLS_SERVER if side == "server" else ssl.PROTOCOL_TLS_CLIENT)
+    if side == "server":
+        context.num_tickets = 0
+        context.sni_callback = _refuse_resumption
     context.check_hostname = False  # the cluster's own CA is the proof; nodes are known by IP
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = policy.min_version
@@ -188,22 +206,33 @@ def _complete(
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     # Before the identity: OpenSSL weighs keys by the security level in force when they are loaded.
     context.set_ciphers(policy.ciphers or _DEFAULT_CIPHERS)
-    _load_trust(context, trust)
-    load_identity(context, certificate, key)
     return context
+
+
+def load(context: ssl.SSLContext, material: Material) -> None:
+    """Load trust, revocation lists and identity into an empty context.
+
+    Raises `PEMError` or `KeyMismatch`; the context is then partly loaded and must be dropped.
+    """
+    _load_trust(context, material.trust)
+    if material.crl is not None:
+        load_crls(context, material.crl)
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    load_identity(context, material.certificate, material.key)
 
 
 def _load_trust(context: ssl.SSLContext, trust: Source) -> None:
     """Trust the certificates of a source, except those that only lax rules let issue others."""
     for block in certificates(trust):
-        if _issues_unmarked(block):
+        if not _issues_unmarked(block):
+            _add(context, block, trust)
+        elif block.text not in _left_out:
+            _left_out.add(block.text)
             logger.warning(
                 "a certificate in %s is left out: it may sign, but basicConstraints does not "
                 "mark it as a CA; make the CA again",
                 trust,
             )
-        else:
-            _add(context, block, trust)
 
 
 def _issues_unmarked(block: Block) -> bool:

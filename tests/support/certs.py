@@ -155,6 +155,29 @@ def self_signed_pin(common_name: str = "dask-internal") -> Node:
     return make(common_name, names=[common_name], subject_id=False, key=rsa_key(2048))
 
 
+def crl(
+    issuer: Node,
+    *revoked: Node,
+    start: datetime.timedelta = -HOUR,
+    end: datetime.timedelta = HOUR,
+    key: Any = None,
+) -> str:
+    """A certificate revocation list as PEM text; `end` is its nextUpdate."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateRevocationListBuilder(
+        issuer_name=issuer.certificate.subject,
+        last_update=now + start,
+        next_update=now + end,
+    ).add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), False
+    )
+    for node in revoked:
+        entry = x509.RevokedCertificateBuilder(node.certificate.serial_number, now - HOUR)
+        builder = builder.add_revoked_certificate(entry.build())
+    signed = builder.sign(key or issuer.key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
 def with_flipped_signature(node: Node) -> Node:
     return Node(node.der[:-1] + bytes([node.der[-1] ^ 1]), node.key, node.chain)
 

@@ -29,6 +29,7 @@ REASONS = (
     "affiliationChanged",
 )
 
+_DAYS = 365.0  # validity where that of before says nothing
 _WORTH = datetime.timedelta(hours=1)  # a renewal for the sake of less is none
 
 
@@ -81,7 +82,10 @@ def renew(
         if within is not None and issuer is signer and until - now() > within:
             results.append(Renewal(held.path, "kept", "not due", until))
             continue
-        certificate, text, words = _renewed(signer, held, keep_key, days)
+        # What its CA's end has cut short must not stay short for ever.
+        cut = issuer is not None and until >= issuer.parsed.not_valid_after_utc
+        lasts = _DAYS if days is None and cut else days
+        certificate, text, words = _renewed(signer, held, keep_key, lasts)
         after = certificate.not_valid_after_utc
         if within is not None and issuer is signer and after - until < _WORTH:
             ends = signer.parsed.not_valid_after_utc

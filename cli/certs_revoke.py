@@ -20,6 +20,7 @@ from sealwire.cli.certs_common import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Those of RFC 5280 that a process's certificate can have.
 REASONS = (
     "unspecified",
     "keyCompromise",

@@ -3,7 +3,8 @@
 A `Write` says what a file is to hold; `apply` carries a list of them out, in order. Each file is
 written to a temporary beside it, brought to the disk, and put in place by one rename: a process
 that reads it at any moment finds the old text or the new. A private file has mode 0600 from its
-first instant, whatever the umask. After a failure no temporary is left, and no file that was new.
+first instant, whatever the umask. After a failure no temporary is left, and no file that was not
+there before.
 """
 
 from __future__ import annotations
@@ -45,11 +46,13 @@ class Write:
 def apply(writes: Sequence[Write]) -> None:
     """Carry the writes out, in order, so that any beginning of them is a sound state.
 
-    Raises `AuthorityError` if a file cannot be written; files that were `new` are then gone again.
+    Raises `AuthorityError` if a file cannot be written; files that were not there before are then
+    gone again.
     """
     made: list[Path] = []
     try:
         for write in writes:
+            fresh = not os.path.lexists(write.path)
             try:
                 if write.append:
                     _append(write)
@@ -61,7 +64,7 @@ def apply(writes: Sequence[Write]) -> None:
                     f"cannot write {write.path}: {why}; nothing after it was written, "
                     "so mend that and run the command again"
                 ) from error
-            if write.new:
+            if fresh:
                 made.append(write.path)
     except BaseException:
         for path in made:
@@ -170,7 +173,10 @@ def _append(write: Write) -> None:
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # it may be written in, not read
+        return
     try:
         os.fsync(descriptor)
     except OSError:  # some network file systems cannot

@@ -71,8 +71,6 @@ def _key(
         advice = f"write {holder.place} again, or correct the path in the configuration"
         yield Finding(ERROR, "unreadable", holder.place, str(error), advice)
         return
-    if not holder.in_memory:
-        yield from exposed(holder.place)
     block = next((each for each in blocks(text) if each.is_private_key), None)
     secret = password.encode() if isinstance(password, str) else password
     if block is None:
@@ -84,6 +82,8 @@ def _key(
             f"append the key, or configure its file beside {certificate.place}",
         )
         return
+    if not holder.in_memory:
+        yield from exposed(holder.place)
     try:
         private = keys.read(block.text, holder.place, secret)
     except PEMError as error:

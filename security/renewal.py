@@ -17,17 +17,7 @@ from .journal import Record
 from .profile import now
 from .store import Held, Store
 
-__all__ = ["REASONS", "Renewal", "renew", "revoke"]
-
-#: reasons of RFC 5280 that a certificate of a process can have
-REASONS = (
-    "unspecified",
-    "keyCompromise",
-    "superseded",
-    "cessationOfOperation",
-    "privilegeWithdrawn",
-    "affiliationChanged",
-)
+__all__ = ["Renewal", "renew", "revoke"]
 
 _DAYS = 365.0  # validity where that of before says nothing
 _WORTH = datetime.timedelta(hours=1)  # a renewal for the sake of less is none
@@ -106,8 +96,8 @@ def revoke(store: Store, what: str, reason: str) -> tuple[list[Record], list[Wri
     """Revoke an identity by its name here or its file, or one certificate by its serial.
 
     By name or file, every certificate that was issued into it and is still valid: whoever is shut
-    out must not come back with last month's. Returns the new records, none if all was revoked
-    before. Raises `AuthorityError` for what is not ours.
+    out must not come back with last month's. `reason` is one of RFC 5280's. Returns the new
+    records, none if all was revoked before. Raises `AuthorityError` for what is not ours.
     """
     revoked = store.journal.revoked()
     known = {record.serial: record for record in store.journal.issued()}

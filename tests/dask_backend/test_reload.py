@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import distributed
 import pytest
 from distributed import Client, Nanny, Scheduler, Worker
 from distributed.comm.core import Comm
-from handshakes import client_context, foreign_context, security
+from handshakes import client_context, common_name, foreign_context, name_at, security
 from observing import dial
 from parties import Party, asynchronous, select
 from processes import HANG, PRELOAD, Programs, tls_options
@@ -62,21 +61,6 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
-
-
-def name_at(address: str, context: ssl.SSLContext) -> str:
-    """The name that a listener shows once it has said hello. Raises `ssl.SSLError`."""
-    host, port = address.rpartition("://")[2].rsplit(":", 1)
-    with (
-        socket.create_connection((host, int(port)), timeout=HANG) as plain,
-        context.wrap_socket(plain) as tls,
-    ):
-        assert tls.recv(1)
-        return common_name(tls.getpeercert())
-
-
-def common_name(certificate: Any) -> str:
-    return str(certificate["subject"][0][0][1])
 
 
 @asynchronous

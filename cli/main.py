@@ -13,6 +13,7 @@ import click
 
 COMMANDS = {
     "demo": "sealwire.cli.demo",
+    "probe": "sealwire.cli.probe",
 }
 
 

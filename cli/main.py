@@ -15,6 +15,7 @@ import click
 COMMANDS = {
     "certs": "sealwire.cli.certs",
     "demo": "sealwire.cli.demo",
+    "probe": "sealwire.cli.probe",
 }
 
 

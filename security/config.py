@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -45,8 +46,13 @@ KEYS = {
     "tls_worker_cert": f"{_TLS}.worker.cert",
     "tls_worker_key": f"{_TLS}.worker.key",
     "tls_crl_file": f"{_OWN}.crl-file",
+    "tls_key_password": f"{_OWN}.key-password",
+    "tls_allowed_peers": f"{_OWN}.allowed-peers",
     "tls_reload_interval": f"{_OWN}.reload-interval",
+    "tls_expiry_warning": f"{_OWN}.expiry-warning",
 }
+
+_BY_ROLE = ("key-password.", "allowed-peers.")  # which may be mappings from role to value
 
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
@@ -84,6 +90,7 @@ def read(file: str | None = None) -> dict[str, Any]:
             hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
             logger.warning("unknown configuration key %s is ignored%s", unknown.key, hint)
     values = {field: get(key) for field, key in KEYS.items()}
+    values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
     return values
 
@@ -151,6 +158,14 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
     return lambda key: config.get(key, default=None)
 
 
+def _as_written(key: str, value: Any) -> Any:
+    """A text whose like in the environment was taken for a number, None or a list."""
+    if isinstance(value, Mapping):
+        return {name: _as_written(f"{key}.{name}", each) for name, each in value.items()}
+    variable = "DASK_" + key.replace(".", "__").replace("-", "_").upper()
+    return value if isinstance(value, (str, bytes)) else os.environ.get(variable, value)
+
+
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
     for root in (_TLS, _OWN):
         known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
@@ -158,7 +173,7 @@ def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
         if tree is not None and not isinstance(tree, Mapping):
             raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
         for name in _leaves(tree or {}):
-            if name not in known:
+            if name not in known and not name.startswith(_BY_ROLE):
                 near = difflib.get_close_matches(name, known, n=1)
                 yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 

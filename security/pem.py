@@ -240,7 +240,7 @@ def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | 
         if password is None:
             raise PEMError(
                 f"cannot use {holder}: its private key is encrypted and no password was given; "
-                "decrypt it with `openssl pkey`"
+                "set tls_key_password (configuration: sealwire.tls.key-password)"
             )
         return password
 
@@ -264,7 +264,9 @@ def _explained(
             "use RSA of 2048 bits or more, or P-256, and a SHA-2 signature"
         )
     if with_password and any(block.is_encrypted for block in blocks(holder.read())):
-        return PEMError(f"cannot use {both}: the password does not open the private key")
+        return PEMError(
+            f"cannot use {both}: the password does not open the private key; check tls_key_password"
+        )
     return PEMError(f"cannot use {both}: not valid PEM data ({reason}); write the file again")
 
 

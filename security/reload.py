@@ -19,6 +19,7 @@ import weakref
 from typing import Any
 
 from .errors import ConfigError, PEMError, SecurityError
+from .expiry import Expiry, deadlines
 from .tls import Material, Policy, SealedContext, Side, empty_context, load
 
 __all__ = ["DEFAULT_INTERVAL", "FollowingContext", "Watch"]
@@ -113,15 +114,13 @@ class FollowingContext(SealedContext):
     def _set(self, method: str, *args: Any) -> None:
         """Do it to the present context, and again to each that follows."""
         if "_settings" in self.__dict__:  # else: still being made, by the policy that all have
-            setting = args[0] if method == "__setattr__" else method
-            self._settings[setting] = (method, *args)
             with self._watch.lock:
-                self.apply(self._watch.built[self._side], setting)
+                getattr(self._watch.built[self._side], method)(*args)
+                self._settings[args[0] if method == "__setattr__" else method] = (method, *args)
 
-    def apply(self, context: SealedContext, *settings: str) -> None:
-        """Make `settings`, or all that were ever made here, in `context`."""
-        for setting in settings or self._settings:
-            method, *args = self._settings[setting]
+    def apply(self, context: SealedContext) -> None:
+        """Make all settings that were ever made here in `context`."""
+        for method, *args in self._settings.values():
             getattr(context, method)(*args)
 
 
@@ -129,14 +128,16 @@ class Watch:
     """The present contexts of one role. Safe for several threads.
 
     `interval` is the least time between two looks at the files, in seconds: 0 for a look at every
-    handshake, infinity for none after the first. Raises `PEMError` or `KeyMismatch` if the
+    handshake, infinity for none after the first. `warning` is how many seconds before its end a
+    certificate is warned of, infinity for never. Raises `PEMError` or `KeyMismatch` if the
     material cannot be used; later, only `reload` raises.
     """
 
-    def __init__(self, policy: Policy, material: Material, interval: float) -> None:
+    def __init__(self, policy: Policy, material: Material, interval: float, warning: float) -> None:
         self._policy = policy
         self._material = material
         self._interval = interval
+        self._warning = warning
         self.lock = threading.RLock()
         self._outer: dict[Side, FollowingContext] = {}
         self._held: Digests = {}  # of what `built` was built from
@@ -161,6 +162,7 @@ class Watch:
         if time.monotonic() >= self._due:
             with self.lock:
                 self._look()
+        self._expiry.look()
         return self.built[side]
 
     def reload(self) -> list[str]:
@@ -192,15 +194,17 @@ class Watch:
 
     def _update(self) -> list[str]:
         """Build contexts if the contents are new; the fields that have changed."""
+        material = self._material
         for last in (False, False, True):
             self._seen = None
-            digests = {source.field: source.digest() for source in self._material.sources()}
+            digests = {source.field: source.digest() for source in material.sources()}
             refused = self._complaint and self._complaint[0] == digests
             self._seen = digests
             if digests == self._held or (refused and time.monotonic() < self._retry):
                 return []
             try:
                 built = {side: self._build(side) for side in _SIDES}
+                ends = list(deadlines(material.trust, material.certificate, material.crl))
             except SecurityError:
                 if last or self._steady(digests):
                     raise
@@ -210,6 +214,8 @@ class Watch:
                         field for field in digests if digests[field] != self._held.get(field)
                     ]
                     self.built, self._held = built, digests
+                    self._expiry = Expiry(ends, self._warning)
+                    self._expiry.look()
                     return changed
         raise AssertionError("unreachable: the last round returns or raises")
 

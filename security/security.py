@@ -13,10 +13,10 @@ import logging
 import math
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import config, pem, reload, tls
+from . import config, expiry, peers, pem, reload, tls
 from .errors import ConfigError, SecurityError, UnknownParameter
 
 __all__ = ["FIELDS", "ROLES", "Security"]
@@ -25,6 +25,7 @@ logger = logging.getLogger("sealwire.security")
 
 ROLES = ("client", "scheduler", "worker")
 _MATERIAL = ("tls_ca_file", *(f"tls_{role}_{part}" for role in ROLES for part in ("cert", "key")))
+_DAY = 86400.0
 _VERSIONS = ("tls_min_version", "tls_max_version")
 
 #: every parameter and attribute of `Security`
@@ -33,8 +34,11 @@ FIELDS = (
     "tls_ciphers",
     *_VERSIONS,
     *_MATERIAL,
+    "tls_key_password",
     "tls_crl_file",
+    "tls_allowed_peers",
     "tls_reload_interval",
+    "tls_expiry_warning",
     "extra_conn_args",
 )
 
@@ -54,11 +58,23 @@ class Security:
         its intermediates if there are any.
     tls_client_key, tls_scheduler_key, tls_worker_key: its private key; may be left out if the
         certificate's file or text has it.
+    tls_key_password: opens the private keys that are encrypted: one text for all, or a mapping from
+        role to text. Never asked for on a terminal, never shown; pickled like a key.
     tls_crl_file: the certificate revocation lists of every CA in use, one after the other. Once
         given, a certificate whose CA has none here, or one out of date, is refused.
+    tls_allowed_peers: whom to talk to, of those with a certificate of the CA: patterns for all
+        roles, or a mapping from role to patterns. The role is ours, the patterns are for the peers
+        of a process of that role, whichever side dials: with
+        `{"worker": ["scheduler*", "worker*"]}` a worker refuses certificates of clients. A pattern
+        is a shell's (`*`, `?`, `[…]`) and must match one whole name of the certificate: the
+        subject's common name, or a DNS name, IP address or URI of subjectAltName; DNS names
+        without regard to case. `sha256:…` is the fingerprint of one certificate. A role that is
+        left out talks to everyone.
     tls_reload_interval: seconds, or text such as "10 s": how often, at most, a handshake looks
         whether the files have changed. 0 is every time, "never" (or infinity) not at all, and the
         default `sealwire.security.reload.DEFAULT_INTERVAL`.
+    tls_expiry_warning: days, or text such as "12 h": how long before a certificate ends the log
+        warns of it, once a day; 30 days if unset, "never" for no warning.
     extra_conn_args: a mapping that `get_connection_args` passes on.
 
     CA, certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text. Files are first
@@ -83,8 +99,11 @@ class Security:
     tls_scheduler_key: str | None
     tls_worker_cert: str | None
     tls_worker_key: str | None
+    tls_key_password: str | bytes | dict[str, str | bytes] | None
     tls_crl_file: str | None
+    tls_allowed_peers: dict[str, tuple[str, ...]] | None
     tls_reload_interval: float | None
+    tls_expiry_warning: float | None
     extra_conn_args: dict[str, Any]
 
     _required: bool | None
@@ -216,9 +235,13 @@ class Security:
         if material is None:
             self._warn_of_missing(role)
             return None
-        given = self.tls_reload_interval
-        interval = reload.DEFAULT_INTERVAL if given is None else given
-        state = self._policy(), material, interval
+        interval, days = self.tls_reload_interval, self.tls_expiry_warning
+        state = (
+            self._policy(),
+            material,
+            reload.DEFAULT_INTERVAL if interval is None else interval,
+            expiry.DEFAULT_WARNING if days is None else days * _DAY,
+        )
         with self._lock:
             known = self._watches.get(role)
             if known is None or known[0] != state:
@@ -244,7 +267,12 @@ class Security:
                 f"set tls_ca_file (configuration: {config.KEYS['tls_ca_file']})"
             )
         crl = pem.source("tls_crl_file", self.tls_crl_file)
-        return tls.Material(trust, certificate, key, crl)
+        password = self.tls_key_password
+        if isinstance(password, dict):
+            password = password.get(role)
+        patterns = (self.tls_allowed_peers or {}).get(role)
+        allowed = peers.AllowedPeers(patterns) if patterns else None
+        return tls.Material(trust, certificate, key, crl, password, allowed)
 
     def _warn_of_missing(self, role: str) -> None:
         if self.require_encryption and role not in self._warned:
@@ -282,6 +310,12 @@ class Security:
             value = getattr(self, name)
             if isinstance(value, ssl.TLSVersion):
                 shown[name] = value.name
+            elif name == "tls_key_password":
+                if value is not None:
+                    shown[name] = "<hidden>"
+            elif name == "tls_allowed_peers":
+                if value is not None:
+                    shown[name] = repr(value)
             elif isinstance(value, float):
                 shown[name] = "never" if value == math.inf else f"{value:g}"
             elif value is not None:
@@ -318,10 +352,55 @@ def _checked(name: str, value: Any) -> Any:
         return tls.parse_ciphers(name, value)
     if name == "tls_reload_interval":
         return config.duration(name, value, bare="s")
+    if name == "tls_expiry_warning":
+        seconds = config.duration(name, value, bare="d")
+        return seconds if seconds is None else seconds / _DAY
+    if name == "tls_key_password":
+        return (
+            _by_role(name, value, _password)
+            if isinstance(value, Mapping)
+            else _password(name, value)
+        )
+    if name == "tls_allowed_peers":
+        if value is not None and not isinstance(value, Mapping):
+            value = dict.fromkeys(ROLES, peers.parse_patterns(name, value))
+        return _by_role(name, value or {}, peers.parse_patterns)
     if name == "extra_conn_args":
         if value is not None and not isinstance(value, Mapping):
             raise ConfigError(f"cannot use {name}: expected a mapping, got {type(value).__name__}")
         return dict(value or {})
     if name not in FIELDS:
         raise AttributeError(f"Security has no field {name!r}; fields are {', '.join(FIELDS)}")
+    return value
+
+
+def _by_role(
+    name: str, value: Mapping[Any, Any], parse: Callable[[str, Any], Any]
+) -> dict[str, Any] | None:
+    """A mapping from role to what `parse` makes of it, without roles that have None."""
+    for role in value:
+        if role not in ROLES:
+            raise ConfigError(
+                f"cannot use {name}: unknown role {role!r}; expected {', '.join(ROLES)}"
+            )
+    return {
+        role: parse(f"{name} of {role}", each) for role, each in value.items() if each is not None
+    } or None
+
+
+_LONGEST_PASSWORD = 1024  # bytes; `ssl` takes no more
+
+
+def _password(name: str, value: Any) -> str | bytes | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, (str, bytes)):
+        raise ConfigError(
+            f"cannot use {name}: expected str, got {type(value).__name__}; put it in quotes"
+        )
+    size = len(value.encode() if isinstance(value, str) else value)
+    if size > _LONGEST_PASSWORD:
+        raise ConfigError(
+            f"cannot use {name}: it has {size} bytes, OpenSSL takes {_LONGEST_PASSWORD}"
+        )
     return value

@@ -28,10 +28,11 @@ import logging
 import re
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from .errors import ConfigError, PEMError
+from .peers import AllowedPeers, CheckedObject, CheckedSocket
 from .pem import Block, Source, certificates, load_crls, load_identity, shown
 
 __all__ = [
@@ -118,6 +119,9 @@ class Policy:
             )
 
 
+_CHECKED = ("allowed", "sslsocket_class", "sslobject_class")
+
+
 class SealedContext(ssl.SSLContext):
     """An `ssl.SSLContext` that can be tightened but not loosened.
 
@@ -126,6 +130,9 @@ class SealedContext(ssl.SSLContext):
     `ConfigError`. It keeps libraries that "adjust" contexts from undoing the policy unnoticed; it
     is no defence against code that means to.
     """
+
+    #: whom the peers' certificates must name besides; see `peers.py`
+    allowed: AllowedPeers | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         current = getattr(self, name, None)
@@ -136,6 +143,7 @@ class SealedContext(ssl.SSLContext):
             or (name == "num_tickets" and value != 0)
             or (name in ("options", "verify_flags") and value & current != current)
             or (name == "sni_callback" and value is not _refuse_resumption)
+            or (name in _CHECKED and self.allowed is not None)
         )
         if loosened:
             raise ConfigError(f"cannot set {name} of a sealed TLS context to {value!r}")
@@ -177,13 +185,16 @@ _ContextT = TypeVar("_ContextT", bound=SealedContext)
 class Material:
     """What the contexts of a role are made of: where each part comes from.
 
-    `crl` are the revocation lists of every CA in use, None for no such check.
+    `password` opens the key. `crl` are the revocation lists of every CA in use, and `allowed` whom
+    a peer's certificate must name; None for no such check.
     """
 
     trust: Source
     certificate: Source
     key: Source | None = None
     crl: Source | None = None
+    password: str | bytes | None = field(default=None, repr=False)
+    allowed: AllowedPeers | None = None
 
     def sources(self) -> Iterator[Source]:
         """Every source, in the order in which a person would look at them."""
@@ -209,8 +220,8 @@ def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _Context
     return context
 
 
-def load(context: ssl.SSLContext, material: Material) -> None:
-    """Load trust, revocation lists and identity into an empty context.
+def load(context: SealedContext, material: Material) -> None:
+    """Load trust, revocation lists, identity and allow-list into an empty context.
 
     Raises `PEMError` or `KeyMismatch`; the context is then partly loaded and must be dropped.
     """
@@ -218,7 +229,11 @@ def load(context: ssl.SSLContext, material: Material) -> None:
     if material.crl is not None:
         load_crls(context, material.crl)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-    load_identity(context, material.certificate, material.key)
+    load_identity(context, material.certificate, material.key, password=material.password)
+    if material.allowed is not None:
+        context.sslsocket_class = CheckedSocket
+        context.sslobject_class = CheckedObject
+        context.allowed = material.allowed
 
 
 def _load_trust(context: ssl.SSLContext, trust: Source) -> None:

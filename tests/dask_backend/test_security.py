@@ -87,7 +87,10 @@ def test_every_field_can_be_given_read_and_set(material: dict[str, str]) -> None
         "tls_min_version": ssl.TLSVersion.TLSv1_3,
         "tls_max_version": ssl.TLSVersion.TLSv1_3,
         "tls_crl_file": "crl.pem",
+        "tls_key_password": {"worker": "hush"},
+        "tls_allowed_peers": {"scheduler": ("worker*", "client")},
         "tls_reload_interval": 3.0,
+        "tls_expiry_warning": 7.0,
         "extra_conn_args": {"server_hostname": "scheduler.lab"},
     }
     assert set(given) == set(FIELDS)

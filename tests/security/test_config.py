@@ -68,6 +68,10 @@ distributed:
 sealwire:
   tls:
     reload_interval: 10 s
+    expiry-warning: 14
+    allowed-peers:
+      worker: [scheduler*, worker*]
+      scheduler: sha256:0123456789abcdef0123456789abcdef0123456789ABCDEF0123456789ABCDEF
 """
 
 
@@ -81,6 +85,7 @@ def test_files_and_environment(tmp_path: Path, with_dask: bool) -> None:
         DASK_DISTRIBUTED__COMM__TLS__MAX_VERSION="1.3",
         DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY="/run/worker.key",
         DASK_SEALWIRE__TLS__CRL_FILE="/run/crl.pem",
+        DASK_SEALWIRE__TLS__KEY_PASSWORD="0123",
     )
     expected = {
         "require_encryption": True,
@@ -95,7 +100,13 @@ def test_files_and_environment(tmp_path: Path, with_dask: bool) -> None:
         "tls_client_cert": None,
         "tls_client_key": None,
         "tls_crl_file": "/run/crl.pem",
+        "tls_key_password": "0123",
+        "tls_allowed_peers": {
+            "worker": ["scheduler*", "worker*"],
+            "scheduler": ["sha256:" + 4 * "0123456789abcdef"],
+        },
         "tls_reload_interval": 10.0,
+        "tls_expiry_warning": 14.0,
         "extra_conn_args": {},
     }
     assert {name: str(value) if "version" in name else value for name, value in fields.items()} == (

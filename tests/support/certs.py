@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 HOUR = datetime.timedelta(hours=1)
+DAY = datetime.timedelta(days=1)
 SECOND = datetime.timedelta(seconds=1)
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
@@ -81,7 +82,7 @@ def make(
     *,
     key: Any = None,
     start: datetime.timedelta = -HOUR,
-    end: datetime.timedelta = HOUR,
+    end: datetime.timedelta = 90 * DAY,  # none is warned of
     constraints: x509.BasicConstraints | None = None,
     constraints_critical: bool = True,
     key_usage: x509.KeyUsage | None = None,
@@ -159,7 +160,7 @@ def crl(
     issuer: Node,
     *revoked: Node,
     start: datetime.timedelta = -HOUR,
-    end: datetime.timedelta = HOUR,
+    end: datetime.timedelta = 90 * DAY,
     key: Any = None,
 ) -> str:
     """A certificate revocation list as PEM text; `end` is its nextUpdate."""

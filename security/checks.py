@@ -19,7 +19,7 @@ from . import findings, rotation
 from .certinfo import CertificateInfo
 from .config import KEYS as FIELDS
 from .config import UnknownKey
-from .errors import SecurityError
+from .errors import PeerNotAllowed, SecurityError
 from .findings import ERROR, NOTE, WARNING, Finding
 from .handshakes import refusal
 from .inspection import identity
@@ -31,6 +31,13 @@ __all__ = ["SOON", "check_configuration", "check_folder", "worst_first"]
 
 SOON = datetime.timedelta(days=30)
 
+_DIALS = (
+    ("client", "scheduler"),
+    ("client", "worker"),
+    ("worker", "scheduler"),
+    ("worker", "worker"),
+    ("scheduler", "worker"),
+)
 _MATERIAL = ("tls_ca_file", *(f"tls_{role}_cert" for role in ROLES))
 
 
@@ -138,6 +145,8 @@ def _material(values: Mapping[str, Any], soon: datetime.timedelta) -> Iterator[F
             shown.append((certificate.place, chain[0]))
             key = source(f"tls_{role}_key", values.get(f"tls_{role}_key"))
             password = values.get("tls_key_password")
+            if isinstance(password, Mapping):  # role -> password
+                password = password.get(role)
             yield from identity(certificate, key, chain, trusted, soon, password)
             yield from _role(role, certificate, CertificateInfo.of(chain[0]))
     lists = source("tls_crl_file", values.get("tls_crl_file"))
@@ -157,25 +166,29 @@ def _role(role: str, certificate: Source, info: CertificateInfo) -> Iterator[Fin
 
 
 def _shaken(security: Security) -> Iterator[Finding]:
-    """Every role dials every role, itself included, as far as they have certificates."""
+    """Who dials whom in a cluster, as far as they have certificates."""
     told = set()
     try:
-        able = [role for role in ROLES if getattr(security, f"tls_{role}_cert")]
-        for server in able:
+        for client, server in _DIALS:
+            if not all(getattr(security, f"tls_{role}_cert") for role in (client, server)):
+                continue
             accepting = security.get_listen_args(server)["ssl_context"]
-            for client in able:
-                dialling = security.get_connection_args(client)["ssl_context"]
-                error = refusal(accepting, dialling)
-                why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
-                if error is not None and why not in told:
-                    told.add(why)
-                    yield Finding(
-                        ERROR,
-                        "handshake",
-                        f"{client} to {server}",
-                        f"their handshake fails: {why or error}",
-                        "look at both with: sealwire certs show",
-                    )
+            dialling = security.get_connection_args(client)["ssl_context"]
+            error = refusal(accepting, dialling)
+            why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+            if error is None or why in told:
+                continue
+            told.add(why)
+            listed = isinstance(error, PeerNotAllowed)
+            yield Finding(
+                WARNING if listed else ERROR,
+                "peer-not-allowed" if listed else "handshake",
+                f"{client} to {server}",
+                f"their handshake fails: {why or error}",
+                f"add the name to {FIELDS['tls_allowed_peers']}, unless it is meant to stay out"
+                if listed
+                else "look at both with: sealwire certs show",
+            )
     except SecurityError as error:
         yield Finding(ERROR, "bad-value", "configuration", str(error), "correct the file it names")
 

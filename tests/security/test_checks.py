@@ -123,9 +123,15 @@ def test_an_encrypted_key_without_a_password(folder: Path) -> None:
         put_node(folder, far(certs.leaf, ca, role), role)
     node = far(certs.leaf, ca, "worker")
     put(folder / "worker.pem", node.pem + node.encrypted_key_pem(b"secret"))
-    found = check_configuration(without_crl(folder))
+    values = without_crl(folder)
+    found = check_configuration(values)
     assert said(found) == {"key-unreadable": "error"}
     assert "no password" in found[0].message
+    for password in ("secret", {"worker": "secret"}):
+        assert said(check_configuration({**values, "tls_key_password": password})) == {}
+    wrong = check_configuration({**values, "tls_key_password": "wrong"})
+    assert said(wrong) == {"key-unreadable": "error"}
+    assert "the password does not open" in wrong[0].message
 
 
 @pytest.mark.parametrize(
@@ -323,6 +329,11 @@ def test_settings(folder: Path) -> None:
     assert look(folder, tls_ciphers="NULL") == {"bad-value": "error"}
     assert look(folder, tls_client_cert=None) == {"role-unset": "warning"}
     assert look(folder, tls_ca_file=None)["bad-value"] == "error"
+    for listed, expected in (
+        (["client", "scheduler", "worker"], {}),
+        ({"scheduler": ["worker"]}, {"peer-not-allowed": "warning"}),
+    ):
+        assert look(folder, tls_allowed_peers=listed) == expected
     worker = str(folder / "worker.pem")
     assert look(folder, tls_scheduler_cert=worker) == {"wrong-role": "warning"}
     assert said(check_configuration(dict.fromkeys(KEYS))) == {"no-tls": "error"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -195,7 +196,7 @@ def _shaken(security: Security) -> Iterator[Finding]:
 
 def _authority(store: Store) -> Iterator[Finding]:
     """What only the folder with the CA's key can tell."""
-    place = str(store.path / KEYS)
+    place, folder = str(store.path / KEYS), shlex.quote(str(store.path))
     yield from findings.exposed(place, "the CA's private key")
     try:
         loose = rotation.loose_keys(store)
@@ -208,12 +209,12 @@ def _authority(store: Store) -> Iterator[Finding]:
             "the CA's key is encrypted, so whether it fits was not checked"
             if encrypted
             else str(error),
-            f"sealwire certs check {store.path} --password-file FILE"
+            f"sealwire certs check {folder} --password-file FILE"
             if encrypted
             else "bring the CA's key back from a copy, or make a new CA: sealwire certs init",
         )
         return
-    complete = f"sealwire certs rotate-ca --dir {store.path} --complete"
+    complete = f"sealwire certs rotate-ca --dir {folder} --complete"
     if loose:
         begun = loose[0] is store.private_keys[0]
         yield Finding(
@@ -221,7 +222,7 @@ def _authority(store: Store) -> Iterator[Finding]:
             "rotation-broken-off",
             place,
             "it holds a key without a certificate: a rotation of the CA was broken off",
-            f"sealwire certs rotate-ca --dir {store.path}" if begun else complete,
+            f"sealwire certs rotate-ca --dir {folder}" if begun else complete,
         )
     if len(store.authorities) > 1:
         behind = rotation.left_behind(store)
@@ -231,7 +232,7 @@ def _authority(store: Store) -> Iterator[Finding]:
             str(store.path / TRUST),
             f"the CA is being rotated: {len(store.authorities)} are trusted, and "
             f"{len(behind)} certificates of the old one are in use",
-            f"sealwire certs renew --dir {store.path}" if behind else complete,
+            f"sealwire certs renew --dir {folder}" if behind else complete,
         )
     if store.crl():
         yield Finding(
@@ -239,7 +240,7 @@ def _authority(store: Store) -> Iterator[Finding]:
             "crl-behind",
             str(store.path / CRL),
             "it lacks what the journal knows to be revoked, or ends before a certificate does",
-            f"sealwire certs renew --if-expires-within 30d --dir {store.path}",
+            f"sealwire certs renew --if-expires-within 30d --dir {folder}",
         )
 
 
@@ -253,7 +254,7 @@ def _folder_mode(folder: Path) -> Iterator[Finding]:
             "folder-exposed",
             str(folder),
             f"others can put files of theirs in place of these (mode {mode:04o})",
-            f"chmod go-w {folder}",
+            f"chmod go-w {shlex.quote(str(folder))}",
         )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -25,6 +25,7 @@ __all__ = [
     "WARNING",
     "Certificates",
     "Finding",
+    "command",
     "crl",
     "dates",
     "exposed",
@@ -54,6 +55,13 @@ class Finding:
     advice: str
 
 
+def command(words: str, source: Source) -> str:
+    """A `sealwire certs` command for the folder that a file lies in, to be pasted into a shell."""
+    if source.in_memory:
+        return f"sealwire certs {words}"
+    return f"sealwire certs {words} --dir {shlex.quote(os.path.dirname(source.value) or '.')}"
+
+
 def readable(source: Source) -> tuple[Certificates, list[Finding]]:
     """The certificates of a source, or a finding in their place."""
     try:
@@ -79,7 +87,7 @@ def exposed(path: str, what: str = "the private key") -> Iterator[Finding]:
             "key-exposed",
             path,
             f"{what} is open to {who} (mode {mode:04o}, at most 0600 is safe)",
-            f"chmod 600 {path}",
+            f"chmod 600 {shlex.quote(path)}",
         )
 
 
@@ -90,9 +98,7 @@ def trust(
     place = source.place
     for certificate in certificates:
         info = CertificateInfo.of(certificate)
-        yield from dates(
-            place, info, soon, "ca-", "sealwire certs rotate-ca", "renew the CA before its end"
-        )
+        yield from dates(place, info, soon, "ca-", command("rotate-ca", source))
         yield from strength(place, certificate, "make the CA again: sealwire certs init")
         signs = _usage(certificate)
         if not info.is_ca and signs is not None and signs.key_cert_sign:
@@ -122,10 +128,10 @@ def crl(
     try:
         text = source.read()
     except PEMError as error:
-        yield Finding(ERROR, "unreadable", place, str(error), "sealwire certs renew")
+        yield Finding(ERROR, "unreadable", place, str(error), command("renew", source))
         return
     found = read_lists(text)
-    remake = "sealwire certs renew --if-expires-within 30d"
+    remake = command("renew --if-expires-within 30d", source)
     for certificate in trusted:
         info = CertificateInfo.of(certificate)
         if not info.is_ca:
@@ -159,7 +165,7 @@ def crl(
                     "revoked",
                     path,
                     f"it is revoked (serial {hexadecimal(each.serial_number)}) and will be refused",
-                    f"remove it, or issue a new one: sealwire certs renew {Path(path).stem}",
+                    f"remove it, or issue a new one: sealwire certs renew {shlex.quote(path)}",
                 )
 
 
@@ -168,22 +174,21 @@ def dates(
     info: CertificateInfo,
     soon: datetime.timedelta,
     prefix: str,
-    command: str,
-    before: str,
+    advice: str,
 ) -> Iterator[Finding]:
     """Whether a certificate is in force, and for longer than `soon`."""
     left = info.not_after - now()
     if left < datetime.timedelta(0):
         words = f"{info.subject} expired {info.not_after:%Y-%m-%d %H:%M} UTC"
-        yield Finding(ERROR, f"{prefix}expired", place, words, command)
+        yield Finding(ERROR, f"{prefix}expired", place, words, advice)
     elif info.not_before > now():
         words = f"{info.subject} is not valid before {info.not_before:%Y-%m-%d %H:%M} UTC"
-        advice = "set this machine's clock, or issue it again"
-        yield Finding(ERROR, f"{prefix}not-yet-valid", place, words, advice)
+        wait = "set this machine's clock, or issue it again"
+        yield Finding(ERROR, f"{prefix}not-yet-valid", place, words, wait)
     elif left < soon:
         days = left.days
         words = f"{info.subject} expires in {days} days, {info.not_after:%Y-%m-%d %H:%M} UTC"
-        yield Finding(WARNING, f"{prefix}expires-soon", place, words, before)
+        yield Finding(WARNING, f"{prefix}expires-soon", place, words, advice)
 
 
 def strength(place: str, certificate: x509.Certificate, advice: str) -> Iterator[Finding]:

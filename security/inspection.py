@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from . import keys
 from .certinfo import CertificateInfo
 from .errors import PEMError
-from .findings import ERROR, WARNING, Certificates, Finding, dates, exposed, strength
+from .findings import ERROR, WARNING, Certificates, Finding, command, dates, exposed, strength
 from .pem import Source, blocks
 from .profile import now
 
@@ -32,9 +33,9 @@ def identity(
     place = certificate.place
     info = CertificateInfo.of(chain[0])
     name = Path(place).stem if not certificate.in_memory else info.common_name
-    again = f"sealwire certs renew {place}"
+    again = command(f"renew {shlex.quote(name)}", certificate)
     yield from _key(certificate, key, chain[0], password)
-    yield from dates(place, info, soon, "", again, f"run: {again}")
+    yield from dates(place, info, soon, "", again)
     yield from strength(place, chain[0], f"sealwire certs issue {name}")
     for purpose, side in (
         (ExtendedKeyUsageOID.SERVER_AUTH, "accept connections"),
@@ -100,8 +101,7 @@ def _key(
             "key-mismatch",
             holder.place,
             "the private key is not that of the first certificate",
-            f"give the key of that certificate, or issue it again: sealwire certs renew "
-            f"{certificate.place}",
+            "put the key of that certificate there, or issue it again: sealwire certs issue",
         )
 
 

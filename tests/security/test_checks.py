@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import datetime
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -375,3 +378,28 @@ def test_every_finding_has_its_test() -> None:
     assert len(codes) > 20
     tested = Path(__file__).read_text()
     assert {code for code in codes if f'"{code}"' not in tested} == set()
+
+
+@pytest.mark.parametrize("name", ["certs", "my certs", "it's"])
+def test_the_advice_can_be_pasted(tmp_path: Path, name: str, monkeypatch: Any) -> None:
+    """What can be mended by a command is mended by that command, from any folder."""
+    folder = folders.found(tmp_path / name, days=20)
+    before = (folder / "crl.pem").read_text()
+    folders.issue(folder, "out")
+    apply(revoke(Store(folder), "out", "unspecified")[1])
+    (folder / "out.pem").unlink()
+    (folder / "crl.pem").write_text(before)
+    (folder / "client.pem").chmod(0o644)
+    folder.chmod(0o777)
+    found = check_folder(folder)
+    assert set(said(found)) == {"expires-soon", "crl-behind", "key-exposed", "folder-exposed"}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for each in found:
+        words = shlex.split(each.advice)
+        if words[0] == "sealwire":
+            if each.code == "expires-soon":
+                words += ["--days", "100"]
+            words = [sys.executable, "-m", "sealwire.cli", *words[1:]]
+        subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert check_folder(folder) == []

@@ -22,7 +22,7 @@ COMM = """
 errors limits addressing framing arrays codec hello interfaces registry sockets buffers outbox
 refusals stream transport tcp api __init__
 """
-SECURITY = "errors pem config peers expiry tls reload authority certinfo security __init__"
+SECURITY = "errors pem config peers expiry tls fields reload authority certinfo security __init__"
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
 
 # Which package may import which of ours.

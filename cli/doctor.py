@@ -1,9 +1,7 @@
 """What `sealwire probe` finds out about an address, with blocking sockets, one step after another.
 
 Resolve, connect, TLS, hello: what a process of a cluster does, in the same contexts and the same
-words, but without retries. Where a step fails, further connections find out what is really there:
-one that listens and asks in HTTP, one that sends a ClientHello and verifies nothing. Neither shows
-our certificate, and nothing but a hello is ever sent to whom we have not verified.
+words, but without retries. Where a step fails, further connections find out what is really there.
 """
 
 from __future__ import annotations
@@ -17,8 +15,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from sealwire.comm import Address, CommClosedError, HandshakeError, Limits, hello
-from sealwire.comm.framing import Frame, Splitter, pack
+from sealwire.cli.door import Door, Heard
+from sealwire.comm import Address, HandshakeError, hello
 from sealwire.comm.refusals import explain
 
 __all__ = ["Diagnosis", "Outcome", "Step", "examine"]
@@ -26,7 +24,6 @@ __all__ = ["Diagnosis", "Outcome", "Step", "examine"]
 _CHECK = "check the address and the port"
 _HTTP = "a web server (HTTP) listens there: perhaps it is the dashboard's port"
 _HTTPS = "a web server over TLS (HTTPS) listens there"
-_SNIFF = 1.0  # seconds to wait for who should speak at once
 _NOT_TLS = {
     "HTTP_REQUEST",
     "PACKET_LENGTH_TOO_LONG",
@@ -78,28 +75,6 @@ class _Found(Exception):
         self.outcome = outcome
 
 
-@dataclass
-class _Heard:
-    """What came until a hello was whole, the peer closed, or it was silent for too long."""
-
-    first: bytes = b""
-    hello: dict[str, Any] | None = None
-    error: Exception | None = None
-    silent: bool = False
-
-    @property
-    def opening(self) -> str:
-        return f"its first bytes are {self.first[:24]!r}; {_CHECK}"
-
-    @property
-    def is_http(self) -> bool:
-        return self.first[:5] in (b"HTTP/", b"<!DOC", b"<html")
-
-    @property
-    def is_tls(self) -> bool:
-        return self.first[:1] in (b"\x15", b"\x16") and self.first[1:2] == b"\x03"
-
-
 def examine(target: Address, context: ssl.SSLContext | None, timeout: float) -> Diagnosis:
     """Find out what listens at an address; over TLS if there is a context.
 
@@ -108,14 +83,20 @@ def examine(target: Address, context: ssl.SSLContext | None, timeout: float) -> 
     return _Examination(target, context, timeout).run()
 
 
+def _opening(heard: Heard) -> str:
+    return f"its first bytes are {heard.first[:24]!r}; {_CHECK}"
+
+
 class _Examination:
+    """One examination. The steps raise `_Found` where they end it."""
+
     def __init__(self, target: Address, context: ssl.SSLContext | None, timeout: float) -> None:
         self.target = target
         self.peer = str(target)
         self.context = context
         self.timeout = timeout
         self.found = Diagnosis(self.peer)
-        self.place: tuple[Any, ...] = ()
+        self.door = Door(self.peer, (), timeout)
 
     def run(self) -> Diagnosis:
         try:
@@ -163,12 +144,12 @@ class _Examination:
     def connect(self, places: list[tuple[Any, ...]]) -> socket.socket:
         with self.step("connect") as detail:
             for place in places:
+                self.door = Door(self.peer, place, self.timeout)
                 try:
-                    sock = self.dial(place)
+                    sock = self.door.dial()
                 except OSError as error:
                     last = error
                 else:
-                    self.place = place
                     detail.append(f"from {sock.getsockname()[0]}")
                     return sock
             if isinstance(last, TimeoutError):
@@ -185,18 +166,6 @@ class _Examination:
                 why = f"{(last.strerror or str(last)).lower()}; check the address and the network"
             raise _Found(Outcome.UNREACHABLE, f"cannot connect to {self.peer}: {why}") from last
 
-    def dial(self, place: tuple[Any, ...] = ()) -> socket.socket:
-        """Another connection to the place where the first one led."""
-        family, kind, number, _, where = place or self.place
-        sock = socket.socket(family, kind, number)
-        sock.settimeout(self.timeout)
-        try:
-            sock.connect(where)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
     def greet_tls(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         try:
             with self.step("TLS") as detail:
@@ -208,7 +177,7 @@ class _Examination:
         except OSError as error:
             self.tls_failed(error)
         with tls, self.step("hello") as detail:
-            heard = self.exchange_hellos(tls)
+            heard = self.door.exchange_hellos(tls)
             if heard.hello is not None:
                 self.accept(heard.hello, detail)
                 self.found.words = (
@@ -218,7 +187,7 @@ class _Examination:
             if heard.is_http:
                 raise self.strange(_HTTPS)
             if heard.silent:
-                if self.nudge(tls).is_http:
+                if self.door.nudge(tls).is_http:
                     raise self.strange(_HTTPS)
                 raise self.strange(
                     f"TLS is fine, but no hello came within {self.timeout:g} s; it is no Dask or "
@@ -229,7 +198,7 @@ class _Examination:
             ):
                 raise self.refused(heard.error)
             if heard.first:
-                raise self.strange(f"it speaks TLS, but not our protocol: {heard.opening}")
+                raise self.strange(f"it speaks TLS, but not our protocol: {_opening(heard)}")
             raise _Found(
                 Outcome.REFUSED,
                 f"{self.peer} closed the connection after the TLS handshake and before its hello; "
@@ -239,14 +208,14 @@ class _Examination:
 
     def greet_plain(self, sock: socket.socket) -> None:
         with self.step("hello") as detail:
-            heard = self.exchange_hellos(sock)
+            heard = self.door.exchange_hellos(sock)
             if heard.hello is not None:
                 self.accept(heard.hello, detail)
                 self.found.words = "it speaks our protocol, in plain text: nothing is protected"
                 return
-            if heard.is_tls or (not heard.first and self.sniff_tls()):
+            if heard.is_tls or (not heard.first and self.door.sniff_tls()[0]):
                 raise self.strange(f"TLS is spoken there; use {self.target._replace(scheme='tls')}")
-            if heard.is_http or (heard.silent and self.nudge(sock).is_http):
+            if heard.is_http or (heard.silent and self.door.nudge(sock).is_http):
                 raise self.strange(_HTTP)
             self.not_ours(heard)
 
@@ -264,9 +233,10 @@ class _Examination:
         explained = explain(error, self.peer, handshaking=True)
         named = isinstance(explained, HandshakeError)
         if named and getattr(error, "reason", None) not in _NOT_TLS:
-            self.sniff_tls()  # for its certificate, which OpenSSL has refused to show us
+            # OpenSSL does not show us the certificate that we have refused.
+            _, self.found.peer_certificate = self.door.sniff_tls()
             raise _Found(Outcome.REFUSED, str(explained)) from error
-        heard = self.sniff_plain()
+        heard = self.door.sniff_plain()
         if heard.hello is not None:
             raise self.strange(
                 "a Dask or sealwire process speaks plain TCP there; "
@@ -280,13 +250,13 @@ class _Examination:
                 f"{self.timeout:g} s; it speaks another protocol, or hangs"
             ) from error
         if named:
-            opening = heard.opening if heard.first else _CHECK
+            opening = _opening(heard) if heard.first else _CHECK
             raise self.strange(f"it does not speak TLS; {opening}") from error
         raise self.strange(
             f"it closes the connection when a TLS handshake begins; {_CHECK}, and its log"
         ) from error
 
-    def not_ours(self, heard: _Heard) -> None:
+    def not_ours(self, heard: Heard) -> None:
         if heard.silent:
             raise self.strange(
                 f"it accepts connections, but says nothing within {self.timeout:g} s, neither a "
@@ -294,98 +264,10 @@ class _Examination:
             )
         if not heard.first:
             raise self.strange(f"it closed the connection before its hello; {_CHECK}, and its log")
-        raise self.strange(f"it does not speak our protocol: {heard.opening}")
+        raise self.strange(f"it does not speak our protocol: {_opening(heard)}")
 
     def strange(self, what: str) -> _Found:
         return _Found(Outcome.STRANGE, f"{self.peer} is not what it should be: {what}")
 
     def refused(self, error: Exception) -> _Found:
         return _Found(Outcome.REFUSED, str(explain(error, self.peer, handshaking=True)))
-
-    # Bytes
-
-    def exchange_hellos(self, sock: socket.socket) -> _Heard:
-        frame = hello.encode(hello.offer())
-        try:
-            sock.sendall(pack([len(frame)], shared=1) + frame)
-        except OSError as error:  # the reason may be there to be read
-            heard = self.listen(sock)
-            heard.error = heard.error or error
-            return heard
-        return self.listen(sock)
-
-    def listen(self, sock: socket.socket, seconds: float | None = None) -> _Heard:
-        """The first message, or what came instead of it."""
-        heard = _Heard()
-        messages: list[list[Frame]] = []
-        limits = Limits()
-        splitter = Splitter(
-            lambda frames, _: messages.append(frames),
-            lambda size: memoryview(bytearray(size)),
-            max_size=limits.max_hello_size,
-            max_frames=limits.max_frames,
-            limit_name="max_hello_size",
-            peer=self.peer,
-        )
-        deadline = time.monotonic() + (seconds or self.timeout)
-        try:
-            while not messages:
-                sock.settimeout(max(0.001, deadline - time.monotonic()))
-                data = sock.recv(65536)
-                if not data:
-                    return heard
-                heard.first = heard.first or data
-                splitter.feed(memoryview(data))
-            heard.hello = hello.decode(messages[0], self.peer)
-        except TimeoutError:
-            heard.silent = True
-        except (OSError, CommClosedError) as error:
-            heard.error = error
-        return heard
-
-    def nudge(self, sock: socket.socket) -> _Heard:
-        """What comes after an empty line: a web server waits for the end of our "request"."""
-        try:
-            sock.sendall(b"\r\n\r\n")
-        except OSError as error:
-            return _Heard(error=error)
-        return self.listen(sock, min(_SNIFF, self.timeout))
-
-    def sniff_plain(self) -> _Heard:
-        """Whether it speaks unasked, as our listeners do, or answers HTTP."""
-        try:
-            with self.dial() as sock:
-                heard = self.listen(sock, min(_SNIFF, self.timeout))
-                if heard.silent and not heard.first:
-                    sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                    heard = self.listen(sock)
-                return heard
-        except OSError as error:
-            return _Heard(error=error)
-
-    def sniff_tls(self) -> bool:
-        """Whether it answers a ClientHello; keeps its certificate, for people to look at."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # nothing is sent to whom it lets in
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = context.wrap_bio(incoming, outgoing)
-        first = b""
-        try:
-            with self.dial() as sock:
-                sock.settimeout(min(_SNIFF, self.timeout))
-                while True:
-                    try:
-                        tls.do_handshake()
-                        self.found.peer_certificate = tls.getpeercert(binary_form=True)
-                        return True
-                    except ssl.SSLWantReadError:
-                        sock.sendall(outgoing.read())
-                        data = sock.recv(65536)
-                        first = first or data
-                        if not data:
-                            break
-                        incoming.write(data)
-        except OSError:  # refused by an alert, or the connection is gone
-            pass
-        return _Heard(first).is_tls

@@ -193,7 +193,8 @@ def show(found: Diagnosis, role: str, certificates: dict[str, CertificateInfo | 
 
     console = output()
     if found.steps:
-        steps = table(escape(f"{found.address} as {role}"), "step", "ms", "", right=("ms",))
+        console.print(f"[bold]{escape(found.address)} as {role}[/]")
+        steps = table("", "step", "ms", "", right=("ms",))
         for step in found.steps:
             steps.add_row(step.name, f"{step.seconds * 1000:,.1f}", escape(printable(step.detail)))
         console.print(steps)

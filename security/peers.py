@@ -39,6 +39,10 @@ def parse_patterns(field: str, value: object) -> tuple[str, ...]:
     ):
         raise ConfigError(f"cannot use {field}: expected a list of patterns, got {shown(value)}")
     patterns = tuple(str(pattern).strip() for pattern in given)
+    if not all(pattern.isprintable() for pattern in patterns):
+        raise ConfigError(
+            f"cannot use {field}: a pattern is one line of printable text, got {shown(value)}"
+        )
     if not patterns or not all(patterns):
         raise ConfigError(
             f"cannot use {field}: an empty {'pattern' if patterns else 'list'} admits nobody; "

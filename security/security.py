@@ -10,37 +10,18 @@ from __future__ import annotations
 import difflib
 import html
 import logging
-import math
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from . import config, expiry, peers, pem, reload, tls
 from .errors import ConfigError, SecurityError, UnknownParameter
+from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
 
 __all__ = ["FIELDS", "ROLES", "Security"]
 
 logger = logging.getLogger("sealwire.security")
-
-ROLES = ("client", "scheduler", "worker")
-_MATERIAL = ("tls_ca_file", *(f"tls_{role}_{part}" for role in ROLES for part in ("cert", "key")))
-_DAY = 86400.0
-_VERSIONS = ("tls_min_version", "tls_max_version")
-
-#: every parameter and attribute of `Security`
-FIELDS = (
-    "require_encryption",
-    "tls_ciphers",
-    *_VERSIONS,
-    *_MATERIAL,
-    "tls_key_password",
-    "tls_crl_file",
-    "tls_allowed_peers",
-    "tls_reload_interval",
-    "tls_expiry_warning",
-    "extra_conn_args",
-)
 
 
 class Security:
@@ -158,7 +139,7 @@ class Security:
     def require_encryption(self) -> bool:
         """Whether plain addresses are refused, on connect and on listen."""
         if self._required is None:
-            return any(getattr(self, name) is not None for name in _MATERIAL)
+            return any(getattr(self, name) is not None for name in MATERIAL)
         return self._required
 
     @require_encryption.setter
@@ -240,7 +221,7 @@ class Security:
             self._policy(),
             material,
             reload.DEFAULT_INTERVAL if interval is None else interval,
-            expiry.DEFAULT_WARNING if days is None else days * _DAY,
+            expiry.DEFAULT_WARNING if days is None else days * DAY,
         )
         with self._lock:
             known = self._watches.get(role)
@@ -292,7 +273,7 @@ class Security:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
-            value = _checked(name, value)
+            value = checked(name, value)
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -308,19 +289,8 @@ class Security:
         shown = {"require_encryption": str(self.require_encryption)}
         for name in FIELDS[1:-1]:
             value = getattr(self, name)
-            if isinstance(value, ssl.TLSVersion):
-                shown[name] = value.name
-            elif name == "tls_key_password":
-                if value is not None:
-                    shown[name] = "<hidden>"
-            elif name == "tls_allowed_peers":
-                if value is not None:
-                    shown[name] = repr(value)
-            elif isinstance(value, float):
-                shown[name] = "never" if value == math.inf else f"{value:g}"
-            elif value is not None:
-                source = pem.Source(name, value)
-                shown[name] = "<in memory>" if source.in_memory else repr(value)
+            if value is not None:
+                shown[name] = as_shown(name, value)
         return shown
 
     def __repr__(self) -> str:
@@ -338,69 +308,3 @@ class Security:
 def _cert(role: str) -> str:
     name = f"tls_{role}_cert"
     return f"{name} (configuration: {config.KEYS[name]})"
-
-
-def _checked(name: str, value: Any) -> Any:
-    """The value a field keeps. Raises `ConfigError`, and `AttributeError` if there is no such."""
-    if name in _VERSIONS:
-        version = tls.parse_version(name, value)
-        return ssl.TLSVersion.TLSv1_2 if version is None and "min" in name else version
-    if name in (*_MATERIAL, "tls_crl_file"):
-        source = pem.source(name, value)
-        return source and source.value
-    if name == "tls_ciphers":
-        return tls.parse_ciphers(name, value)
-    if name == "tls_reload_interval":
-        return config.duration(name, value, bare="s")
-    if name == "tls_expiry_warning":
-        seconds = config.duration(name, value, bare="d")
-        return seconds if seconds is None else seconds / _DAY
-    if name == "tls_key_password":
-        return (
-            _by_role(name, value, _password)
-            if isinstance(value, Mapping)
-            else _password(name, value)
-        )
-    if name == "tls_allowed_peers":
-        if value is not None and not isinstance(value, Mapping):
-            value = dict.fromkeys(ROLES, peers.parse_patterns(name, value))
-        return _by_role(name, value or {}, peers.parse_patterns)
-    if name == "extra_conn_args":
-        if value is not None and not isinstance(value, Mapping):
-            raise ConfigError(f"cannot use {name}: expected a mapping, got {type(value).__name__}")
-        return dict(value or {})
-    if name not in FIELDS:
-        raise AttributeError(f"Security has no field {name!r}; fields are {', '.join(FIELDS)}")
-    return value
-
-
-def _by_role(
-    name: str, value: Mapping[Any, Any], parse: Callable[[str, Any], Any]
-) -> dict[str, Any] | None:
-    """A mapping from role to what `parse` makes of it, without roles that have None."""
-    for role in value:
-        if role not in ROLES:
-            raise ConfigError(
-                f"cannot use {name}: unknown role {role!r}; expected {', '.join(ROLES)}"
-            )
-    return {
-        role: parse(f"{name} of {role}", each) for role, each in value.items() if each is not None
-    } or None
-
-
-_LONGEST_PASSWORD = 1024  # bytes; `ssl` takes no more
-
-
-def _password(name: str, value: Any) -> str | bytes | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, (str, bytes)):
-        raise ConfigError(
-            f"cannot use {name}: expected str, got {type(value).__name__}; put it in quotes"
-        )
-    size = len(value.encode() if isinstance(value, str) else value)
-    if size > _LONGEST_PASSWORD:
-        raise ConfigError(
-            f"cannot use {name}: it has {size} bytes, OpenSSL takes {_LONGEST_PASSWORD}"
-        )
-    return value

@@ -23,8 +23,9 @@ errors limits addressing framing arrays codec hello interfaces registry sockets 
 refusals stream transport tcp api __init__
 """
 SECURITY = """
-errors pem config peers expiry tls reload keys names profile authority certinfo security files
-journal revocations store founding renewal rotation handshakes findings inspection checks __init__
+errors pem config peers expiry tls fields reload keys names profile authority certinfo security
+files journal revocations store founding renewal rotation handshakes findings inspection checks
+__init__
 """
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
 

@@ -193,6 +193,7 @@ def test_a_list_is_for_all_roles() -> None:
         ({"worker": []}, "tls_allowed_peers of worker: an empty list admits nobody"),
         (["a", " "], "tls_allowed_peers: an empty pattern admits nobody"),
         ({"wroker": ["a"]}, "tls_allowed_peers: unknown role 'wroker'; expected client, sched"),
+        (["a", "b\nc"], "tls_allowed_peers: a pattern is one line of printable text"),
         (7, "tls_allowed_peers: expected a list of patterns, got 7"),
         ({"worker": [7]}, r"tls_allowed_peers of worker: expected a list of patterns, got \[7\]"),
         ("sha256:12", "'sha256:12' is not a fingerprint; write sha256: and 64 hexadecimal digits"),

@@ -20,7 +20,8 @@ from aio import aio
 from handshakes import client_context, security, server_context, shake
 
 from sealwire.comm import Comm, HandshakeError, connect, listen
-from sealwire.security import ConfigError, KeyMismatch, PEMError, Security
+from sealwire.security import ConfigError, KeyMismatch, PEMError, Security, reload
+from sealwire.security.tls import load
 
 CA = certs.root("ca")
 OTHER_CA = certs.root("other ca")
@@ -223,6 +224,24 @@ def test_every_change_that_cannot_be_used_is_warned_of(
         assert len(warnings(caplog)) == number
 
 
+def test_files_that_are_being_replaced_are_no_reason_to_warn(
+    folder: Folder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key comes a moment after its certificate, while we look."""
+
+    def slow(*args: Any) -> None:
+        try:
+            load(*args)
+        except KeyMismatch:
+            folder.replace("worker.key", NEW.key_pem)
+            raise
+
+    monkeypatch.setattr(reload, "load", slow)
+    folder.replace("worker.pem", NEW.pem)
+    assert folder.shows() == NEW.der
+    assert not warnings(caplog)
+
+
 def test_back_to_what_was_there_is_no_change_but_a_new_break_is(
     folder: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -364,7 +383,12 @@ def test_open_connections_go_on(folder: Folder) -> None:
 
 @pytest.fixture
 def accepting(folder: Folder) -> Iterator[tuple[Folder, int]]:
-    """A blocking server made of one listening `SSLSocket`, as a program of another kind has."""
+    """A blocking server made of one listening `SSLSocket`, as a program of another kind has.
+
+    It begins after a first change.
+    """
+    folder.replace("ca.pem", CA.pem + OTHER_CA.pem)
+    assert folder.trusts(FOREIGN)
     listening = folder.server.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True)
 
     def serve() -> None:

@@ -104,13 +104,14 @@ def test_what_is_refused_at_construction(fields: dict[str, Any], words: str) -> 
 @pytest.mark.parametrize("field", [name for name in FIELDS if name != "extra_conn_args"])
 def test_a_key_in_the_wrong_place_is_not_shown(field: str) -> None:
     """Every field is given a private key; whatever is said of it, the key is not."""
+    said = ""
     try:
         one = Security(**{field: NODE.key_pem})
         said = repr(one) + one._repr_html_()
         one.tls_client_cert = one.tls_ca_file = NODE.key_pem
         one.get_listen_args("client")
     except SecurityError as error:
-        said = str(error)
+        said += str(error)
     assert said
     assert not any(line in said for line in NODE.key_pem.splitlines()[1:-1])
 

@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -84,8 +84,23 @@ def _findings(path: Path | None, soon: datetime.timedelta, password: bytes | Non
         elif not path.is_file():
             raise ConfigError(f"cannot check {path}: there is no such file or folder")
     values = config.read(file)
+    if path is not None and path.is_dir():
+        values = _brought_here(values, path)
     found += check_configuration(values, unknown_keys(file), soon)
     return worst_first(found)
+
+
+def _brought_here(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration of a folder made for another place (`init --seen-at`), as if here."""
+    there = os.path.dirname(str(values["tls_ca_file"] or ""))
+    if not there or os.path.isdir(there):
+        return values
+    return {
+        field: str(folder / os.path.basename(value))
+        if isinstance(value, str) and os.path.dirname(value) == there
+        else value
+        for field, value in values.items()
+    }
 
 
 def _print(found: list[Finding]) -> None:

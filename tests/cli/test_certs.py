@@ -356,6 +356,15 @@ def test_check_reads_a_configuration_as_dask_does(home: Path) -> None:
     assert run("check", "broken.yaml").exit_code == 1
 
 
+def test_check_of_a_folder_made_for_another_place(home: Path) -> None:
+    good("init", "k8s", "--seen-at", "/etc/no such place")
+    assert told("check", "k8s") == []
+    (home / "k8s/worker.pem").write_text((home / "certs/worker.pem").read_text())
+    done = run("check", "k8s", "--json")
+    assert done.exit_code == 2
+    assert {each["code"] for each in json.loads(done.output)} == {"other-ca"}
+
+
 def test_it_is_a_command_of_dask_as_well(home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dask", "sealwire", "certs", "check", "--json"],

@@ -16,6 +16,10 @@ __all__ = ["explain"]
 _SAME_CA = "give both sides the same CA file"
 _RENEW = "renew it"
 
+_APPLICATION = (
+    50  # X509_V_ERR_APPLICATION_VERIFICATION: no verdict of OpenSSL's, but our allow-list's
+)
+
 # X509_V_ERR_*: our verdict on the peer's certificate.
 _VERDICTS: dict[int, tuple[str, str]] = {
     3: ("there is no CRL of a CA above it", "add the CRL of every CA to tls_crl_file"),
@@ -112,8 +116,11 @@ def explain(error: Exception, peer: str, *, handshaking: bool) -> CommClosedErro
         Whether TLS or the hello was still under way.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        what, remedy = _VERDICTS.get(
-            error.verify_code, (error.verify_message, "check the certificates of both sides")
+        what, remedy = _VERDICTS.get(error.verify_code) or (
+            error.verify_message,
+            "name it in tls_allowed_peers if it is to be let in"
+            if error.verify_code == _APPLICATION
+            else "check the certificates of both sides",
         )
         return _refused(error, peer, f"we refused its certificate: {what}", remedy)
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import re
+import shlex
 import ssl
 import stat
 import tempfile
@@ -282,7 +283,7 @@ def _warn_if_exposed(holder: Source) -> None:
                 "private key in %s can be read by group or others (mode %04o); run: chmod 600 %s",
                 holder,
                 mode,
-                holder.value,
+                shlex.quote(holder.value),
             )
 
 

@@ -419,7 +419,7 @@ async def test_comms(version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture) 
     friend = security(certs.leaf(CA, "client-1"), [CA])
     why = (
         r"failed: we refused its certificate: its names \(CN=worker, DNS node7\) match none of the "
-        r"allowed peers \(client\*\); "
+        r"allowed peers \(client\*\); name it in tls_allowed_peers if it is to be let in$"
     )
     handled: list[str] = []
 

@@ -8,30 +8,43 @@ their first lines; what a command needs to run, it imports when it runs.
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 COMMANDS = {
     "bench": "sealwire.cli.bench",
+    "certs": "sealwire.cli.certs",
     "demo": "sealwire.cli.demo",
+    "probe": "sealwire.cli.probe",
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands come from `COMMANDS`."""
+    """A group whose commands come from a table: name -> module."""
+
+    def __init__(self, *args: Any, table: dict[str, str], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return sorted(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        command = import_module(COMMANDS[cmd_name]).command
-        assert isinstance(command, click.Command), COMMANDS[cmd_name]
+        command = import_module(self.table[cmd_name]).command
+        assert isinstance(command, click.Command), self.table[cmd_name]
         return command
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+# Named, since `dask sealwire` is registered under this name; see the entry points in setup.cfg.
+@click.group(
+    "sealwire",
+    cls=LazyGroup,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="sealwire", message="%(prog)s %(version)s")
 def main() -> None:
     """Mutually authenticated links between the processes of a cluster."""

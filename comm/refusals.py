@@ -16,10 +16,18 @@ __all__ = ["explain"]
 _SAME_CA = "give both sides the same CA file"
 _RENEW = "renew it"
 
+_APPLICATION = (
+    50  # X509_V_ERR_APPLICATION_VERIFICATION: no verdict of OpenSSL's, but our allow-list's
+)
+
 # X509_V_ERR_*: our verdict on the peer's certificate.
 _VERDICTS: dict[int, tuple[str, str]] = {
+    3: ("there is no CRL of a CA above it", "add the CRL of every CA to tls_crl_file"),
+    8: ("the CRL of its CA is not signed by that CA", "put the CA's own into tls_crl_file"),
     9: ("it is not valid yet", "check the clocks of both machines"),
     10: ("it has expired, or a CA above it has", _RENEW),
+    11: ("the CRL of its CA is not valid yet", "check the clocks of both machines"),
+    12: ("the CRL of its CA is out of date", "put a fresh one into tls_crl_file"),
     18: ("it is self-signed and not our CA's", _SAME_CA),
     19: ("its chain ends in a CA that is not ours", _SAME_CA),
     20: ("it is not signed by our CA, or an intermediate certificate is missing", _SAME_CA),
@@ -39,7 +47,10 @@ _VERDICTS: dict[int, tuple[str, str]] = {
 # The peer's alerts (RFC 8446, section 6.2): its verdict on ours.
 _ALERTS: dict[str, tuple[str, str]] = {
     "UNKNOWN_CA": ("it refused our certificate: not signed by its CA", _SAME_CA),
-    "CERTIFICATE_EXPIRED": ("it refused our certificate: expired or not valid yet", _RENEW),
+    "CERTIFICATE_EXPIRED": (
+        "it refused our certificate: expired or not valid yet, or its own CRL is out of date",
+        "renew the one or the other",
+    ),
     "CERTIFICATE_REVOKED": ("it refused our certificate: revoked", "issue a new one"),
     "CERTIFICATE_REQUIRED": (
         "it refused us: we sent no certificate",
@@ -105,8 +116,11 @@ def explain(error: Exception, peer: str, *, handshaking: bool) -> CommClosedErro
         Whether TLS or the hello was still under way.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        what, remedy = _VERDICTS.get(
-            error.verify_code, (error.verify_message, "check the certificates of both sides")
+        what, remedy = _VERDICTS.get(error.verify_code) or (
+            error.verify_message,
+            "name it in tls_allowed_peers if it is to be let in"
+            if error.verify_code == _APPLICATION
+            else "check the certificates of both sides",
         )
         return _refused(error, peer, f"we refused its certificate: {what}", remedy)
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(

@@ -1,11 +1,14 @@
 """Preload module for ``dask scheduler``, ``dask worker`` and the ``preload`` settings.
 
 Importing it installs: schedulers, workers and nannies open their listeners before a preload's
-``dask_setup`` would run.
+``dask_setup`` runs. That then sees to the contexts that were made before the import.
 """
 
 from __future__ import annotations
 
+from .adoption import adopt as dask_setup
 from .registration import install
+
+__all__ = ["dask_setup"]
 
 install()

@@ -6,6 +6,7 @@ from typing import Any
 
 from distributed.comm.registry import backends
 
+from . import adoption
 from .backend import TCPBackend, TLSBackend
 
 __all__ = ["install", "installed", "uninstall"]
@@ -17,9 +18,11 @@ _replaced: dict[str, Any] = {}
 def install() -> None:
     """Use our backends for every ``tcp://`` and ``tls://`` address from now on.
 
-    Comms and listeners that exist already keep theirs, so install first. Doing it twice does no
-    harm.
+    A `distributed.Security` gives out our contexts from now on, which follow their files and what
+    is configured under ``sealwire.tls``. Comms and listeners that exist already keep theirs, so
+    install first. Doing it twice does no harm.
     """
+    adoption.take_over()
     for scheme, backend_class in _OURS.items():
         if not isinstance(backends[scheme], backend_class):
             _replaced[scheme] = backends[scheme]
@@ -28,6 +31,7 @@ def install() -> None:
 
 def uninstall() -> None:
     """Undo `install`: new comms and listeners are what they were before."""
+    adoption.give_back()
     for scheme, backend_class in _OURS.items():
         if isinstance(backends[scheme], backend_class):
             backends[scheme] = _replaced.pop(scheme)

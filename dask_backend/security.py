@@ -29,7 +29,8 @@ class Security(DaskSecurity):
     def __init__(self, require_encryption: bool | None = None, **fields: Any) -> None:
         own = OwnSecurity(require_encryption, **fields)
         self._own = own
-        super().__init__(**own.fields())  # lands in _own again, through the properties below
+        known = {name: value for name, value in own.fields().items() if name in self.__slots__}
+        super().__init__(**known)  # lands in _own again, through the properties below
 
     @classmethod
     def temporary(cls, **fields: Any) -> Security:
@@ -51,6 +52,10 @@ class Security(DaskSecurity):
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
         return _marked(self._own.get_listen_args(role))
+
+    def reload(self) -> list[str]:
+        """As `sealwire.security.Security.reload`."""
+        return self._own.reload()
 
     def __repr__(self) -> str:
         return repr(self._own)

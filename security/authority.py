@@ -7,43 +7,27 @@ Security(tls_ca_file=authority.certificate,
          tls_worker_cert=worker.certificate, tls_worker_key=worker.key)
 ```
 
-Keys are P-256. Certificates follow RFC 5280 to the letter, so that the strictest verifiers take
-them. Every identity may both dial and accept (EKU serverAuth and clientAuth), whatever its role: a
-scheduler and a worker do both, and Dask lets a process dial with the role it listens with.
-Validity begins an hour in the past, for machines whose clocks disagree.
+Keys are P-256 unless RSA is asked for. Certificates follow RFC 5280 to the letter, so that the
+strictest verifiers take them. Every identity may both dial and accept (EKU serverAuth and
+clientAuth), whatever its role: a scheduler and a worker do both, and Dask lets a process dial with
+the role it listens with. Validity begins an hour in the past, for machines whose clocks disagree.
 """
 
 from __future__ import annotations
 
 import datetime
-import ipaddress
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from .errors import AuthorityError, CertificateExpired
+from . import keys, names, profile
+from .errors import AuthorityError, CertificateExpired, KeyMismatch, PEMError
 
 __all__ = ["Authority", "Identity"]
-
-_BACKDATED = datetime.timedelta(hours=1)
-_DNS_NAME = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)*")
-_USAGES = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-    "encipher_only",
-    "decipher_only",
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +44,7 @@ class Identity:
 class Authority:
     """A certificate authority: a self-signed certificate, and the key that signs others."""
 
-    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(self, certificate: x509.Certificate, key: keys.PrivateKey) -> None:
         self._certificate = certificate
         self._key = key
 
@@ -71,29 +55,53 @@ class Authority:
         *,
         days: float = 3650,
         not_before: datetime.datetime | None = None,
+        kind: str = "p256",
+        permitted: Iterable[str] = (),
+        key: keys.PrivateKey | None = None,
     ) -> Authority:
         """A new authority with a new key, valid from an hour ago until `days` from now.
 
         It may sign leaves only, no further authorities. `not_before` sets another beginning, from
-        which `days` then count. Raises `AuthorityError` for an unusable name or number of days.
+        which `days` then count. `kind` is that of the key, `p256` or `rsa3072`; `key` is one that
+        is there already. `permitted` are the domains (`lab.example`) and networks (`10.0.0.0/8`)
+        that certificates may name; all, if there are none. Raises `AuthorityError` for an unusable
+        name, number of days, kind or domain.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = _name(name)
-        start, end = _validity(name, days, not_before)
-        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        builder = (
-            _builder(subject, key.public_key(), start, end)
-            .issuer_name(subject)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
-            .add_extension(identifier, critical=False)
-        )
-        return cls(builder.sign(key, hashes.SHA256()), key)
+        constraints = names.constraints(permitted)
+        subject = names.subject(name)
+        start, end = profile.validity(name, days, not_before)
+        key = key or keys.generate(kind)
+        return cls(profile.root(subject, key, constraints, start, end), key)
+
+    @classmethod
+    def load(cls, certificate: str, key: str, *, password: bytes | None = None) -> Authority:
+        """The authority of a certificate and its key, both PEM text.
+
+        Raises `PEMError` if either cannot be read, also for want of a password, and `KeyMismatch`
+        if they do not belong together.
+        """
+        try:
+            parsed = x509.load_pem_x509_certificate(certificate.encode())
+        except ValueError as error:
+            raise PEMError("cannot use the authority's certificate: it is damaged") from error
+        private = keys.read(key, "the authority's key", password)
+        if not keys.same(parsed.public_key(), private.public_key()):
+            raise KeyMismatch("cannot use the authority's key: it is not that of its certificate")
+        return cls(parsed, private)
 
     @property
     def certificate(self) -> str:
         """The authority's own certificate as PEM text: what the others are told to trust."""
         return self._certificate.public_bytes(Encoding.PEM).decode()
+
+    @property
+    def parsed(self) -> x509.Certificate:
+        """The authority's own certificate as the library has it."""
+        return self._certificate
+
+    def key(self, password: bytes | None = None) -> str:
+        """The private key as PEM text, encrypted if there is a password: keep it from all eyes."""
+        return keys.write(self._key, password)
 
     def issue(
         self,
@@ -103,120 +111,154 @@ class Authority:
         names: Iterable[str] = (),
         ips: Iterable[str] = (),
         not_before: datetime.datetime | None = None,
+        kind: str = "p256",
     ) -> Identity:
         """Issue a certificate for a new key, valid from an hour ago until `days` from now.
 
         `common_name` is a role or any other name; `names` (DNS) and `ips` become its alternative
         names, and where neither is given the common name does, if it can. `not_before` sets
         another beginning, from which `days` then count. The end is never later than the
-        authority's own.
+        authority's own. `kind` is that of the key, `p256` or `rsa3072`.
 
-        Raises `AuthorityError` for an unusable name, address or number of days, and
-        `CertificateExpired` if the authority has expired.
+        Raises `AuthorityError` for an unusable name, address or number of days, or one that the
+        authority may not sign for, and `CertificateExpired` if the authority has expired.
         """
+        subject, found, validity = self._prepared(common_name, days, names, ips, not_before)
+        key = keys.generate(kind)
+        return Identity(self._signed(subject, key.public_key(), found, *validity), keys.write(key))
+
+    def sign(
+        self,
+        request: x509.CertificateSigningRequest,
+        common_name: str | None = None,
+        *,
+        days: float = 365,
+        names: Iterable[str] | None = None,
+        ips: Iterable[str] = (),
+    ) -> str:
+        """Issue a certificate for the key of a request (CSR), whose holder keeps the key.
+
+        Name and alternative names are the request's where they are not given; all else that it
+        asks for is passed over. Raises as `issue` does, and if the request is not signed by its
+        own key, has a key too weak, or alternative names other than DNS and IP.
+        """
+        name = common_name or _name_in(request)
+        asked = _alternatives(name, request) if names is None else (names, ips)
+        subject, found, validity = self._prepared(name, days, *asked, None)
+        if not request.is_signature_valid:
+            raise AuthorityError(
+                f"cannot issue {name!r}: the request is not signed by the key it is for; "
+                "make the request again"
+            )
+        return self._signed(subject, _sound(name, request.public_key()), found, *validity)
+
+    def renew(
+        self, old: x509.Certificate, public_key: Any = None, *, days: float | None = None
+    ) -> str:
+        """Issue a certificate again: same subject and alternative names, valid as long from now.
+
+        For another key if `public_key` is given; for `days`, if they are. Raises as `issue` does.
+        """
+        name = names.common_name(old.subject)
+        self._must_be_valid(name)
+        if days is None:
+            lasts = old.not_valid_after_utc - old.not_valid_before_utc
+            start = profile.now() - profile.BACKDATED
+            end = start + lasts
+        else:
+            start, end = profile.validity(name, days, None)
+        alternatives = names.extension(old)
+        constraints = names.constraints_of(self._certificate)
+        for each in names.outside(alternatives, constraints):
+            raise AuthorityError(
+                f"cannot issue {name!r}: {each} is outside the names that the CA may sign for; "
+                "issue a new certificate with other names"
+            )
+        key = _sound(name, public_key or old.public_key())
+        return self._signed(old.subject, key, alternatives, start, end)
+
+    def revoke(
+        self,
+        revoked: Iterable[tuple[int, datetime.datetime, str]],
+        *,
+        number: int,
+        until: datetime.datetime,
+    ) -> str:
+        """The authority's CRL as PEM text: serial, time and reason of each revoked certificate.
+
+        `until` is its nextUpdate, after which verifiers refuse everybody; `number` must grow from
+        one CRL to the next. A reason is one of RFC 5280's, such as `keyCompromise`.
+        """
+        return profile.revocations(self._certificate, self._key, list(revoked), number, until)
+
+    def issued(self, certificate: x509.Certificate) -> bool:
+        """Whether this authority has signed a certificate; a name alone proves nothing."""
+        try:
+            certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
+    def _prepared(
+        self,
+        name: str,
+        days: float,
+        hosts: Iterable[str],
+        ips: Iterable[str],
+        not_before: datetime.datetime | None,
+    ) -> tuple[x509.Name, Sequence[x509.GeneralName], tuple[datetime.datetime, datetime.datetime]]:
+        self._must_be_valid(name)
+        validity = profile.validity(name, days, not_before)
+        subject = names.subject(name)
+        found = names.alternatives(name, hosts, ips, names.constraints_of(self._certificate))
+        return subject, found, validity
+
+    def _must_be_valid(self, name: str) -> None:
         ends = self._certificate.not_valid_after_utc
-        if ends < _now():
+        if ends < profile.now():
             raise CertificateExpired(
-                f"cannot issue {common_name!r}: the authority expired {ends:%Y-%m-%d %H:%M} UTC; "
+                f"cannot issue {name!r}: the authority expired {ends:%Y-%m-%d %H:%M} UTC; "
                 "create a new one"
             )
-        start, end = _validity(common_name, days, not_before)
-        key = ec.generate_private_key(ec.SECP256R1())
-        signer = self._key.public_key()
-        purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        builder = (
-            _builder(_name(common_name), key.public_key(), start, min(end, ends))
-            .issuer_name(self._certificate.subject)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage("digital_signature"), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False
-            )
-        )
-        alternatives = _alternatives(common_name, names, ips)
-        if alternatives:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName(alternatives), critical=False
-            )
-        certificate = builder.sign(self._key, hashes.SHA256())
-        return Identity(
-            certificate.public_bytes(Encoding.PEM).decode(),
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
-        )
+
+    def _signed(
+        self,
+        subject: x509.Name,
+        public_key: Any,
+        alternatives: Sequence[x509.GeneralName],
+        start: datetime.datetime,
+        end: datetime.datetime,
+    ) -> str:
+        own = self._certificate, self._key
+        return profile.leaf(*own, subject, public_key, alternatives, start, end)
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
+def _name_in(request: x509.CertificateSigningRequest) -> str:
+    """The common name that a request asks for. Raises `AuthorityError` if it has none."""
+    name = names.common_name(request.subject)
+    if not name:
+        raise AuthorityError("cannot sign the request: it has no common name; give a role for it")
+    return name
 
 
-def _name(common_name: str) -> x509.Name:
-    if not 1 <= len(common_name) <= 64:  # RFC 5280; older releases of cryptography do not look
+def _sound(name: str, key: Any) -> Any:
+    why = keys.weakness(key)
+    if why:
         raise AuthorityError(
-            f"cannot issue {common_name!r}: a common name has 1 to 64 characters, "
-            f"got {len(common_name)}"
+            f"cannot issue {name!r}: its key is {why}; use P-256 or RSA of 2048 bits or more"
         )
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _validity(
-    name: str, days: float, not_before: datetime.datetime | None
-) -> tuple[datetime.datetime, datetime.datetime]:
-    """First and last moment; `days` count from `not_before`, or from now and backdated."""
-    now = _now()
-    try:
-        if not days > 0:
-            raise ValueError("days must be positive")
-        end = (not_before or now) + datetime.timedelta(days=days)
-    except (OverflowError, ValueError) as error:
-        raise AuthorityError(
-            f"cannot issue {name!r}: validity of {days} days; "
-            "give a positive number that ends before the year 10000"
-        ) from error
-    return not_before or now - _BACKDATED, end
-
-
-def _builder(
-    subject: x509.Name,
-    key: ec.EllipticCurvePublicKey,
-    start: datetime.datetime,
-    end: datetime.datetime,
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(end)
-    )
-
-
-def _usage(*granted: str) -> x509.KeyUsage:
-    return x509.KeyUsage(**{usage: usage in granted for usage in _USAGES})
+    return key
 
 
 def _alternatives(
-    common_name: str, names: Iterable[str], ips: Iterable[str]
-) -> list[x509.GeneralName]:
-    found: list[x509.GeneralName] = []
-    for name in names:
-        if not _DNS_NAME.fullmatch(name):
+    name: str, request: x509.CertificateSigningRequest
+) -> tuple[list[str], list[str]]:
+    found = names.extension(request)
+    for each in found:
+        if not isinstance(each, x509.DNSName | x509.IPAddress):
             raise AuthorityError(
-                f"cannot issue {common_name!r}: {name!r} is not a DNS name; "
-                "write international names in their xn-- form and addresses as ips"
+                f"cannot issue {name!r}: the request asks for a {type(each).__name__}; "
+                "only DNS names and IP addresses can be had"
             )
-        found.append(x509.DNSName(name))
-    for ip in ips:
-        try:
-            found.append(x509.IPAddress(ipaddress.ip_address(ip)))
-        except ValueError as error:
-            raise AuthorityError(
-                f"cannot issue {common_name!r}: {ip!r} is not an IP address"
-            ) from error
-    if not found and _DNS_NAME.fullmatch(common_name):
-        found.append(x509.DNSName(common_name))
-    return found
+    hosts = [each.value for each in found if isinstance(each, x509.DNSName)]
+    return hosts, [str(each.value) for each in found if isinstance(each, x509.IPAddress)]

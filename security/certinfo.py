@@ -11,9 +11,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from .errors import PEMError
+from .keys import describe
+from .names import common_name
 from .pem import Source, certificates
 
-__all__ = ["CertificateInfo", "read_certificates"]
+__all__ = ["CertificateInfo", "hexadecimal", "read_certificates"]
 
 _PURPOSES = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
@@ -43,6 +45,10 @@ class CertificateInfo:
     is_ca: bool
     #: extendedKeyUsage, such as "serverAuth", or dotted numbers; empty means any
     purposes: tuple[str, ...]
+    #: commonName of the subject, which is a process's role; "" if there is none
+    common_name: str = ""
+    #: kind and size of the public key, such as "P-256" or "RSA 3072"
+    key: str = ""
 
     @classmethod
     def from_der(cls, data: bytes) -> CertificateInfo:
@@ -51,14 +57,15 @@ class CertificateInfo:
         Raises `PEMError` if it is not one.
         """
         try:
-            return cls._from(x509.load_der_x509_certificate(data))
+            return cls.of(x509.load_der_x509_certificate(data))
         except ValueError as error:
             raise PEMError(
                 f"cannot read {len(data)} bytes as a DER certificate: {error}"
             ) from error
 
     @classmethod
-    def _from(cls, certificate: x509.Certificate) -> CertificateInfo:
+    def of(cls, certificate: x509.Certificate) -> CertificateInfo:
+        """What a certificate of the library `cryptography` says."""
         constraints = _extension(certificate, x509.BasicConstraints)
         usage = _extension(certificate, x509.ExtendedKeyUsage)
         return cls(
@@ -71,6 +78,8 @@ class CertificateInfo:
             fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
             is_ca=constraints is not None and constraints.ca,
             purposes=tuple(_purpose(oid) for oid in usage or ()),
+            common_name=common_name(certificate.subject),
+            key=describe(certificate.public_key()),
         )
 
     def __str__(self) -> str:
@@ -86,6 +95,12 @@ class CertificateInfo:
         return f"{self.subject or 'no subject'}, {by}, {when}"
 
 
+def hexadecimal(serial: int) -> str:
+    """A serial as OpenSSL prints it, in whole bytes."""
+    text = f"{serial:x}"
+    return text.zfill(len(text) + len(text) % 2)
+
+
 def read_certificates(source: Source) -> list[CertificateInfo]:
     """What the certificates of a PEM source say, in order.
 
@@ -94,7 +109,7 @@ def read_certificates(source: Source) -> list[CertificateInfo]:
     found = []
     for number, block in enumerate(certificates(source), 1):
         try:
-            found.append(CertificateInfo._from(x509.load_pem_x509_certificate(block.text.encode())))
+            found.append(CertificateInfo.of(x509.load_pem_x509_certificate(block.text.encode())))
         except ValueError as error:
             raise PEMError(
                 f"cannot use {source}: certificate {number} in it is damaged; write the file again"

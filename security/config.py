@@ -6,27 +6,31 @@ environment are read when Dask is imported, `dask.config.set` and `refresh` coun
 that a variable set before a `Security` is constructed is honoured. No defaults are assumed: a
 missing key is None.
 
-A key under `distributed.comm.tls` that nobody reads is most often a misspelt one, and its author
-believes in a protection that is not there. It is logged once, with the nearest known key, and
-listed by `unknown_keys()`. It is not an error: the tree belongs to Dask, whose releases may add
-keys of their own, and a cluster must not stop for that.
+A key under `distributed.comm.tls` or `sealwire.tls` that nobody reads is most often a misspelt one,
+and its author believes in a protection that is not there. It is logged once, with the nearest
+known key, and listed by `unknown_keys()`. It is not an error: the first tree belongs to Dask, whose
+releases may add keys of their own, and a cluster must not stop for that.
 """
 
 from __future__ import annotations
 
 import difflib
 import logging
+import math
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
 from .pem import shown
 
-__all__ = ["KEYS", "UnknownKey", "read", "truth", "unknown_keys"]
+__all__ = ["KEYS", "UnknownKey", "duration", "read", "truth", "unknown_keys"]
 
 logger = logging.getLogger("sealwire.security")
 
 _TLS = "distributed.comm.tls"
+_OWN = "sealwire.tls"
 
 #: field of `Security` -> configuration key
 KEYS = {
@@ -41,7 +45,24 @@ KEYS = {
     "tls_scheduler_key": f"{_TLS}.scheduler.key",
     "tls_worker_cert": f"{_TLS}.worker.cert",
     "tls_worker_key": f"{_TLS}.worker.key",
+    "tls_crl_file": f"{_OWN}.crl-file",
+    "tls_key_password": f"{_OWN}.key-password",
+    "tls_allowed_peers": f"{_OWN}.allowed-peers",
+    "tls_reload_interval": f"{_OWN}.reload-interval",
+    "tls_expiry_warning": f"{_OWN}.expiry-warning",
 }
+
+_BY_ROLE = ("key-password.", "allowed-peers.")  # which may be mappings from role to value
+
+_UNITS = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * 86400.0),
+    "ms": 0.001,
+}
+_DURATION = re.compile(rf"(\d+(?:\.\d*)?|\.\d+)\s*({'|'.join(_UNITS)})?")
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -55,26 +76,28 @@ class UnknownKey(NamedTuple):
     nearest: str | None
 
 
-def read() -> dict[str, Any]:
+def read(file: str | None = None) -> dict[str, Any]:
     """The configured value of every field of `KEYS`, None where nothing is set.
 
+    With `file`, as a process would read it that is told of the file by `DASK_CONFIG`.
     `require_encryption` is a bool or None; other values are as the configuration has them. Logs
     unknown keys. Raises `ConfigError` if the configuration is malformed.
     """
-    get = _getter()
+    get = _getter(file)
     for unknown in _unknown(get):
         if unknown.key not in _reported:
             _reported.add(unknown.key)
             hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
             logger.warning("unknown configuration key %s is ignored%s", unknown.key, hint)
     values = {field: get(key) for field, key in KEYS.items()}
+    values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
     return values
 
 
-def unknown_keys() -> list[UnknownKey]:
-    """The keys under `distributed.comm.tls` that nobody reads, in the configuration's order."""
-    return list(_unknown(_getter()))
+def unknown_keys(file: str | None = None) -> list[UnknownKey]:
+    """The keys of `distributed.comm.tls` and `sealwire.tls` that nobody reads, as they stand."""
+    return list(_unknown(_getter(file)))
 
 
 def truth(name: str, value: object) -> bool | None:
@@ -91,29 +114,68 @@ def truth(name: str, value: object) -> bool | None:
     raise ConfigError(f"cannot use {name}: expected true or false, got {shown(value)}")
 
 
-def _getter() -> Callable[[str], Any]:
+def duration(name: str, value: object, *, bare: str) -> float | None:
+    """Seconds from a number or from text such as "5 s", "2h" or "30 days"; None stays None.
+
+    `bare` is the unit of a number without one. False, "never" and infinity are infinity. Raises
+    `ConfigError`, naming `name`, for anything else.
+    """
+    if value is None:
+        return None
+    if value is False or value == "never":
+        return math.inf
+    text = str(value).strip().lower() if isinstance(value, (str, int, float)) else ""
+    found = _DURATION.fullmatch(text) if value is not True else None
+    if text in ("inf", ".inf"):
+        return math.inf
+    if found is None:
+        raise ConfigError(
+            f"cannot use {name}: expected a time such as 5 or '30 days', or 'never', "
+            f"got {shown(value)}"
+        )
+    return float(found[1]) * _UNITS[found[2] or bare]
+
+
+def _getter(file: str | None = None) -> Callable[[str], Any]:
     try:
         import dask.config
     except ImportError:
-        import donfig
-
-        try:
-            config = donfig.Config("dask")
-        except ValueError as error:
-            raise ConfigError(f"cannot read the configuration: {error}") from error
-        return lambda key: config.get(key, default=None)
+        return _without_dask(file)
+    if file is not None:
+        return _without_dask(file)
     return lambda key: dask.config.get(key, default=None)
 
 
+def _without_dask(file: str | None) -> Callable[[str], Any]:
+    import donfig
+
+    try:
+        config = donfig.Config("dask")
+        if file is not None:
+            config = donfig.Config("dask", paths=[*config.paths, file])
+    except ValueError as error:
+        raise ConfigError(f"cannot read the configuration: {error}") from error
+    return lambda key: config.get(key, default=None)
+
+
+def _as_written(key: str, value: Any) -> Any:
+    """A text whose like in the environment was taken for a number, None or a list."""
+    if isinstance(value, Mapping):
+        return {name: _as_written(f"{key}.{name}", each) for name, each in value.items()}
+    variable = "DASK_" + key.replace(".", "__").replace("-", "_").upper()
+    return value if isinstance(value, (str, bytes)) else os.environ.get(variable, value)
+
+
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
-    known = [key.removeprefix(f"{_TLS}.") for key in KEYS.values() if key.startswith(_TLS)]
-    tree = get(_TLS)
-    if tree is not None and not isinstance(tree, Mapping):
-        raise ConfigError(f"cannot use {_TLS}: expected a mapping, got {type(tree).__name__}")
-    for name in _leaves(tree or {}):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            yield UnknownKey(f"{_TLS}.{name}", f"{_TLS}.{near[0]}" if near else None)
+    for root in (_TLS, _OWN):
+        known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
+        tree = get(root)
+        if tree is not None and not isinstance(tree, Mapping):
+            raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
+        for name in _leaves(tree or {}):
+            if name not in known and not name.startswith(_BY_ROLE):
+                near = difflib.get_close_matches(name, known, n=1)
+                yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -4,17 +4,21 @@
 SecurityError(Exception)
 ├─ ConfigError(ValueError)       a parameter or a configuration key has a value that cannot be used
 ├─ UnknownParameter(TypeError)   Security was given a parameter it does not have
+├─ PeerNotAllowed(SSLCertVerificationError)  a peer is not on the allow-list, after its handshake
 ├─ PEMError                      a certificate, key or CA file is missing, unreadable or incomplete
 │  └─ KeyMismatch                the private key is not the one of the certificate
 └─ AuthorityError                a certificate cannot be issued as asked
    └─ CertificateExpired         the authority itself has expired
 ```
 
-Messages name the field and the file, and never contain any part of a private key. A refused
-handshake is not among them: `ssl` raises its own errors, and who drives the handshake words them.
+Messages name the field and the file, and never contain any part of a private key or a password. Any
+other refused handshake is not among them: `ssl` raises its own errors, and who drives the handshake
+words them.
 """
 
 from __future__ import annotations
+
+import ssl
 
 __all__ = [
     "AuthorityError",
@@ -22,6 +26,7 @@ __all__ = [
     "ConfigError",
     "KeyMismatch",
     "PEMError",
+    "PeerNotAllowed",
     "SecurityError",
     "UnknownParameter",
 ]
@@ -37,6 +42,26 @@ class ConfigError(SecurityError, ValueError):
 
 class UnknownParameter(SecurityError, TypeError):
     """`Security` was given a parameter it does not have; a `TypeError`, as in Dask's API."""
+
+
+class PeerNotAllowed(SecurityError, ssl.SSLCertVerificationError):
+    """A peer has a good certificate, but none of its names is on the allow-list.
+
+    Looks like OpenSSL's own refusal, for those who translate such: `verify_message` says why, and
+    `verify_code` is X509_V_ERR_APPLICATION_VERIFICATION.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            ssl.SSL_ERROR_SSL, f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {why}"
+        )
+        self.library = "SSL"
+        self.reason = "CERTIFICATE_VERIFY_FAILED"
+        self.verify_code = 50
+        self.verify_message = why
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.verify_message,)
 
 
 class PEMError(SecurityError):

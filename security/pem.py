@@ -10,9 +10,11 @@ before the call returns. Nothing here ever asks for a password on a terminal.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
+import shlex
 import ssl
 import stat
 import tempfile
@@ -21,7 +23,17 @@ from dataclasses import dataclass
 
 from .errors import ConfigError, KeyMismatch, PEMError
 
-__all__ = ["Block", "Source", "blocks", "certificates", "load_identity", "shown", "source"]
+__all__ = [
+    "Block",
+    "Source",
+    "blocks",
+    "certificates",
+    "load_crls",
+    "load_identity",
+    "revocation_lists",
+    "shown",
+    "source",
+]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -45,6 +57,10 @@ class Block:
     @property
     def is_certificate(self) -> bool:
         return self.label == "CERTIFICATE"
+
+    @property
+    def is_revocation_list(self) -> bool:
+        return self.label == "X509 CRL"
 
     @property
     def is_private_key(self) -> bool:
@@ -84,29 +100,25 @@ class Source:
         """The PEM text. Raises `PEMError` if the file cannot be read or is empty."""
         if self.in_memory:
             return self.value
+        # Comments around the blocks may be in any encoding; the blocks are ASCII.
+        text = self._bytes().decode("ascii", "replace")
+        if not text.strip():
+            raise PEMError(f"cannot use {self}: the file is empty; expected PEM data")
+        return text
+
+    def digest(self) -> bytes:
+        """SHA-256 of the contents: two that are equal hold the same. Raises as `read`."""
+        return hashlib.sha256(self.value.encode() if self.in_memory else self._bytes()).digest()
+
+    def _bytes(self) -> bytes:
         try:
             with open(self.value, "rb") as file:
-                # Comments around the blocks may be in any encoding; the blocks are ASCII.
-                text = file.read().decode("ascii", "replace")
+                return file.read()
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             why = getattr(error, "strerror", None) or str(error)
             raise PEMError(
                 f"cannot read {self}: {why.lower()}; give the path of a PEM file or PEM text"
             ) from error
-        if not text.strip():
-            raise PEMError(f"cannot use {self}: the file is empty; expected PEM data")
-        return text
-
-    def signature(self) -> tuple[int, ...]:
-        """Numbers that change when the file is replaced or rewritten; empty for PEM text.
-
-        Also empty if the file cannot be looked at: reading it then says why.
-        """
-        if not self.in_memory:
-            with contextlib.suppress(OSError, ValueError):
-                status = os.stat(self.value)
-                return status.st_mtime_ns, status.st_size, status.st_ino
-        return ()
 
 
 def source(field: str, value: object) -> Source | None:
@@ -137,12 +149,50 @@ def blocks(text: str) -> list[Block]:
 
 
 def certificates(source: Source) -> list[Block]:
-    """The certificates of a source, in order. Raises `PEMError` if there is none."""
-    found = blocks(source.read())
+    """The certificates of a source, in order.
+
+    Raises `PEMError` if there is none, or if a block is cut short.
+    """
+    found = _whole_blocks(source)
     chosen = [block for block in found if block.is_certificate]
     if not chosen:
         raise PEMError(f"cannot use {source}: no certificate in it, {_contents(found)}")
     return chosen
+
+
+def revocation_lists(source: Source) -> list[Block]:
+    """The certificate revocation lists of a source, in order. Raises as `certificates`."""
+    found = _whole_blocks(source)
+    chosen = [block for block in found if block.is_revocation_list]
+    if not chosen:
+        raise PEMError(f"cannot use {source}: no X509 CRL in it, {_contents(found)}")
+    return chosen
+
+
+def _whole_blocks(source: Source) -> list[Block]:
+    """The blocks of a source. A file half written may hold some whole ones and no word of it."""
+    text = source.read()
+    found = blocks(text)
+    if found and text.count("-----BEGIN ") != len(found):
+        raise PEMError(f"cannot use {source}: a PEM block in it is cut short; write the file again")
+    return found
+
+
+def load_crls(context: ssl.SSLContext, source: Source) -> None:
+    """Add the revocation lists of a source to a context.
+
+    Nothing else of it: certificates that stand in the same file would be trusted by OpenSSL.
+    Raises `PEMError` if there is none or one is damaged.
+    """
+    text = "\n".join(block.text for block in revocation_lists(source)) + "\n"
+    with _path(Source(source.field, text)) as path:
+        try:
+            context.load_verify_locations(cafile=path)
+        except (ssl.SSLError, OSError) as error:
+            reason = getattr(error, "reason", None) or str(error)
+            raise PEMError(
+                f"cannot use {source}: a CRL in it is damaged ({reason}); write the file again"
+            ) from error
 
 
 def load_identity(
@@ -163,7 +213,7 @@ def load_identity(
     """
     certificates(certificate)
     holder = key or certificate
-    found = blocks(holder.read())
+    found = _whole_blocks(holder)
     if not any(block.is_private_key for block in found):
         hint = "" if key else f"; append it or give {certificate.field.removesuffix('cert')}key"
         raise PEMError(f"cannot use {holder}: no private key in it, {_contents(found)}{hint}")
@@ -191,7 +241,7 @@ def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | 
         if password is None:
             raise PEMError(
                 f"cannot use {holder}: its private key is encrypted and no password was given; "
-                "decrypt it with `openssl pkey`"
+                "set tls_key_password (configuration: sealwire.tls.key-password)"
             )
         return password
 
@@ -215,7 +265,9 @@ def _explained(
             "use RSA of 2048 bits or more, or P-256, and a SHA-2 signature"
         )
     if with_password and any(block.is_encrypted for block in blocks(holder.read())):
-        return PEMError(f"cannot use {both}: the password does not open the private key")
+        return PEMError(
+            f"cannot use {both}: the password does not open the private key; check tls_key_password"
+        )
     return PEMError(f"cannot use {both}: not valid PEM data ({reason}); write the file again")
 
 
@@ -231,7 +283,7 @@ def _warn_if_exposed(holder: Source) -> None:
                 "private key in %s can be read by group or others (mode %04o); run: chmod 600 %s",
                 holder,
                 mode,
-                holder.value,
+                shlex.quote(holder.value),
             )
 
 

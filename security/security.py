@@ -15,19 +15,13 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from . import config, pem, tls
-from .errors import ConfigError, UnknownParameter
+from . import config, expiry, peers, pem, reload, tls
+from .errors import ConfigError, SecurityError, UnknownParameter
+from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
 
 __all__ = ["FIELDS", "ROLES", "Security"]
 
 logger = logging.getLogger("sealwire.security")
-
-ROLES = ("client", "scheduler", "worker")
-_MATERIAL = ("tls_ca_file", *(f"tls_{role}_{part}" for role in ROLES for part in ("cert", "key")))
-_VERSIONS = ("tls_min_version", "tls_max_version")
-
-#: every parameter and attribute of `Security`
-FIELDS = ("require_encryption", "tls_ciphers", *_VERSIONS, *_MATERIAL, "extra_conn_args")
 
 
 class Security:
@@ -45,10 +39,28 @@ class Security:
         its intermediates if there are any.
     tls_client_key, tls_scheduler_key, tls_worker_key: its private key; may be left out if the
         certificate's file or text has it.
+    tls_key_password: opens the private keys that are encrypted: one text for all, or a mapping from
+        role to text. Never asked for on a terminal, never shown; pickled like a key.
+    tls_crl_file: the certificate revocation lists of every CA in use, one after the other. Once
+        given, a certificate whose CA has none here, or one out of date, is refused.
+    tls_allowed_peers: whom to talk to, of those with a certificate of the CA: patterns for all
+        roles, or a mapping from role to patterns. The role is ours, the patterns are for the peers
+        of a process of that role, whichever side dials: with
+        `{"worker": ["scheduler*", "worker*"]}` a worker refuses certificates of clients. A pattern
+        is a shell's (`*`, `?`, `[…]`) and must match one whole name of the certificate: the
+        subject's common name, or a DNS name, IP address or URI of subjectAltName; DNS names
+        without regard to case. `sha256:…` is the fingerprint of one certificate. A role that is
+        left out talks to everyone.
+    tls_reload_interval: seconds, or text such as "10 s": how often, at most, a handshake looks
+        whether the files have changed. 0 is every time, "never" (or infinity) not at all, and the
+        default `sealwire.security.reload.DEFAULT_INTERVAL`.
+    tls_expiry_warning: days, or text such as "12 h": how long before a certificate ends the log
+        warns of it, once a day; 30 days if unset, "never" for no warning.
     extra_conn_args: a mapping that `get_connection_args` passes on.
 
-    CA, certificates and keys are paths (`str` or `os.PathLike`) or PEM text. Files are first read
-    when a role is used, and again when they have changed since.
+    CA, certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text. Files are first
+    read when a role is used. Contexts follow them: a handshake that begins after a file was
+    replaced uses the new one, and the old one if the new one cannot be used; see `reload`.
 
     Raises `UnknownParameter` (a `TypeError`), and `ConfigError` for a value that cannot be used, a
     key without its certificate, or a certificate without a CA; files can be missing or wrong
@@ -68,11 +80,16 @@ class Security:
     tls_scheduler_key: str | None
     tls_worker_cert: str | None
     tls_worker_key: str | None
+    tls_key_password: str | bytes | dict[str, str | bytes] | None
+    tls_crl_file: str | None
+    tls_allowed_peers: dict[str, tuple[str, ...]] | None
+    tls_reload_interval: float | None
+    tls_expiry_warning: float | None
     extra_conn_args: dict[str, Any]
 
     _required: bool | None
     _lock: threading.Lock
-    _contexts: dict[tuple[str, str], tuple[object, ssl.SSLContext]]
+    _watches: dict[str, tuple[object, reload.Watch]]
     _warned: set[str]
 
     def __init__(self, require_encryption: bool | None = None, **fields: Any) -> None:
@@ -95,7 +112,7 @@ class Security:
         self._policy()
         if fields.get("tls_ca_file", "") is not None:  # None: taken away knowingly
             for role in ROLES:
-                self._sources(role)
+                self._material(role)
 
     @classmethod
     def temporary(cls, *, days: float = 365, **fields: Any) -> Security:
@@ -122,7 +139,7 @@ class Security:
     def require_encryption(self) -> bool:
         """Whether plain addresses are refused, on connect and on listen."""
         if self._required is None:
-            return any(getattr(self, name) is not None for name in _MATERIAL)
+            return any(getattr(self, name) is not None for name in MATERIAL)
         return self._required
 
     @require_encryption.setter
@@ -173,32 +190,50 @@ class Security:
             "require_encryption": self.require_encryption,
         }
 
-    def _context(self, role: str, side: str) -> ssl.SSLContext | None:
-        """The one place where a context comes from; the same one until values or files change.
+    def reload(self) -> list[str]:
+        """Look at the files of all contexts handed out, now; the fields whose contents are new.
 
-        Kept, since programs ask before every connection, and a context costs 2.5 ms and 25 KiB;
-        looking at three files costs microseconds.
+        Contexts follow their files by themselves. This tells at once whether what was put there is
+        used, and raises `PEMError` or `KeyMismatch` if it cannot be; the old contents stay in use
+        for the role concerned. Open connections go on either way.
         """
-        sources = self._sources(role)
-        if sources is None:
+        with self._lock:
+            watches = [watch for _, watch in self._watches.values()]
+        changed: dict[str, None] = {}
+        failed = None
+        for watch in watches:
+            try:
+                changed.update(dict.fromkeys(watch.reload()))
+            except SecurityError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return list(changed)
+
+    def _context(self, role: str, side: tls.Side) -> ssl.SSLContext | None:
+        """The one place where a context comes from; the same one until values change."""
+        material = self._material(role)
+        if material is None:
             self._warn_of_missing(role)
             return None
-        policy = self._policy()
-        state = policy, sources, [source and source.signature() for source in sources]
+        interval, days = self.tls_reload_interval, self.tls_expiry_warning
+        state = (
+            self._policy(),
+            material,
+            reload.DEFAULT_INTERVAL if interval is None else interval,
+            expiry.DEFAULT_WARNING if days is None else days * DAY,
+        )
         with self._lock:
-            known = self._contexts.get((role, side))
-            if known is not None and known[0] == state:
-                return known[1]
-            build = tls.server_context if side == "server" else tls.client_context
-            context = build(policy, *sources)
-            self._contexts[role, side] = state, context
-            return context
+            known = self._watches.get(role)
+            if known is None or known[0] != state:
+                known = self._watches[role] = state, reload.Watch(*state)
+            return known[1].context(side)
 
     def _policy(self) -> tls.Policy:
         return tls.Policy(self.tls_ciphers, self.tls_min_version, self.tls_max_version)
 
-    def _sources(self, role: str) -> tuple[pem.Source, pem.Source, pem.Source | None] | None:
-        """Trust, certificate and key of a role; None if it has no identity."""
+    def _material(self, role: str) -> tls.Material | None:
+        """What the contexts of a role are made of; None if it has no identity."""
         values = self.get_tls_config_for_role(role)
         trust = pem.source("tls_ca_file", values["ca_file"])
         certificate = pem.source(f"tls_{role}_cert", values["cert"])
@@ -212,7 +247,13 @@ class Security:
                 f"cannot use {certificate}: there is no CA to verify peers with; "
                 f"set tls_ca_file (configuration: {config.KEYS['tls_ca_file']})"
             )
-        return trust, certificate, key
+        crl = pem.source("tls_crl_file", self.tls_crl_file)
+        password = self.tls_key_password
+        if isinstance(password, dict):
+            password = password.get(role)
+        patterns = (self.tls_allowed_peers or {}).get(role)
+        allowed = peers.AllowedPeers(patterns) if patterns else None
+        return tls.Material(trust, certificate, key, crl, password, allowed)
 
     def _warn_of_missing(self, role: str) -> None:
         if self.require_encryption and role not in self._warned:
@@ -226,13 +267,13 @@ class Security:
 
     def _prepare(self) -> None:
         self._lock = threading.Lock()
-        self._contexts = {}
+        self._watches = {}
         self._warned = set()
         self._required = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
-            value = _checked(name, value)
+            value = checked(name, value)
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -248,11 +289,8 @@ class Security:
         shown = {"require_encryption": str(self.require_encryption)}
         for name in FIELDS[1:-1]:
             value = getattr(self, name)
-            if isinstance(value, ssl.TLSVersion):
-                shown[name] = value.name
-            elif value is not None:
-                source = pem.Source(name, value)
-                shown[name] = "<in memory>" if source.in_memory else repr(value)
+            if value is not None:
+                shown[name] = as_shown(name, value)
         return shown
 
     def __repr__(self) -> str:
@@ -270,22 +308,3 @@ class Security:
 def _cert(role: str) -> str:
     name = f"tls_{role}_cert"
     return f"{name} (configuration: {config.KEYS[name]})"
-
-
-def _checked(name: str, value: Any) -> Any:
-    """The value a field keeps. Raises `ConfigError`, and `AttributeError` if there is no such."""
-    if name in _VERSIONS:
-        version = tls.parse_version(name, value)
-        return ssl.TLSVersion.TLSv1_2 if version is None and "min" in name else version
-    if name in _MATERIAL:
-        source = pem.source(name, value)
-        return source and source.value
-    if name == "tls_ciphers":
-        return tls.parse_ciphers(name, value)
-    if name == "extra_conn_args":
-        if value is not None and not isinstance(value, Mapping):
-            raise ConfigError(f"cannot use {name}: expected a mapping, got {type(value).__name__}")
-        return dict(value or {})
-    if name not in FIELDS:
-        raise AttributeError(f"Security has no field {name!r}; fields are {', '.join(FIELDS)}")
-    return value

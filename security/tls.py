@@ -11,6 +11,10 @@ basicConstraints (keyUsage keyCertSign alone, or X.509 version 1) may issue othe
 closed by leaving such certificates out of the trust set. Certificates that are trusted as
 themselves, as `Security.temporary()` of Dask makes them, are kept: they can issue nothing.
 
+With a CRL, every certificate of a chain is looked up (`VERIFY_CRL_CHECK_CHAIN`), not the leaf
+alone: to revoke an intermediate would have no effect otherwise. So every CA in use needs its CRL,
+and a chain for which one is missing or out of date is refused.
+
 No session is resumed, because a resumed one skips the certificates. For TLS 1.3 no tickets are
 given out. For TLS 1.2 `ssl` can switch off neither the tickets nor the cache behind them, only
 choose: with `OP_NO_TICKET` each handshake leaves 10 KiB in the server's cache (up to 20,480
@@ -23,20 +27,26 @@ from __future__ import annotations
 import logging
 import re
 import ssl
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 from .errors import ConfigError, PEMError
-from .pem import Block, Source, certificates, load_identity, shown
+from .peers import AllowedPeers, CheckedObject, CheckedSocket
+from .pem import Block, Source, certificates, load_crls, load_identity, shown
 
 __all__ = [
+    "Material",
     "Policy",
     "SealedContext",
-    "client_context",
+    "Side",
+    "empty_context",
+    "load",
     "parse_ciphers",
     "parse_version",
-    "server_context",
 ]
+
+Side = Literal["server", "client"]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -52,6 +62,8 @@ _VERSIONS: dict[object, ssl.TLSVersion] = {
     **dict(zip((1.2, 1.3), _SPOKEN, strict=True)),
     **dict(zip(("1.2", "1.3"), _SPOKEN, strict=True)),
 }
+
+_left_out: set[str] = set()  # certificates already warned of
 
 _BASIC_CONSTRAINTS = bytes.fromhex("0603551d13")  # the extension's identifier in DER
 
@@ -107,6 +119,9 @@ class Policy:
             )
 
 
+_CHECKED = ("allowed", "sslsocket_class", "sslobject_class")
+
+
 class SealedContext(ssl.SSLContext):
     """An `ssl.SSLContext` that can be tightened but not loosened.
 
@@ -115,6 +130,9 @@ class SealedContext(ssl.SSLContext):
     `ConfigError`. It keeps libraries that "adjust" contexts from undoing the policy unnoticed; it
     is no defence against code that means to.
     """
+
+    #: whom the peers' certificates must name besides; see `peers.py`
+    allowed: AllowedPeers | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         current = getattr(self, name, None)
@@ -125,6 +143,7 @@ class SealedContext(ssl.SSLContext):
             or (name == "num_tickets" and value != 0)
             or (name in ("options", "verify_flags") and value & current != current)
             or (name == "sni_callback" and value is not _refuse_resumption)
+            or (name in _CHECKED and self.allowed is not None)
         )
         if loosened:
             raise ConfigError(f"cannot set {name} of a sealed TLS context to {value!r}")
@@ -159,27 +178,37 @@ class SealedContext(ssl.SSLContext):
         raise ConfigError("cannot trust the system's CAs in a sealed TLS context")
 
 
-def server_context(
-    policy: Policy, trust: Source, certificate: Source, key: Source | None = None
-) -> SealedContext:
-    """A context for the side that accepts. Raises `PEMError`, `KeyMismatch`, `ConfigError`."""
-    context = SealedContext(ssl.PROTOCOL_TLS_SERVER)
-    context.num_tickets = 0
-    context.sni_callback = _refuse_resumption
-    return _complete(context, policy, trust, certificate, key)
+_ContextT = TypeVar("_ContextT", bound=SealedContext)
 
 
-def client_context(
-    policy: Policy, trust: Source, certificate: Source, key: Source | None = None
-) -> SealedContext:
-    """A context for the side that dials. Raises `PEMError`, `KeyMismatch`, `ConfigError`."""
-    context = SealedContext(ssl.PROTOCOL_TLS_CLIENT)
-    return _complete(context, policy, trust, certificate, key)
+@dataclass(frozen=True)
+class Material:
+    """What the contexts of a role are made of: where each part comes from.
+
+    `password` opens the key. `crl` are the revocation lists of every CA in use, and `allowed` whom
+    a peer's certificate must name; None for no such check.
+    """
+
+    trust: Source
+    certificate: Source
+    key: Source | None = None
+    crl: Source | None = None
+    password: str | bytes | None = field(default=None, repr=False)
+    allowed: AllowedPeers | None = None
+
+    def sources(self) -> Iterator[Source]:
+        """Every source, in the order in which a person would look at them."""
+        for source in (self.trust, self.certificate, self.key, self.crl):
+            if source is not None:
+                yield source
 
 
-def _complete(
-    context: SealedContext, policy: Policy, trust: Source, certificate: Source, key: Source | None
-) -> SealedContext:
+def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _ContextT:
+    """A context of class `kind` that follows `policy`: it trusts nobody and shows nothing yet."""
+    context = kind(ssl.PROTOCOL_TLS_SERVER if side == "server" else ssl.PROTOCOL_TLS_CLIENT)
+    if side == "server":
+        context.num_tickets = 0
+        context.sni_callback = _refuse_resumption
     context.check_hostname = False  # the cluster's own CA is the proof; nodes are known by IP
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = policy.min_version
@@ -188,22 +217,37 @@ def _complete(
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     # Before the identity: OpenSSL weighs keys by the security level in force when they are loaded.
     context.set_ciphers(policy.ciphers or _DEFAULT_CIPHERS)
-    _load_trust(context, trust)
-    load_identity(context, certificate, key)
     return context
+
+
+def load(context: SealedContext, material: Material) -> None:
+    """Load trust, revocation lists, identity and allow-list into an empty context.
+
+    Raises `PEMError` or `KeyMismatch`; the context is then partly loaded and must be dropped.
+    """
+    _load_trust(context, material.trust)
+    if material.crl is not None:
+        load_crls(context, material.crl)
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    load_identity(context, material.certificate, material.key, password=material.password)
+    if material.allowed is not None:
+        context.sslsocket_class = CheckedSocket
+        context.sslobject_class = CheckedObject
+        context.allowed = material.allowed
 
 
 def _load_trust(context: ssl.SSLContext, trust: Source) -> None:
     """Trust the certificates of a source, except those that only lax rules let issue others."""
     for block in certificates(trust):
-        if _issues_unmarked(block):
+        if not _issues_unmarked(block):
+            _add(context, block, trust)
+        elif block.text not in _left_out:
+            _left_out.add(block.text)
             logger.warning(
                 "a certificate in %s is left out: it may sign, but basicConstraints does not "
                 "mark it as a CA; make the CA again",
                 trust,
             )
-        else:
-            _add(context, block, trust)
 
 
 def _issues_unmarked(block: Block) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import socket
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -38,15 +37,9 @@ def run(*command: str, cwd: Path) -> str:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the README's certificates."""
-    run(sys.executable, str(ROOT / "examples/make_certs.py"), cwd=tmp_path)
+    assert "$ sealwire certs init\n" in README
+    run(sys.executable, "-m", "sealwire.cli", "certs", "init", cwd=tmp_path)
     return tmp_path
-
-
-def test_the_keys_are_for_their_owner_alone(folder: Path) -> None:
-    files = list((folder / "certs").iterdir())
-    assert len(files) == 4
-    for path in files:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def free_port() -> int:

@@ -22,7 +22,11 @@ COMM = """
 errors limits addressing framing arrays codec hello interfaces registry sockets buffers gil wakeup
 outbox refusals stream transport tcp api __init__
 """
-SECURITY = "errors pem config tls authority certinfo security __init__"
+SECURITY = """
+errors pem config peers expiry tls fields reload keys names profile authority certinfo security
+files journal revocations store founding renewal rotation handshakes findings inspection checks
+__init__
+"""
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
 
 # Which package may import which of ours.

@@ -17,7 +17,7 @@ from distributed.comm.core import CommClosedError, FatalCommClosedError
 from distributed.comm.registry import get_backend
 from distributed.protocol import to_serialize
 from distributed.protocol.serialize import ToPickle
-from parties import Party, accepted, asynchronous, dialled, echo, pair, turns
+from parties import Party, accepted, asynchronous, dialled, echo, pair, select, turns
 from rawpeer import OFFER, Forwarder, Recorder, dialling, first_block, hello, packed
 
 from sealwire.dask_backend import backend
@@ -236,6 +236,7 @@ async def test_the_server_is_asked_for_by_name(
 ) -> None:
     client, server = make_party("ours", "tls"), make_party("stock", "tls")
     asked: list[str | None] = []
+    select("stock")  # whose contexts are not sealed
     context = server.security.get_listen_args("scheduler")["ssl_context"]
     context.sni_callback = lambda _, name, __: asked.append(name)
     listen_args = {"ssl_context": context}

@@ -65,6 +65,13 @@ distributed:
       scheduler:
         cert: /etc/scheduler.pem
         key: /etc/scheduler.key
+sealwire:
+  tls:
+    reload_interval: 10 s
+    expiry-warning: 14
+    allowed-peers:
+      worker: [scheduler*, worker*]
+      scheduler: sha256:0123456789abcdef0123456789abcdef0123456789ABCDEF0123456789ABCDEF
 """
 
 
@@ -77,6 +84,8 @@ def test_files_and_environment(tmp_path: Path, with_dask: bool) -> None:
         DASK_DISTRIBUTED__COMM__TLS__CA_FILE="/run/ca.pem",
         DASK_DISTRIBUTED__COMM__TLS__MAX_VERSION="1.3",
         DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY="/run/worker.key",
+        DASK_SEALWIRE__TLS__CRL_FILE="/run/crl.pem",
+        DASK_SEALWIRE__TLS__KEY_PASSWORD="0123",
     )
     expected = {
         "require_encryption": True,
@@ -90,6 +99,14 @@ def test_files_and_environment(tmp_path: Path, with_dask: bool) -> None:
         "tls_scheduler_key": "/etc/scheduler.key",
         "tls_client_cert": None,
         "tls_client_key": None,
+        "tls_crl_file": "/run/crl.pem",
+        "tls_key_password": "0123",
+        "tls_allowed_peers": {
+            "worker": ["scheduler*", "worker*"],
+            "scheduler": ["sha256:" + 4 * "0123456789abcdef"],
+        },
+        "tls_reload_interval": 10.0,
+        "tls_expiry_warning": 14.0,
         "extra_conn_args": {},
     }
     assert {name: str(value) if "version" in name else value for name, value in fields.items()} == (
@@ -127,13 +144,15 @@ def test_words_for_true_and_false(value: object, expected: bool) -> None:
 def test_a_misspelt_key_is_reported_once_with_the_nearest_known_one(
     tmp_path: Path, with_dask: bool
 ) -> None:
-    yaml = "distributed: {comm: {tls: {cafile: x, scheduler: {certs: y}, zzz: {qqq: 1}}}}"
+    yaml = "distributed: {comm: {tls: {cafile: x, scheduler: {certs: y}, zzz: {qqq: 1}}}}\n"
+    yaml += "sealwire: {tls: {crlfile: x}}"
     (_, unknown), log = run(tmp_path, with_dask, yaml)
     prefix = "distributed.comm.tls"
     assert unknown == [
         [f"{prefix}.cafile", f"{prefix}.ca-file"],
         [f"{prefix}.scheduler.certs", f"{prefix}.scheduler.cert"],
         [f"{prefix}.zzz.qqq", None],
+        ["sealwire.tls.crlfile", "sealwire.tls.crl-file"],
     ]
     assert log.splitlines() == [
         f"WARNING sealwire.security: unknown configuration key {prefix}.cafile is ignored; "
@@ -141,6 +160,8 @@ def test_a_misspelt_key_is_reported_once_with_the_nearest_known_one(
         f"WARNING sealwire.security: unknown configuration key {prefix}.scheduler.certs is "
         f"ignored; did you mean {prefix}.scheduler.cert?",
         f"WARNING sealwire.security: unknown configuration key {prefix}.zzz.qqq is ignored",
+        "WARNING sealwire.security: unknown configuration key sealwire.tls.crlfile is ignored; "
+        "did you mean sealwire.tls.crl-file?",
     ]
 
 
@@ -149,6 +170,8 @@ def test_a_misspelt_key_is_reported_once_with_the_nearest_known_one(
     ("yaml", "words"),
     [
         ("distributed: {comm: {tls: ca.pem}}", "distributed.comm.tls: expected a mapping, got str"),
+        ("sealwire: {tls: crl.pem}", "sealwire.tls: expected a mapping, got str"),
+        ("sealwire: {tls: {reload-interval: soon}}", "tls_reload_interval: expected a time such"),
         ("distributed: {comm: {tls: {ca-file: 3}}}", "tls_ca_file: expected a path"),
         ("distributed: {comm: {tls: {min-version: 1.1}}}", "tls_min_version: got 1.1"),
         (

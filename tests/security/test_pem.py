@@ -209,7 +209,7 @@ def test_a_password_opens_an_encrypted_key() -> None:
 def test_a_key_others_can_read_is_warned_of_once(
     files: Callable[[str, str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = files("key.pem", NODE.key_pem)
+    path = files("the key.pem", NODE.key_pem)
     load(NODE.pem, path)
     assert not caplog.records
     os.chmod(path, 0o640)
@@ -220,6 +220,7 @@ def test_a_key_others_can_read_is_warned_of_once(
         assert len(messages) == 1
         assert f"tls_worker_key ({path}) can be read" in messages[0]
         assert "0640" in messages[0]
+        assert messages[0].endswith(f"; run: chmod 600 '{path}'")
     else:
         assert not messages
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
+import math
 import pickle
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ import dask.config
 import pytest
 from handshakes import client_context, security, server_context, shake
 
-from sealwire.security import ConfigError, PEMError, Security, SecurityError, UnknownParameter
+from sealwire.security import ConfigError, Security, SecurityError, UnknownParameter
 from sealwire.security.security import FIELDS, ROLES
 
 CA = certs.root()
@@ -29,9 +29,11 @@ KEY = "distributed.comm.tls"
 def test_the_fields_are_those_of_stock() -> None:
     import distributed
 
-    assert set(FIELDS) == set(distributed.Security.__slots__)
+    names = distributed.Security.__slots__
+    assert set(names) < set(FIELDS)
     stock, ours = distributed.Security(), Security()
-    assert ours.fields() == {name: getattr(stock, name) for name in FIELDS}
+    assert {name: getattr(ours, name) for name in names} == {n: getattr(stock, n) for n in names}
+    assert all(getattr(ours, name) is None for name in set(FIELDS) - set(names))
 
 
 def test_the_arguments_are_those_of_stock() -> None:
@@ -77,6 +79,11 @@ BAD_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"tls_min_version": TLS.MINIMUM_SUPPORTED}, "tls_min_version: got MINIMUM_SUPPORTED"),
     ({"tls_min_version": []}, r"tls_min_version: got \[\]"),
     ({"tls_min_version": 1.3, "tls_max_version": 1.2}, "TLSv1_3: it is above .* TLSv1_2"),
+    ({"tls_reload_interval": "soon"}, "tls_reload_interval: expected a time .* got 'soon'"),
+    ({"tls_reload_interval": -1}, "tls_reload_interval: expected a time .* got -1"),
+    ({"tls_reload_interval": True}, "tls_reload_interval: expected a time .* got True"),
+    ({"tls_reload_interval": "3 lightyears"}, "tls_reload_interval: expected a time"),
+    ({"tls_reload_interval": math.nan}, "tls_reload_interval: expected a time .* got nan"),
     ({"tls_ca_file": 7}, "tls_ca_file: expected a path or PEM text as str, got int"),
     ({"tls_worker_cert": b"x"}, "tls_worker_cert: expected .* got bytes"),
     ({"tls_ciphers": 3}, "tls_ciphers: expected str, got int"),
@@ -97,13 +104,14 @@ def test_what_is_refused_at_construction(fields: dict[str, Any], words: str) -> 
 @pytest.mark.parametrize("field", [name for name in FIELDS if name != "extra_conn_args"])
 def test_a_key_in_the_wrong_place_is_not_shown(field: str) -> None:
     """Every field is given a private key; whatever is said of it, the key is not."""
+    said = ""
     try:
         one = Security(**{field: NODE.key_pem})
         said = repr(one) + one._repr_html_()
         one.tls_client_cert = one.tls_ca_file = NODE.key_pem
         one.get_listen_args("client")
     except SecurityError as error:
-        said = str(error)
+        said += str(error)
     assert said
     assert not any(line in said for line in NODE.key_pem.splitlines()[1:-1])
 
@@ -288,29 +296,34 @@ def test_temporary_ignores_configured_identities_and_refuses_given_ones() -> Non
     assert not Security.temporary(require_encryption=False).require_encryption
 
 
-def test_a_context_is_kept_until_its_files_change(tmp_path: Path) -> None:
-    path = tmp_path / "worker.pem"
-
-    def write(node: certs.Node) -> None:
-        replacement = tmp_path / "new.pem"
-        replacement.write_text(node.pem + node.key_pem)
-        replacement.chmod(0o600)
-        os.replace(replacement, path)
-
-    write(NODE)
-    one = Security(tls_ca_file=CA.pem, tls_worker_cert=path)
+def test_a_context_is_kept_until_values_change(tmp_path: Path) -> None:
+    one = Security(tls_ca_file=CA.pem, tls_worker_cert=PAIR)
     first = server_context(one, "worker")
     assert server_context(one, "worker") is first
     assert client_context(one, "worker") is not first
-    other = certs.leaf(CA, "replacement")
-    write(other)
-    second = server_context(one, "worker")
-    assert second is not first
-    outcome = shake(second, client_context(security(NODE, [CA])))
-    assert outcome.client.tls.getpeercert(binary_form=True) == other.der
-    path.unlink()
-    with pytest.raises(PEMError, match=r"tls_worker_cert .*no such file"):
-        one.get_listen_args("worker")
+    one.tls_reload_interval = 3  # type: ignore[assignment]
+    assert server_context(one, "worker") is not first
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (0, 0),
+        (2.5, 2.5),
+        ("7", 7),
+        (" 10 s ", 10),
+        ("500ms", 0.5),
+        ("2 min", 120),
+        ("1.5h", 5400),
+        ("3 days", 259200),
+        ("never", math.inf),
+        (False, math.inf),
+        (math.inf, math.inf),
+        (None, None),
+    ],
+)
+def test_times(value: object, seconds: float | None) -> None:
+    assert Security(tls_reload_interval=value).tls_reload_interval == seconds
 
 
 def test_threads_share_one_context() -> None:

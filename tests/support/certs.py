@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 HOUR = datetime.timedelta(hours=1)
+DAY = datetime.timedelta(days=1)
 SECOND = datetime.timedelta(seconds=1)
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
@@ -81,7 +82,7 @@ def make(
     *,
     key: Any = None,
     start: datetime.timedelta = -HOUR,
-    end: datetime.timedelta = HOUR,
+    end: datetime.timedelta = 90 * DAY,  # none is warned of
     constraints: x509.BasicConstraints | None = None,
     constraints_critical: bool = True,
     key_usage: x509.KeyUsage | None = None,
@@ -153,6 +154,29 @@ def leaf(
 def self_signed_pin(common_name: str = "dask-internal") -> Node:
     """A certificate that is trusted as itself and marked as nothing, as Dask's `temporary()`."""
     return make(common_name, names=[common_name], subject_id=False, key=rsa_key(2048))
+
+
+def crl(
+    issuer: Node,
+    *revoked: Node,
+    start: datetime.timedelta = -HOUR,
+    end: datetime.timedelta = 90 * DAY,
+    key: Any = None,
+) -> str:
+    """A certificate revocation list as PEM text; `end` is its nextUpdate."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateRevocationListBuilder(
+        issuer_name=issuer.certificate.subject,
+        last_update=now + start,
+        next_update=now + end,
+    ).add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), False
+    )
+    for node in revoked:
+        entry = x509.RevokedCertificateBuilder(node.certificate.serial_number, now - HOUR)
+        builder = builder.add_revoked_certificate(entry.build())
+    signed = builder.sign(key or issuer.key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def with_flipped_signature(node: Node) -> Node:

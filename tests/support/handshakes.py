@@ -7,6 +7,7 @@ client learns that it was refused only when it reads.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import tempfile
 from dataclasses import dataclass
@@ -130,3 +131,18 @@ def client_context(security: Security, role: str = "worker") -> ssl.SSLContext:
     context = security.get_connection_args(role)["ssl_context"]
     assert isinstance(context, ssl.SSLContext)
     return context
+
+
+def name_at(address: str, context: ssl.SSLContext) -> str:
+    """The name that a listener shows once it has said hello. Raises `ssl.SSLError`."""
+    host, port = address.rpartition("://")[2].rsplit(":", 1)
+    with (
+        socket.create_connection((host, int(port)), timeout=60) as plain,
+        context.wrap_socket(plain) as tls,
+    ):
+        assert tls.recv(1)
+        return common_name(tls.getpeercert())
+
+
+def common_name(certificate: Any) -> str:
+    return str(certificate["subject"][0][0][1])

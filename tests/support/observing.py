@@ -51,6 +51,17 @@ def stock_links() -> list[dict[str, Any]]:
     return found
 
 
+async def dial(address: str, dask_worker: Any = None, dask_scheduler: Any = None) -> str:
+    """Dial `address` as this process dials others: the name it shows, or why there is no comm."""
+    try:
+        comm = await (dask_worker or dask_scheduler).rpc.connect(address)
+    except OSError as error:
+        return str(error)
+    name = comm.extra_info["peercert"]["subject"][0][0][1]
+    comm.abort()
+    return str(name)
+
+
 def everywhere(client: Any) -> Seen:
     """`observe` of every process, by its address; of this one as "client"."""
     workers = client.scheduler_info(n_workers=-1)["workers"]

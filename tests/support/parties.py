@@ -86,8 +86,8 @@ class Party:
     async def connect(
         self, address: str, role: str = "client", timeout: float = HANG, **extra: Any
     ) -> Comm:
-        args = {**self.security.get_connection_args(role), **extra}
         select(self.kind)  # the registry is asked before connect() first waits
+        args = {**self.security.get_connection_args(role), **extra}
         return await connect(address, timeout=timeout, **args)
 
 

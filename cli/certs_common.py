@@ -1,0 +1,166 @@
+"""What the commands of `sealwire certs` share: options, errors, and how results are told."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sealwire.security.files import Write
+    from sealwire.security.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ROLES = ("client", "scheduler", "worker")
+PASSWORD = "SEALWIRE_CA_PASSWORD"
+
+_UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+
+
+def duration(text: str) -> datetime.timedelta:
+    """The time that `30d`, `12h`, `2w` or `90m` stand for."""
+    found = re.fullmatch(r"(\d{1,6})([mhdw])", str(text).strip())
+    if not found:
+        raise click.BadParameter(f"{text!r} is no time; give one such as 30d, 12h, 2w or 90m")
+    return datetime.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+folder_option = click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="certs",
+    envvar="SEALWIRE_CERTS",
+    show_default=True,
+    show_envvar=True,
+    help="The folder of the CA.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be written, and write nothing."
+)
+password_option = click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help=f"File whose first line is the password of the CA's key; or set {PASSWORD}.",
+)
+days_option = click.option(
+    "--days",
+    type=click.FloatRange(0, min_open=True),
+    default=365,
+    show_default=True,
+    help="How long the certificate is valid.",
+)
+
+
+def options(*chosen: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options at once, shown in this order."""
+
+    def apply(function: F) -> F:
+        for option in reversed(chosen):
+            function = option(function)
+        return function
+
+    return apply
+
+
+def password_from(file: Path | None) -> bytes | None:
+    """The password in the file, else in the environment; None if there is neither."""
+    if file is not None:
+        lines = file.read_bytes().splitlines()
+        if not lines or not lines[0]:
+            raise click.ClickException(f"cannot use {file}: its first line, the password, is empty")
+        return lines[0]
+    given = os.environ.get(PASSWORD)
+    return given.encode() if given else None
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """Errors of ours and of the system as a message and exit code 1."""
+    from sealwire.security.errors import SecurityError
+
+    try:
+        yield
+    except SecurityError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        where = f"cannot use {error.filename}: " if error.filename else ""
+        raise click.ClickException(f"{where}{(error.strerror or str(error)).lower()}") from error
+
+
+@contextlib.contextmanager
+def opened(folder: Path, password_file: Path | None, dry_run: bool) -> Iterator[Store]:
+    """The folder's store, and nobody else in it until the block ends."""
+    from sealwire.security.files import locked
+    from sealwire.security.store import Store
+
+    with errors(), contextlib.ExitStack() as stack:
+        password = password_from(password_file)
+        if not dry_run and folder.is_dir():
+            stack.enter_context(locked(folder))
+        yield Store(folder, password)
+
+
+def finish(
+    writes: Sequence[Write],
+    *,
+    dry_run: bool,
+    as_json: bool,
+    result: dict[str, Any],
+    tell: Callable[[Console], None] | None = None,
+) -> None:
+    """Carry the writes out, unless it is a dry run, and tell of them."""
+    from sealwire.security.files import apply
+
+    if not dry_run:
+        apply(writes)
+    files = [
+        {"path": str(each.path), "content": each.words, "private": each.private} for each in writes
+    ]
+    if as_json:
+        click.echo(json.dumps({"dry_run": dry_run, **result, "written": files}, indent=2))
+        return
+    from rich.markup import escape
+
+    from sealwire.cli.report import output, table
+
+    console = output()
+    if tell is not None:
+        tell(console)
+    if not writes:
+        return
+    made = table("Would be written" if dry_run else "Written", "file", "content", "")
+    for each in writes:
+        made.add_row(
+            escape(str(each.path)), escape(each.words), "[yellow]private[/]" if each.private else ""
+        )
+    console.print(made)
+
+
+def moment(when: datetime.datetime) -> str:
+    """A time for programs."""
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def day(when: datetime.datetime) -> str:
+    """A date for people, coloured as it comes near."""
+    left = when - datetime.datetime.now(datetime.timezone.utc)
+    colour = "green"
+    if left < datetime.timedelta(days=30):
+        colour = "yellow"
+    if left < datetime.timedelta(days=7):
+        colour = "red"
+    if left < datetime.timedelta(0):
+        return f"[bold red]expired {when:%Y-%m-%d}[/]"
+    return f"[{colour}]{when:%Y-%m-%d}[/] ({left.days} days)"

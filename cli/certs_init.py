@@ -1,0 +1,112 @@
+"""`sealwire certs init`: from nothing to a folder that a cluster can be started from."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from sealwire.cli.certs_common import (
+    days_option,
+    dry_run_option,
+    errors,
+    finish,
+    json_option,
+    options,
+    password_from,
+    password_option,
+)
+
+
+@click.command("init", short_help="Make a CA, the three roles' identities, and a dask.yaml.")
+@click.argument(
+    "folder",
+    metavar="[DIR]",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="certs",
+    envvar="SEALWIRE_CERTS",
+)
+@options(
+    click.option("--name", default="sealwire CA", show_default=True, help="The CA's name."),
+    click.option(
+        "--key",
+        "kind",
+        type=click.Choice(["p256", "rsa3072"]),
+        default="p256",
+        show_default=True,
+        help="Kind of all keys.",
+    ),
+    days_option,
+    click.option(
+        "--ca-days",
+        type=click.FloatRange(0, min_open=True),
+        default=3650,
+        show_default=True,
+        help="How long the CA is valid.",
+    ),
+    click.option(
+        "--name-constraint",
+        "permitted",
+        multiple=True,
+        metavar="DOMAIN|NETWORK",
+        help="The only host names or addresses that the CA can sign for; may be repeated.",
+    ),
+    click.option(
+        "--seen-at",
+        metavar="PATH",
+        help="Where the processes will see the folder, if not here (a mount in a container).",
+    ),
+    password_option,
+    dry_run_option,
+    json_option,
+)
+def command(
+    folder: Path,
+    name: str,
+    kind: str,
+    days: float,
+    ca_days: float,
+    permitted: tuple[str, ...],
+    seen_at: str | None,
+    password_file: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make a CA, an identity for each role, and a dask.yaml that names them, in DIR (certs).
+
+    Keys are readable by you alone. A CA that is there already is never touched. A password, if
+    there is one, encrypts the CA's key; the processes' keys stay open for them.
+
+    \b
+      sealwire certs init
+      sealwire certs init ~/certs --name "lab CA" --days 90
+      sealwire certs init --name-constraint lab.example --name-constraint 10.0.0.0/8
+      sealwire certs init --seen-at /etc/sealwire        for containers
+      sealwire certs init --password-file ~/.ca-password
+
+    Exit codes: 0 made, 1 failed (such as: a CA is there), 2 wrong usage.
+    """
+    with errors(), contextlib.ExitStack() as stack:
+        from sealwire.security.files import locked
+        from sealwire.security.founding import new_store
+
+        if not dry_run:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(locked(folder))
+        writes = new_store(
+            folder,
+            name=name,
+            kind=kind,
+            ca_days=ca_days,
+            days=days,
+            permitted=permitted,
+            password=password_from(password_file),
+            seen_at=seen_at,
+        )
+        result = {"folder": str(folder), "config": str(folder / "dask.yaml")}
+        finish(writes, dry_run=dry_run, as_json=as_json, result=result)
+    if not as_json and not dry_run:
+        from sealwire.cli.certs_next import next_steps
+
+        click.echo(next_steps(folder, seen_at))

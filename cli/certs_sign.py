@@ -1,0 +1,140 @@
+"""`sealwire certs sign`: a certificate for a request (CSR), by the names it asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealwire.cli.certs_common import (
+    ROLES,
+    days_option,
+    dry_run_option,
+    finish,
+    folder_option,
+    json_option,
+    moment,
+    opened,
+    options,
+    password_option,
+)
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+
+@click.command("sign", short_help="Sign a certificate request.")
+@click.argument("csr", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@options(
+    click.option(
+        "--role",
+        type=click.Choice(ROLES),
+        help="Its common name.  [default: as the request has it]",
+    ),
+    days_option,
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+        help="The file to write, - for the terminal.  [default: CSR's name.pem in --dir]",
+    ),
+    folder_option,
+    password_option,
+    dry_run_option,
+    json_option,
+)
+def command(
+    csr: Path,
+    role: str | None,
+    days: float,
+    out: Path | None,
+    folder: Path,
+    password_file: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Issue a certificate for the key and the names in a request (CSR).
+
+    Common name, DNS names and IP addresses are the request's: look at them first (openssl req
+    -in CSR -noout -text). Whatever else it asks for is passed over.
+
+    \b
+      openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+          -keyout node8-key.pem -out node8.csr -subj /CN=worker -addext subjectAltName=DNS:node8.lab
+      sealwire certs sign node8.csr
+      sealwire certs sign node8.csr --role worker --days 30 --out -
+
+    Exit codes: 0 signed, 1 failed, 2 wrong usage.
+    """
+    grant(
+        role or "",
+        (),
+        days=days,
+        csr=csr,
+        own_names=True,
+        out=out or folder / f"{csr.stem}.pem",
+        folder=folder,
+        password_file=password_file,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def grant(
+    role: str,
+    names: tuple[str, ...],
+    *,
+    days: float,
+    csr: Path | None,
+    own_names: bool,
+    out: Path,
+    folder: Path,
+    password_file: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Issue and write, for both commands."""
+    with opened(folder, password_file, dry_run) as store:
+        from sealwire.security.certinfo import CertificateInfo, hexadecimal
+        from sealwire.security.names import split
+
+        request = None if csr is None else _request(csr)
+        hosts, ips = split(names)
+        path = None if str(out) == "-" else out
+        certificate, text, writes = store.issue(
+            role, hosts, ips, days=days, path=path, request=request, own_names=own_names
+        )
+        info = CertificateInfo.of(certificate)
+        result = {
+            "subject": info.subject,
+            "names": info.names,
+            "serial": hexadecimal(info.serial),
+            "issuer": info.issuer,
+            "not_after": moment(info.not_after),
+            "fingerprint": info.fingerprint,
+        }
+        if path is None and not dry_run:
+            if csr is None:
+                raise click.ClickException(
+                    "cannot print the identity: a key is never shown; name a file with --out"
+                )
+            from sealwire.security.files import apply
+
+            apply(writes)
+            click.echo(text, nl=False)
+            return
+        finish(writes, dry_run=dry_run, as_json=as_json, result=result)
+    if not as_json:
+        alternatives = ", ".join(info.names) or "no names"
+        click.echo(f"{info} ({alternatives})")
+
+
+def _request(path: Path) -> x509.CertificateSigningRequest:
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_csr(path.read_bytes())
+    except ValueError as error:
+        raise click.ClickException(
+            f"cannot use {path}: it is no PEM certificate request; make one with: openssl req -new"
+        ) from error

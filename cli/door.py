@@ -1,0 +1,151 @@
+"""The connections that `sealwire probe` makes, down to their bytes.
+
+`exchange_hellos` does what a comm does. The two that sniff find out what is really there: one
+listens and asks in HTTP, one sends a ClientHello and verifies nothing. Neither shows a certificate
+of ours.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sealwire.comm import CommClosedError, Limits, hello
+from sealwire.comm.framing import Frame, Splitter, pack
+
+__all__ = ["Door", "Heard"]
+
+_SNIFF = 1.0  # seconds to wait for who should speak at once
+
+
+@dataclass
+class Heard:
+    """What came until a hello was whole, the peer closed, or it was silent for too long."""
+
+    first: bytes = b""
+    hello: dict[str, Any] | None = None
+    error: Exception | None = None
+    silent: bool = False
+
+    @property
+    def is_http(self) -> bool:
+        """Whether it is what a web server says."""
+        return self.first[:5] in (b"HTTP/", b"<!DOC", b"<html")
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it is a TLS handshake or alert."""
+        return self.first[:1] in (b"\x15", b"\x16") and self.first[1:2] == b"\x03"
+
+
+@dataclass
+class Door:
+    """A place that can be connected to; `place` is one of `getaddrinfo`, `timeout` for each step.
+
+    `peer` is the address for errors.
+    """
+
+    peer: str
+    place: tuple[Any, ...]
+    timeout: float
+
+    def dial(self) -> socket.socket:
+        """A new connection. Raises OSError."""
+        family, kind, number, _, where = self.place
+        sock = socket.socket(family, kind, number)
+        sock.settimeout(self.timeout)
+        try:
+            sock.connect(where)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def exchange_hellos(self, sock: socket.socket) -> Heard:
+        """Say hello and listen; errors are part of what is heard."""
+        frame = hello.encode(hello.offer())
+        try:
+            sock.sendall(pack([len(frame)], shared=1) + frame)
+        except OSError as error:  # the reason may be there to be read
+            heard = self.listen(sock)
+            heard.error = heard.error or error
+            return heard
+        return self.listen(sock)
+
+    def listen(self, sock: socket.socket, seconds: float | None = None) -> Heard:
+        """The first message, or what came instead of it."""
+        heard = Heard()
+        messages: list[list[Frame]] = []
+        limits = Limits()
+        splitter = Splitter(
+            lambda frames, _: messages.append(frames),
+            lambda size: memoryview(bytearray(size)),
+            max_size=limits.max_hello_size,
+            max_frames=limits.max_frames,
+            limit_name="max_hello_size",
+            peer=self.peer,
+        )
+        deadline = time.monotonic() + (seconds or self.timeout)
+        try:
+            while not messages:
+                sock.settimeout(max(0.001, deadline - time.monotonic()))
+                data = sock.recv(65536)
+                if not data:
+                    return heard
+                heard.first = heard.first or data
+                splitter.feed(memoryview(data))
+            heard.hello = hello.decode(messages[0], self.peer)
+        except TimeoutError:
+            heard.silent = True
+        except (OSError, CommClosedError) as error:
+            heard.error = error
+        return heard
+
+    def nudge(self, sock: socket.socket) -> Heard:
+        """What comes after an empty line: a web server waits for the end of our "request"."""
+        try:
+            sock.sendall(b"\r\n\r\n")
+        except OSError as error:
+            return Heard(error=error)
+        return self.listen(sock, min(_SNIFF, self.timeout))
+
+    def sniff_plain(self) -> Heard:
+        """Whether it speaks unasked, as our listeners do, or answers HTTP."""
+        try:
+            with self.dial() as sock:
+                heard = self.listen(sock, min(_SNIFF, self.timeout))
+                if heard.silent and not heard.first:
+                    sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                    heard = self.listen(sock)
+                return heard
+        except OSError as error:
+            return Heard(error=error)
+
+    def sniff_tls(self) -> tuple[bool, bytes | None]:
+        """Whether it answers a ClientHello, and its certificate in DER, for people to look at."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # nothing is sent to whom it lets in
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing)
+        first = b""
+        try:
+            with self.dial() as sock:
+                sock.settimeout(min(_SNIFF, self.timeout))
+                while True:
+                    try:
+                        tls.do_handshake()
+                        return True, tls.getpeercert(binary_form=True)
+                    except ssl.SSLWantReadError:
+                        sock.sendall(outgoing.read())
+                        data = sock.recv(65536)
+                        first = first or data
+                        if not data:
+                            break
+                        incoming.write(data)
+        except OSError:  # refused by an alert, or the connection is gone
+            pass
+        return Heard(first).is_tls, None

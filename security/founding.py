@@ -1,0 +1,96 @@
+"""A new folder of certificates: the CA, an identity for each role, and the configuration."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography import x509
+
+from .authority import Authority
+from .errors import AuthorityError
+from .files import Write
+from .journal import JOURNAL, Journal
+from .profile import now
+from .revocations import updated
+from .security import ROLES
+from .store import CONFIG, CRL, KEYS, TRUST
+
+__all__ = ["configuration", "new_store"]
+
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]*")
+
+
+def new_store(
+    folder: Path,
+    *,
+    name: str = "sealwire CA",
+    kind: str = "p256",
+    ca_days: float = 3650,
+    days: float = 365,
+    permitted: Iterable[str] = (),
+    password: bytes | None = None,
+    seen_at: str | None = None,
+) -> list[Write]:
+    """What makes a folder of certificates; nothing is written yet.
+
+    `days` are those of the identities. `password` encrypts the CA's key. `seen_at` is the path
+    under which the processes will see the folder, if not its own. Raises `AuthorityError` if a
+    file is in the way, or for an unusable name, kind, number of days or domain.
+    """
+    files = [TRUST, KEYS, CRL, JOURNAL, CONFIG, *(f"{role}.pem" for role in ROLES)]
+    there = [file for file in files if os.path.lexists(folder / file)]
+    if there:
+        raise AuthorityError(
+            f"cannot make certificates in {folder}: there is {', '.join(there)} already; "
+            "name another folder, or look at this one with: "
+            f"sealwire certs check {folder}"
+        )
+    authority = Authority.create(name, kind=kind, days=ca_days, permitted=permitted)
+    journal = Journal(folder)
+    records, identities = [], []
+    latest = now()
+    for role in ROLES:
+        identity = authority.issue(role, days=days, kind=kind)
+        path = folder / f"{role}.pem"
+        certificate = x509.load_pem_x509_certificate(identity.certificate.encode())
+        latest = max(latest, certificate.not_valid_after_utc)
+        records.append(journal.issue(certificate, authority.parsed, path))
+        text = identity.certificate + identity.key
+        identities.append(Write(path, text, f"the {role}'s certificate and key", True, True))
+    crl = updated([], [authority], [], {}, latest)
+    assert crl is not None, "a new CA has no list yet"
+    at = seen_at or os.path.abspath(folder)
+    return [
+        Write(folder / KEYS, authority.key(password), "the CA's private key", True, True),
+        Write(folder / TRUST, authority.certificate, "the CA, whom everybody trusts", new=True),
+        Write(folder / CRL, crl, "revoked certificates: none yet", new=True),
+        *journal.write(records),
+        *identities,
+        Write(folder / CONFIG, configuration(at), "configuration for Dask", new=True),
+    ]
+
+
+def configuration(at: str) -> str:
+    """The text of a `dask.yaml` for certificates in the folder `at`."""
+    lines = [
+        "# For Dask and sealwire: name this file in the variable DASK_CONFIG, or copy it to",
+        "# ~/.config/dask/. Changed certificates are used without a restart.",
+        "distributed:",
+        "  comm:",
+        "    require-encryption: true",
+        "    tls:",
+        f"      ca-file: {_quoted(at, TRUST)}",
+    ]
+    for role in ROLES:
+        lines += [f"      {role}:", f"        cert: {_quoted(at, f'{role}.pem')}"]
+    lines += ["sealwire:", "  tls:", f"    crl-file: {_quoted(at, CRL)}", ""]
+    return "\n".join(lines)
+
+
+def _quoted(folder: str, name: str) -> str:
+    """A path as YAML text: within single quotes everything stands for itself but they."""
+    path = f"{folder.rstrip('/')}/{name}" if "/" in folder else os.path.join(folder, name)
+    return path if _PLAIN.fullmatch(path) else "'" + path.replace("'", "''") + "'"

@@ -1,0 +1,131 @@
+"""The journal of an authority: what it issued and revoked, one line each, only ever appended.
+
+Seven columns, parted by tabs, for people and for `grep`:
+
+    time, `issued` or `revoked`, serial, issuer's key, end of validity or reason, subject, file
+
+It is what the CRL is made from, so that losing the CRL's file pardons nobody.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from . import keys
+from .certinfo import hexadecimal
+from .files import Write
+from .names import common_name
+from .profile import now
+
+__all__ = ["JOURNAL", "Journal", "Record"]
+
+JOURNAL = "journal.tsv"
+
+_HEADING = "# time\tevent\tserial\tissuer\tuntil or reason\tsubject\tfile\n"
+_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line. `detail` is the end of validity of what was issued, the reason of a revocation."""
+
+    time: datetime.datetime
+    event: str
+    serial: int
+    issuer: str
+    detail: str
+    subject: str
+    file: str
+
+    @property
+    def until(self) -> datetime.datetime:
+        """The end of validity of what was issued."""
+        return _time(self.detail)
+
+    def line(self) -> str:
+        """The line, with its end."""
+        columns = (self.time.strftime(_FORMAT), self.event, hexadecimal(self.serial), self.issuer)
+        rest = (self.detail, self.subject, self.file)
+        return "\t".join(text.replace("\t", " ") for text in (*columns, *rest)) + "\n"
+
+
+class Journal:
+    """The lines of one authority's journal; a folder without one has an empty one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            text = ""
+        self._empty = not text
+        self.records = list(_parsed(text.splitlines()))
+
+    def issued(self) -> list[Record]:
+        """What was issued, in order."""
+        return [record for record in self.records if record.event == "issued"]
+
+    def revoked(self) -> dict[int, Record]:
+        """The first revocation of each serial."""
+        found: dict[int, Record] = {}
+        for record in self.records:
+            if record.event == "revoked":
+                found.setdefault(record.serial, record)
+        return found
+
+    def issue(
+        self, certificate: x509.Certificate, issuer: x509.Certificate, path: Path | None
+    ) -> Record:
+        """The record of a certificate that is written to `path`; None if it is only shown."""
+        return Record(
+            now(),
+            "issued",
+            certificate.serial_number,
+            keys.identifier(issuer.public_key()),
+            certificate.not_valid_after_utc.strftime(_FORMAT),
+            f"CN={common_name(certificate.subject)}",
+            self.name(path) if path else "-",
+        )
+
+    def revoke(self, serial: int, issuer: str, reason: str, subject: str, file: str) -> Record:
+        """The record of a revocation, now."""
+        return Record(now(), "revoked", serial, issuer, reason, subject, file)
+
+    def name(self, path: Path) -> str:
+        """A path as the journal has it: relative to its folder where it lies within."""
+        full, home = os.path.abspath(path), os.path.abspath(self.path.parent)
+        return os.path.relpath(full, home) if full.startswith(home + os.sep) else full
+
+    def write(self, records: Iterable[Record]) -> list[Write]:
+        """What appends records; nothing for none."""
+        text = "".join(record.line() for record in records)
+        if not text:
+            return []
+        text = (_HEADING if self._empty else "") + text
+        return [Write(self.path, text, "what was issued and revoked", append=True)]
+
+
+def _time(text: str) -> datetime.datetime:
+    return datetime.datetime.strptime(text, _FORMAT).replace(tzinfo=datetime.timezone.utc)
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[Record]:
+    """The records of whole lines: one that a crash cut off is of a command that never ended."""
+    for line in lines:
+        columns = line.split("\t")
+        if len(columns) != 7 or line.startswith("#"):
+            continue
+        when, event, serial, issuer, detail, subject, file = columns
+        try:
+            record = Record(_time(when), event, int(serial, 16), issuer, detail, subject, file)
+            if event == "issued":
+                _time(detail)
+        except ValueError:
+            continue
+        yield record

@@ -1,0 +1,173 @@
+"""The allow-list: which peers may be talked to, beyond having a certificate of our CA.
+
+The check comes right after the handshake, in subclasses of `ssl.SSLSocket` and `ssl.SSLObject` that
+a context names as its classes. So it holds whoever drives the handshake: our streams, Tornado's,
+asyncio's, or a program with blocking sockets. Nothing is read or written before it has passed,
+also by those who leave the handshake to the first read or write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import ssl
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from .errors import ConfigError, PeerNotAllowed
+from .pem import shown
+
+__all__ = ["AllowedPeers", "CheckedObject", "CheckedSocket", "parse_patterns"]
+
+_PIN = "sha256:"
+_HEX = re.compile(r"[0-9a-f]{64}")
+_SHOWN = 8  # names and patterns in an error
+_WIDTH = 100  # characters of each
+
+
+def parse_patterns(field: str, value: object) -> tuple[str, ...]:
+    """The patterns of one role, from a text or a list of them.
+
+    Raises `ConfigError` for an empty list, which would admit nobody, and a pin that is none.
+    """
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple, set, frozenset)) or not all(
+        isinstance(pattern, str) for pattern in given
+    ):
+        raise ConfigError(f"cannot use {field}: expected a list of patterns, got {shown(value)}")
+    patterns = tuple(str(pattern).strip() for pattern in given)
+    if not all(pattern.isprintable() for pattern in patterns):
+        raise ConfigError(
+            f"cannot use {field}: a pattern is one line of printable text, got {shown(value)}"
+        )
+    if not patterns or not all(patterns):
+        raise ConfigError(
+            f"cannot use {field}: an empty {'pattern' if patterns else 'list'} admits nobody; "
+            "leave it out to admit everyone with a certificate of the CA"
+        )
+    return tuple(_pin(field, p) if p.lower().startswith(_PIN) else p for p in patterns)
+
+
+def _pin(field: str, pattern: str) -> str:
+    digits = pattern[len(_PIN) :].replace(":", "").lower()
+    if not _HEX.fullmatch(digits):
+        raise ConfigError(
+            f"cannot use {field}: {pattern!r} is not a fingerprint; "
+            "write sha256: and 64 hexadecimal digits, with or without colons"
+        )
+    return _PIN + digits
+
+
+@dataclass(frozen=True)
+class AllowedPeers:
+    """Patterns of which a peer's certificate must match one; see `Security` for what they mean."""
+
+    patterns: tuple[str, ...]
+
+    def check(self, certificate: Mapping[str, Any] | None, der: bytes | None) -> None:
+        """Raise `PeerNotAllowed` unless the certificate, in both of `ssl`'s forms, matches."""
+        names = list(_names(certificate or {}))
+        fingerprint = _PIN + hashlib.sha256(der or b"").hexdigest()
+        for pattern in self.patterns:
+            if pattern.startswith(_PIN):
+                if der and pattern == fingerprint:
+                    return
+            elif any(_matches(pattern, kind, name) for kind, name in names):
+                return
+        pinned = any(pattern.startswith(_PIN) for pattern in self.patterns)
+        own = _listed(
+            f"{kind}={name}" if kind == "CN" else f"{kind} {name}" for kind, name in names
+        )
+        raise PeerNotAllowed(
+            f"its names ({own or 'none'}){f' and {fingerprint}' if pinned else ''} match none of "
+            f"the allowed peers ({_listed(self.patterns)})"
+        )
+
+
+def _names(certificate: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Kind and text of each name: CN of the subject; DNS, IP and URI of subjectAltName."""
+    for rdn in certificate.get("subject", ()):
+        for key, value in rdn:
+            if key == "commonName":
+                yield "CN", value
+    for kind, value in certificate.get("subjectAltName", ()):
+        if kind == "IP Address":
+            try:
+                yield "IP", str(ipaddress.ip_address(value.strip()))
+            except ValueError:
+                continue
+        elif kind in ("DNS", "URI"):
+            yield kind, value
+
+
+def _matches(pattern: str, kind: str, name: str) -> bool:
+    if kind in ("DNS", "IP"):  # without case; other names have it
+        pattern, name = pattern.lower(), name.lower()
+    return fnmatchcase(name, pattern)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """A few names on one line, whatever a certificate may hold."""
+    chosen = list(names)
+    texts = [
+        "".join(c if c.isprintable() else "?" for c in name[:_WIDTH]) + "…" * (len(name) > _WIDTH)
+        for name in chosen[:_SHOWN]
+    ]
+    more = len(chosen) - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more else "")
+
+
+class CheckedSocket(ssl.SSLSocket):
+    """An `ssl.SSLSocket` that lets nothing pass before its peer is found on the allow-list."""
+
+    _admitted = False
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Shake hands. Raises `PeerNotAllowed` if the peer is not on the list."""
+        super().do_handshake(block)
+        _admit(self)
+
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._admitted:  # OpenSSL would shake hands by itself
+            self.do_handshake()
+        return super().read(*args, **kwargs)
+
+    def write(self, data: Any) -> int:
+        if not self._admitted:
+            self.do_handshake()
+        return super().write(data)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        if not self._admitted and self._sslobj is not None:  # type: ignore[attr-defined]
+            self.do_handshake()
+        return super().send(data, flags)
+
+
+class CheckedObject(ssl.SSLObject):
+    """An `ssl.SSLObject` that lets nothing pass before its peer is found on the allow-list."""
+
+    _admitted = False
+
+    def do_handshake(self) -> None:
+        """Shake hands. Raises `PeerNotAllowed` if the peer is not on the list."""
+        super().do_handshake()
+        _admit(self)
+
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._admitted:  # OpenSSL would shake hands by itself
+            self.do_handshake()
+        return super().read(*args, **kwargs)
+
+    def write(self, data: Any) -> int:
+        if not self._admitted:
+            self.do_handshake()
+        return super().write(data)
+
+
+def _admit(connection: CheckedSocket | CheckedObject) -> None:
+    allowed = connection.context.allowed  # type: ignore[attr-defined]
+    allowed.check(connection.getpeercert(), connection.getpeercert(binary_form=True))
+    connection._admitted = True

@@ -1,0 +1,239 @@
+"""The folder of a certificate authority, as plain files, and what is done with it.
+
+    ca.pem        whom everybody trusts: the CA's certificate; during a rotation two, newest first
+    ca-key.pem    the CA's private key (two during a rotation); needed here and nowhere else
+    crl.pem       which certificates are revoked, one list for each CA
+    NAME.pem      an identity: certificate and private key in one file
+    journal.tsv   what was issued and revoked
+    dask.yaml     configuration that points at all this
+
+Certificate and key are one file because one rename replaces it: a process that follows its files
+never finds the certificate of one and the key of another. Where a key is held elsewhere (a CSR, a
+file of its own), a renewal keeps the key, so that again one file is replaced.
+
+Methods return `Write`s and touch nothing: the caller holds `files.locked` from reading the store
+until they are applied.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cryptography import x509
+
+from . import keys
+from .authority import Authority
+from .certinfo import CertificateInfo
+from .errors import AuthorityError, PEMError
+from .files import Write, names_in
+from .journal import Journal, Record
+from .pem import Block, Source, blocks
+from .profile import BACKDATED, now
+from .revocations import read_lists, updated
+
+__all__ = ["CONFIG", "CRL", "KEYS", "TRUST", "Held", "Store", "load"]
+
+TRUST, KEYS, CRL, CONFIG = "ca.pem", "ca-key.pem", "crl.pem", "dask.yaml"
+
+#: how long the outgoing CA goes on signing unless somebody moves the identities by hand: the time
+#: for the new ca.pem to reach every process
+SETTLING = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A file with an identity: its first certificate, and all PEM blocks in it."""
+
+    path: Path
+    certificate: x509.Certificate
+    blocks: tuple[Block, ...]
+
+    @property
+    def has_plain_key(self) -> bool:
+        """Whether the file holds the private key itself, not encrypted."""
+        return any(block.is_private_key and not block.is_encrypted for block in self.blocks)
+
+    def replaced(self, certificate: str, key: str | None) -> str:
+        """The file's text with another certificate, without the old chain, and with another key;
+        None keeps the key that is there."""
+        rest = [block.text + "\n" for block in self.blocks if not block.is_certificate]
+        return certificate + (key if key is not None else "".join(rest))
+
+
+def load(path: Path) -> Held:
+    """Read a file with an identity. Raises `PEMError` if it has no certificate or a damaged one."""
+    source = Source("certificate", str(path))
+    found = blocks(source.read())
+    first = next((block for block in found if block.is_certificate), None)
+    if first is None:
+        raise PEMError(f"cannot use {path}: there is no certificate in it")
+    return Held(path, _certificate(first, source), tuple(found))
+
+
+class Store:
+    """The folder, read once. Raises `AuthorityError` if it holds no CA, `PEMError` for a damaged
+    file. The private keys are read when they are first needed, with `password` if encrypted."""
+
+    def __init__(self, path: Path, password: bytes | None = None) -> None:
+        self.path = path
+        self.password = password
+        self.trusted = self._trusted()
+        self.journal = Journal(path)
+
+    def _trusted(self) -> list[x509.Certificate]:
+        if not (self.path / TRUST).is_file():
+            raise AuthorityError(
+                f"cannot use {self.path}: there is no {TRUST} in it; "
+                "name the folder with --dir, or make one with: sealwire certs init"
+            )
+        source = Source("ca", str(self.path / TRUST))
+        found = blocks(source.read())
+        return [_certificate(block, source) for block in found if block.is_certificate]
+
+    @cached_property
+    def private_keys(self) -> list[keys.PrivateKey]:
+        """The keys in `ca-key.pem`, newest first; those without a certificate among them."""
+        source = Source("ca-key", str(self.path / KEYS))
+        found = [block for block in blocks(source.read()) if block.is_private_key]
+        return [keys.read(block.text, str(self.path / KEYS), self.password) for block in found]
+
+    @cached_property
+    def authorities(self) -> list[Authority]:
+        """The CAs whose key is here, newest first: at least one.
+
+        Raises `PEMError` and `AuthorityError` if there is none.
+        """
+        found = [
+            Authority(certificate, key)
+            for certificate in self.trusted
+            for key in self.private_keys
+            if keys.same(certificate.public_key(), key.public_key())
+        ]
+        if not found:
+            raise AuthorityError(
+                f"cannot use {self.path}: no key in {KEYS} is that of a CA in {TRUST}; "
+                "bring the key back from a copy, or make a new CA"
+            )
+        return found
+
+    @property
+    def foreign(self) -> list[x509.Certificate]:
+        """Trusted certificates whose key is not here."""
+        ours = [each.parsed for each in self.authorities]
+        return [certificate for certificate in self.trusted if certificate not in ours]
+
+    def identities(self) -> list[Held]:
+        """The identities in the folder, by name."""
+        found = []
+        for path in names_in(self.path):
+            if path.name not in (TRUST, KEYS, CRL):
+                try:
+                    held = load(path)
+                except PEMError:
+                    continue  # a key of its own, or nothing of ours
+                if not CertificateInfo.of(held.certificate).is_ca:
+                    found.append(held)
+        return found
+
+    def find(self, name: str) -> Held:
+        """An identity by its name here, or by a path. Raises `AuthorityError` for neither."""
+        here = self.path / f"{name}.pem"
+        path = here if here.is_file() else Path(name)
+        if not path.is_file():
+            known = ", ".join(held.path.stem for held in self.identities())
+            raise AuthorityError(
+                f"cannot find {name!r}: it is neither a file nor an identity in {self.path}; "
+                f"there are {known or 'none'}"
+            )
+        return load(path)
+
+    def issuer_of(self, certificate: x509.Certificate) -> Authority | None:
+        """Which of our CAs has signed a certificate."""
+        return next((each for each in self.authorities if each.issued(certificate)), None)
+
+    def is_revoked(self, certificate: x509.Certificate) -> bool:
+        """Whether the journal says so."""
+        return certificate.serial_number in self.journal.revoked()
+
+    def signer(self, *, move: bool = False) -> Authority:
+        """The CA that signs now: the newest, but an outgoing one while the others may not have
+        heard of the newest. They have after a day, or when somebody says so (`move`), or once an
+        identity here is of the newest."""
+        newest, *older = self.authorities
+        valid = [each for each in older if each.parsed.not_valid_after_utc > now()]
+        made = newest.parsed.not_valid_before_utc + BACKDATED
+        if move or not valid or now() - made >= SETTLING:
+            return newest
+        moved = any(newest.issued(held.certificate) for held in self.identities())
+        return newest if moved else valid[0]
+
+    def issue(
+        self,
+        role: str,
+        hosts: Sequence[str],
+        ips: Sequence[str],
+        *,
+        days: float,
+        path: Path | None,
+        request: x509.CertificateSigningRequest | None = None,
+        own_names: bool = False,
+    ) -> tuple[x509.Certificate, str, list[Write]]:
+        """A new identity, or with `request` a certificate for the key of another; `own_names`
+        leaves its alternative names to the request. `path` is None if the text is to be shown.
+
+        Returns the certificate, the text, and what is to be written. Raises `AuthorityError`.
+        """
+        signer = self.signer()
+        if request is not None:
+            asked = None if own_names else hosts
+            text = signer.sign(request, role or None, days=days, names=asked, ips=ips)
+        else:
+            kind = keys.kind_of(signer.parsed.public_key())
+            identity = signer.issue(role, days=days, names=hosts, ips=ips, kind=kind)
+            text = identity.certificate + identity.key
+        certificate = x509.load_pem_x509_certificate(text.encode())
+        record = self.journal.issue(certificate, signer.parsed, path)
+        writes = self.journal.write([record]) + self.crl([record])
+        if path is not None:
+            private = request is None
+            words = "certificate and key" if private else "certificate"
+            writes.append(Write(path, text, words, private=private, new=True))
+        return certificate, text, writes
+
+    def crl(
+        self, new: Iterable[Record] = (), authorities: Sequence[Authority] | None = None
+    ) -> list[Write]:
+        """What brings `crl.pem` up to date after the journal's `new` records; often nothing.
+
+        For `authorities` if they are to be others than now, as in a rotation.
+        """
+        kept = self.authorities if authorities is None else authorities
+        new = list(new)
+        revoked = self.journal.revoked()
+        for record in new:
+            if record.event == "revoked":
+                revoked.setdefault(record.serial, record)
+        issued = [record.until for record in (*self.journal.issued(), *_issued(new))]
+        held = [held.certificate.not_valid_after_utc for held in self.identities()]
+        former = [each.parsed for each in self.authorities if each not in kept]
+        try:
+            known = read_lists((self.path / CRL).read_text("ascii", "replace"))
+        except FileNotFoundError:
+            known = []
+        text = updated(known, kept, former, revoked, max([now(), *issued, *held]))
+        return [] if text is None else [Write(self.path / CRL, text, "revocation lists")]
+
+
+def _issued(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record.event == "issued"]
+
+
+def _certificate(block: Block, source: Source) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(block.text.encode())
+    except ValueError as error:
+        raise PEMError(f"cannot use {source}: a certificate in it is damaged") from error

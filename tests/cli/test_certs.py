@@ -1,0 +1,460 @@
+"""`sealwire certs` as it is called: what it writes, prints, refuses, and how it ends."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import certs
+import click
+import folders
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from sealwire.cli.certs import COMMANDS
+from sealwire.cli.main import main
+from sealwire.security import config
+from sealwire.security.certinfo import CertificateInfo
+
+ROLES = ("client", "scheduler", "worker")
+WRITERS = {
+    "init": ["init", "new"],
+    "issue": ["issue", "worker", "node7.lab"],
+    "sign": ["sign", "node8.csr"],
+    "renew": ["renew"],
+    "revoke": ["revoke", "worker"],
+    "rotate-ca": ["rotate-ca"],
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: in it certs, as `init` makes it, and a request."""
+    monkeypatch.chdir(tmp_path)
+    assert run("init").exit_code == 0
+    request(tmp_path / "node8.csr")
+    return tmp_path
+
+
+def run(*arguments: str, **variables: str) -> Result:
+    return CliRunner().invoke(main, ["certs", *arguments], env=variables, terminal_width=100)
+
+
+def good(*arguments: str, **variables: str) -> str:
+    done = run(*arguments, **variables)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def told(*arguments: str, **variables: str) -> Any:
+    """What a command says with --json."""
+    return json.loads(good(*arguments, "--json", **variables))
+
+
+def request(path: Path, name: str = "worker", key: Any = None, *sans: x509.GeneralName) -> Any:
+    """A CSR, and its key."""
+    key = key or certs.p256()
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    wanted = x509.SubjectAlternativeName(sans or [x509.DNSName("node8.lab")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    signed = builder.add_extension(wanted, False).sign(key, hashes.SHA256())
+    path.write_bytes(signed.public_bytes(Encoding.PEM))
+    return key
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.name != ".lock"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_examples_and_exit_codes(name: str) -> None:
+    command = importlib.import_module(COMMANDS[name]).command
+    assert isinstance(command, click.Command)
+    assert command.name == name
+    options = {option for each in command.params for option in each.opts}
+    assert "--json" in options
+    assert ("--dry-run" in options) == (name in WRITERS)
+    shown = good(name, "--help")
+    assert f"  sealwire certs {name}" in shown
+    assert re.search(r"Exit\s+codes:\s+0", shown)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_is_understood(name: str, tmp_path: Path) -> None:
+    """The examples parse: no option in them is unknown or misplaced."""
+    command = importlib.import_module(COMMANDS[name]).command
+    help_text = command.help or ""
+    examples = re.findall(rf"^\s*sealwire certs {name}\b(.*)$", help_text, re.MULTILINE)
+    assert examples
+    for name_of_file in ("node8.csr", "certs/worker.pem", "node8-key.pem", ".ca-password"):
+        (tmp_path / name_of_file).parent.mkdir(exist_ok=True)
+        (tmp_path / name_of_file).touch()
+    for example in examples:
+        words = re.split(r"\s{3,}|\s\|\s", example.replace("~", str(tmp_path)))[0]
+        arguments = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', words)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            command.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_dry_run_says_the_same_and_writes_nothing(home: Path, name: str) -> None:
+    before = {p: p.read_bytes() for p in home.rglob("*") if p.is_file()}
+    dry = told(*WRITERS[name], "--dry-run")
+    assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == before
+    assert dry.pop("dry_run") is True
+    assert dry["written"]
+    assert "Would be written" in good(*WRITERS[name], "--dry-run")
+    wet = told(*WRITERS[name])
+    assert wet.pop("dry_run") is False
+    assert wet["written"] == dry["written"]
+    assert set(wet) == set(dry)
+    after = {p for p in home.rglob("*") if p.is_file() and p.read_bytes() != before.get(p)}
+    assert {str(p.relative_to(home)) for p in after if p.name != ".lock"} == {
+        each["path"] for each in wet["written"]
+    }
+
+
+def test_init_makes_what_a_cluster_needs(home: Path) -> None:
+    folder = home / "certs"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for role in ROLES:
+        info = CertificateInfo.of(folders.certificate(folder / f"{role}.pem"))
+        assert (info.common_name, info.key) == (role, "P-256")
+        assert info.purposes == ("serverAuth", "clientAuth")
+    values = config.read(str(folder / "dask.yaml"))
+    assert values["require_encryption"] is True
+    assert values["tls_ca_file"] == str(folder / "ca.pem")
+    assert values["tls_crl_file"] == str(folder / "crl.pem")
+    assert values["tls_worker_cert"] == str(folder / "worker.pem")
+    assert config.unknown_keys(str(folder / "dask.yaml")) == []
+
+
+def test_init_tells_what_to_do_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = good("init", "my certs", "--seen-at", "/etc/tls")
+    assert "export DASK_CONFIG=/etc/tls/dask.yaml" in said
+    assert "dask scheduler --preload sealwire.dask_backend.preload\n" in said
+    assert "dask worker tls://SCHEDULER:8786 --preload sealwire.dask_backend.preload\n" in said
+    assert "sealwire certs renew --dir 'my certs' --if-expires-within 30d" in said
+    assert "kubectl create secret generic" in said
+    snippets = re.findall(r"^  ((?:spec|services):\n(?:    .*\n?)+)", said, re.MULTILINE)
+    pod, compose = (yaml.safe_load(text) for text in snippets)
+    assert pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] == "/etc/tls"
+    assert compose["services"]["worker"]["environment"] == {"DASK_CONFIG": "/etc/tls/dask.yaml"}
+    read = yaml.safe_load((tmp_path / "my certs/dask.yaml").read_text())
+    assert read["distributed"]["comm"]["tls"]["ca-file"] == "/etc/tls/ca.pem"
+
+
+def test_init_never_touches_what_is_there(home: Path) -> None:
+    before = texts(home / "certs")
+    done = run("init", "certs")
+    assert done.exit_code == 1
+    assert "there is ca.pem, ca-key.pem, crl.pem" in done.output
+    for name in list(before):
+        if name != "worker.pem":
+            (home / "certs" / name).unlink()
+    done = run("init", "certs")
+    assert done.exit_code == 1
+    assert texts(home / "certs") == {"worker.pem": before["worker.pem"]}
+
+
+def test_init_takes_other_keys_times_and_bounds(tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    options = ["--key", "rsa3072", "--days", "7", "--ca-days", "30", "--name", "lab CA"]
+    good("init", str(folder), *options, "--name-constraint", "lab.example")
+    ca, worker = (folders.certificate(folder / f"{name}.pem") for name in ("ca", "worker"))
+    assert {CertificateInfo.of(each).key for each in (ca, worker)} == {"RSA 3072"}
+    assert CertificateInfo.of(ca).subject == "CN=lab CA"
+    assert 6 <= (worker.not_valid_after_utc - folders.now()).days <= 7
+    assert 29 <= (ca.not_valid_after_utc - folders.now()).days <= 30
+    assert CertificateInfo.of(worker).names == (), "its role is outside the bounds"
+    assert run("issue", "worker", "x.evil", "--dir", str(folder)).exit_code == 1
+    good("issue", "worker", "x.lab.example", "10.0.0.7", "--dir", str(folder))
+    done = run("init", str(tmp_path / "b"), "--name-constraint", "not a domain")
+    assert done.exit_code == 1
+    assert "give a domain such as lab.example or a network such as 10.0.0.0/8" in done.output
+
+
+@pytest.mark.parametrize("way", ["file", "variable"])
+def test_a_password_is_never_asked_for(home: Path, way: str) -> None:
+    (home / "password").write_text("s3cret\nsecond line\n")
+    given = {"SEALWIRE_CA_PASSWORD": "s3cret"} if way == "variable" else {}
+    option = ["--password-file", "password"] if way == "file" else []
+    good("init", "locked", *option, **given)
+    text = (home / "locked/ca-key.pem").read_text()
+    with pytest.raises(TypeError):
+        load_pem_private_key(text.encode(), None)
+    assert load_pem_private_key(text.encode(), b"s3cret")
+    issue = ["issue", "worker", "n.lab", "--dir", "locked"]
+    done = run(*issue)
+    assert done.exit_code == 1
+    assert "encrypted and no password was given; give --password-file or SEALWIRE" in done.output
+    done = run(*issue, SEALWIRE_CA_PASSWORD="wrong")
+    assert done.exit_code == 1
+    assert "the password does not open the private key" in done.output
+    good(*issue, *option, **given)
+    (home / "password").write_text("\n")
+    assert (
+        "its first line, the password, is empty"
+        in run(*issue, "--password-file", "password").output
+    )
+
+
+def test_issue_tells_hosts_and_addresses_apart(home: Path) -> None:
+    said = told("issue", "worker", "node7.lab", "*.pool.lab", "10.0.0.7", "::1", "--days", "30")
+    assert said["names"] == ["node7.lab", "*.pool.lab", "10.0.0.7", "::1"]
+    path = home / "certs/worker-node7.lab.pem"
+    info = CertificateInfo.of(folders.certificate(path))
+    assert (info.subject, info.names) == ("CN=worker", tuple(said["names"]))
+    assert f"{info.serial:x}" in said["serial"]
+    assert info.fingerprint == said["fingerprint"]
+    done = run("issue", "worker", "node7.lab")
+    assert done.exit_code == 1
+    assert "it exists already" in done.output
+    assert run("issue", "boss").exit_code == 2
+    assert run("issue", "worker", "no good").exit_code == 1
+    done = run("issue", "worker", "--out", "-")
+    assert done.exit_code == 1
+    assert "a key is never shown" in done.output
+
+
+def test_a_key_stays_with_its_owner(home: Path) -> None:
+    key = request(home / "own.csr", "anybody")
+    good("issue", "worker", "node9.lab", "--csr", "own.csr")
+    path = home / "certs/worker-node9.lab.pem"
+    made = folders.certificate(path)
+    assert made.public_key() == key.public_key()
+    info = CertificateInfo.of(made)
+    assert (info.subject, info.names) == ("CN=worker", ("node9.lab",))
+    assert "PRIVATE" not in path.read_text()
+    assert run("check", "certs").exit_code == 0
+
+
+def test_sign_takes_the_names_of_the_request(home: Path) -> None:
+    text = good("sign", "node8.csr", "--out", "-")
+    made = x509.load_pem_x509_certificate(text.encode())
+    assert CertificateInfo.of(made).names == ("node8.lab",)
+    assert told("sign", "node8.csr", "--role", "scheduler")["subject"] == "CN=scheduler"
+    assert (home / "certs/node8.pem").is_file()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: request(p, key=certs.rsa_key(1024)), "RSA of 1024 bits, below 2048"),
+        (lambda p: request(p, "worker", None, x509.RFC822Name("a@b")), "asks for a RFC822Name"),
+        (lambda p: p.write_text("nothing"), "it is no PEM certificate request; make one with"),
+        (lambda p: p.write_bytes(forged(p)), "not signed by the key it is for"),
+    ],
+    ids=["weak", "mail", "no CSR", "forged"],
+)
+def test_a_request_that_is_refused(home: Path, make: Any, words: str) -> None:
+    make(home / "bad.csr")
+    done = run("sign", "bad.csr")
+    assert done.exit_code == 1
+    assert words in " ".join(done.output.split())
+    assert not (home / "certs/bad.pem").exists()
+
+
+def forged(path: Path) -> bytes:
+    request(path)
+    der = x509.load_pem_x509_csr(path.read_bytes()).public_bytes(Encoding.DER)
+    bad = x509.load_der_x509_csr(der[:-1] + bytes([der[-1] ^ 1]))
+    return bad.public_bytes(Encoding.PEM)
+
+
+def test_renew_ends_with_1_where_something_is_stuck(tmp_path: Path) -> None:
+    folder = folders.found(tmp_path / "certs", ca_days=20)
+    done = run("renew", "--dir", str(folder), "--if-expires-within", "30d")
+    assert done.exit_code == 1
+    assert "rotate-ca" in done.output
+    assert run("renew", "--dir", str(folder), "--if-expires-within", "10d").exit_code == 0
+    for text in ("10", "d", "1y", "-1d"):
+        done = run("renew", "--dir", str(folder), f"--if-expires-within={text}")
+        assert done.exit_code == 2
+        assert "is no time; give one such as 30d" in done.output
+
+
+def test_the_folder_may_come_from_a_variable(home: Path, tmp_path: Path) -> None:
+    other = folders.found(tmp_path / "other", name="other CA")
+    said = told("issue", "client", "--out", "alice.pem", SEALWIRE_CERTS=str(other))
+    assert said["issuer"] == "CN=other CA"
+    done = run("renew", "--dir", "nowhere")
+    assert done.exit_code == 1
+    assert "there is no ca.pem in it; name the folder with --dir" in done.output
+
+
+def test_show(home: Path) -> None:
+    good("revoke", "client")
+    entries = {Path(each["file"]).name: each for each in told("show")}
+    assert set(entries) == {"ca.pem", "crl.pem", *(f"{role}.pem" for role in ROLES)}
+    made = folders.certificate(home / "certs/worker.pem")
+    worker = entries["worker.pem"]
+    assert worker["role"] == "worker"
+    assert worker["issuer"] == "CN=sealwire CA"
+    assert worker["key"] == "P-256"
+    assert worker["private_key"] == "yes"
+    assert worker["purposes"] == ["serverAuth", "clientAuth"]
+    assert worker["fingerprint"] == made.fingerprint(hashes.SHA256()).hex()
+    assert int(worker["serial"], 16) == made.serial_number
+    assert worker["days_left"] == 364
+    assert entries["ca.pem"]["role"] == "CA"
+    assert entries["ca.pem"]["private_key"] == "no"
+    client = folders.certificate(home / "certs/client.pem").serial_number
+    assert [int(each, 16) for each in entries["crl.pem"]["revoked"]] == [client]
+    shown = good("show", "certs/worker.pem", "certs/crl.pem")
+    for text in ("CN=worker", worker["fingerprint"], "(364 days)", "serverAuth, clientAuth"):
+        assert text in shown
+    assert "PRIVATE" not in shown
+    assert run("show", "certs/dask.yaml").exit_code == 1
+    assert run("show", "certs/nothing").exit_code == 2
+
+
+def test_validity_is_coloured_as_it_runs_out() -> None:
+    from sealwire.cli.certs_common import day
+
+    for left, colour in ((100, "green"), (20, "yellow"), (3, "red"), (-1, "bold red")):
+        when = folders.now() + datetime.timedelta(days=left, minutes=1)
+        assert day(when).startswith(f"[{colour}]")
+    assert "expired" in day(folders.now() - datetime.timedelta(days=1))
+
+
+def test_check_ends_by_what_it_found(home: Path) -> None:
+    assert "all fits" in good("check", "certs")
+    assert told("check", "certs") == []
+    done = run("check", "certs", "--soon", "400d", "--json")
+    assert done.exit_code == 1
+    assert {each["code"] for each in json.loads(done.output)} == {"expires-soon"}
+    (home / "certs/worker.pem").chmod(0o644)
+    done = run("check", "certs")
+    assert done.exit_code == 2
+    assert f"chmod 600 {home / 'certs/worker.pem'}" in done.output
+    assert run("check", "nowhere").exit_code == 1
+
+
+def test_check_reads_a_configuration_as_dask_does(home: Path) -> None:
+    file = str(home / "certs/dask.yaml")
+    assert told("check", file) == []
+    worker = str(home / "certs/worker.pem")
+    done = run("check", file, "--json", DASK_DISTRIBUTED__COMM__TLS__SCHEDULER__CERT=worker)
+    assert done.exit_code == 1
+    assert [each["code"] for each in json.loads(done.output)] == ["wrong-role"]
+    (home / "broken.yaml").write_text("distributed: [")
+    assert run("check", "broken.yaml").exit_code == 1
+
+
+def test_check_of_a_folder_made_for_another_place(home: Path) -> None:
+    good("init", "k8s", "--seen-at", "/etc/no such place")
+    assert told("check", "k8s") == []
+    (home / "k8s/worker.pem").write_text((home / "certs/worker.pem").read_text())
+    done = run("check", "k8s", "--json")
+    assert done.exit_code == 2
+    assert {each["code"] for each in json.loads(done.output)} == {"other-ca"}
+
+
+def test_it_is_a_command_of_dask_as_well(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dask", "sealwire", "certs", "check", "--json"],
+        env={**os.environ, "DASK_CONFIG": str(home / "certs/dask.yaml")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (0, []), done.stderr
+
+
+WATCHED = """
+import os, stat, sys
+os.umask(0)
+seen, inside = {}, False
+public = ("ca.pem", "crl.pem", "dask.yaml", "journal.tsv")
+def hook(event, arguments):
+    global inside
+    if inside or not (event == "open" or event.startswith("os.")):
+        return
+    inside = True
+    try:
+        for entry in os.scandir("."):
+            if entry.is_dir():
+                for file in os.scandir(entry.path):
+                    plain = file.name.lstrip(".")
+                    if not any(plain.startswith(name) for name in public):
+                        mode = stat.S_IMODE(file.stat().st_mode)
+                        seen.setdefault((plain.split(".pem")[0], mode), set()).add(file.name)
+    except FileNotFoundError:
+        pass
+    finally:
+        inside = False
+sys.addaudithook(hook)
+from sealwire.cli.main import main
+for line in sys.argv[1:]:
+    main(["certs", *line.split()], standalone_mode=False)
+for (name, mode), files in sorted(seen.items()):
+    print("seen", name, oct(mode), "temporary" if any("tmp" in f for f in files) else "")
+"""
+
+
+def test_no_key_is_open_to_others_for_an_instant(tmp_path: Path) -> None:
+    """With umask 000, at every file operation of the process, the first after creation included."""
+    commands = ["init certs", "issue worker n.lab", "renew", "rotate-ca", "renew"]
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *commands, "rotate-ca --complete", "renew worker"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("seen ")]
+    keys = {"ca-key", "worker-n.lab", *ROLES}
+    assert {name for _, name, mode, *_ in lines if mode == "0o600"} == keys | {"lock"}
+    assert {mode for _, _, mode, *_ in lines} == {"0o600"}
+    assert {name for _, name, _, *rest in lines if rest} == keys, "seen while being written"
+    assert "PRIVATE KEY" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_failure_half_way_leaves_nothing_behind(
+    home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever replacement fails: no temporary, no new file, and again it works."""
+    replace = os.replace
+    count = sum(1 for each in told(*WRITERS[name], "--dry-run")["written"]
+                if not each["path"].endswith(".tsv"))  # fmt: skip
+    assert count
+    for failing in range(count):
+        left = failing
+        folder = home / ("new" if name == "init" else "certs")
+        before = texts(folder) if folder.is_dir() else {}
+
+        def fail(source: str, target: str) -> None:
+            nonlocal left
+            if left == 0:
+                raise OSError(28, "No space left on device")
+            left -= 1
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", fail)
+            done = run(*WRITERS[name])
+        assert done.exit_code == 1
+        assert "no space left on device" in done.output
+        after = texts(folder)
+        assert set(after) == set(before)
+    good(*WRITERS[name])
+    assert run("check", "certs").exit_code == (2 if name == "revoke" else 0)

@@ -1,0 +1,160 @@
+"""Passwords, revocation and allow-lists in Dask: every process of a cluster abides by them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import Any
+
+import certs
+import distributed
+import pytest
+from distributed import Client, Nanny, Scheduler
+from handshakes import foreign_context, name_at
+from parties import Party, asynchronous, echo, pair
+from processes import HANG, PRELOAD, Programs, tls_options
+
+from sealwire.comm import HandshakeError
+from sealwire.dask_backend import Security
+
+CA = certs.root("ca")
+REVOKED, STRANGER = certs.leaf(CA, "worker-1"), certs.leaf(CA, "stranger")
+FRIEND = certs.leaf(CA, "worker-2")
+PASSWORD = "0123"  # which Dask's configuration would take for a number
+ROLES = ("client", "scheduler", "worker")
+
+
+@pytest.fixture(scope="module")
+def fields() -> dict[str, Any]:
+    """Encrypted identities, a CRL and an allow-list."""
+    made: dict[str, Any] = {
+        "tls_ca_file": CA.pem,
+        "tls_crl_file": certs.crl(CA, REVOKED),
+        "tls_key_password": PASSWORD,
+        "tls_allowed_peers": {role: ["scheduler", "worker*", "client"] for role in ROLES},
+    }
+    for role in ROLES:
+        node = certs.leaf(CA, role)
+        made[f"tls_{role}_cert"] = node.pem
+        made[f"tls_{role}_key"] = node.encrypted_key_pem(PASSWORD.encode())
+    return made
+
+
+async def abides(address: str, role: str) -> None:
+    """A listener of a process lets in whom it should, and nobody else."""
+
+    def knock(node: certs.Node) -> str:
+        return name_at(address, foreign_context("client", node, [CA]))
+
+    assert await asyncio.to_thread(knock, FRIEND) == role
+    with pytest.raises(ssl.SSLError, match="REVOKED"):
+        await asyncio.to_thread(knock, REVOKED)
+    with pytest.raises(
+        (OSError, AssertionError)
+    ):  # closed without a word: it is past the handshake
+        await asyncio.to_thread(knock, STRANGER)
+
+
+async def dials_no_stranger(client: Client) -> None:
+    """Nor does a process of the cluster talk to one that it dials."""
+
+    async def try_it(address: str, dask_worker: Any = None, dask_scheduler: Any = None) -> str:
+        try:
+            comm = await (dask_worker or dask_scheduler).rpc.connect(address)
+        except OSError as error:
+            return str(error)
+        comm.abort()
+        return "connected"
+
+    context = foreign_context("server", STRANGER, [CA])
+    async with distributed.comm.listen("tls://127.0.0.1:0", echo, ssl_context=context) as listener:
+        where = listener.contact_address
+        answers = [
+            *(await client.run(try_it, where)).values(),
+            *(await client.run(try_it, where, nanny=True)).values(),
+            await client.run_on_scheduler(try_it, where),
+        ]
+    assert len(answers) == 3
+    for answer in answers:
+        assert "its names (CN=stranger, DNS stranger) match none of the allowed peers" in answer
+
+
+@asynchronous
+async def test_our_security_carries_it_all(fields: dict[str, Any], tmp_path: Path) -> None:
+    one = Security(**fields)
+    async with (
+        Scheduler(security=one, port=0, dashboard=False) as scheduler,
+        Nanny(scheduler.address, security=one, nthreads=1, local_directory=str(tmp_path)) as nanny,
+        Client(scheduler.address, security=one, asynchronous=True) as client,
+    ):
+        await abides(scheduler.address, "scheduler")
+        await abides(nanny.address, "worker")
+        await abides(nanny.worker_address, "worker")
+        await dials_no_stranger(client)
+        assert await client.submit(sum, [1, 2, 3]) == 6
+
+
+@pytest.fixture
+def files(fields: dict[str, Any], tmp_path: Path) -> dict[str, str]:
+    """As files; the worker's key is not encrypted."""
+    worker = certs.leaf(CA, "worker")
+    plain = {"tls_worker_cert": worker.pem, "tls_worker_key": worker.key_pem}
+    paths = {}
+    for name, text in {**fields, **plain}.items():
+        if name.endswith(("_file", "_cert", "_key")):
+            path = tmp_path / f"{name}.pem"
+            path.touch(mode=0o600)
+            path.write_text(text)
+            paths[name] = str(path)
+    return paths
+
+
+@asynchronous
+async def test_the_commands_take_it_from_the_configuration(
+    fields: dict[str, Any],
+    files: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    programs: Programs,
+) -> None:
+    """All but the password for workers: Dask opens their key before it imports a preload."""
+    monkeypatch.setenv("DASK_SEALWIRE__TLS__KEY_PASSWORD", PASSWORD)
+    monkeypatch.setenv("DASK_SEALWIRE__TLS__CRL_FILE", files["tls_crl_file"])
+    monkeypatch.setenv("DASK_SEALWIRE__TLS__ALLOWED_PEERS", "['scheduler', 'worker*', 'client']")
+    _, address = programs.scheduler("tls", *tls_options(files, "scheduler"), *PRELOAD)
+    programs.worker(address, *tls_options(files, "worker"), *PRELOAD)
+    one = Security(**fields)
+    async with Client(address, security=one, asynchronous=True) as client:
+        await client.wait_for_workers(1, timeout=HANG)
+        for where, told in client.scheduler_info(n_workers=-1)["workers"].items():
+            await abides(where, "worker")
+            await abides(told["nanny"], "worker")
+        await abides(address, "scheduler")
+        await dials_no_stranger(client)
+
+
+@asynchronous
+async def test_comms_of_either_backend(kind: str, fields: dict[str, Any]) -> None:
+    """Our contexts under distributed's own classes too."""
+    party = Party(kind, "tls", Security(**fields))
+    async with pair(party) as (near, far):
+        await near.write("let in")
+        assert await far.read() == "let in"
+    stranger = Security(
+        tls_ca_file=CA.pem,
+        tls_client_cert=STRANGER.pem + STRANGER.key_pem,
+        tls_scheduler_cert=STRANGER.pem + STRANGER.key_pem,
+    )
+    handled: list[Any] = []
+    async with party.listen(handled.append) as listener:
+        dialled = Party("stock", "tls", stranger).connect(listener.contact_address, timeout=1)
+        with pytest.raises(OSError, match=r"Timed out|[Cc]losed|reset"):
+            await dialled
+    assert not handled
+    async with Party("stock", "tls", stranger).listen(echo) as listener:
+        with pytest.raises(OSError, match=r"CN=stranger|does not match") as caught:
+            await party.connect(listener.contact_address, timeout=2)
+    if kind == "ours":
+        assert isinstance(caught.value.__cause__, HandshakeError) or "CN=stranger" in str(
+            caught.value
+        )

@@ -1,0 +1,405 @@
+"""Every finding of `check`, by really breaking the thing it is about."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import certs
+import folders
+import pytest
+from cryptography import x509
+from folders import DAY
+
+from sealwire.security import AuthorityError, checks, config, findings, inspection, rotation
+from sealwire.security.authority import Authority
+from sealwire.security.checks import check_configuration, check_folder
+from sealwire.security.config import KEYS
+from sealwire.security.files import apply
+from sealwire.security.findings import Finding
+from sealwire.security.founding import configuration
+from sealwire.security.pem import blocks
+from sealwire.security.renewal import revoke
+from sealwire.security.store import Store
+
+ROLES = ("client", "scheduler", "worker")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return folders.found(tmp_path / "certs")
+
+
+def said(found: list[Finding]) -> dict[str, str]:
+    """Code -> severity of what was found, each with its words."""
+    for each in found:
+        assert all((each.message, each.advice, each.subject))
+        assert "PRIVATE KEY" not in repr(each)
+    return {each.code: each.severity for each in found}
+
+
+def configured(folder: Path, **changes: Any) -> dict[str, Any]:
+    """The values of the folder's dask.yaml, by field, with changes."""
+    values = config.read(str(folder / "dask.yaml"))
+    return {**values, **changes}
+
+
+def look(folder: Path, **changes: Any) -> dict[str, str]:
+    """What the folder and its configuration are found to lack."""
+    return said(check_folder(folder) + check_configuration(configured(folder, **changes)))
+
+
+def put(path: Path, text: str) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
+def put_node(folder: Path, node: certs.Node, name: str = "worker") -> None:
+    put(folder / f"{name}.pem", node.pem + node.key_pem)
+
+
+def put_ca(folder: Path, node: certs.Node) -> None:
+    """Trust this CA, and no lists: its key is nowhere here."""
+    put(folder / "ca.pem", node.pem)
+    for name in ("ca-key.pem", "crl.pem"):
+        (folder / name).unlink()
+    for role in ROLES:
+        put_node(folder, certs.leaf(node, role), role)
+
+
+def without_crl(folder: Path) -> dict[str, Any]:
+    return configured(folder, tls_crl_file=None)
+
+
+def test_all_fits(folder: Path) -> None:
+    assert look(folder) == {}
+
+
+def test_the_copy_on_another_machine_fits(folder: Path) -> None:
+    """Without the CA's key, the journal, and other roles' identities."""
+    for name in ("ca-key.pem", "journal.tsv", "client.pem", "scheduler.pem"):
+        (folder / name).unlink()
+    assert said(check_folder(folder)) == {}
+
+
+def test_no_folder_of_certificates(tmp_path: Path) -> None:
+    with pytest.raises(AuthorityError, match=r"there is no ca.pem in it; .*sealwire certs init"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda text: "", "unreadable"),
+        (lambda text: "nothing", "unreadable"),
+        (lambda text: text.replace("MII", "AAA"), "unreadable"),
+        (lambda text: blocks(text)[0].text, "key-missing"),
+        (lambda text: blocks(text)[0].text + certs.leaf(certs.root()).key_pem, "key-mismatch"),
+        (lambda text: text.replace("KEY-----\nM", "KEY-----\nA"), "key-unreadable"),
+    ],
+    ids=["empty", "no PEM", "damaged", "no key", "other key", "damaged key"],
+)
+def test_what_a_file_holds(folder: Path, damage: Callable[[str], str], expected: str) -> None:
+    path = folder / "worker.pem"
+    path.write_text(damage(path.read_text()))
+    found = said(check_configuration(configured(folder)))
+    assert found == {expected: "error"}
+
+
+def test_a_missing_file(folder: Path) -> None:
+    for field in ("tls_ca_file", "tls_worker_cert", "tls_worker_key", "tls_crl_file"):
+        found = check_configuration(configured(folder, **{field: str(folder / "gone.pem")}))
+        assert said(found)["unreadable"] == "error"
+        assert found[0].subject == str(folder / "gone.pem")
+
+
+def test_an_encrypted_key_without_a_password(folder: Path) -> None:
+    put_ca(folder, ca := far(certs.root))
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, ca, role), role)
+    node = far(certs.leaf, ca, "worker")
+    put(folder / "worker.pem", node.pem + node.encrypted_key_pem(b"secret"))
+    values = without_crl(folder)
+    found = check_configuration(values)
+    assert said(found) == {"key-unreadable": "error"}
+    assert "no password" in found[0].message
+    for password in ("secret", {"worker": "secret"}):
+        assert said(check_configuration({**values, "tls_key_password": password})) == {}
+    wrong = check_configuration({**values, "tls_key_password": "wrong"})
+    assert said(wrong) == {"key-unreadable": "error"}
+    assert "the password does not open" in wrong[0].message
+
+
+@pytest.mark.parametrize(
+    ("mode", "severity"), [(0o640, "warning"), (0o604, "error"), (0o666, "error")]
+)
+def test_keys_that_others_can_read(folder: Path, mode: int, severity: str) -> None:
+    (folder / "worker.pem").chmod(mode)
+    assert look(folder) == {"key-exposed": severity}
+    (folder / "worker.pem").chmod(0o600)
+    (folder / "ca-key.pem").chmod(mode)
+    assert look(folder) == {"key-exposed": severity}
+
+
+def test_a_folder_that_others_can_write_in(folder: Path) -> None:
+    folder.chmod(0o777)
+    assert look(folder) == {"folder-exposed": "error"}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (-2 * DAY, -DAY, ("expired", "error")),
+        (DAY, 2 * DAY, ("not-yet-valid", "error")),
+        (-DAY, 20 * DAY, ("expires-soon", "warning")),
+    ],
+)
+def test_dates(
+    folder: Path, start: datetime.timedelta, end: datetime.timedelta, expected: tuple[str, str]
+) -> None:
+    ca = certs.root(end=100 * DAY, start=-3 * DAY)
+    put_ca(folder, ca)
+    for role in ROLES:
+        put_node(folder, certs.leaf(ca, role, end=90 * DAY), role)
+    put_node(folder, certs.leaf(ca, "worker", start=start, end=end))
+    assert said(check_configuration(without_crl(folder))) == dict([expected])
+
+    wrong = certs.root(start=start, end=end)
+    put(folder / "ca.pem", wrong.pem)
+    for role in ROLES:
+        put_node(folder, certs.leaf(wrong, role, end=90 * DAY), role)
+    code, severity = expected
+    assert said(check_configuration(without_crl(folder))) == {f"ca-{code}": severity}
+
+
+def far(node: Callable[..., certs.Node], *args: Any, **changes: Any) -> certs.Node:
+    return node(*args, **{"end": 90 * DAY, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"purposes": [certs.SERVER]}, {"wrong-purpose": "error"}),
+        ({"purposes": [certs.CLIENT]}, {"wrong-purpose": "error"}),
+        ({"purposes": []}, {}),
+        ({"constraints": x509.BasicConstraints(True, None)}, {"ca-as-identity": "warning"}),
+        ({"key": certs.rsa_key(1024)}, {"weak-key": "error"}),
+        (
+            {"extra": [(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b""), True)]},
+            {"handshake": "error"},
+        ),
+    ],
+    ids=["no client", "no server", "any", "a CA", "RSA-1024", "unknown extension"],
+)
+def test_identities(folder: Path, change: dict[str, Any], expected: dict[str, str]) -> None:
+    put_ca(folder, ca := far(certs.root))
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, ca, role), role)
+    put_node(folder, far(certs.leaf, ca, "worker", **change))
+    assert said(check_configuration(without_crl(folder))) == expected
+
+
+def test_a_signature_of_yesterday(folder: Path) -> None:
+    ca = far(certs.root, key=certs.rsa_key(2048))
+    put_ca(folder, ca)
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, ca, role), role)
+    put_node(folder, certs.with_sha1(far(certs.leaf, ca, "worker"), ca))
+    assert said(check_configuration(without_crl(folder)))["weak-signature"] == "error"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"constraints": None},
+        {"key_usage": certs.usage("crl_sign")},
+    ],
+    ids=["unmarked", "may not sign"],
+)
+def test_a_trusted_certificate_that_is_no_ca(folder: Path, changes: dict[str, Any]) -> None:
+    put_ca(folder, far(certs.root, **changes))
+    assert said(check_folder(folder))["not-a-ca"] == "error"
+
+
+def test_another_ca(folder: Path) -> None:
+    put_node(folder, far(certs.leaf, far(certs.root), "worker"))
+    found = check_configuration(configured(folder))
+    assert said(found) == {"other-ca": "error"}
+    assert "CN=root, which is not trusted" in found[0].message
+    put_node(folder, far(certs.leaf, far(certs.root, "sealwire CA"), "worker"))
+    (same,) = check_configuration(configured(folder))
+    assert "the trusted CA of that name is another one" in same.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "sent", "expected"),
+    [
+        ({}, True, {}),
+        ({}, False, {"other-ca": "error"}),
+        ({"end": -DAY / 24, "start": -DAY}, True, {"bad-intermediate": "error"}),
+        (
+            {"constraints": x509.BasicConstraints(False, None)},
+            True,
+            {"bad-intermediate": "error"},
+        ),
+    ],
+    ids=["sound", "missing", "expired", "no CA"],
+)
+def test_intermediates(
+    folder: Path, changes: dict[str, Any], sent: bool, expected: dict[str, str]
+) -> None:
+    put_ca(folder, ca := far(certs.root))
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, ca, role), role)
+    via = certs.intermediate(ca, **{"end": 90 * DAY, **changes})
+    put_node(folder, far(certs.leaf, via, "worker", via=[via] if sent else []))
+    assert said(check_configuration(without_crl(folder))) == expected
+
+
+def test_no_list_where_one_is_configured(folder: Path) -> None:
+    (folder / "crl.pem").write_text("")
+    assert look(folder)["unreadable"] == "error"
+    other = folders.found(folder.parent / "other", name="other CA")
+    (folder / "crl.pem").write_text((other / "crl.pem").read_text())
+    assert look(folder)["crl-missing"] == "error"
+    namesake = folders.found(folder.parent / "namesake")
+    (folder / "crl.pem").write_text((namesake / "crl.pem").read_text())
+    found = check_configuration(configured(folder))
+    assert said(found) == {"crl-missing": "error"}
+    assert "another's signature" in found[0].message
+
+
+def test_a_list_that_has_run_out(folder: Path) -> None:
+    (authority,) = Store(folder).authorities
+    text = authority.revoke([], number=1, until=folders.now() - DAY / 48)
+    (folder / "crl.pem").write_text(text)
+    assert look(folder) == {"crl-expired": "error", "crl-behind": "error"}
+
+
+def test_a_revoked_identity(folder: Path) -> None:
+    apply(revoke(Store(folder), "worker", "unspecified")[1])
+    assert look(folder) == {"revoked": "error"}
+
+
+def test_a_list_without_what_the_journal_knows(folder: Path) -> None:
+    before = (folder / "crl.pem").read_text()
+    apply(revoke(Store(folder), "worker", "unspecified")[1])
+    (folder / "crl.pem").write_text(before)
+    assert look(folder) == {"crl-behind": "error"}
+
+
+def test_a_ca_key_that_fits_nothing(folder: Path) -> None:
+    (folder / "ca-key.pem").write_text(Authority.create().key())
+    assert look(folder) == {"ca-key-mismatch": "error"}
+
+
+def test_an_encrypted_ca_key(tmp_path: Path) -> None:
+    folder = folders.found(tmp_path / "certs", password=b"secret")
+    assert look(folder) == {"ca-key-encrypted": "note"}
+    assert said(check_folder(folder, password=b"secret")) == {}
+    assert said(check_folder(folder, password=b"wrong")) == {"ca-key-mismatch": "error"}
+
+
+def test_rotations(folder: Path) -> None:
+    first, *others = rotation.begin(Store(folder))
+    apply([first])
+    found = check_folder(folder)
+    assert said(found) == {"rotation-broken-off": "warning"}
+    assert found[0].advice == f"sealwire certs rotate-ca --dir {folder}"
+    apply(others)
+    (finding,) = check_folder(folder)
+    assert said([finding]) == {"rotation-open": "note"}
+    assert "3 certificates of the old one" in finding.message
+    *before, last = rotation.complete(Store(folder), force=True)
+    apply(before)
+    found = check_folder(folder)
+    assert said(found)["rotation-broken-off"] == "warning"
+    assert f"sealwire certs rotate-ca --dir {folder} --complete" in {x.advice for x in found}
+    apply([last])
+    assert set(said(check_folder(folder))) == {"other-ca"}
+
+
+def test_settings(folder: Path) -> None:
+    assert look(folder, require_encryption=False) == {"encryption-off": "warning"}
+    assert look(folder, tls_min_version="1.1") == {"bad-value": "error"}
+    assert look(folder, tls_ciphers="NULL") == {"bad-value": "error"}
+    assert look(folder, tls_client_cert=None) == {"role-unset": "warning"}
+    assert look(folder, tls_ca_file=None)["bad-value"] == "error"
+    for listed, expected in (
+        (["client", "scheduler", "worker"], {}),
+        ({"scheduler": ["worker"]}, {"peer-not-allowed": "warning"}),
+    ):
+        assert look(folder, tls_allowed_peers=listed) == expected
+    worker = str(folder / "worker.pem")
+    assert look(folder, tls_scheduler_cert=worker) == {"wrong-role": "warning"}
+    assert said(check_configuration(dict.fromkeys(KEYS))) == {"no-tls": "error"}
+
+
+@pytest.mark.parametrize(
+    ("line", "severity", "key"),
+    [
+        ("      ca_fle: x\n", "error", "distributed.comm.tls.ca-fle"),
+        ("      zzzzzz: x\n", "warning", "distributed.comm.tls.zzzzzz"),
+    ],
+)
+def test_misspelt_keys(folder: Path, line: str, severity: str, key: str) -> None:
+    file = folder / "dask.yaml"
+    file.write_text(file.read_text().replace("    tls:\n", f"    tls:\n{line}", 1))
+    found = check_configuration({}, config.unknown_keys(str(file)))
+    assert said(found)["unknown-key"] == severity
+    (about,) = [each for each in found if each.code == "unknown-key"]
+    assert about.subject == key
+    if severity == "error":
+        assert about.advice == "rename it to distributed.comm.tls.ca-file"
+
+
+def test_the_configuration_names_any_path(tmp_path: Path) -> None:
+    for name in ("plain", "with space", "it's", "#hash: {x}", "[list]", "ünï"):
+        home = folders.found(tmp_path / name)
+        assert config.read(str(home / "dask.yaml"))["tls_ca_file"] == str(home / "ca.pem")
+        assert look(home) == {}
+    assert "ca-file: /etc/sealwire/ca.pem" in configuration("/etc/sealwire")
+
+
+def test_every_finding_has_its_test() -> None:
+    codes = set()
+    for module in (checks, findings, inspection):
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
+                texts = [each for each in ast.walk(node.args[1]) if isinstance(each, ast.Constant)]
+                codes.update(str(each.value) for each in texts)
+    assert len(codes) > 20
+    tested = Path(__file__).read_text()
+    assert {code for code in codes if f'"{code}"' not in tested} == set()
+
+
+@pytest.mark.parametrize("name", ["certs", "my certs", "it's"])
+def test_the_advice_can_be_pasted(tmp_path: Path, name: str, monkeypatch: Any) -> None:
+    """What can be mended by a command is mended by that command, from any folder."""
+    folder = folders.found(tmp_path / name, days=20)
+    before = (folder / "crl.pem").read_text()
+    folders.issue(folder, "out")
+    apply(revoke(Store(folder), "out", "unspecified")[1])
+    (folder / "out.pem").unlink()
+    (folder / "crl.pem").write_text(before)
+    (folder / "client.pem").chmod(0o644)
+    folder.chmod(0o777)
+    found = check_folder(folder)
+    assert set(said(found)) == {"expires-soon", "crl-behind", "key-exposed", "folder-exposed"}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for each in found:
+        words = shlex.split(each.advice)
+        if words[0] == "sealwire":
+            if each.code == "expires-soon":
+                words += ["--days", "100"]
+            words = [sys.executable, "-m", "sealwire.cli", *words[1:]]
+        subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert check_folder(folder) == []

@@ -1,0 +1,448 @@
+"""The allow-list: who matches, who is refused in which words, and that nothing passes before."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import pickle
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import certs
+import pytest
+from aio import aio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from handshakes import (
+    VERSIONS,
+    client_context,
+    foreign_context,
+    security,
+    server_context,
+    shake,
+)
+from tornado.iostream import SSLIOStream, StreamClosedError
+from tornado.tcpserver import TCPServer
+
+from sealwire.comm import Comm, CommError, HandshakeError, connect, listen
+from sealwire.security import ConfigError, PeerNotAllowed, Security
+from sealwire.security.peers import AllowedPeers
+
+CA = certs.root()
+OURS = certs.leaf(CA, "ours", names=["ours"])
+
+
+def named(common_name: str, *alternatives: x509.GeneralName) -> certs.Node:
+    extra = [(x509.SubjectAlternativeName(alternatives), False)] if alternatives else []
+    return certs.make(
+        common_name,
+        CA,
+        key_usage=certs.usage("digital_signature"),
+        purposes=[certs.SERVER, certs.CLIENT],
+        extra=extra,  # type: ignore[arg-type]
+    )
+
+
+NODE = named(
+    "Worker 7",
+    x509.DNSName("Node7.Lab.example"),
+    x509.IPAddress(ipaddress.ip_address("10.0.0.7")),
+    x509.IPAddress(ipaddress.ip_address("fd00::7")),
+    x509.UniformResourceIdentifier("spiffe://lab/worker/7"),
+)
+PIN = "sha256:" + NODE.certificate.fingerprint(hashes.SHA256()).hex()
+COLONS = "sha256:" + NODE.certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+
+versions = pytest.mark.parametrize("version", VERSIONS, ids=["TLS1.2", "TLS1.3"])
+MATCHING = {
+    "CN": "Worker 7",
+    "CN *": "Worker*",
+    "CN ? []": "W?rker [0-9]",
+    "anyone": "*",
+    "DNS": "node7.lab.example",
+    "DNS *": "NODE*.lab.EXAMPLE",
+    "IP": "10.0.0.7",
+    "IP *": "10.0.*",
+    "IPv6": "fd00::7",
+    "IPv6 *": "FD00::*",
+    "URI": "spiffe://lab/worker/*",
+    "pin": PIN,
+    "pin with colons": COLONS,
+}
+OTHERS = [
+    "worker 7", "Worker", "orker*", "node7", "lab.example", "node7.lab.example.*", "10.0.0.70",
+    "spiffe://LAB/worker/7", "spiffe://lab/worker", "sha256:" + 64 * "0", "CN=Worker 7",
+]  # fmt: skip
+
+
+def list_of(*patterns: str, **fields: Any) -> Security:
+    return security(OURS, [CA], tls_allowed_peers=list(patterns), **fields)
+
+
+@pytest.mark.parametrize("kind", MATCHING)
+def test_who_matches(kind: str) -> None:
+    ours, peer = list_of("nobody", MATCHING[kind]), security(NODE, [CA])
+    assert shake(server_context(ours), client_context(peer)).accepted
+    assert shake(server_context(peer), client_context(ours)).accepted
+
+
+@pytest.mark.parametrize("pattern", OTHERS)
+def test_who_does_not_match(pattern: str) -> None:
+    ours, peer = list_of(pattern), security(NODE, [CA])
+    as_client = shake(server_context(ours), client_context(peer))
+    as_server = shake(server_context(peer), client_context(ours))
+    for side in (as_client.server, as_server.client):
+        assert isinstance(side.error, PeerNotAllowed)
+        assert side.error.verify_code == 50
+        assert side.received == b""
+    assert as_client.client.received == as_server.server.received == b""
+
+
+@versions
+def test_no_stranger_becomes_a_friend_by_the_list(version: ssl.TLSVersion) -> None:
+    """It comes on top of the CA, never instead."""
+    other = certs.root()
+    stranger = certs.leaf(other, "stranger")
+    pin = "sha256:" + stranger.certificate.fingerprint(hashes.SHA256()).hex()
+    ours = list_of("*", pin, tls_max_version=version)
+    theirs = security(stranger, [CA])
+    assert shake(server_context(ours), client_context(theirs)).refused_by("server") in (18, 19, 20)
+    nobody = foreign_context("client", None, [CA])
+    assert not shake(server_context(ours), nobody).accepted
+
+
+def test_the_words() -> None:
+    error = refusal(["scheduler*", "client"], NODE)
+    assert error.verify_message == (
+        "its names (CN=Worker 7, DNS Node7.Lab.example, IP 10.0.0.7, IP fd00::7, "
+        "URI spiffe://lab/worker/7) match none of the allowed peers (scheduler*, client)"
+    )
+    assert str(error) == (
+        f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {error.verify_message}"
+    )
+    assert error.reason == "CERTIFICATE_VERIFY_FAILED"
+    assert error.args[0] == ssl.SSL_ERROR_SSL
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.verify_code, copy.verify_message) == (50, error.verify_message)
+    pinned = refusal(["sha256:" + 64 * "0"], NODE)
+    assert f"/7) and {PIN} match none" in pinned.verify_message
+
+
+def test_names_cannot_forge_a_log() -> None:
+    node = named("evil\nINFO: let in\x1b[31m", *(x509.DNSName(f"n{i}") for i in range(40)))
+    message = refusal(["x" * 300], node).verify_message
+    assert message.isprintable()
+    assert "CN=evil?INFO: let in?[31m, DNS n0" in message
+    assert "and 33 more" in message
+    assert "x" * 100 + "…)" in message
+
+
+def refusal(patterns: list[str], node: certs.Node) -> PeerNotAllowed:
+    outcome = shake(server_context(list_of(*patterns)), client_context(security(node, [CA])))
+    error = outcome.server.error
+    assert isinstance(error, PeerNotAllowed)
+    return error
+
+
+def test_a_certificate_without_names() -> None:
+    with pytest.raises(PeerNotAllowed, match=r"its names \(none\) match none"):
+        AllowedPeers(("*",)).check({}, b"der")
+    with pytest.raises(PeerNotAllowed):
+        AllowedPeers(("*", PIN)).check(None, None)
+
+
+# By role
+
+
+def test_the_role_is_ours() -> None:
+    roles = {"worker": ["sched*"], "client": "sched*"}
+    ours = security(OURS, [CA], tls_allowed_peers=roles, tls_client_cert=OURS.pem + OURS.key_pem)
+    assert ours.tls_allowed_peers == {"worker": ("sched*",), "client": ("sched*",)}
+    peer = security(certs.leaf(CA, "sched-1"), [CA])
+    other = security(certs.leaf(CA, "worker-1"), [CA])
+    for role, admits in (("worker", False), ("client", False), ("scheduler", True)):
+        for get in (server_context, client_context):
+            context = get(ours, role)
+            against = {
+                who: shake(context, client_context(who))
+                if get is server_context
+                else shake(server_context(who), context)
+                for who in (peer, other)
+            }
+            assert against[peer].accepted
+            assert against[other].accepted is admits
+
+
+def test_a_list_is_for_all_roles() -> None:
+    assert Security(tls_allowed_peers=["a", "b"]).tls_allowed_peers == dict.fromkeys(
+        ("client", "scheduler", "worker"), ("a", "b")
+    )
+    assert Security(tls_allowed_peers="a, b*").tls_allowed_peers["worker"] == ("a, b*",)  # type: ignore[index]
+    assert Security(tls_allowed_peers={}).tls_allowed_peers is None
+    assert Security(tls_allowed_peers={"worker": None}).tls_allowed_peers is None
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([], "tls_allowed_peers: an empty list admits nobody; leave it out to admit everyone"),
+        ({"worker": []}, "tls_allowed_peers of worker: an empty list admits nobody"),
+        (["a", " "], "tls_allowed_peers: an empty pattern admits nobody"),
+        ({"wroker": ["a"]}, "tls_allowed_peers: unknown role 'wroker'; expected client, sched"),
+        (["a", "b\nc"], "tls_allowed_peers: a pattern is one line of printable text"),
+        (7, "tls_allowed_peers: expected a list of patterns, got 7"),
+        ({"worker": [7]}, r"tls_allowed_peers of worker: expected a list of patterns, got \[7\]"),
+        ("sha256:12", "'sha256:12' is not a fingerprint; write sha256: and 64 hexadecimal digits"),
+        ("SHA256:" + 64 * "g", "is not a fingerprint"),
+    ],
+)
+def test_what_is_no_list(value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Security(tls_allowed_peers=value)
+
+
+def test_the_list_cannot_be_taken_from_a_context() -> None:
+    ours = list_of("nobody")
+    for context in (server_context(ours), client_context(ours)):
+        for name, value in (("sslsocket_class", ssl.SSLSocket), ("sslobject_class", ssl.SSLObject)):
+            with pytest.raises(ConfigError, match=name):
+                setattr(context, name, value)
+    # A setting that was refused is not made again with the next files either.
+    assert ours.reload() == []
+    assert not shake(server_context(ours), client_context(security(NODE, [CA]))).accepted
+
+
+# Whatever drives the handshake
+
+
+@contextmanager
+def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected TCP sockets."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname(), timeout=30)
+        accepted, _ = server.accept()
+    accepted.settimeout(30)
+    with client, accepted:
+        yield client, accepted
+
+
+def other_side(context: ssl.SSLContext, sock: socket.socket, got: list[bytes]) -> threading.Thread:
+    """A peer that shakes hands, writes at once, and notes what it is sent."""
+
+    def run() -> None:
+        try:
+            is_server = context.protocol is ssl.PROTOCOL_TLS_SERVER
+            with context.wrap_socket(sock, server_side=is_server) as tls:
+                tls.sendall(b"from the peer")
+                while data := tls.recv(100):
+                    got.append(data)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+BLOCKING: dict[str, Callable[[Any], object]] = {
+    "read": lambda tls: tls.read(10),
+    "recv": lambda tls: tls.recv(10),
+    "recv_into": lambda tls: tls.recv_into(bytearray(10)),
+    "write": lambda tls: tls.write(b"secret"),
+    "send": lambda tls: tls.send(b"secret"),
+    "sendall": lambda tls: tls.sendall(b"secret"),
+    "do_handshake": lambda tls: tls.do_handshake(),
+    "twice": lambda tls: (swallow(tls.do_handshake), tls.recv(10)),
+}
+
+
+def swallow(call: Callable[[], object]) -> None:
+    with pytest.raises(PeerNotAllowed):
+        call()
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+@pytest.mark.parametrize("call", BLOCKING)
+@versions
+def test_nothing_passes_before_the_check_of_a_socket(
+    version: ssl.TLSVersion, call: str, side: str
+) -> None:
+    """Also where OpenSSL would shake hands by itself at the first read or write."""
+    ours = list_of("nobody", tls_max_version=version)
+    context = (server_context if side == "server" else client_context)(ours)
+    theirs = (client_context if side == "server" else server_context)(security(NODE, [CA]))
+    got: list[bytes] = []
+    with sockets() as (near, far):
+        thread = other_side(theirs, far, got)
+        tls = context.wrap_socket(near, server_side=side == "server", do_handshake_on_connect=False)
+        with pytest.raises(PeerNotAllowed):
+            BLOCKING[call](tls)
+        tls.close()
+        thread.join(30)
+    assert not thread.is_alive()
+    assert got == []
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_handshake_at_once(side: str) -> None:
+    ours = list_of("nobody")
+    context = (server_context if side == "server" else client_context)(ours)
+    theirs = (client_context if side == "server" else server_context)(security(NODE, [CA]))
+    with sockets() as (near, far):
+        thread = other_side(theirs, far, [])
+        with pytest.raises(PeerNotAllowed):
+            context.wrap_socket(near, server_side=side == "server")
+        near.close()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("call", ["read", "write"])
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_nothing_passes_before_the_check_of_an_object(call: str, side: str) -> None:
+    """Memory BIOs, driven by reads and writes alone."""
+    ours, theirs = list_of("nobody"), security(NODE, [CA])
+    first, second = ssl.MemoryBIO(), ssl.MemoryBIO()
+    if side == "server":
+        mine = server_context(ours).wrap_bio(first, second, server_side=True)
+        other = client_context(theirs).wrap_bio(second, first)
+    else:
+        mine = client_context(ours).wrap_bio(first, second)
+        other = server_context(theirs).wrap_bio(second, first, server_side=True)
+    error = None
+    sent = False
+    for _ in range(12):
+        try:
+            other.do_handshake()
+            if not sent:
+                other.write(b"from the peer")
+                sent = True
+        except ssl.SSLWantReadError:
+            pass
+        try:
+            mine.read(10) if call == "read" else mine.write(b"secret")
+        except ssl.SSLWantReadError:
+            continue
+        except PeerNotAllowed as refused:
+            error = refused
+            break
+        pytest.fail("it passed")
+    assert error is not None
+    with pytest.raises(PeerNotAllowed):  # and again
+        mine.read(10)
+    other.do_handshake()
+    with pytest.raises(ssl.SSLWantReadError):
+        other.read(10)
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+@aio
+async def test_tornados_own_streams(side: str) -> None:
+    ours, theirs = list_of("nobody"), security(NODE, [CA])
+    met: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    class Server(TCPServer):
+        async def handle_stream(self, stream: Any, address: Any) -> None:
+            try:
+                await stream.write(b"hello")
+                data = await stream.read_bytes(5)
+            except StreamClosedError:
+                met.set_result(stream.error)
+            else:
+                met.set_result(data)
+
+    listening, dialling = (ours, theirs) if side == "server" else (theirs, ours)
+    server = Server(ssl_options=server_context(listening))
+    server.listen(0, "127.0.0.1")
+    port = next(iter(server._sockets.values())).getsockname()[1]
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.setblocking(False)
+    stream = SSLIOStream(client_context(dialling).wrap_socket(sock, do_handshake_on_connect=False))
+    received = b""
+    try:
+        await stream.write(b"hello")
+        received = await stream.read_bytes(5)
+    except StreamClosedError:
+        pass
+    assert received == b""
+    server.stop()
+    there = await met
+    error = there if side == "server" else stream.error
+    assert isinstance(error, PeerNotAllowed)
+    assert there != b"hello" or side == "server"
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+@aio
+async def test_asyncios_own_streams(side: str) -> None:
+    ours, theirs = list_of("nobody"), security(NODE, [CA])
+    listening, dialling = (ours, theirs) if side == "server" else (theirs, ours)
+    met: list[bytes] = []
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            met.append(await reader.read(10))
+        except OSError:
+            met.append(b"")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0, ssl=server_context(listening))
+    port = server.sockets[0].getsockname()[1]
+    try:
+        if side == "client":
+            with pytest.raises(PeerNotAllowed):
+                await asyncio.open_connection("127.0.0.1", port, ssl=client_context(dialling))
+        else:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=client_context(dialling)
+            )
+            writer.write(b"secret")
+            with pytest.raises((OSError, asyncio.IncompleteReadError)):
+                await reader.readexactly(1)
+            writer.transport.abort()
+    finally:
+        server.close()
+    assert b"secret" not in met
+
+
+@versions
+@aio
+async def test_comms(version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture) -> None:
+    """Both sides, in words; who is on the list is served."""
+    caplog.set_level("INFO", "sealwire.comm")
+    ours = list_of("client*", tls_max_version=version)
+    theirs = security(named("worker", x509.DNSName("node7")), [CA])
+    friend = security(certs.leaf(CA, "client-1"), [CA])
+    why = (
+        r"failed: we refused its certificate: its names \(CN=worker, DNS node7\) match none of the "
+        r"allowed peers \(client\*\); name it in tls_allowed_peers if it is to be let in$"
+    )
+    handled: list[str] = []
+
+    async def handle(comm: Comm) -> None:
+        handled.append(comm.extra_info["peercert"]["subject"][0][0][1])
+        await comm.write("served")
+
+    async with listen("tls://127.0.0.1:0", handle, **ours.get_listen_args("worker")) as listener:
+        with pytest.raises(CommError, match=r"closed by the peer before its hello|lost during"):
+            await connect(
+                listener.contact_address, timeout=0.5, **theirs.get_connection_args("worker")
+            )
+        args = friend.get_connection_args("worker")
+        async with connect(listener.contact_address, **args) as comm:
+            assert await comm.read() == "served"
+    assert handled == ["client-1"]
+    lines = [r.getMessage() for r in caplog.records if r.name == "sealwire.comm"]
+    assert lines
+    for line in lines:
+        assert "we refused its certificate: its names (CN=worker, DNS node7) match none" in line
+    async with listen("tls://127.0.0.1:0", handle, **theirs.get_listen_args("worker")) as listener:
+        with pytest.raises(HandshakeError, match=why):
+            await connect(
+                listener.contact_address, timeout=20, **ours.get_connection_args("worker")
+            )
+    assert handled == ["client-1"]

@@ -35,6 +35,7 @@ from .errors import (
 from .interfaces import Backend, Comm, Connector, Listener
 from .limits import Limits
 from .registry import register as register_backend
+from .watch import ListenerStats
 
 __all__ = [
     "Address",
@@ -55,6 +56,7 @@ __all__ = [
     "HelloError",
     "Limits",
     "Listener",
+    "ListenerStats",
     "MessageTooLarge",
     "connect",
     "listen",

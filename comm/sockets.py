@@ -1,18 +1,36 @@
-"""Options of a TCP socket (sent at once, watched for a dead peer); addresses without a resolver."""
+"""Options of a TCP socket (sent at once, watched for a dead peer); addresses without a resolver;
+what a listener must know when descriptors run out."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import select
 import socket
 import sys
 from typing import Any
 
-__all__ = ["AddressInfo", "numeric_addresses", "tune"]
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
+__all__ = [
+    "STARVED",
+    "AddressInfo",
+    "descriptor_limit",
+    "has_caller",
+    "numeric_addresses",
+    "tune",
+]
 
 logger = logging.getLogger("sealwire.comm")
 
 AddressInfo = tuple[int, tuple[Any, ...]]
 """A socket family and an address for it, as Tornado's resolvers give them."""
+
+STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What `accept` says when the system has nothing left for another connection."""
 
 _PROBES = 10
 
@@ -56,3 +74,23 @@ def numeric_addresses(
     except socket.gaierror:
         return None
     return [(int(entry[0]), tuple(entry[4])) for entry in found]
+
+
+def descriptor_limit() -> int | None:
+    """How many descriptors this process may open, None if there is no limit to ask for."""
+    if resource is None:
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def has_caller(listening: socket.socket) -> bool:
+    """Whether a connection waits to be accepted.
+
+    Without a free descriptor `accept` itself cannot tell: it fails before it looks.
+    """
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(listening, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([listening], [], [], 0)[0])

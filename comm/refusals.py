@@ -23,16 +23,19 @@ __all__ = ["TLS_RECORD", "explain", "naming_files", "not_tls"]
 class _Cause(NamedTuple):
     """Why a handshake failed.
 
-    `file` is the one of ours that is concerned: "certificate", "ca", "crl", or none.
+    `file` is the one of ours that is concerned: "certificate", "ca", "crl", or none. What is
+    `passing` may go better at the next attempt.
     """
 
     kind: str
     why: str
     remedy: str
     file: str = ""
+    passing: bool = False
 
 
 _SAME_CA = "give both sides the same CA file"
+_SAME_CA_OR_LOG = f"{_SAME_CA}, or see in the peer's log what is wrong with the chain"
 _BOTH_PURPOSES = "issue it for both sides of TLS"
 _LONGER_KEY = "use P-256, or RSA of at least 2048 bits"
 _MARK_CA = "make a CA with basicConstraints and keyCertSign"
@@ -84,12 +87,15 @@ _APPLICATION = 50  # X509_V_ERR_APPLICATION_VERIFICATION: our own list of peers 
 # The peer's alerts (RFC 8446, section 6.2): its verdict on ours.
 _ALERTS: dict[str, _Cause] = {
     "UNKNOWN_CA": _Cause(
-        "by-peer", "it refused our certificate: not signed by its CA", _SAME_CA, "certificate"
+        "by-peer",
+        "it refused our certificate: not signed by its CA",
+        _SAME_CA_OR_LOG,
+        "certificate",
     ),
     "CERTIFICATE_EXPIRED": _Cause(
         "by-peer",
         "it refused our certificate: expired or not valid yet",
-        "renew it, or check the clocks",
+        "renew it or what is above it, or check the clocks",
         "certificate",
     ),
     "CERTIFICATE_REVOKED": _Cause(
@@ -102,8 +108,8 @@ _ALERTS: dict[str, _Cause] = {
     ),
     "BAD_CERTIFICATE": _Cause(
         "by-peer",
-        "it refused our certificate: invalid",
-        "check its issuer, extensions and signature",
+        "it refused our certificate: invalid or not valid yet",
+        "check its dates, key and extensions",
         "certificate",
     ),
     "UNSUPPORTED_CERTIFICATE": _Cause(
@@ -135,7 +141,9 @@ _ALERTS: dict[str, _Cause] = {
     "ACCESS_DENIED": _Cause(
         "by-peer", "it does not let us in", "check whom the peer allows", "certificate"
     ),
-    "INTERNAL_ERROR": _Cause("by-peer", "it failed for reasons of its own", "see the peer's log"),
+    "INTERNAL_ERROR": _Cause(
+        "by-peer", "it failed for reasons of its own", "see the peer's log", passing=True
+    ),
 }
 
 # Protocol errors on our side.
@@ -221,6 +229,7 @@ def _refused(error: ssl.SSLError | None, peer: str, cause: _Cause) -> HandshakeE
         f"TLS handshake with {peer} failed: {cause.why}; {cause.remedy}", peer=peer
     )
     explained.kind = cause.kind
+    explained.retryable = cause.passing
     explained.reason = getattr(error, "reason", None) or ""
     explained.file = cause.file
     return explained

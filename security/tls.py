@@ -116,6 +116,23 @@ class SealedContext(ssl.SSLContext):
     is no defence against code that means to.
     """
 
+    _sources: tuple[Source, Source] | None = None
+
+    def describe(self) -> dict[str, str]:
+        """Our ``certificate`` and ``ca`` in words, for errors: field, file, and how long valid."""
+        if self._sources is None:
+            return {}
+        from .certinfo import read_certificates  # X.509 in Python only when something failed
+
+        words = {}
+        for name, where in zip(("ca", "certificate"), self._sources, strict=True):
+            try:
+                validity = str(read_certificates(where)[0]).rpartition(", ")[2]
+                words[name] = f"{where}, {validity}"
+            except PEMError:  # the file has gone since
+                words[name] = str(where)
+        return words
+
     def __setattr__(self, name: str, value: Any) -> None:
         current = getattr(self, name, None)
         loosened = (
@@ -180,6 +197,7 @@ def client_context(
 def _complete(
     context: SealedContext, policy: Policy, trust: Source, certificate: Source, key: Source | None
 ) -> SealedContext:
+    context._sources = trust, certificate
     context.check_hostname = False  # the cluster's own CA is the proof; nodes are known by IP
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = policy.min_version

@@ -22,7 +22,7 @@ COMM = """
 errors limits watch addressing framing arrays codec hello interfaces registry sockets buffers
 outbox refusals stream transport server tcp api __init__
 """
-SECURITY = "errors pem config tls authority certinfo security __init__"
+SECURITY = "errors pem config certinfo tls authority security __init__"
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
 
 # Which package may import which of ours.

@@ -247,10 +247,9 @@ def test_a_flood_of_refused_handshakes(kind: str) -> None:
         inside.close()
 
 
-@each_kind
-@each_scheme
-def test_stop_drops_whoever_is_at_the_door(scheme: str, kind: str) -> None:
-    with Target(kind, scheme) as target, crowd(20, target.address) as peers:
+@each_combination
+def test_stop_drops_whoever_is_at_the_door(kind: str, scheme: str, mode: str) -> None:
+    with Target(kind, scheme, **MODES[mode]) as target, crowd(20, target.address) as peers:
         inside = attacker.enter(target.address)
         target.until_stats(pending=20)
         start = time.monotonic()

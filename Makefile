@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
 PACKAGES := comm security dask_backend cli
 
-.PHONY: demo test lint types unit soak install clean
+.PHONY: demo test lint types unit soak bench bench-all install clean
 
 demo: install
 	$(BIN)/sealwire demo $(DEMO_ARGS)
@@ -32,6 +32,14 @@ unit: install
 soak: install
 	SEALWIRE_HOSTILE=full $(BIN)/pytest -n 2 tests/hostile $(PYTEST_ARGS)
 	$(BIN)/python tests/hostile/soak.py
+
+# Beside distributed's own backend; on an otherwise idle machine.
+bench: install
+	$(BIN)/python benchmarks/run.py --quick $(BENCH_ARGS)
+
+bench-all: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmark]'
+	$(BIN)/python benchmarks/run.py --all $(BENCH_ARGS)
 
 install: $(STAMP)
 

@@ -41,16 +41,16 @@ class Story:
         self.console.print(escape(words), soft_wrap=True)
 
     @contextmanager
-    def step(self, words: str) -> Iterator[Callable[[int, int], None]]:
+    def step(self, words: str, parts: str = "tasks") -> Iterator[Callable[[int, int], None]]:
         """Show that `words` is being done, until the block ends. Gives a function to call with
-        the parts done and all parts, where there are parts."""
+        the parts done and all parts, where there are any; `parts` is what they are called."""
         began = time.monotonic()
         if self.console.is_terminal:
             with self._bar(words) as advance:
                 yield advance
         else:
             self.say(f"{words} ...")
-            yield self._quarters(words)
+            yield self._quarters(words, parts)
         self.say(f"{words}: done in {time.monotonic() - began:.1f} s")
 
     @contextmanager
@@ -67,14 +67,14 @@ class Story:
             task = progress.add_task(escape(words), total=None)
             yield lambda done, of: progress.update(task, completed=done, total=of)
 
-    def _quarters(self, words: str) -> Callable[[int, int], None]:
+    def _quarters(self, words: str, parts: str) -> Callable[[int, int], None]:
         told = 0
 
         def advance(done: int, of: int) -> None:
             nonlocal told
             if 4 * done // of > told:
                 told = 4 * done // of
-                self.say(f"{words}: {done} of {of} tasks")
+                self.say(f"{words}: {done} of {of} {parts}")
 
         return advance
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["array_from_parts", "array_to_parts", "is_array", "is_number"]
 
+_MEMORY = "biufc"  # kinds whose memory the buffer protocol can tell
+_known: dict[str, Any] = {}  # dtypes by their names, once checked
 _SCALAR = re.compile(r"[<>|=]?[biufcSUVmM]\d{1,9}(\[\d*[A-Za-z]{1,2}\])?")
 
 
@@ -47,6 +49,8 @@ def array_to_parts(array: numpy.ndarray[Any, Any]) -> tuple[Any, list[int], str,
             f"cannot encode a numpy array of dtype {dtype}: it holds Python objects; "
             f"convert it to a fixed-size dtype"
         )
+    if array.flags.c_contiguous and dtype.isnative and dtype.kind in _MEMORY and array.size:
+        return dtype.str, list(array.shape), "C", array.data.cast("B")
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     flat = numpy.ascontiguousarray(array.T if order == "F" else array)
     # Through uint8: the buffer protocol knows no datetime64.
@@ -58,7 +62,7 @@ def array_from_parts(dtype: Any, shape: Any, order: Any, data: Frame) -> Any:
     """The array in `data`, without a copy. Raises `ValueError` for parts that do not fit."""
     import numpy
 
-    described = numpy.lib.format.descr_to_dtype(_checked_dtype(dtype))
+    described = _dtype(dtype)
     shape = _checked_shape(shape)
     if order not in ("C", "F"):
         raise ValueError(f"{order!r} is not an array's order")
@@ -69,7 +73,18 @@ def array_from_parts(dtype: Any, shape: Any, order: Any, data: Frame) -> Any:
         )
     if not size:
         return numpy.empty(shape, described)
-    return numpy.frombuffer(data, "u1").view(described).reshape(shape, order=order)
+    return numpy.frombuffer(data, described).reshape(shape, order=order)
+
+
+def _dtype(dtype: Any) -> Any:
+    import numpy
+
+    known = _known.get(dtype) if isinstance(dtype, str) else None
+    if known is None:
+        known = numpy.lib.format.descr_to_dtype(_checked_dtype(dtype))
+        if isinstance(dtype, str) and len(_known) < 256:  # a peer chooses the names
+            _known[dtype] = known
+    return known
 
 
 def _checked_dtype(dtype: Any, depth: int = 0) -> Any:

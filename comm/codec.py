@@ -12,19 +12,23 @@ gets bytes-like values inside the header and no arrays.
 msgpack extension types, part of the wire between two of us::
 
     1  reference   [frame]
-    2  bytes       the bytes of a short buffer
-    3  array       [dtype, shape, order, frame or bytes]
-    4  object      [name, value]     of a registered type
-    5  int         two's complement, little-endian, for what 64 bits do not hold
-    6  datetime    ISO 8601, for those without a time zone
+    2  array       [dtype, shape, order, frame or bytes]
+    3  object      [name, value]     of a registered type
+    4  int         two's complement, little-endian, for what 64 bits do not hold
+    5  datetime    ISO 8601, for those without a time zone
    -1  datetime    msgpack's own timestamp, for those with one (arrives in UTC)
+
+A message of plain values and short bytes, as most are, is one call of msgpack in each direction:
+before it goes a look for what msgpack would copy or does not know, and after it a look for the one
+byte that must stand before any bytes-like value.
 """
 
 from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pickle import PickleBuffer
 from typing import Any, NamedTuple
 
@@ -40,11 +44,13 @@ __all__ = ["OUT_OF_BAND", "decode", "encode", "register"]
 OUT_OF_BAND = 4096
 """Bytes from which a buffer gets a frame of its own; copying a shorter one costs less."""
 
-_REFERENCE, _BYTES, _ARRAY, _OBJECT, _INT, _DATETIME = range(1, 7)
+_REFERENCE, _ARRAY, _OBJECT, _INT, _DATETIME = range(1, 6)
 
 _PLAIN = frozenset({bool, int, float, str, type(None), datetime.datetime})
 _KEYS = _PLAIN | {bytes}
 _BUFFERS = (bytes, bytearray, memoryview, PickleBuffer)
+_PACKED_SIZE = 4096  # msgpack's own choice of 256 KiB goes to the system and back each time
+_BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6  # what msgpack puts before bytes
 
 
 class _Type(NamedTuple):
@@ -91,8 +97,11 @@ def encode(message: Any, *, buffers: bool = True, arrays: bool = True) -> list[B
     `buffers` and `arrays` say what the peer understands (`hello.Agreement`). Raises `EncodeError`,
     which names the type that has no form on the wire.
     """
-    encoder = _Encoder(buffers, arrays)
+    encoder = None
     try:
+        if buffers and _is_plain((message,)):
+            return [_plain.pack(message)]
+        encoder = _Encoder(buffers, arrays)
         header = encoder.pack(message)
     except EncodeError:
         raise
@@ -106,6 +115,56 @@ def encode(message: Any, *, buffers: bool = True, arrays: bool = True) -> list[B
     return encoder.frames
 
 
+def _is_plain(values: Iterable[Any]) -> bool:
+    """Whether msgpack can take all of `values` as they are: nothing to copy, nothing unknown."""
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind is dict:
+            for key in value:
+                if type(key) is not str and type(key) not in _KEYS:
+                    return False
+            inner: Iterable[Any] = value.values()
+        elif kind is list or kind is tuple:
+            inner = value
+        elif kind is bytes or kind is bytearray:
+            if len(value) < OUT_OF_BAND:
+                continue
+            return False
+        else:
+            return False
+        if len(value) > _MANY and _PLAIN.issuperset(map(type, inner)):
+            continue
+        if not _is_plain(inner):
+            return False
+    return True
+
+
+_MANY = 16  # values from which asking for all of them in C is faster than a loop
+
+
+def _plain_default(value: Any) -> ExtType:
+    """Called by msgpack for the plain values that it does not pack itself."""
+    if type(value) is int:
+        return ExtType(_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+    if type(value) is datetime.datetime:
+        return ExtType(_DATETIME, value.isoformat().encode())
+    raise TypeError(f"{type(value).__qualname__} is not a plain value")
+
+
+class _Plain(threading.local):
+    """msgpack's packer for plain messages, one a thread; making one costs as much as a message."""
+
+    def __init__(self) -> None:
+        self.pack = msgpack.Packer(
+            default=_plain_default, datetime=True, buf_size=_PACKED_SIZE
+        ).pack
+
+
+_plain = _Plain()
+
+
 class _Encoder:
     """One message on its way out; collects the frames its header refers to."""
 
@@ -115,9 +174,10 @@ class _Encoder:
         self._arrays = arrays
 
     def pack(self, message: Any) -> bytes:
-        return bytes(
-            msgpack.packb(self._prepare(message), default=self._default, datetime=self._extended)
+        packer = msgpack.Packer(
+            default=self._default, datetime=self._extended, buf_size=_PACKED_SIZE
         )
+        return bytes(packer.pack(self._prepare(message)))
 
     def _prepare(self, value: Any) -> Any:
         """`value` with every bytes-like value in it replaced by its extension type.
@@ -146,10 +206,8 @@ class _Encoder:
         view = memoryview(value)
         if not view.c_contiguous:
             view = memoryview(view.tobytes())
-        if not self._extended:
-            return bytes(view)  # inside the header, as stock sends it
-        if view.nbytes < OUT_OF_BAND:
-            return ExtType(_BYTES, view.tobytes())
+        if not self._extended or view.nbytes < OUT_OF_BAND:
+            return view.tobytes()
         return ExtType(_REFERENCE, _pack_list(self._out_of_band(view)))
 
     def _out_of_band(self, view: memoryview) -> int:
@@ -162,10 +220,8 @@ class _Encoder:
         entry = _by_class.get(kind)
         if entry is not None and self._extended:
             return ExtType(_OBJECT, self.pack([entry.name, entry.encode(value)]))
-        if kind is int and self._extended:
-            return ExtType(_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
-        if kind is datetime.datetime and self._extended:
-            return ExtType(_DATETIME, value.isoformat().encode())
+        if kind in _PLAIN and self._extended:
+            return _plain_default(value)
         if "numpy" in sys.modules:
             if is_array(value):
                 return self._array(value)
@@ -193,7 +249,7 @@ class _Encoder:
 
 
 def _pack_list(*items: Any) -> bytes:
-    return bytes(msgpack.packb(items))
+    return bytes(_plain.pack(items))
 
 
 def _refuse_keys(value: dict[Any, Any]) -> None:
@@ -211,9 +267,9 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
     `peer` is named in errors. Raises `DecodeError` for whatever is not a message, with bounded
     memory: msgpack reserves no more than the header can hold, and nests at most 512 deep.
     """
-
     try:
-        return _Decoder(frames).unpack(frames[0])
+        decoder = _Decoder(frames) if len(frames) > 1 else _alone
+        return decoder.unpack(frames[0])
     except Exception as error:  # msgpack and a type's decode raise what they like
         source = f" from {peer}" if peer else ""
         raise DecodeError(
@@ -233,11 +289,12 @@ class _Decoder:
         self._frames = frames
 
     def unpack(self, data: Buffer) -> Any:
-        return msgpack.unpackb(data, ext_hook=self._extension, strict_map_key=False, timestamp=3)
+        value = msgpack.unpackb(data, ext_hook=self._extension, strict_map_key=False, timestamp=3)
+        if _BIN8 in data or _BIN16 in data or _BIN32 in data:
+            return _writable(value)
+        return value
 
     def _extension(self, code: int, data: bytes) -> Any:
-        if code == _BYTES:
-            return bytearray(data)
         if code == _REFERENCE:
             (index,) = msgpack.unpackb(data)
             return self._frame(index)
@@ -260,3 +317,25 @@ class _Decoder:
         if not isinstance(index, int) or not 0 < index < len(self._frames):
             raise ValueError(f"it refers to frame {index!r} of {len(self._frames)}")
         return memoryview(self._frames[index])
+
+
+_alone = _Decoder(())  # for messages without further frames
+
+
+def _writable(value: Any) -> Any:
+    """`value` with the bytes that msgpack made in it as bytearrays; containers are changed."""
+    kind = type(value)
+    if kind is bytes:
+        return bytearray(value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(item) in _REWRITTEN:
+                value[key] = _writable(item)
+    elif kind is list:
+        for index, item in enumerate(value):
+            if type(item) in _REWRITTEN:
+                value[index] = _writable(item)
+    return value
+
+
+_REWRITTEN = frozenset({bytes, dict, list})

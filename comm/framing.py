@@ -18,18 +18,23 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Union
 
 from .errors import FramingError, MessageTooLarge
 
-__all__ = ["Buffer", "Frame", "Splitter", "pack"]
+__all__ = ["OVERHEAD", "Buffer", "Frame", "Splitter", "pack"]
 
 Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 (an alias, evaluated on 3.10)
 Frame = Union[bytearray, memoryview]  # noqa: UP007
 
+OVERHEAD = 512
+"""What an unread message costs besides its bytes."""
+
 _HEAD = struct.Struct("<QQ")
+_ONE_FRAME = struct.Struct("<QQQ")
 _LEAD = struct.Struct("<Q")
 _EMPTY = memoryview(bytearray())
 
@@ -55,36 +60,44 @@ class Splitter:
 
     Parameters
     ----------
-    deliver
-        Called with the frames and the total size of each message as it completes.
+    inbox
+        Where each message goes as it completes, as its frames and their total size.
     allocate
         Gives a writable buffer of a size, for frames that are not whole in one piece.
     max_size, max_frames
-        Bounds on a message; may be set anew between messages.
-    limit_name
-        The name of the setting behind `max_size`, for the error that says to raise it.
+        Bounds on a message.
+    max_hello_size
+        Bound on the first message alone, if it has another one.
     peer
         Whose bytes these are, for errors.
+
+    Attributes
+    ----------
+    delivered : int
+        Bytes ever put into the inbox, with `OVERHEAD` for each message.
 
     After an error the stream is out of step: feed nothing more.
     """
 
     def __init__(
         self,
-        deliver: Callable[[list[Frame], int], None],
+        inbox: deque[tuple[list[Frame], int]],
         allocate: Callable[[int], memoryview],
         *,
         max_size: int,
         max_frames: int,
-        limit_name: str = "max_message_size",
+        max_hello_size: int | None = None,
         peer: str = "",
     ) -> None:
         self._from = f" from {peer}" if peer else ""
-        self.limit_name = limit_name
-        self.max_size = max_size
-        self.max_frames = max_frames
-        self._deliver = deliver
+        self._inbox = inbox
         self._allocate = allocate
+        self._hello_ahead = max_hello_size is not None
+        self._max_size = max_size if max_hello_size is None else max_hello_size
+        self._max_message_size = max_size
+        self._max_frames = max_frames
+        self.delivered = 0
+        self._between = True  # no message is begun
         self._prelude = bytearray()  # the start of a message, until its prelude is whole
         self._block: memoryview | None = None  # the buffer being filled
         self._filled = 0
@@ -124,18 +137,34 @@ class Splitter:
             self._block_done()
 
     def discard(self) -> None:
-        """Let go of the unfinished message and of `deliver`; feed nothing more."""
+        """Let go of the unfinished message; feed nothing more."""
         self._block = None
         self._frames = []
         self._prelude = bytearray()
-        self._deliver = _to_nobody
 
-    def feed(self, data: memoryview) -> None:
-        """Take `data`, which may hold part of a message, one or many; the caller may reuse it.
+    def feed(self, data: bytearray, size: int) -> None:
+        """Take the first `size` bytes of `data`: a part of a message, one or many.
 
-        Raises `FramingError` or `MessageTooLarge` at the first number that cannot be, after
-        delivering the messages before it, and `MemoryError` if a frame cannot be reserved.
+        The caller may reuse `data`. Raises `FramingError` or `MessageTooLarge` at the first number
+        that cannot be, after delivering the messages before it, and `MemoryError` if a frame cannot
+        be reserved.
         """
+        position = 0
+        if self._between and not self._hello_ahead:  # small messages, whole: the common case
+            append = self._inbox.append
+            limit = self._max_size
+            while size - position >= 24:
+                lead, count, length = _ONE_FRAME.unpack_from(data, position)
+                end = position + 24 + length
+                if count != 1 or lead != 16 + length or end > size or length > limit:
+                    break
+                append(([data[position + 24 : end]], length))
+                self.delivered += length + OVERHEAD
+                position = end
+        if position < size:
+            self._feed(memoryview(data)[position:size])
+
+    def _feed(self, data: memoryview) -> None:
         position, end = 0, data.nbytes
         while position < end:
             if self._block is not None:
@@ -158,6 +187,7 @@ class Splitter:
                 elif size >= 8:
                     self._check_lead(data[position:])
                 self._prelude += data[position:]
+                self._between = False
                 return
 
     def _continue_prelude(self, data: memoryview) -> int:
@@ -186,16 +216,16 @@ class Splitter:
 
     def _check_lead(self, head: Buffer) -> None:
         (lead,) = _LEAD.unpack_from(head)
-        if lead < 16 or lead > 8 + 8 * self.max_frames + self.max_size:
+        if lead < 16 or lead > 8 + 8 * self._max_frames + self._max_size:
             raise self._not_ours(lead, head)
 
     def _check_head(self, lead: int, count: int, head: Buffer) -> None:
-        if lead < 16 or lead > 8 + 8 * self.max_frames + self.max_size:
+        if lead < 16 or lead > 8 + 8 * self._max_frames + self._max_size:
             raise self._not_ours(lead, head)
         if count == 0:
             raise self._bad("a message of 0 frames; it needs at least a header")
-        if count > self.max_frames:
-            raise self._too_large(f"{count} frames", count, self.max_frames, "max_frames")
+        if count > self._max_frames:
+            raise self._too_large(f"{count} frames", count, self._max_frames, "max_frames")
         if 8 + 8 * count > lead:
             raise self._bad(
                 f"{count} frames need a first block of {8 + 8 * count} bytes, it is said to have "
@@ -209,8 +239,11 @@ class Splitter:
         if lead < 16:
             return self._bad(f"a first block of {lead} bytes, it has at least 16")
         return self._too_large(
-            f"a first block of {lead} bytes", lead, self.max_size, self.limit_name
+            f"a first block of {lead} bytes", lead, self._max_size, self._limit_name()
         )
+
+    def _limit_name(self) -> str:
+        return "max_hello_size" if self._hello_ahead else "max_message_size"
 
     def _bad(self, why: str) -> FramingError:
         return FramingError(f"bad frame{self._from}: {why}")
@@ -226,9 +259,9 @@ class Splitter:
     def _begin(self, lead: int, lengths: tuple[int, ...], data: memoryview) -> int:
         """Start on the frames of a message; returns how much of `data` was used at once."""
         total = sum(lengths)
-        if total > self.max_size:
+        if total > self._max_size:
             raise self._too_large(
-                f"{total} bytes in {len(lengths)} frames", total, self.max_size, self.limit_name
+                f"{total} bytes in {len(lengths)} frames", total, self._max_size, self._limit_name()
             )
         shared = lead - 8 - 8 * len(lengths)
         if len(lengths) == 1:
@@ -260,7 +293,16 @@ class Splitter:
             self._start_bare()
         return 0
 
+    def _deliver(self, frames: list[Frame], size: int) -> None:
+        self._inbox.append((frames, size))
+        self.delivered += size + OVERHEAD
+        self._between = True
+        if self._hello_ahead:  # a peer need not wait for our answer to its hello
+            self._hello_ahead = False
+            self._max_size = self._max_message_size
+
     def _start_block(self, size: int) -> None:
+        self._between = False
         self._block = self._allocate(size)
         self._filled = 0
 
@@ -298,10 +340,6 @@ class Splitter:
                 start += length
             else:
                 self._frames.append(_EMPTY)
-
-
-def _to_nobody(frames: list[Frame], size: int) -> None:
-    """The receiver of a discarded splitter."""
 
 
 def name_foreign(head: bytes) -> str:

@@ -1,7 +1,7 @@
 """What a stream has yet to send: chunks in order, and who waits for them to be gone. No I/O.
 
-Small frames are copied together, so that a message costs as few sends as possible; larger ones are
-referred to where they lie.
+Small frames are copied together, those of several messages too, so that they cost as few sends as
+possible; larger ones are referred to where they lie.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -19,11 +20,20 @@ from .limits import Limits
 __all__ = ["Outbox"]
 
 COPIED_UP_TO = 16 * 1024  # a frame; copying a larger one costs more than another send
-CHUNK = 256 * 1024  # joined frames, and the most that is offered to one send
+CHUNK = 256 * 1024  # joined frames, and the most that one send over TLS is offered
+GATHERED = 1 << 20  # the most that one gathering send is offered
+_RECORD = 16 * 1024  # the payload of a full TLS record
+
+_ONE_FRAME = struct.Struct("<QQQ")
 
 
 class Outbox:
     """A queue of bytes.
+
+    Parameters
+    ----------
+    fill_records
+        For TLS: what stands before a large frame is filled up from it to one full record.
 
     Attributes
     ----------
@@ -34,46 +44,66 @@ class Outbox:
     def __init__(self, limits: Limits, peer: str) -> None:
         self._limits = limits
         self._peer = peer
+        self.fill_records = False
         self.queued = 0
         self.sent = 0
-        self._chunks: deque[memoryview] = deque()
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
+        self._chunks: deque[bytes | memoryview] = deque()
+        self._small: list[Buffer] = []  # after the chunks: what is to be joined to the next one
+        self._small_size = 0
+        self.waiters: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
         self._numbers = itertools.count()
 
     def __bool__(self) -> bool:
-        return bool(self._chunks)
+        return self.sent != self.queued
 
     def put(self, frames: Sequence[Buffer], shared: int) -> bool:
         """Queue a message; returns whether it has frames that were not copied.
 
         Raises `MessageTooLarge`, with nothing queued.
         """
-        lengths = [memoryview(frame).nbytes for frame in frames]
+        if len(frames) == 1 and shared == 1 and len(frames[0]) <= COPIED_UP_TO:
+            frame = frames[0]
+            size = len(frame)
+            if size <= self._limits.max_message_size:
+                self._small += (_ONE_FRAME.pack(16 + size, 1, size), frame)
+                self._small_size += 24 + size
+                self.queued += 24 + size
+                return False
+        lengths = [len(frame) for frame in frames]
         total = sum(lengths)
         if total > self._limits.max_message_size:
             raise self._too_large(f"{total} bytes", total, "max_message_size")
         if len(lengths) > self._limits.max_frames:
             raise self._too_large(f"{len(lengths)} frames", len(lengths), "max_frames")
-        joined: list[Buffer] = [pack(lengths, shared)]
-        size = len(joined[0])
-        self.queued += size + total
+        prelude = pack(lengths, shared)
+        self._small.append(prelude)
+        self._small_size += len(prelude)
+        self.queued += len(prelude) + total
         borrowed = False
         for frame, length in zip(frames, lengths, strict=True):
             if length > COPIED_UP_TO:
-                if size:
-                    self._chunks.append(memoryview(b"".join(joined)))
-                    joined, size = [], 0
-                self._chunks.append(memoryview(frame).cast("B"))
+                self._put_large(memoryview(frame))
                 borrowed = True
             else:
-                joined.append(frame)
-                size += length
-                if size > CHUNK:
-                    self._chunks.append(memoryview(b"".join(joined)))
-                    joined, size = [], 0
-        if size:
-            self._chunks.append(memoryview(b"".join(joined)))
+                self._small.append(frame)
+                self._small_size += length
+                if self._small_size > CHUNK:
+                    self._join()
         return borrowed
+
+    def _put_large(self, frame: memoryview) -> None:
+        if self._small:
+            if self.fill_records:
+                missing = max(0, _RECORD - self._small_size)
+                self._small.append(frame[:missing])
+                frame = frame[missing:]
+            self._join()
+        self._chunks.append(frame)
+
+    def _join(self) -> None:
+        self._chunks.append(b"".join(self._small))
+        self._small = []
+        self._small_size = 0
 
     def _too_large(self, what: str, size: int, name: str) -> MessageTooLarge:
         limit = getattr(self._limits, name)
@@ -85,30 +115,53 @@ class Outbox:
             peer=self._peer,
         )
 
-    def next(self) -> memoryview:
-        """What to offer to the next send.
+    def next(self) -> Buffer:
+        """What to offer to the next send, if there is anything.
 
         The same bytes until `advance`: after a send that would block, TLS must be offered them
         again.
         """
-        return self._chunks[0][:CHUNK]
+        if not self._chunks:
+            self._join()
+        chunk = self._chunks[0]
+        return chunk if len(chunk) <= CHUNK else memoryview(chunk)[:CHUNK]
+
+    def more(self) -> bool:
+        """Whether there is more than `next` gives."""
+        return len(self._chunks) > 1 or bool(self._small)
+
+    def several(self) -> list[Buffer]:
+        """What to offer to the next gathering send, if there is anything."""
+        if self._small:
+            self._join()
+        offered: list[Buffer] = []
+        size = 0
+        for chunk in self._chunks:
+            offered.append(chunk if len(chunk) <= GATHERED else memoryview(chunk)[:GATHERED])
+            size += len(chunk)
+            if size >= GATHERED or len(offered) == 16:
+                break
+        return offered
 
     def advance(self, size: int) -> None:
-        """Note that the first `size` bytes of `next` are with the kernel."""
+        """Note that the first `size` bytes of what was offered are with the kernel."""
         self.sent += size
-        chunk = self._chunks[0]
-        if size == len(chunk):
-            self._chunks.popleft()
-        else:
-            self._chunks[0] = chunk[size:]
+        chunks = self._chunks
+        while size:
+            chunk = chunks[0]
+            if size < len(chunk):
+                chunks[0] = memoryview(chunk)[size:]
+                return
+            size -= len(chunk)
+            chunks.popleft()
 
     def wait(self, goal: int, future: asyncio.Future[None]) -> None:
         """Resolve `future` in `wake` once `sent` has reached `goal`."""
-        heapq.heappush(self._waiters, (goal, next(self._numbers), future))
+        heapq.heappush(self.waiters, (goal, next(self._numbers), future))
 
     def wake(self) -> None:
         """Resolve the waiters whose goal is reached."""
-        waiters = self._waiters
+        waiters = self.waiters
         while waiters and waiters[0][0] <= self.sent:
             _, _, future = heapq.heappop(waiters)
             if not future.done():
@@ -117,7 +170,10 @@ class Outbox:
     def fail(self, make_error: Callable[[], Exception]) -> None:
         """Forget what is left; its waiters get an error each."""
         self._chunks.clear()
-        waiters, self._waiters = self._waiters, []
+        self._small.clear()
+        self._small_size = 0
+        self.queued = self.sent
+        waiters, self.waiters = self.waiters, []
         for _, _, future in waiters:
             if not future.done():
                 future.set_exception(make_error())

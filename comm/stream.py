@@ -2,9 +2,10 @@
 
 `FrameStream` is an `IOStream` that does its own I/O. While it is open READ stays registered (unless
 the reader is far behind); each readable event receives into one scratch buffer, or straight into
-the frame being filled, and delivers every message that is complete. Writes go out at once as far
-as the socket takes them. Both directions yield to the loop after a bounded number of bytes. The
-reading and writing methods of `IOStream` itself are not for use here.
+the frame being filled, takes out every message that is complete, and resumes the reader. Writes go
+out at once as far as the socket takes them, but small ones that follow each other closely are sent
+together. Both directions yield to the loop after a bounded number of bytes. The reading and writing
+methods of `IOStream` itself are not for use here.
 
 Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translated here, once, and
 kept as `IOStream.error`.
@@ -17,37 +18,42 @@ import copy
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from .buffers import allocate
 from .errors import CommBusy, CommClosedError, MessageTooLarge
-from .framing import Buffer, Frame, Splitter
+from .framing import OVERHEAD, Buffer, Frame, Splitter
+from .gil import guard_of
 from .limits import Limits
 from .outbox import Outbox
 from .refusals import explain
 from .sockets import tune
+from .wakeup import Wakeup
 
 __all__ = ["FrameStream"]
 
-_SCRATCH = 256 * 1024  # one receive; more is slower, the cache no longer holds it
+_SCRATCH = 64 * 1024  # one receive; what a large frame has in it is copied once more
 _DIRECT = 64 * 1024  # a frame that misses more is received in place
 _BUDGET = 1 << 20  # bytes either direction moves before the loop gets a turn
-_MESSAGE_OVERHEAD = 512  # what an unread message costs besides its bytes
+_RECORD = 16 * 1024  # the payload of a full TLS record
+_CLOSELY = 50e-6  # small messages nearer to each other than this share a send
+_TOGETHER = 64 * 1024  # no more than this waits for company
+_GATHERS = hasattr(socket.socket, "sendmsg")
 
 _local = threading.local()
 
 
-def _scratch() -> memoryview:
+def _scratch() -> bytearray:
     """This thread's receive buffer; what it holds is parsed before anyone else can use it."""
-    view: memoryview | None = getattr(_local, "scratch", None)
-    if view is None:
-        view = _local.scratch = memoryview(bytearray(_SCRATCH))
-    return view
+    scratch: bytearray | None = getattr(_local, "scratch", None)
+    if scratch is None:
+        scratch = _local.scratch = bytearray(_SCRATCH)
+    return scratch
 
 
 class FrameStream(IOStream):
@@ -68,6 +74,8 @@ class FrameStream(IOStream):
         Our end; as all of these, known once the stream is open.
     tls_facts : dict
         ``peercert``, ``cipher`` and ``protocol`` of a TLS stream; empty for a plain one.
+    inbox : deque
+        Messages that have arrived, for `take_frames`.
     bytes_in : int
         Payload received so far, without TLS's own.
     """
@@ -80,22 +88,30 @@ class FrameStream(IOStream):
         self.tls_facts: dict[str, Any] = {}
         self.bytes_in = 0
         self._loop = asyncio.get_running_loop()
+        self._selector_loop = getattr(self.io_loop, "selector_loop", self._loop)
+        self._watches_read = False
+        self._watches_write = False
+        self._gil = guard_of(self._loop)
+        self.inbox: deque[tuple[list[Frame], int]] = deque()
         self._splitter = Splitter(
-            self._deliver,
+            self.inbox,
             allocate,
-            max_size=limits.max_hello_size,
+            max_size=limits.max_message_size,
             max_frames=limits.max_frames,
-            limit_name="max_hello_size",
+            max_hello_size=limits.max_hello_size,
             peer=peer,
         )
-        self._inbox: deque[tuple[list[Frame], int]] = deque()
-        self._unread = 0
+        self._scratch = _scratch()
+        self._taken = 0  # of what the splitter has delivered
         self._paused = True  # until open() or the end of the handshake
-        self._reader: asyncio.Future[None] | None = None
+        self._reader: Wakeup | None = None
         self._outbox = Outbox(limits, peer)
+        self._gathers = _GATHERS
+        self._answering = True  # something has arrived since the last send
+        self._last_send = 0.0
+        self._flush_due = False  # in this turn of the loop
         self._tls: ssl.SSLSocket | None = None
         self._handshake: asyncio.Future[None] | None = None
-        self._greeted = False  # the peer's hello is in the inbox or has been read
         self._established = False
         self._send_wants_read = False
         self._receive_wants_write = False
@@ -108,7 +124,7 @@ class FrameStream(IOStream):
         tune(self.socket, self.limits.keepalive_timeout)
         self.local_host_port = self.socket.getsockname()[:2]
         self._paused = False
-        self._update_interest()
+        self._watch()
 
     async def secure(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
@@ -118,9 +134,6 @@ class FrameStream(IOStream):
         Raises `HandshakeError` if either side refuses, other `CommClosedError`s if the connection
         is lost. Cancelling closes the stream.
         """
-        if self._state is not None:  # the loop must forget the socket before TLS wraps it
-            self.io_loop.remove_handler(self.fileno())
-            self._state = None
         try:
             tune(self.socket, self.limits.keepalive_timeout)
             self.socket = self._tls = context.wrap_socket(
@@ -133,6 +146,8 @@ class FrameStream(IOStream):
         except (OSError, ValueError) as error:  # the peer has gone already
             self.fail(explain(error, self.peer, handshaking=True), error)
             raise self.failure() from error
+        self._outbox.fill_records = True
+        self._gathers = False
         self._handshake = self._loop.create_future()
         try:
             self._shake()
@@ -151,8 +166,8 @@ class FrameStream(IOStream):
             "protocol": self._tls.version(),
         }
         self._paused = False
-        self._update_interest()
-        self._receive()  # OpenSSL may hold bytes that no event announces
+        self._watch()
+        self._loop.call_soon(self._receive)  # OpenSSL may hold bytes that no event announces
 
     def set_deadline(self, seconds: float) -> None:
         """Fail the stream if it is not `established` within `seconds`; replaces an earlier one."""
@@ -198,7 +213,7 @@ class FrameStream(IOStream):
 
     def exhausted(self) -> bool:
         """Whether the stream is closed and every message that arrived has been read."""
-        return self.closed() and not self._inbox
+        return self.closed() and not self.inbox
 
     def drop(self) -> None:
         """Close from any thread, for finalizers: the collector runs where it likes."""
@@ -238,7 +253,7 @@ class FrameStream(IOStream):
         self._cancel_deadline()
         self._splitter.discard()
         if self.error is None:  # we closed it: what is unread is not wanted any more
-            self._inbox.clear()
+            self.inbox.clear()
         self._outbox.fail(self.failure)
         for future in (self._reader, self._handshake):
             if future is not None and not future.done():
@@ -247,37 +262,76 @@ class FrameStream(IOStream):
 
     # Events
 
-    def _handle_events(self, fd: Any, events: int) -> None:
-        if self._connecting:
-            self._handle_connect()
-        elif self._handshake is not None and not self._handshake.done():
-            self._shake()
-        else:
-            if events & IOLoop.READ:
-                self._receive()
-                if self._send_wants_read:
-                    self._flush()
-            if events & IOLoop.WRITE:
-                self._flush()
-                if self._receive_wants_write:
-                    self._receive()
-        self._update_interest()
+    def _watch(self) -> None:
+        """Tell the loop what to wait for now.
 
-    def _update_interest(self) -> None:
-        if self.closed():
+        Directly, not through `IOLoop`, which costs a call an event.
+        """
+        if self._closed:
             return
-        state = IOLoop.ERROR
-        if not self._paused or self._handshake is not None or self._send_wants_read:
-            state |= IOLoop.READ
-        sending = self._outbox and not self._send_wants_read
-        if self._connecting or self._receive_wants_write or sending:
-            state |= IOLoop.WRITE
-        if self._state is None:
-            self._state = state
-            self.io_loop.add_handler(self.fileno(), self._handle_events, state)
-        elif state != self._state:
-            self._state = state
-            self.io_loop.update_handler(self.fileno(), state)
+        loop = self._selector_loop
+        read = not self._paused or self._handshake is not None or self._send_wants_read
+        if read != self._watches_read:
+            self._watches_read = read
+            if read:
+                loop.add_reader(self.socket, self._readable)
+            else:
+                loop.remove_reader(self.socket)
+        write = self._receive_wants_write or (
+            self._outbox.queued != self._outbox.sent
+            and not self._send_wants_read
+            and not self._flush_due
+        )
+        if write != self._watches_write:
+            self._watches_write = write
+            if write:
+                loop.add_writer(self.socket, self._writable)
+            else:
+                loop.remove_writer(self.socket)
+
+    def _handle_events(self, fd: Any, events: int) -> None:
+        """Called by `IOLoop` once: when Tornado's `connect` has an outcome."""
+        self._handle_connect()
+        if self._state is not None:
+            self.io_loop.remove_handler(self.fileno())
+            self._state = None
+
+    def _maybe_add_error_listener(self) -> None:
+        """`IOStream` would have the socket watched twice."""
+
+    def close_fd(self) -> None:
+        if self._watches_read:
+            self._selector_loop.remove_reader(self.socket)
+        if self._watches_write:
+            self._selector_loop.remove_writer(self.socket)
+        self._watches_read = self._watches_write = False
+        super().close_fd()
+
+    def _touch_gil(self) -> None:
+        gil = self._gil
+        gil.recent = True
+        if not gil.active:
+            gil.begin()
+
+    def _readable(self) -> None:
+        self._touch_gil()
+        if self._handshake is not None:
+            self._shake()
+            return
+        self._receive()
+        if self._send_wants_read:
+            self._flush()
+            self._watch()
+
+    def _writable(self) -> None:
+        self._touch_gil()
+        if self._handshake is not None:
+            self._shake()
+            return
+        self._flush()
+        if self._receive_wants_write:
+            self._receive()
+        self._watch()
 
     def _shake(self) -> None:
         assert self._tls is not None
@@ -304,7 +358,7 @@ class FrameStream(IOStream):
             elif not self._handshake.done():
                 self._handshake.set_result(None)
             return
-        self._update_interest()
+        self._watch()
 
     def _handshake_failed(self, error: Exception) -> None:
         explained = explain(error, self.peer, handshaking=True)
@@ -313,7 +367,7 @@ class FrameStream(IOStream):
         try:
             socket.socket.shutdown(self.socket, socket.SHUT_WR)
             for _ in range(64):
-                if not socket.socket.recv_into(self.socket, _scratch()):
+                if not socket.socket.recv_into(self.socket, self._scratch):
                     break
         except (OSError, ValueError):
             pass
@@ -323,14 +377,14 @@ class FrameStream(IOStream):
 
     async def ready(self) -> None:
         """Wait until `read_frames` would return at once. Errors and cancelling: as there."""
-        while not self._inbox:
-            if self.closed():
+        while not self.inbox:
+            if self._closed:
                 raise self.failure()
             if self._reader is not None:
                 raise CommBusy(
                     f"cannot read from {self.peer}: another task is reading; use one reader a comm"
                 )
-            self._reader = self._loop.create_future()
+            self._reader = Wakeup(loop=self._loop)
             try:
                 await self._reader
             finally:
@@ -343,89 +397,102 @@ class FrameStream(IOStream):
         been read, or at once if we have closed, and `CommBusy` if another task is waiting here. A
         cancelled call takes nothing.
         """
-        if not self._inbox:
+        if not self.inbox:
             await self.ready()
-        frames, size = self._inbox.popleft()
-        self._unread -= size + _MESSAGE_OVERHEAD
-        if self._paused and self._unread < self.limits.read_ahead:
+        return self.take_frames()
+
+    def take_frames(self) -> list[Frame]:
+        """`read_frames` without waiting, for a message that is in `inbox`."""
+        frames, size = self.inbox.popleft()
+        self._taken += size + OVERHEAD
+        if self._paused and self._unread() < self.limits.read_ahead and not self._closed:
             self._paused = False
-            self._update_interest()
-            if self._tls is not None and not self.closed():
+            self._watch()
+            if self._tls is not None:
                 self._loop.call_soon(self._receive)  # OpenSSL may hold bytes no event announces
         return frames
 
-    def _deliver(self, frames: list[Frame], size: int) -> None:
-        if not self._greeted:  # the peer need not wait for our answer to its hello
-            self._greeted = True
-            self._splitter.max_size = self.limits.max_message_size
-            self._splitter.limit_name = "max_message_size"
-        self._inbox.append((frames, size))
-        self._unread += size + _MESSAGE_OVERHEAD
-        reader = self._reader
-        if reader is not None and not reader.done():
-            reader.set_result(None)
+    def _unread(self) -> int:
+        """Bytes of the messages that lie in the inbox."""
+        return self._splitter.delivered - self._taken
 
     def _receive(self) -> None:
-        """Take what the socket has, up to the budget, and deliver the complete messages."""
-        if self.closed() or self._paused or self._connecting:
+        """Take what the socket has, up to the budget, and resume the reader."""
+        if self._paused or self._closed:
             return
-        self._receive_wants_write = False
         splitter = self._splitter
+        scratch = self._scratch
+        receive = self.socket.recv_into
+        tls = self._tls is not None
         budget = _BUDGET
+        self._receive_wants_write = False
         try:
-            while budget > 0:
-                if self._unread >= self.limits.read_ahead:
-                    self._paused = True
-                    self._update_interest()
-                    return
+            while True:
                 target = splitter.target(_DIRECT)
-                if target is not None:
+                if target is None:
+                    room = _SCRATCH
+                    size = receive(scratch)
+                    if size:
+                        splitter.feed(scratch, size)
+                else:
                     target = target[:budget]
-                    size = self.socket.recv_into(target)
+                    room = len(target)
+                    size = receive(target)
                     if size:
                         splitter.advance(size)
-                else:
-                    target = _scratch()
-                    size = self.socket.recv_into(target)
-                    if size:
-                        splitter.feed(target[:size])
                 if not size:
                     self._peer_closed()
-                    return
+                    break
                 self.bytes_in += size
+                if splitter.delivered - self._taken >= self.limits.read_ahead:
+                    self._paused = True
+                    self._watch()
+                    break
+                # The socket is empty, or will tell again: events are level-triggered, and what is
+                # left of a record is waited for by OpenSSL. To ask once more would cost a system
+                # call, over TLS an exception besides.
+                if size < (_RECORD if tls else room):
+                    break
                 budget -= size
-                if self._tls is None and size < len(target):
-                    return  # the socket is empty; level-triggered events tell of more
+                if budget <= 0:
+                    if tls:
+                        self._loop.call_soon(self._receive)  # OpenSSL may hold decrypted bytes
+                    break
         except (BlockingIOError, ssl.SSLWantReadError):
-            return
+            pass
         except ssl.SSLWantWriteError:
             self._receive_wants_write = True
-            self._update_interest()
+            self._watch()
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # a stock peer sends no close_notify
             self._peer_closed()
         except CommClosedError as error:
             self.fail(error)
         except MemoryError as error:
+            expected = splitter.expected
             self.fail(
                 MessageTooLarge(
-                    f"message from {self.peer} too large: {splitter.expected} bytes, no memory for "
+                    f"message from {self.peer} too large: {expected} bytes, no memory for "
                     f"them ({error}); send less at once",
-                    size=splitter.expected or 0,
+                    size=expected or 0,
                     limit=self.limits.max_message_size,
                 )
             )
         except OSError as error:
             self.fail(explain(error, self.peer, handshaking=not self._established), error)
-        else:
-            if self._tls is not None and self._tls.pending():
-                self._loop.call_soon(self._receive)
+        self._answering = True
+        reader = self._reader
+        if reader is not None and self.inbox and not reader.done():
+            if asyncio.current_task(self._loop) is None:
+                reader.resume()
+            else:
+                reader.set_result(None)
 
     def _peer_closed(self) -> None:
         progress = self._splitter.progress()
         why = ""
         if progress:
             why = f" in the middle of a message, after {progress}; see the peer's log"
-        elif not self._greeted:
+        elif not self._splitter.delivered:
             why = " before its hello; see the peer's log"
         error = CommClosedError(f"connection with {self.peer} closed by the peer{why}")
         error.clean = not why
@@ -445,16 +512,33 @@ class FrameStream(IOStream):
         Returns the bytes the message has on the wire, and whether frames of the caller's are still
         referred to. Raises `CommClosedError`, and `MessageTooLarge` with nothing queued.
         """
-        if self.closed():
+        if self._closed:
             raise self.failure()
         outbox = self._outbox
         before = outbox.queued
-        idle = not outbox
+        idle = before == outbox.sent
         borrowed = outbox.put(frames, shared)
+        size = outbox.queued - before
         if idle:
+            if self._answering or borrowed or time.perf_counter() - self._last_send > _CLOSELY:
+                self._answering = False
+                self._flush()
+                if outbox:
+                    self._watch()
+            else:
+                self._flush_due = True
+                self._loop.call_soon(self._flush_now)
+        elif self._flush_due and (borrowed or outbox.queued - outbox.sent > _TOGETHER):
+            self._flush_now()
+        return size, borrowed and bool(outbox)
+
+    def _flush_now(self) -> None:
+        """Send what was held back for company."""
+        if self._flush_due and not self._closed:
+            self._flush_due = False
             self._flush()
-            self._update_interest()
-        return outbox.queued - before, borrowed and bool(outbox)
+            if self._outbox:
+                self._watch()
 
     @property
     def bytes_out(self) -> int:
@@ -464,7 +548,7 @@ class FrameStream(IOStream):
     @property
     def unsent(self) -> int:
         """Bytes queued that the kernel has not taken."""
-        return self._outbox.queued - self._outbox.sent if self._outbox else 0
+        return self._outbox.queued - self._outbox.sent
 
     async def drain(self, leave: int = 0) -> None:
         """Wait until all that is queued now, but for the last `leave` bytes, is with the kernel.
@@ -484,9 +568,14 @@ class FrameStream(IOStream):
         self._send_wants_read = False
         outbox = self._outbox
         stop = outbox.sent + _BUDGET
+        sock = self.socket
         try:
-            while outbox and outbox.sent < stop:
-                outbox.advance(self.socket.send(outbox.next()))
+            while outbox.sent != outbox.queued and outbox.sent < stop:
+                data = outbox.next()
+                if self._gathers and outbox.more():
+                    outbox.advance(sock.sendmsg(outbox.several()))
+                else:
+                    outbox.advance(sock.send(data))
         except (BlockingIOError, ssl.SSLWantWriteError):
             pass
         except ssl.SSLWantReadError:
@@ -497,4 +586,6 @@ class FrameStream(IOStream):
             self._receive()
             self.fail(explain(error, self.peer, handshaking=not self._established), error)
             return
-        outbox.wake()
+        self._last_send = time.perf_counter()
+        if outbox.waiters:
+            outbox.wake()

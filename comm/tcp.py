@@ -60,11 +60,13 @@ class TCP(Comm):
         stream.established()
 
     async def read(self) -> Any:
-        frames = await self._stream.read_frames()
+        stream = self._stream
+        if not stream.inbox:
+            await stream.ready()
         try:
-            return codec.decode(frames, self.peer_address)
+            return codec.decode(stream.take_frames(), stream.peer)
         except DecodeError as error:
-            self._stream.fail(error, error.__cause__)
+            stream.fail(error, error.__cause__)
             raise
 
     async def write(self, message: Any) -> int:

@@ -19,8 +19,8 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-errors limits watch addressing framing arrays codec hello interfaces registry sockets buffers
-outbox refusals stream transport server tcp api __init__
+errors limits watch addressing framing arrays codec hello interfaces registry sockets buffers gil
+wakeup outbox refusals stream transport server tcp api __init__
 """
 SECURITY = "errors pem config certinfo tls authority security __init__"
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -27,25 +28,33 @@ class Collector:
         self.messages: list[list[bytes]] = []
         self.writable: list[bool] = []
         self.reserved = 0
+        self._inbox: deque[tuple[list[bytearray | memoryview], int]] = deque()
         self.splitter = Splitter(
-            self._deliver, self._allocate, max_size=max_size, max_frames=max_frames
+            self._inbox, self._allocate, max_size=max_size, max_frames=max_frames
         )
 
     def _allocate(self, size: int) -> memoryview:
         self.reserved += size
         return memoryview(bytearray(size))
 
-    def _deliver(self, frames: list[bytearray | memoryview], size: int) -> None:
-        self.messages.append([bytes(frame) for frame in frames])
-        self.writable += [not memoryview(frame).readonly for frame in frames]
-        assert sum(len(frame) for frame in frames) == size
+    def _collect(self) -> None:
+        while self._inbox:
+            frames, size = self._inbox.popleft()
+            self.messages.append([bytes(frame) for frame in frames])
+            self.writable += [not memoryview(frame).readonly for frame in frames]
+            assert sum(len(frame) for frame in frames) == size
 
     def feed(self, data: bytes, step: int = 0) -> None:
-        scratch = bytearray(data)
-        view = memoryview(scratch)
-        for start in range(0, len(data), step or len(data) or 1):
-            self.splitter.feed(view[start : start + step] if step else view)
-        scratch[:] = bytes(len(scratch))  # whoever kept a view of it now holds zeros
+        step = step or len(data) or 1
+        scratch = bytearray(step + 5)  # longer than what is in it, as a receive buffer is
+        try:
+            for start in range(0, len(data), step):
+                piece = data[start : start + step]
+                scratch[: len(piece)] = piece
+                self.splitter.feed(scratch, len(piece))
+                scratch[:] = bytes(len(scratch))  # whoever kept a view of it now holds zeros
+        finally:
+            self._collect()
 
     def feed_direct(self, data: bytes) -> None:
         """As the stream does: straight into the frame where that is possible."""
@@ -59,6 +68,7 @@ class Collector:
                 piece = data[position : position + len(target)]
                 target[: len(piece)] = piece
                 self.splitter.advance(len(piece))
+                self._collect()
                 position += len(piece)
 
 
@@ -175,6 +185,29 @@ def test_a_limit_says_got_and_allowed() -> None:
     assert "Limits.max_message_size" in str(caught.value)
 
 
+def test_the_limit_of_the_hello_is_for_the_first_message_alone() -> None:
+    inbox: deque[tuple[list[bytearray | memoryview], int]] = deque()
+    splitter = Splitter(
+        inbox,
+        lambda size: memoryview(bytearray(size)),
+        max_size=100,
+        max_frames=10,
+        max_hello_size=20,
+    )
+    data = bytearray(b"".join(words(16 + n, 1, n) + bytes(n) for n in (20, 100, 101)))
+    with pytest.raises(MessageTooLarge, match=r"101 bytes.* limit is 100.*max_message_size"):
+        splitter.feed(data, len(data))
+    assert [size for _, size in inbox] == [20, 100]
+
+
+def test_a_hello_too_large_names_its_limit() -> None:
+    splitter = Splitter(
+        deque(), lambda size: memoryview(b""), max_size=100, max_frames=10, max_hello_size=20
+    )
+    with pytest.raises(MessageTooLarge, match=r"21 bytes.* limit is 20.*max_hello_size"):
+        splitter.feed(bytearray(words(16 + 21, 1, 21) + bytes(21)), 45)
+
+
 def test_a_prelude_alone_reserves_no_frame() -> None:
     collector = Collector(max_size=1 << 50)
     collector.feed(words(8 + 16 + (1 << 40), 2, 1 << 40)[:24])
@@ -183,15 +216,16 @@ def test_a_prelude_alone_reserves_no_frame() -> None:
 
 def test_a_million_empty_frames_share_one_buffer() -> None:
     count = 1_000_000
-    collector: list[list[bytearray | memoryview]] = []
+    inbox: deque[tuple[list[bytearray | memoryview], int]] = deque()
     splitter = Splitter(
-        lambda frames, size: collector.append(frames),
+        inbox,
         lambda size: memoryview(bytearray(size)),
         max_size=MAX_SIZE,
         max_frames=count,
     )
-    splitter.feed(memoryview(words(8 + 8 * count, count) + bytes(8 * count)))
-    (frames,) = collector
+    data = bytearray(words(8 + 8 * count, count) + bytes(8 * count))
+    splitter.feed(data, len(data))
+    ((frames, _),) = inbox
     assert len(frames) == count
     assert len({id(frame) for frame in frames}) == 1
 

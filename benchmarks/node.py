@@ -1,0 +1,56 @@
+"""One process of a Dask cluster: scheduler, worker, or the client that puts it to work.
+
+Who it is comes as a line of JSON on stdin: ``{"role", "implementation", "link", "credentials",
+"scheduler", "seconds", "options"}``. Scheduler and worker answer with their address, the client
+with figures. Started by `cluster.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+
+async def live(who: dict[str, Any], answers: Any) -> None:
+    """Serve until stdin ends; as client, work."""
+    import dask
+    from peers import adapters
+
+    dask.config.set({"logging": {"distributed": "error"}})
+    if who["implementation"] == "dask":
+        import sealwire.dask_backend  # noqa: F401  importing it installs it
+    from distributed import Client, Scheduler, Security, Worker
+
+    tls = who["link"] == "tls"
+    security = Security(**who["credentials"], require_encryption=True) if tls else Security()
+    common = {"security": security, "host": f"{who['link']}://127.0.0.1"}
+    if who["role"] == "client":
+        from peers import computations
+
+        client = await Client(who["scheduler"], security=security, asynchronous=True)
+        figures = await computations.all_figures(client, who["seconds"], **who["options"])
+        answers.write(json.dumps(figures) + "\n")
+        os._exit(0)
+    if who["role"] == "scheduler":
+        server: Any = await Scheduler(**common, dashboard=False, dashboard_address=":0")
+    else:
+        server = await Worker(
+            who["scheduler"],
+            **common,
+            name=who["name"],
+            nthreads=2,
+            memory_limit=0,
+            dashboard=False,
+        )
+    answers.write(json.dumps({"address": server.address}) + "\n")
+    await (await adapters.read_lines(sys.stdin)).read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    asyncio.run(live(json.loads(sys.stdin.readline()), out))

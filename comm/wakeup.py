@@ -1,0 +1,55 @@
+"""A future that resumes the task waiting for it within the event it waits for.
+
+asyncio resumes a task in the loop's next turn, after another poll of all sockets. For a small
+message that is a third of what receiving it costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+__all__ = ["Wakeup"]
+
+
+class Wakeup(asyncio.Future[None]):
+    """A future for one waiter. `resume` runs the waiter at once; everything else is as usual."""
+
+    _waiter: tuple[Callable[[Any], object], Context | None] | None = None
+
+    def add_done_callback(
+        self, fn: Callable[[Any], object], /, *, context: Context | None = None
+    ) -> None:
+        if self._waiter is None and context is not None and not self.done():
+            self._waiter = fn, context
+        else:
+            super().add_done_callback(fn, context=context)
+
+    def resume(self) -> None:
+        """Resolve, and run the waiter before returning. Not from inside a task."""
+        waiter, self._waiter = self._waiter, None
+        super().set_result(None)
+        if waiter is not None:
+            fn, context = waiter
+            assert context is not None
+            context.run(fn, self)
+
+    def _give_back(self) -> None:
+        if self._waiter is not None:
+            fn, context = self._waiter
+            self._waiter = None
+            super().add_done_callback(fn, context=context)
+
+    def set_result(self, result: None) -> None:
+        self._give_back()
+        super().set_result(result)
+
+    def set_exception(self, exception: type | BaseException, /) -> None:
+        self._give_back()
+        super().set_exception(exception)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        self._give_back()
+        return super().cancel(msg)

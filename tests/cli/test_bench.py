@@ -1,0 +1,232 @@
+"""`sealwire bench`, as a user runs it: both sides here, and to a server that was started."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aio import aio, until
+from processes import Program
+from rich.console import Console
+
+from sealwire.cli import bench_client, bench_server
+from sealwire.cli.bench_report import table
+from sealwire.cli.identities import IdentityFiles, write_roles
+from sealwire.comm import connect, listen
+from sealwire.security import Authority
+
+PROMPTLY = 60  # seconds until a command counts as hung
+SECONDS = "0.05"  # of a measurement
+UNITS = {
+    "round trip of 100 B, median": "µs",
+    "round trip of 100 B, 99 %": "µs",
+    "messages of 100 B, one way": "/s",
+    "upload, 64 KiB": "MB/s",
+    "download, 64 KiB": "MB/s",
+}
+
+
+def bench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sealwire.cli", "bench", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PROMPTLY,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def identities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, IdentityFiles]:
+    return write_roles(tmp_path_factory.mktemp("certs"), Authority.create("ours"))
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Any]:
+    """Start `sealwire bench --serve` with arguments; returns the program and its address."""
+    started: list[Program] = []
+
+    def serve(*arguments: str) -> tuple[Program, str]:
+        command = [sys.executable, "-m", "sealwire.cli", "bench", "--serve", *arguments]
+        program = Program(command, tmp_path)
+        started.append(program)
+        return program, program.wait_for(r"serving on (\S+) for").group(1)
+
+    yield serve
+    for program in started:
+        program.process.terminate()
+        program.process.wait(PROMPTLY)
+        program.finish()
+
+
+def check_figures(written: dict[str, Any], link: str) -> None:
+    """Everything is there, but for large payloads that would have taken too long."""
+    figures = {figure["what"]: figure for figure in written["results"][link]}
+    assert len(figures) == len(written["results"][link])
+    for what, unit in UNITS.items():
+        assert figures[what]["unit"] == unit
+    for what, figure in figures.items():
+        assert figure["value"] > 0
+        assert what in UNITS or what.partition(" ")[0] in ("upload,", "download,")
+
+
+@pytest.mark.parametrize("options", [(), ("--uvloop",)])
+def test_both_sides_here(options: tuple[str, ...], tmp_path: Path) -> None:
+    files = ("--json", "figures.json", "--plot", "figures.svg")
+    done = bench("--seconds", SECONDS, *files, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert list(written["results"]) == ["tcp", "tls"]
+    assert written["uvloop"] == bool(options)
+    for link in ("tcp", "tls"):
+        check_figures(written, link)
+        assert f"measuring {link}: 10 of 10 measurements" in done.stdout
+    for figure in written["results"]["tls"]:
+        assert f"\n{figure['what']} " in done.stdout
+    picture = (tmp_path / "figures.svg").read_text()
+    for words in ("<svg", "tls download", "64 MiB", "a process of this machine"):
+        assert words in picture
+
+
+def test_to_a_server_over_tls(
+    serving: Any, identities: dict[str, IdentityFiles], tmp_path: Path
+) -> None:
+    _, address = serving("tls://127.0.0.1:0", *identities["scheduler"].dask_options())
+    options = identities["client"].dask_options()
+    for _ in range(2):  # the server is there for more than one client
+        done = bench(
+            address, "--seconds", SECONDS, "--json", "figures.json", *options, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        written = json.loads((tmp_path / "figures.json").read_text())
+        assert (written["peer"], list(written["results"])) == (address, ["tls"])
+        check_figures(written, "tls")
+
+
+def test_a_stranger_is_not_served(
+    serving: Any, identities: dict[str, IdentityFiles], tmp_path: Path
+) -> None:
+    _, address = serving("tls://127.0.0.1:0", *identities["scheduler"].dask_options())
+    folder = tmp_path / "other"
+    folder.mkdir()
+    stranger = write_roles(folder, Authority.create("another CA"))["client"]
+    done = bench(address, "--seconds", SECONDS, *stranger.dask_options(), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: TLS handshake with {address} failed")
+    done = bench(address, "--seconds", SECONDS, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no CA and certificate for role client" in done.stderr
+
+
+def test_a_plain_server_only_if_asked_for(serving: Any, tmp_path: Path) -> None:
+    for arguments in ((), ("tls://127.0.0.1:0",), ("127.0.0.1:0",)):
+        done = bench("--serve", *arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "no CA and certificate for role scheduler" in done.stderr
+        assert "serving" not in done.stdout
+    _, address = serving("tcp://127.0.0.1:0")
+    done = bench(address, "--seconds", SECONDS, "--json", "figures.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_figures(json.loads((tmp_path / "figures.json").read_text()), "tcp")
+
+
+def test_required_encryption_refuses_a_plain_server(
+    identities: dict[str, IdentityFiles], tmp_path: Path
+) -> None:
+    options = identities["scheduler"].dask_options()
+    done = bench("--serve", "tcp://127.0.0.1:0", *options, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "encryption is required" in done.stderr
+
+
+def test_a_server_ends_by_itself(serving: Any) -> None:
+    program, _ = serving("tcp://127.0.0.1:0", "--duration", "1")
+    assert program.process.wait(PROMPTLY) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tcp://127.0.0.1"], "no port"),
+        (["udp://127.0.0.1:8788"], "unknown scheme udp"),
+        (["--plot", "figures.xyz"], "cannot draw figures.xyz: unknown kind of picture '.xyz'"),
+        (["--serve", "tcp://192.0.2.1:8788"], "cannot listen on tcp://192.0.2.1:8788"),
+    ],
+)
+def test_what_cannot_be_done_is_said(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = bench(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "round trip" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "option", "extra"),
+    [("matplotlib", "--plot=x.png", "benchmark"), ("uvloop", "--uvloop", "uvloop")],
+)
+def test_a_missing_library_is_named_first(
+    module: str, option: str, extra: str, tmp_path: Path
+) -> None:
+    script = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        f"from sealwire.cli.main import main; main(['bench', {option!r}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PROMPTLY,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"pip install 'sealwire[{extra}]'" in done.stderr
+
+
+@aio
+async def test_a_server_has_a_limit_of_comms_and_of_sizes() -> None:
+    server = bench_server.Server()
+    async with listen("tcp://127.0.0.1:0", server.attend, limits=bench_server.LIMITS) as listener:
+        address = listener.contact_address
+        comms = [await connect(address, timeout=30) for _ in range(bench_server.COMMS)]
+        for comm in comms:
+            assert await bench_client.ask(comm, bench_client.MESSAGE) == bench_client.MESSAGE
+        more = await connect(address, timeout=30)
+        with pytest.raises(bench_client.Busy):
+            await bench_client.ask(more, bench_client.MESSAGE)
+        await more.close()
+        await comms.pop().close()
+        await until(lambda: server.comms < bench_server.COMMS)
+        more = await connect(address, timeout=30)
+        for size, sent in ((1000, 1000), (bench_server.LARGEST + 1, 0), (-1, 0), ("x", 0)):
+            answer = await bench_client.ask(more, {"op": "send", "size": size})
+            assert memoryview(answer["data"]).nbytes == sent
+        for odd in (None, 7, [], {"op": []}):  # whatever is sent, the server lives on
+            await more.write(odd)
+            assert await more.read() == {"op": "ok"}
+        for comm in (more, *comms):
+            await comm.close()
+
+
+@aio
+async def test_what_takes_too_long_is_left_out() -> None:
+    async with listen("tcp://127.0.0.1:0", bench_server.Server().attend) as listener:
+        comm = await connect(listener.contact_address, timeout=30)
+        steps = [figures async for figures in bench_client.measure(comm, 1e-6)]
+        await comm.close()
+    assert [len(figures) for figures in steps] == [2, 1, 1, 0, 0, 0, 1, 0, 0, 0]
+    found = {"tcp": [figure for figures in steps for figure in figures]}
+    shown = Console(width=100)
+    with shown.capture() as captured:
+        shown.print(table(found))
+    assert "upload, 64 KiB" in captured.get()
+    assert "1 MiB" not in captured.get()

@@ -1,0 +1,207 @@
+"""The benchmarks measure: a tiny case of every kind runs, and verdicts follow from figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+MODULES = (
+    "cases", "process", "cluster", "measure", "machine", "report", "run", "plots", "document",
+    "peers.watch",
+)  # fmt: skip
+PATIENCE = 120  # seconds until a run counts as hung
+TINY = 0.02  # seconds of a measurement
+
+
+@pytest.fixture(scope="module")
+def bench() -> Any:
+    """The modules of the benchmarks, which are no package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield SimpleNamespace(
+            **{name.rpartition(".")[2]: importlib.import_module(name) for name in MODULES}
+        )
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def credentials(bench: Any) -> dict[str, str]:
+    made: dict[str, str] = bench.run.credentials()
+    return made
+
+
+SMALLER: dict[str, dict[str, Any]] = {
+    "payload-1mib": {"size": 4096},
+    "receiver-busy": {"size": 65_536},
+    "sender-busy": {"size": 65_536},
+    "memory": {"size": 32 << 20, "most": 1},
+    "hold": {"size": 32 << 20, "most": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "implementation", "link"),
+    [
+        ("round-trip", "stock", "tls"),
+        ("round-trip", "standalone+uvloop", "tls"),
+        ("round-trip", "sockets", "tls"),
+        ("concurrent", "standalone", "tcp"),
+        ("flood", "standalone", "tls"),
+        ("batch", "dask", "tls"),
+        ("batch-tasks", "stock", "tcp"),
+        ("payload-1mib", "dask", "tcp"),
+        ("payload-1mib", "sockets", "tcp"),
+        ("receiver-busy", "standalone", "tcp"),
+        ("sender-busy", "dask", "tcp"),
+        ("server-busy", "stock", "tcp"),
+        ("connections", "standalone", "tls"),
+        ("memory", "standalone", "tls"),
+        ("hold", "stock", "tcp"),
+        ("beside-trickle", "standalone", "tcp"),
+    ],
+)
+def test_every_kind_of_case_runs(
+    bench: Any, credentials: dict[str, str], name: str, implementation: str, link: str
+) -> None:
+    case = bench.cases.BY_NAME[name]
+    case = dataclasses.replace(case, options=SMALLER.get(name, case.options))
+    with bench.measure.Pair(implementation, link, credentials) as pair:
+        figures = pair.do(case, TINY)
+    assert {case.value, *bench.report.figures_of(case)} <= set(figures)
+    if name == "memory":
+        assert abs(figures["receiver_rss"]) < 16
+    else:
+        assert figures[case.value] > 0
+
+
+def test_a_cluster_runs(bench: Any, credentials: dict[str, str]) -> None:
+    case = bench.cases.BY_NAME["cluster"]
+    options = {"large": 1 << 20, "many": 4, "rows": 100}
+    figures = bench.cluster.do("dask", "tls", credentials, TINY, options)
+    wanted = set(bench.report.figures_of(case)) - {"shuffle"}  # that one needs pandas
+    assert all(figures[name] > 0 for name in wanted)
+
+
+def test_a_run_of_the_command(bench: Any, tmp_path: Path) -> None:
+    """Two rounds of both sides, a table with a verdict, a file that can be compared with."""
+    path = tmp_path / "results" / "run.json"
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, str(FOLDER / "run.py"), *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    options = ("--case", "concurrent", "--link", "tcp", "--seconds", str(TINY))
+    shown = run(*options, "--rounds", "2", "--json", str(path))
+    written = json.loads(path.read_text())
+    (result,) = written["results"]
+    assert set(result["figures"]) == {"stock", "standalone"}
+    assert [len(f["trips"]["rounds"]) for f in result["figures"].values()] == [2, 2]
+    (verdict,) = result["verdicts"]
+    assert verdict["must"] == 4
+    assert verdict["verdict"] in shown
+    assert set(written["machine"]) >= {"cpu", "python", "openssl", "packages", "load", "revision"}
+    again = run(*options, "--impl", "ours", "--rounds", "1", "--against", str(path))
+    assert "after/before" in again
+    assert "1.00×" in run("--compare", str(path), str(path))
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"), [(50, "missed"), (399, "missed"), (400, "met"), (600, "aim")]
+)
+def test_verdicts(bench: Any, ours: float, verdict: str) -> None:
+    figures = {
+        "stock": bench.report.summary({"trips": [100, 90, 130]}),
+        "standalone": bench.report.summary({"trips": [ours, ours - 20, ours + 20]}),
+    }
+    result = {"case": "concurrent", "link": "tls", "figures": figures}
+    (judged,) = bench.report.judge(result)
+    assert (judged["value"], judged["verdict"]) == (ours / 100, verdict)
+    assert judged["spread"] == pytest.approx(
+        sorted([ours / 100, (ours - 20) / 90, (ours + 20) / 130])[::2]
+    )
+
+
+def test_less_is_better_of_memory(bench: Any) -> None:
+    summary = bench.report.summary({"sender_rss": [7.0], "receiver_rss": [17.0]})
+    result = {"case": "memory", "link": "tcp", "figures": {"dask": summary}}
+    found = {v["figure"]: v["verdict"] for v in bench.report.judge(result)}
+    assert found == {"sender_rss": "met", "receiver_rss": "missed"}
+
+
+def test_a_run_becomes_tables_and_pictures(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def figures(speeds: dict[str, float], figure: str) -> dict[str, Any]:
+        return {name: bench.report.summary({figure: [speed]}) for name, speed in speeds.items()}
+
+    busy = figures({"stock": 3, "standalone": 150, "sockets": 4}, "throughput")
+    small = figures({"stock": 1000, "standalone": 3500}, "trips")
+    results = [
+        {"case": "receiver-busy", "link": "tls", "figures": busy},
+        {"case": "round-trip", "link": "tls", "figures": small},
+    ]
+    facts = bench.machine.facts() | {
+        "method": {"rounds": 1, "seconds": 1.0, "fresh": True},
+        "others": 0.0,
+    }
+    path = tmp_path / "run.json"
+    bench.report.save(path, facts, results[:1])
+    bench.report.save(path, facts, results[1:], update=True)
+    page = tmp_path / "performance.md"
+    monkeypatch.setattr(bench.document, "PAGE", page)
+    page.write_text(f"before\n{bench.document.BEGIN}old\n{bench.document.END}\nafter\n")
+    bench.document.main(path)
+    written = page.read_text()
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert "old" not in written
+    assert "| 1,000 | 3,500 trips/s | 3.50× (3.50–3.50) | 4× | 6× | missed |" in written
+    assert "| 3.0 | 150.0 MB/s | 50.00× (50.00–50.00) | 30× | 50× | aim |" in written
+    assert "1 rounds, new processes in every round" in written
+    assert "\n4% of the machine meanwhile." in written
+    assert "Missed: round-trip (tls, standalone) 3.50 of 4." in written
+    pictures = {file.name: file.read_text() for file in (tmp_path / "performance").iterdir()}
+    assert set(pictures) == {"ratios.svg", "by-size.svg", "beside-busy.svg"}
+    assert "receiver-busy, standalone" in pictures["ratios.svg"]
+    assert "sockets" in pictures["beside-busy.svg"]
+    bench.document.main(path)  # the same run, the same page
+    assert page.read_text() == written
+    again = {file.name: file.read_text() for file in (tmp_path / "performance").iterdir()}
+    assert again == pictures
+
+
+def test_the_peak_of_memory_is_seen(bench: Any) -> None:
+    memory = bench.watch.Memory()
+    memory.reset()
+    block = bytearray(b"x") * (64 << 20)
+    del block
+    assert 60 << 20 < memory.extra() < 80 << 20
+
+
+def test_a_failure_of_a_process_is_told(bench: Any) -> None:
+    with bench.measure.Pair("stock", "tcp", {}) as pair:
+        pair.meet()
+        with pytest.raises(bench.process.Failed, match="stock over tcp: AttributeError"):
+            pair.client.tell("nonsense")
+
+
+def test_every_row_of_the_bar_has_a_case(bench: Any) -> None:
+    """Names are unique, and bars only ask for figures that exist."""
+    names = [case.name for case in bench.cases.CASES]
+    assert len(set(names)) == len(names)
+    for case in bench.cases.CASES:
+        assert set(bench.report.figures_of(case)) <= set(bench.cases.FIGURES)

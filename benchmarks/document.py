@@ -28,7 +28,7 @@ def figures(run: dict[str, Any], name: str) -> str:
     lines = [
         f"Measured {machine['when'][:10]} at revision {machine['revision']}, "
         f"{' to '.join(map(str, rounds[:: len(rounds) - 1 or 1]))} rounds, "
-        f"{'new processes in every round' if fresh else 'the same processes in all rounds'}: {name}.",
+        f"{'new' if fresh else 'the same'} processes in every round: {name}.",
         f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['system']}, {machine['python']}, "
         f"{machine['openssl']}; {packages}. Other programs used up to "
         f"{max(part['others'] for part in parts):.0%} of the machine meanwhile.",

@@ -32,6 +32,7 @@ from .errors import (
     HelloError,
     MessageTooLarge,
 )
+from .gil import configure as configure_gil
 from .interfaces import Backend, Comm, Connector, Listener
 from .limits import Limits
 from .registry import register as register_backend
@@ -58,6 +59,7 @@ __all__ = [
     "Listener",
     "ListenerStats",
     "MessageTooLarge",
+    "configure_gil",
     "connect",
     "listen",
     "parse_address",

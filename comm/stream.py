@@ -255,6 +255,8 @@ class FrameStream(IOStream):
         if self.error is None:  # we closed it: what is unread is not wanted any more
             self.inbox.clear()
         self._outbox.fail(self.failure)
+        if self.inbox and self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)  # what arrived before the end comes first
         for future in (self._reader, self._handshake):
             if future is not None and not future.done():
                 future.set_exception(self.failure())
@@ -298,6 +300,13 @@ class FrameStream(IOStream):
 
     def _maybe_add_error_listener(self) -> None:
         """`IOStream` would have the socket watched twice."""
+
+    def close(self, exc_info: Any = False) -> None:
+        """Close at once; drops what the socket does not take."""
+        if self._flush_due and not exc_info and not self._closed:
+            self._flush_due = False
+            self._flush()  # it only waited for company
+        super().close(exc_info)
 
     def close_fd(self) -> None:
         if self._watches_read:

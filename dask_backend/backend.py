@@ -30,13 +30,14 @@ from distributed.comm.utils import ensure_concrete_host
 
 from sealwire.comm import ListenerStats, errors
 from sealwire.comm.addressing import Address
+from sealwire.comm.framing import Buffer
 from sealwire.comm.refusals import naming_files
 from sealwire.comm.server import FrameServer, serve
 from sealwire.comm.stream import FrameStream
 from sealwire.comm.transport import dial
 
 from . import codec
-from .settings import encryption_required, limits
+from .settings import apply_gil_policy, encryption_required, limits
 
 __all__ = [
     "TCP",
@@ -89,7 +90,9 @@ class TCP(Comm):
     async def read(self, deserializers: Any = None) -> Any:
         stream = self.stream
         try:
-            frames = await stream.read_frames()
+            if not stream.inbox:
+                await stream.ready()
+            frames = stream.take_frames()
             if not self._greeted:
                 return self._read_hello(frames)
         except errors.CommClosedError as error:
@@ -100,6 +103,9 @@ class TCP(Comm):
             # the next caller.
             self.abort()
             raise
+        message = codec.decode_plain(frames)
+        if message is not codec.NOT_PLAIN:
+            return message
         try:
             return await codec.decode(
                 frames,
@@ -127,18 +133,23 @@ class TCP(Comm):
     async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> int:
         if self._closed:
             raise CommClosedError(f"in {self!r}: it is closed")
-        frames, shared = await codec.encode(
-            msg,
-            serializers=serializers,
-            on_error=on_error,
-            context={
-                "sender": self.local_info,
-                "recipient": self.remote_info,
-                **self.handshake_options,
-            },
-            allow_offload=self.allow_offload,
-            shard_size=self.max_shard_size,
-        )
+        plain = codec.encode_plain(msg)
+        frames: list[Buffer]
+        if plain is not None:
+            frames, shared = [plain], 1
+        else:
+            frames, shared = await codec.encode(
+                msg,
+                serializers=serializers,
+                on_error=on_error,
+                context={
+                    "sender": self.local_info,
+                    "recipient": self.remote_info,
+                    **self.handshake_options,
+                },
+                allow_offload=self.allow_offload,
+                shard_size=self.max_shard_size,
+            )
         try:
             size, _ = self.stream.write_frames(frames, shared)
         except errors.MessageTooLarge as error:  # nothing was sent
@@ -238,6 +249,7 @@ class TCPConnector(Connector):
         """
         host, port = parse_host_port(address)
         target = Address(self.prefix[:-3], host, port)
+        apply_gil_policy()
         dial_args = self._dial_args(address, connection_args)
         try:
             stream = await dial(target, limits(), **dial_args)
@@ -307,6 +319,7 @@ class TCPListener(BaseListener):
 
     async def start(self) -> None:
         chosen = limits()
+        apply_gil_policy()
         server = FrameServer(self.prefix[:-3], chosen, self._greet, self._attend, self._context)
         serve(server, self.ip, self.port, chosen.backlog)
         self.tcp_server = server

@@ -9,10 +9,10 @@ from typing import Any
 import dask
 from dask.utils import parse_bytes, parse_timedelta
 
-from sealwire.comm import Limits
+from sealwire.comm import Limits, configure_gil, gil
 from sealwire.security import config
 
-__all__ = ["DECIDED", "encryption_required", "limits"]
+__all__ = ["DECIDED", "apply_gil_policy", "encryption_required", "limits"]
 
 DECIDED = "encryption_decided"
 """The connection argument by which our `Security` says that its False is meant."""
@@ -48,6 +48,32 @@ def limits() -> Limits:
                 f"write for example {'30 s' if is_time else '64 MiB'}"
             ) from error
     return Limits(**chosen)
+
+
+def apply_gil_policy() -> None:
+    """Give this process the policy of ``sealwire.gil.{interval,linger}``.
+
+    Times as ``"10 us"`` or in seconds; an interval of false or 0 leaves the interpreter's switch
+    interval alone. Where nothing is configured, what `configure_gil` was told stays. Raises
+    `ValueError` for what cannot be used.
+    """
+    interval, linger = (
+        dask.config.get(f"sealwire.gil.{name}", None) for name in gil.Policy._fields
+    )
+    if interval is None and linger is None:
+        return
+    chosen = gil.policy()
+    try:
+        if interval is not None:
+            chosen = chosen._replace(interval=parse_timedelta(interval) if interval else None)
+        if linger is not None:
+            chosen = chosen._replace(linger=parse_timedelta(linger))
+        configure_gil(*chosen)
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"bad setting sealwire.gil: got interval {interval!r} and linger {linger!r} ({error}); "
+            f"write for example 10 us and 5 ms"
+        ) from error
 
 
 def encryption_required(connection_args: Mapping[str, Any]) -> bool:

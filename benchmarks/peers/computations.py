@@ -47,7 +47,7 @@ async def all_figures(
     """Every figure in its turn.
 
     `large` is the size of the arrays that workers fetch from each other, `many` the number of those
-    that are gathered and scattered, `rows` the length of each of the parts of a table.
+    that are gathered and scattered, `rows` the length of each of the parts of a table, 0 for none.
     """
     await client.wait_for_workers(2, timeout=60)
     workers = client.scheduler_info(n_workers=-1)["workers"]
@@ -60,7 +60,7 @@ async def all_figures(
     await client.run(stop, workers=[taker])
     await task
     found.update(await gather_and_scatter(client, many))
-    if all(find_spec(name) for name in ("pandas", "pyarrow")):
+    if rows and all(find_spec(name) for name in ("pandas", "pyarrow")):
         found["shuffle"] = await shuffle(client, rows)
     return found
 

@@ -11,8 +11,8 @@ from distributed.comm.core import CommClosedError
 from distributed.protocol import to_serialize
 from parties import Party, asynchronous, pair
 
-from sealwire.comm import Limits
-from sealwire.dask_backend.settings import limits
+from sealwire.comm import Limits, configure_gil, gil
+from sealwire.dask_backend.settings import apply_gil_policy, limits
 
 LIMITS = "sealwire.limits"
 
@@ -82,3 +82,34 @@ async def test_what_is_too_large_is_not_received(
             with pytest.raises(CommClosedError, match=r"too large: 2\d{5} bytes.* 100000"):
                 await far.read()
             assert far.closed()
+
+
+@pytest.mark.parametrize(
+    ("configured", "expected"),
+    [
+        ({}, gil.Policy()),
+        ({"interval": "50 us"}, gil.Policy(interval=0.00005)),
+        ({"interval": 0.001, "linger": "20 ms"}, gil.Policy(0.001, 0.02)),
+        ({"interval": False}, gil.Policy(interval=None)),
+    ],
+)
+@asynchronous
+async def test_the_switch_interval_is_configured(
+    configured: dict[str, Any], expected: gil.Policy, ours: Party
+) -> None:
+    try:
+        with dask.config.set({f"sealwire.gil.{name}": value for name, value in configured.items()}):
+            async with pair(ours) as (near, far):
+                await near.write({"x": 1})
+                assert await far.read() == {"x": 1}
+                assert gil.policy() == expected
+    finally:
+        configure_gil()
+
+
+@pytest.mark.parametrize("value", ["soon", "-1 s", "2 s"])
+def test_an_interval_that_cannot_be(value: str) -> None:
+    bad = dask.config.set({"sealwire.gil.interval": value})
+    with bad, pytest.raises(ValueError, match=r"bad setting sealwire\.gil: .*write for example"):
+        apply_gil_policy()
+    assert gil.policy() == gil.Policy()

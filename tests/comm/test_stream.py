@@ -1,0 +1,210 @@
+"""When a stream sends, receives and resumes its reader, seen from the other end of the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import uvloop
+from aio import aio
+from links import SCHEMES, connect_args, echo, listen_args, pair
+
+from sealwire.comm import Comm, CommClosedError, connect, hello, listen
+from sealwire.comm.framing import pack
+from sealwire.comm.wakeup import Wakeup
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+loops = pytest.mark.parametrize(
+    "loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+
+
+@asynccontextmanager
+async def raw_peer() -> AsyncIterator[tuple[Comm, socket.socket]]:
+    """A comm over plain TCP, and a blocking socket at its other end, the hellos done."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connecting = asyncio.ensure_future(_connect(f"tcp://127.0.0.1:{server.getsockname()[1]}"))
+        server.setblocking(False)
+        peer, _ = await loop.sock_accept(server)
+    with peer:
+        peer.setblocking(False)
+        await loop.sock_recv(peer, 65536)
+        frame = hello.encode(hello.offer())
+        await loop.sock_sendall(peer, pack([len(frame)], 1) + frame)
+        comm = await connecting
+        peer.setblocking(True)
+        peer.settimeout(30)
+        yield comm, peer
+        comm.abort()
+
+
+async def _connect(address: str) -> Comm:
+    return await connect(address)
+
+
+def available(peer: socket.socket) -> int:
+    """Bytes that have arrived at a socket; loopback delivers within the send."""
+    try:
+        return len(peer.recv(1 << 20, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return 0
+
+
+@aio
+async def test_a_message_is_sent_before_write_returns() -> None:
+    async with raw_peer() as (comm, peer):
+        await asyncio.sleep(0.001)  # apart from the hello
+        size = await comm.write("alone")
+        assert available(peer) == size
+
+
+@aio
+async def test_messages_that_follow_closely_share_a_send() -> None:
+    async with raw_peer() as (comm, peer):
+        sizes = [await comm.write(number) for number in range(1000)]
+        held = sum(sizes) - available(peer)
+        assert held > sum(sizes) / 2  # the first went alone; where the machine paused, others did
+        await asyncio.sleep(0)
+        assert available(peer) == sum(sizes)
+
+
+@aio
+async def test_only_so_much_waits_for_company() -> None:
+    async with raw_peer() as (comm, peer):
+        waiting = 0
+        for _ in range(100):
+            waiting += await comm.write("x" * 4000)
+            if available(peer):
+                waiting -= len(peer.recv(1 << 20))
+            assert waiting <= 64 * 1024 + 4100
+
+
+@aio
+async def test_a_large_message_takes_the_small_ones_before_it_along() -> None:
+    async with raw_peer() as (comm, peer):
+        total = 0
+        for number in range(10):
+            total += await comm.write(number)
+        total += await comm.write(b"x" * 30_000)
+        assert available(peer) == total
+
+
+@aio
+async def test_abort_sends_what_only_waited_for_company() -> None:
+    async with raw_peer() as (comm, peer):
+        total = sum([await comm.write(number) for number in range(100)])
+        comm.abort()
+        got = b""
+        while data := peer.recv(65536):
+            got += data
+        assert len(got) == total
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("size", [16 * 1024, 64 * 1024, 1 << 20])
+@aio
+async def test_the_last_message_is_read_though_the_end_came_with_it(scheme: str, size: int) -> None:
+    """Whole TLS records make the stream ask for more, and it meets the end in the same event."""
+
+    async def say_and_go(comm: Comm) -> None:
+        await comm.read()
+        await comm.write(bytes(size))
+
+    async with listen(f"{scheme}://127.0.0.1:0", say_and_go, **listen_args(scheme)) as listener:
+        comm = await connect(listener.contact_address, **connect_args(scheme))
+        reading = asyncio.ensure_future(comm.read())
+        await comm.write("go")
+        assert len(await reading) == size
+        with pytest.raises(CommClosedError) as caught:
+            await comm.read()
+        assert caught.value.clean
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@loops
+@aio
+async def test_a_reader_keeps_its_task_and_context(scheme: str, loop_factory: LoopFactory) -> None:
+    """A task that is resumed within an event is as any other."""
+    async with (
+        listen(f"{scheme}://127.0.0.1:0", echo, **listen_args(scheme)) as listener,
+        connect(listener.contact_address, **connect_args(scheme)) as comm,
+    ):
+        task = asyncio.current_task()
+        for number in range(100):
+            await comm.write(number)
+            assert await comm.read() == number
+            assert asyncio.current_task() is task
+            await asyncio.wait_for(asyncio.sleep(0), 30)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@loops
+@aio
+async def test_a_reader_may_close_within_its_event(scheme: str, loop_factory: LoopFactory) -> None:
+    async with pair(scheme) as (near, far):
+
+        async def read_one() -> object:
+            message = await far.read()
+            far.abort()
+            return message
+
+        reading = asyncio.ensure_future(read_one())
+        await asyncio.sleep(0)
+        for number in range(3):
+            await near.write(number)
+        assert await reading == 0
+        with pytest.raises(CommClosedError):
+            await far.read()
+
+
+@aio
+async def test_a_wakeup_resumes_its_waiter_at_once() -> None:
+    log: list[str] = []
+    wakeup = Wakeup()
+
+    async def wait() -> None:
+        await wakeup
+        log.append("resumed")
+
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+
+    def resume() -> None:
+        wakeup.resume()
+        log.append("after")
+
+    asyncio.get_running_loop().call_soon(resume)
+    await task
+    assert log == ["resumed", "after"]
+
+
+@pytest.mark.parametrize("end", ["result", "exception", "cancel"])
+@aio
+async def test_a_wakeup_is_a_future(end: str) -> None:
+    wakeup = Wakeup()
+
+    async def wait() -> str:
+        try:
+            await wakeup
+        except LookupError:
+            return "exception"
+        return "result"
+
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    if end == "cancel":
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert wakeup.cancelled()
+    else:
+        if end == "result":
+            wakeup.set_result(None)
+        else:
+            wakeup.set_exception(LookupError())
+        assert not task.done()
+        assert await task == end

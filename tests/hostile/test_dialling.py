@@ -72,7 +72,9 @@ async def test_the_timeout_covers_the_hello(kind: str, name: str) -> None:
         start = time.monotonic()
         with pytest.raises(OSError, match=r"[Tt]ime|no answer|no hello"):
             await dial(kind, server.address, timeout)
-        check(timeout - 0.2 < time.monotonic() - start < timeout + 1)
+        # A full run holds it to the promise; an everyday one may share two cores with floods.
+        late = count(1, 4)
+        check(timeout - 0.2 < time.monotonic() - start < timeout + late)
         port = int(server.address.rpartition(":")[2])
         mine = [
             c

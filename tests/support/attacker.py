@@ -128,11 +128,9 @@ def ping(sock: Socket) -> float:
 def visit(address: str, tls: Context | None = None) -> float:
     """Seconds to come in, have a message answered and leave."""
     start = time.perf_counter()
-    sock = enter(address, tls=tls)
-    ping(sock)
-    taken = time.perf_counter() - start
-    sock.close()
-    return taken
+    with enter(address, tls=tls) as sock:
+        ping(sock)
+        return time.perf_counter() - start
 
 
 def percentile(values: Iterable[float], part: float = 0.99) -> float:

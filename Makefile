@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
 PACKAGES := comm security dask_backend cli
 
-.PHONY: demo test lint types unit bench bench-all install clean
+.PHONY: demo test lint types unit soak bench bench-all install clean
 
 demo: install
 	$(BIN)/sealwire demo $(DEMO_ARGS)
@@ -27,6 +27,11 @@ types: install $(TREE)
 
 unit: install
 	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+
+# The attacks of tests/hostile with the promised counts, then mixed load for SOAK_SECONDS.
+soak: install
+	SEALWIRE_HOSTILE=full $(BIN)/pytest -n 2 tests/hostile $(PYTEST_ARGS)
+	$(BIN)/python tests/hostile/soak.py
 
 # Beside distributed's own backend; on an otherwise idle machine.
 bench: install

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,14 +79,14 @@ class Door:
     def listen(self, sock: socket.socket, seconds: float | None = None) -> Heard:
         """The first message, or what came instead of it."""
         heard = Heard()
-        messages: list[list[Frame]] = []
+        messages: deque[tuple[list[Frame], int]] = deque()
         limits = Limits()
         splitter = Splitter(
-            lambda frames, _: messages.append(frames),
+            messages,
             lambda size: memoryview(bytearray(size)),
-            max_size=limits.max_hello_size,
+            max_size=limits.max_message_size,
             max_frames=limits.max_frames,
-            limit_name="max_hello_size",
+            max_hello_size=limits.max_hello_size,
             peer=self.peer,
         )
         deadline = time.monotonic() + (seconds or self.timeout)
@@ -96,8 +97,8 @@ class Door:
                 if not data:
                     return heard
                 heard.first = heard.first or data
-                splitter.feed(memoryview(data))
-            heard.hello = hello.decode(messages[0], self.peer)
+                splitter.feed(bytearray(data), len(data))
+            heard.hello = hello.decode(messages[0][0], self.peer)
         except TimeoutError:
             heard.silent = True
         except (OSError, CommClosedError) as error:

@@ -36,6 +36,7 @@ from .gil import configure as configure_gil
 from .interfaces import Backend, Comm, Connector, Listener
 from .limits import Limits
 from .registry import register as register_backend
+from .watch import ListenerStats
 
 __all__ = [
     "Address",
@@ -56,6 +57,7 @@ __all__ = [
     "HelloError",
     "Limits",
     "Listener",
+    "ListenerStats",
     "MessageTooLarge",
     "configure_gil",
     "connect",

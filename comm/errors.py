@@ -48,9 +48,13 @@ class CommError(OSError):
     retryable : bool
         Whether the same attempt may succeed later without a change of configuration. `connect`
         tries again only after errors that say so.
+    kind : str
+        One word for the cause, from a short fixed list: by it a listener's `stats` count, and
+        docs/errors.md is sorted.
     """
 
     retryable = True
+    kind = "lost"
 
     def __init__(self, message: str, *, peer: str | None = None) -> None:
         super().__init__(message)
@@ -73,6 +77,7 @@ class FramingError(CommClosedError):
     """The peer's bytes are not this wire; the comm was closed and nothing was delivered."""
 
     retryable = False
+    kind = "framing"
 
 
 class MessageTooLarge(FramingError):
@@ -83,6 +88,8 @@ class MessageTooLarge(FramingError):
     size, limit : int
         In bytes, or in frames where the message says so.
     """
+
+    kind = "too-large"
 
     def __init__(self, message: str, *, size: int, limit: int, peer: str | None = None) -> None:
         super().__init__(message, peer=peer)
@@ -103,6 +110,7 @@ class DecodeError(CommClosedError):
     """Frames arrived whole but are not a message; the comm was closed."""
 
     retryable = False
+    kind = "message"
 
 
 class HandshakeError(CommClosedError):
@@ -113,16 +121,22 @@ class HandshakeError(CommClosedError):
     reason : str
         OpenSSL's short name for the cause, such as ``CERTIFICATE_VERIFY_FAILED`` or
         ``TLSV1_ALERT_UNKNOWN_CA``; empty if there is none.
+    file : str
+        Which file of ours is concerned, if its name is not in the message yet: ``certificate``,
+        ``ca`` or ``crl``.
     """
 
     retryable = False
+    kind = "tls"
     reason = ""
+    file = ""
 
 
 class HelloError(CommClosedError):
     """The peer's hello is missing, malformed or asks for what this side does not have."""
 
     retryable = False
+    kind = "hello"
 
 
 class ConnectError(CommError):
@@ -148,6 +162,7 @@ class EncryptionRequired(CommError):
     """A plain address was given although encryption is required; no socket was opened."""
 
     retryable = False
+    kind = "plain"
 
 
 class EncodeError(TypeError):

@@ -351,7 +351,7 @@ def name_foreign(head: bytes) -> str:
     if head[:2] == b"\x15\x03":
         return "a TLS alert; use tls:// on both sides"
     method = head.split(b" ", 1)[0]
-    if method in _HTTP_METHODS or head.startswith((b"HTTP/1.", b"PRI * HTTP/2")):
+    if method in _HTTP_METHODS or head.startswith((b"HTTP/1.", b"PRI * HT")):
         return "HTTP; this port speaks Dask's comm protocol, browse the dashboard's port instead"
     if head.startswith(b"SSH-"):
         return "SSH; check the port number"

@@ -11,6 +11,7 @@ from typing import Any, Union
 from .addressing import Address
 from .errors import CommClosedError
 from .limits import Limits
+from .watch import ListenerStats
 
 __all__ = ["Backend", "Comm", "Connector", "Handler", "Listener"]
 
@@ -132,8 +133,8 @@ class Listener(ABC):
     def stop(self) -> asyncio.Future[None]:
         """Stop accepting; open comms go on.
 
-        Connections whose hello is under way have half a second to finish it. Done when the call
-        returns; awaiting the result is allowed, not needed.
+        Connections whose hello is under way have `Limits.stop_timeout` to finish it. Done when the
+        call returns; awaiting the result is allowed, not needed.
         """
 
     @property
@@ -145,6 +146,11 @@ class Listener(ABC):
     @abstractmethod
     def contact_address(self) -> str:
         """An address to dial: the bound one with a concrete host."""
+
+    @property
+    def stats(self) -> ListenerStats:
+        """What the listener has counted since it started; all zero if it does not count."""
+        return ListenerStats()
 
     def __await__(self) -> Generator[Any, None, Listener]:
         return self.__aenter__().__await__()

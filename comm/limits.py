@@ -60,6 +60,24 @@ class Limits:
     """Connections the kernel holds for a listener. A shuffle dials one listener from every
     worker at once."""
 
+    max_pending: int = 4096
+    """Connections of one listener whose TLS handshake or hello is not done; for one more, the
+    oldest is dropped. A handshake takes milliseconds, so that thousands of workers that dial at
+    once are never this many at a time. Half of the descriptors that the process may open is the
+    limit if that is less."""
+
+    max_accepts: int = 32
+    """Connections taken from the kernel before the event loop gets a turn. A handshake costs about
+    a millisecond: open comms wait no longer than some tens of those."""
+
+    stop_timeout: float = 0.5
+    """How long a stopped listener lets handshakes and hellos under way finish. The other side's
+    `connect` may have returned already."""
+
+    max_log_lines: int = 60
+    """Lines a minute that one listener logs about peers it refused; more are counted, and summed
+    up in one."""
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

@@ -1,105 +1,175 @@
-"""TLS failures in words: what was refused, by whom, why, and what to do about it.
+"""TLS failures in words: what was refused, by whom, why, which file of ours it is, what to do.
 
 OpenSSL reports a failed handshake in three ways: our own verdict on the peer's certificate, an
 alert in which the peer gives its verdict on ours, or a protocol error. `explain` turns each into
 one `HandshakeError`; everything a connection loses silently becomes a retryable `CommClosedError`.
+`naming_files` adds which of our files is meant. docs/errors.md shows the texts; a test makes each.
 """
 
 from __future__ import annotations
 
+import copy
 import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from .errors import CommClosedError, HandshakeError
+from .framing import name_foreign
 
-__all__ = ["explain"]
+__all__ = ["TLS_RECORD", "explain", "naming_files", "not_tls"]
+
+
+class _Cause(NamedTuple):
+    """Why a handshake failed.
+
+    `file` is the one of ours that is concerned: "certificate", "ca", "crl", or none. What is
+    `passing` may go better at the next attempt.
+    """
+
+    kind: str
+    why: str
+    remedy: str
+    file: str = ""
+    passing: bool = False
+
 
 _SAME_CA = "give both sides the same CA file"
-_RENEW = "renew it"
-
-_APPLICATION = (
-    50  # X509_V_ERR_APPLICATION_VERIFICATION: no verdict of OpenSSL's, but our allow-list's
-)
+_SAME_CA_OR_LOG = f"{_SAME_CA}, or see in the peer's log what is wrong with the chain"
+_BOTH_PURPOSES = "issue it for both sides of TLS"
+_LONGER_KEY = "use P-256, or RSA of at least 2048 bits"
+_MARK_CA = "make a CA with basicConstraints and keyCertSign"
+_TLS_VERSIONS = "allow TLS 1.2 or 1.3 on both sides"
+_CIPHERS = "compare the ciphers of both sides"
+_USE_TLS = "use tls:// on both sides"
+_NEW_CRL = "fetch the CA's present one"
 
 # X509_V_ERR_*: our verdict on the peer's certificate.
-_VERDICTS: dict[int, tuple[str, str]] = {
-    3: ("there is no CRL of a CA above it", "add the CRL of every CA to tls_crl_file"),
-    8: ("the CRL of its CA is not signed by that CA", "put the CA's own into tls_crl_file"),
-    9: ("it is not valid yet", "check the clocks of both machines"),
-    10: ("it has expired, or a CA above it has", _RENEW),
-    11: ("the CRL of its CA is not valid yet", "check the clocks of both machines"),
-    12: ("the CRL of its CA is out of date", "put a fresh one into tls_crl_file"),
-    18: ("it is self-signed and not our CA's", _SAME_CA),
-    19: ("its chain ends in a CA that is not ours", _SAME_CA),
-    20: ("it is not signed by our CA, or an intermediate certificate is missing", _SAME_CA),
-    21: ("it came without its issuer's certificate", "send the intermediate certificates too"),
-    23: ("it has been revoked", "issue a new one"),
-    24: ("a certificate above it is not a CA", "sign it with a CA that has CA:TRUE"),
-    25: ("its chain is longer than its CA allows", "sign it with the CA itself"),
-    26: ("its extended key usage does not allow this side", "issue it for both sides of TLS"),
-    66: ("its key is too short", "use P-256, or RSA of at least 2048 bits"),
-    67: ("its CA's key is too short", "use P-256, or RSA of at least 2048 bits"),
-    68: ("it is signed with a broken hash", "sign it with SHA-256"),
-    79: ("a certificate above it is not a CA", "sign it with a CA that has CA:TRUE"),
-    89: ("its CA does not say that it is one", "make a CA with basicConstraints and keyCertSign"),
-    92: ("its CA may not sign certificates", "make a CA with the key usage keyCertSign"),
+_VERDICTS: dict[int, _Cause] = {
+    3: _Cause("crl", "we have no revocation list of its CA", "add the CRL of every CA", "crl"),
+    7: _Cause("signature", "its signature is wrong", "issue it again with its CA"),
+    8: _Cause("crl", "the revocation list of its CA has a wrong signature", _NEW_CRL, "crl"),
+    9: _Cause("not-yet-valid", "it is not valid yet", "check the clocks of both machines"),
+    10: _Cause("expired", "it has expired, or a CA above it has", "renew it on the other side"),
+    11: _Cause("crl", "the revocation list of its CA is not valid yet", "check the clock", "crl"),
+    12: _Cause("crl", "the revocation list of its CA has expired", _NEW_CRL, "crl"),
+    18: _Cause("other-ca", "it is self-signed and not our CA's", _SAME_CA, "ca"),
+    19: _Cause("other-ca", "its chain ends in a CA that is not ours", _SAME_CA, "ca"),
+    20: _Cause(
+        "other-ca",
+        "it is not signed by our CA, or an intermediate certificate is missing",
+        _SAME_CA,
+        "ca",
+    ),
+    21: _Cause(
+        "other-ca",
+        "it came without its issuer's certificate",
+        "send the intermediate certificates too",
+        "ca",
+    ),
+    23: _Cause("revoked", "it has been revoked", "issue a new one for the other side"),
+    24: _Cause("not-a-ca", "a certificate above it is not a CA", _MARK_CA),
+    25: _Cause("not-a-ca", "its chain is longer than its CA allows", "sign it with the CA itself"),
+    26: _Cause("purpose", "its extended key usage does not allow this side", _BOTH_PURPOSES),
+    34: _Cause("extension", "it has a critical extension we do not know", "issue it without"),
+    44: _Cause("crl", "the revocation list is of another scope", _NEW_CRL, "crl"),
+    47: _Cause("name", "its CA may not sign for its name", "give it a name its CA may sign for"),
+    48: _Cause("name", "its CA may not sign for its name", "give it a name its CA may sign for"),
+    66: _Cause("weak", "its key is too short", _LONGER_KEY),
+    67: _Cause("weak", "its CA's key is too short", _LONGER_KEY),
+    68: _Cause("weak", "it is signed with a broken hash", "sign it with SHA-256"),
+    79: _Cause("not-a-ca", "a certificate above it is not a CA", _MARK_CA),
+    89: _Cause("not-a-ca", "its CA does not say that it is one", _MARK_CA),
+    92: _Cause("not-a-ca", "its CA may not sign certificates", _MARK_CA),
 }
+_APPLICATION = 50  # X509_V_ERR_APPLICATION_VERIFICATION: our own list of peers that may come in
 
 # The peer's alerts (RFC 8446, section 6.2): its verdict on ours.
-_ALERTS: dict[str, tuple[str, str]] = {
-    "UNKNOWN_CA": ("it refused our certificate: not signed by its CA", _SAME_CA),
-    "CERTIFICATE_EXPIRED": (
-        "it refused our certificate: expired or not valid yet, or its own CRL is out of date",
-        "renew the one or the other",
+_ALERTS: dict[str, _Cause] = {
+    "UNKNOWN_CA": _Cause(
+        "by-peer",
+        "it refused our certificate: not signed by its CA",
+        _SAME_CA_OR_LOG,
+        "certificate",
     ),
-    "CERTIFICATE_REVOKED": ("it refused our certificate: revoked", "issue a new one"),
-    "CERTIFICATE_REQUIRED": (
+    "CERTIFICATE_EXPIRED": _Cause(
+        "by-peer",
+        "it refused our certificate: expired or not valid yet, or its own CRL is out of date",
+        "renew the one or the other, or check the clocks",
+        "certificate",
+    ),
+    "CERTIFICATE_REVOKED": _Cause(
+        "by-peer", "it refused our certificate: revoked", "issue a new one", "certificate"
+    ),
+    "CERTIFICATE_REQUIRED": _Cause(
+        "by-peer",
         "it refused us: we sent no certificate",
         "configure a certificate and key for our role",
     ),
-    "BAD_CERTIFICATE": (
-        "it refused our certificate: invalid",
-        "check its issuer, extensions and signature",
+    "BAD_CERTIFICATE": _Cause(
+        "by-peer",
+        "it refused our certificate: invalid or not valid yet",
+        "check its dates, key and extensions",
+        "certificate",
     ),
-    "UNSUPPORTED_CERTIFICATE": (
+    "UNSUPPORTED_CERTIFICATE": _Cause(
+        "by-peer",
         "it refused our certificate: its extended key usage does not allow our side",
-        "issue it for both sides of TLS",
+        _BOTH_PURPOSES,
+        "certificate",
     ),
-    "CERTIFICATE_UNKNOWN": ("it refused our certificate", "check its issuer and validity"),
-    "DECRYPT_ERROR": ("it could not verify our signature", "check that key and certificate fit"),
-    "PROTOCOL_VERSION": (
-        "it speaks none of our TLS versions",
-        "allow TLS 1.2 or 1.3 on both sides",
+    "CERTIFICATE_UNKNOWN": _Cause(
+        "by-peer",
+        "it refused our certificate",
+        "check its issuer and validity; its log says more",
+        "certificate",
     ),
-    "HANDSHAKE_FAILURE": (
-        "it shares no cipher with us, or wants a certificate that we did not send",
+    "DECRYPT_ERROR": _Cause(
+        "by-peer",
+        "it could not verify our certificate's signature or our own",
+        "check that key, certificate and CA fit",
+        "certificate",
+    ),
+    "PROTOCOL_VERSION": _Cause("version", "it speaks none of our TLS versions", _TLS_VERSIONS),
+    "HANDSHAKE_FAILURE": _Cause(
+        "by-peer",
+        "it shares no cipher with us, or wants another certificate than we sent",
         "compare the ciphers, and configure a certificate for our role",
+        "certificate",
     ),
-    "INSUFFICIENT_SECURITY": ("it wants stronger ciphers", "compare the ciphers of both sides"),
-    "ACCESS_DENIED": ("it does not let us in", "check whom the peer allows"),
+    "INSUFFICIENT_SECURITY": _Cause("cipher", "it wants stronger ciphers", _CIPHERS),
+    "ACCESS_DENIED": _Cause(
+        "by-peer", "it does not let us in", "check whom the peer allows", "certificate"
+    ),
+    "INTERNAL_ERROR": _Cause(
+        "by-peer", "it failed for reasons of its own", "see the peer's log", passing=True
+    ),
 }
 
 # Protocol errors on our side.
-_PROTOCOL: dict[str, tuple[str, str]] = {
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": (
-        "it sent no certificate",
-        "configure a certificate and key for its role",
+_NO_TLS = _Cause("not-tls", "it does not speak TLS", _USE_TLS)
+_PROTOCOL: dict[str, _Cause] = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": _Cause(
+        "no-certificate", "it sent no certificate", "configure a certificate and key for its role"
     ),
-    "UNSUPPORTED_PROTOCOL": (
-        "it offers no TLS version that we allow",
-        "allow TLS 1.2 or 1.3 on both sides",
+    "UNSUPPORTED_PROTOCOL": _Cause(
+        "version", "it offers no TLS version that we allow", _TLS_VERSIONS
     ),
-    "NO_SHARED_CIPHER": ("it shares no cipher with us", "compare the ciphers of both sides"),
-    "HTTP_REQUEST": ("it speaks plain HTTP", "browse the dashboard's port instead"),
-    "HTTPS_PROXY_REQUEST": ("it speaks to us as to an HTTP proxy", "check the port number"),
-    "WRONG_VERSION_NUMBER": ("it does not speak TLS", "use tls:// on both sides"),
-    "UNKNOWN_PROTOCOL": ("it does not speak TLS", "use tls:// on both sides"),
-    "PACKET_LENGTH_TOO_LONG": ("it does not speak TLS", "use tls:// on both sides"),
-    "RECORD_LAYER_FAILURE": ("it does not speak TLS", "use tls:// on both sides"),
-    "NOT_SSL_RECORD_OR_VERSION_NUMBER_IS_WRONG": (
-        "it does not speak TLS",
-        "use tls:// on both sides",
+    "NO_SHARED_CIPHER": _Cause("cipher", "it shares no cipher with us", _CIPHERS),
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": _Cause(
+        "cipher", "it takes no signature that our key can make", _LONGER_KEY, "certificate"
     ),
+    "EE_KEY_TOO_SMALL": _Cause("weak", "we refused its certificate: key too short", _LONGER_KEY),
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "UNKNOWN_PROTOCOL": _NO_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NO_TLS,
+    "RECORD_LAYER_FAILURE": _NO_TLS,
+    "NOT_SSL_RECORD_OR_VERSION_NUMBER_IS_WRONG": _NO_TLS,
 }
+_HTTP = _Cause("not-tls", "it speaks plain HTTP", "browse the dashboard's port instead")
+
+TLS_RECORD = b"\x16"
+"""The first byte of whatever speaks TLS."""
 
 
 def explain(error: Exception, peer: str, *, handshaking: bool) -> CommClosedError:
@@ -116,42 +186,82 @@ def explain(error: Exception, peer: str, *, handshaking: bool) -> CommClosedErro
         Whether TLS or the hello was still under way.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        what, remedy = _VERDICTS.get(error.verify_code) or (
-            error.verify_message,
-            "name it in tls_allowed_peers if it is to be let in"
-            if error.verify_code == _APPLICATION
-            else "check the certificates of both sides",
-        )
-        return _refused(error, peer, f"we refused its certificate: {what}", remedy)
+        code, words = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
+        if code == _APPLICATION:
+            cause = _Cause(
+                "not-allowed", words, "name it in tls_allowed_peers if it is to be let in"
+            )
+        else:
+            cause = _VERDICTS.get(code) or _Cause(
+                "certificate", words or str(error), "check the certificates of both sides"
+            )
+        return _refused(error, peer, cause._replace(why=f"we refused its certificate: {cause.why}"))
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(
         error, ssl.SSLError
     ):
         return _lost(error, peer, handshaking)
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""
     _, is_alert, alert = reason.partition("ALERT_")
     if is_alert and alert in _ALERTS:
-        return _refused(error, peer, *_ALERTS[alert])
+        return _refused(error, peer, _ALERTS[alert])
     if reason in _PROTOCOL:
-        return _refused(error, peer, *_PROTOCOL[reason])
+        return _refused(error, peer, _PROTOCOL[reason])
     if handshaking:
-        return _refused(
-            error,
-            peer,
-            reason.replace("_", " ").lower() or str(error),
-            "check the TLS configuration of both sides",
-        )
+        why = reason.replace("_", " ").lower() or str(error)
+        cause = _Cause("tls", why, "check the TLS configuration of both sides")
+        return _refused(error, peer, cause)
     return CommClosedError(
         f"connection with {peer} lost: {reason or error}; its bytes are not valid TLS", peer=peer
     )
 
 
-def _refused(error: ssl.SSLError, peer: str, why: str, remedy: str) -> HandshakeError:
+def not_tls(head: bytes, peer: str) -> HandshakeError:
+    """The error for a peer that opens with `head` where TLS is expected."""
+    if "HTTP" in name_foreign(head):
+        cause = _HTTP
+    elif len(head) == 16 and not any(head[2:8] + head[10:16]):  # a small lead and count: our wire
+        cause = _NO_TLS._replace(why=f"{_NO_TLS.why} but plain tcp://")
+    else:
+        cause = _NO_TLS._replace(why=f"{_NO_TLS.why}, it began with {head!r}")
+    return _refused(None, peer, cause)
+
+
+def _refused(error: ssl.SSLError | None, peer: str, cause: _Cause) -> HandshakeError:
     explained = HandshakeError(
-        f"TLS handshake with {peer} failed: {why}; {remedy}",
-        peer=peer,
+        f"TLS handshake with {peer} failed: {cause.why}; {cause.remedy}", peer=peer
     )
-    explained.reason = error.reason or ""
+    explained.kind = cause.kind
+    explained.retryable = cause.passing
+    explained.reason = getattr(error, "reason", None) or ""
+    explained.file = cause.file
     return explained
+
+
+@contextmanager
+def naming_files(context: ssl.SSLContext | None) -> Iterator[None]:
+    """Add to a `HandshakeError` raised inside which file of ours is concerned, where it is known.
+
+    A context knows by a method ``describe()``: a mapping with ``certificate``, ``ca`` and ``crl``
+    in words. `sealwire.security` makes such contexts; others go without.
+    """
+    try:
+        yield
+    except HandshakeError as error:
+        raise _with_file(error, getattr(context, "describe", None)) from error.__cause__
+
+
+def _with_file(
+    error: HandshakeError, describe: Callable[[], Mapping[str, str]] | None
+) -> Exception:
+    words = describe().get(error.file) if describe is not None and error.file else None
+    if not words:
+        return error
+    named = copy.copy(error)
+    why, _, remedy = str(error).partition("; ")
+    label = {"ca": "CA", "crl": "CRL"}.get(error.file, error.file)
+    named.args = (f"{why} (our {label}: {words}); {remedy}",)
+    named.file = ""  # it is named
+    return named
 
 
 def _lost(error: Exception, peer: str, handshaking: bool) -> CommClosedError:

@@ -33,7 +33,7 @@ from .gil import guard_of
 from .limits import Limits
 from .outbox import Outbox
 from .refusals import explain
-from .sockets import tune
+from .sockets import given_up, tune
 from .wakeup import Wakeup
 
 __all__ = ["FrameStream"]
@@ -439,7 +439,7 @@ class FrameStream(IOStream):
         splitter = self._splitter
         scratch = self._scratch
         sock = self.socket
-        tls = self._tls
+        tls: Any = self._tls  # SSLSocket.read gives bytes without a buffer
         read_ahead = self.limits.read_ahead
         budget = _BUDGET
         self._receive_wants_write = False
@@ -448,7 +448,7 @@ class FrameStream(IOStream):
                 target = splitter.target(_DIRECT) if splitter.block is not None else None
                 if target is None:
                     room = _SCRATCH
-                    size = sock.recv_into(scratch) if tls is None else tls.read(room, scratch)
+                    size: int = sock.recv_into(scratch) if tls is None else tls.read(room, scratch)
                     if size:
                         splitter.feed(scratch, size)
                 else:
@@ -480,8 +480,15 @@ class FrameStream(IOStream):
         except ssl.SSLWantWriteError:
             self._receive_wants_write = True
             self._watch()
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # a stock peer sends no close_notify
+        except ssl.SSLZeroReturnError:
             self._peer_closed()
+        except ssl.SSLEOFError as error:
+            # A stock peer sends no close_notify. A lost connection looks alike before Python 3.12.
+            if given_up(sock):
+                lost = ConnectionError("it was reset, or silent for too long")
+                self.fail(explain(lost, self.peer, handshaking=not self._established), error)
+            else:
+                self._peer_closed()
         except CommClosedError as error:
             self.fail(error)
         except MemoryError as error:

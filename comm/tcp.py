@@ -15,8 +15,11 @@ from .addressing import Address, concrete_host, format_address
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
+from .refusals import naming_files
+from .server import FrameServer, serve
 from .stream import FrameStream
-from .transport import FrameServer, dial, serve
+from .transport import dial
+from .watch import ListenerStats
 
 __all__ = [
     "TCP",
@@ -153,7 +156,8 @@ class TLSConnector(Connector):
         extra = connection_args.get("extra_conn_args") or {}
         hostname = connection_args.get("server_hostname") or extra.get("server_hostname")
         stream = await dial(address, limits, context=context, server_hostname=hostname)
-        return await _greeted(TLS, stream)
+        with naming_files(context):  # TLS 1.3 tells a client only now what the server made of it
+            return await _greeted(TLS, stream)
 
 
 async def _greeted(comm_class: type[TCP], stream: FrameStream) -> Comm:
@@ -179,6 +183,7 @@ class TCPListener(Listener):
         self._limits = limits
         self._context = self._prepare(connection_args)
         self._server: FrameServer | None = None
+        self._stopped: FrameServer | None = None
 
     def _prepare(self, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
         _refuse_plain(self._address, connection_args)
@@ -207,7 +212,8 @@ class TCPListener(Listener):
             if inspect.isawaitable(result):
                 await result
         except CommClosedError as error:
-            logger.info("comm with %s ended: %s", comm.peer_address, error)
+            if not comm.closed():  # another comm's error, that nobody has told yet
+                logger.info("handler of the comm with %s ended: %s", comm.peer_address, error)
         except Exception:
             logger.exception("handler of the comm with %s failed", comm.peer_address)
         finally:
@@ -218,6 +224,7 @@ class TCPListener(Listener):
         if server is not None:
             self._address = self._address._replace(host=server.address[0], port=server.address[1])
             server.stop()
+            self._stopped = server
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
@@ -232,6 +239,11 @@ class TCPListener(Listener):
     def contact_address(self) -> str:
         host, port = self._server.address if self._server else self._address[1:]
         return format_address(self._address.scheme, concrete_host(host), port)
+
+    @property
+    def stats(self) -> ListenerStats:
+        server = self._server or self._stopped
+        return server.stats if server is not None else ListenerStats()
 
     def __repr__(self) -> str:
         state = "" if self._server else " stopped"

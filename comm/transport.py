@@ -1,36 +1,28 @@
-"""Streams come from here: `dial` makes one to an address, `FrameServer` accepts them.
+"""`dial` makes a stream to an address, over TLS if asked; the hello is the caller's.
 
-Both end with TLS done, if there is any; what follows, beginning with the hello, is the caller's.
-With `stream`, the only importers of Tornado.
+With `stream` and `server`, the only importers of Tornado.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
-import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tornado.iostream import IOStream, StreamClosedError
-from tornado.netutil import Resolver, bind_sockets
+from tornado.netutil import Resolver
 from tornado.tcpclient import TCPClient
-from tornado.tcpserver import TCPServer
 
-from .addressing import Address, format_address
+from .addressing import Address
 from .errors import CommClosedError
 from .limits import Limits
+from .refusals import naming_files
 from .sockets import AddressInfo, numeric_addresses
 from .stream import FrameStream
 
-__all__ = ["FrameServer", "dial", "serve"]
-
-_STOP_GRACE = 0.5
-
-logger = logging.getLogger("sealwire.comm")
+__all__ = ["dial"]
 
 
 class _NumericFirst(Resolver):
@@ -99,7 +91,8 @@ async def dial(
         if context is None:
             stream.open()
         else:
-            await stream.secure(context, server_side=False, server_hostname=server_hostname)
+            with naming_files(context):
+                await stream.secure(context, server_side=False, server_hostname=server_hostname)
     except CommClosedError:
         raise
     except OSError as error:
@@ -128,103 +121,3 @@ def _remedy(error: BaseException) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "check that a listener runs on that port"
     return "check the address and the network between"
-
-
-class FrameServer(TCPServer):
-    """Accepts on bound sockets; hands over each stream once TLS is done.
-
-    Parameters
-    ----------
-    scheme
-        Of the addresses in errors.
-    greet
-        Called with a new stream; returns when its hello is done. Until then the stream counts as
-        pending: it has a deadline, and `stop` drops it. A `CommClosedError` from it is logged in
-        one line; anything else with its traceback. Either closes the stream.
-    attend
-        Called with what `greet` returned; its errors are its own business.
-    context
-        For TLS.
-    """
-
-    def __init__(
-        self,
-        scheme: str,
-        limits: Limits,
-        greet: Callable[[FrameStream], Awaitable[Any]],
-        attend: Callable[[Any], Awaitable[None]],
-        context: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__()
-        self._scheme = scheme
-        self._limits = limits
-        self._greet = greet
-        self._attend = attend
-        self._context = context
-        self._pending: set[FrameStream] = set()
-        self._accepting = True
-        self.address: tuple[str, int] = ("", 0)
-
-    async def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Called by Tornado with each accepted connection."""
-        peer = format_address(self._scheme, *address[:2])
-        framed = FrameStream(stream.socket, self._limits, peer)
-        if not self._accepting:
-            framed.close()
-            return
-        self._pending.add(framed)
-        framed.set_deadline(self._limits.handshake_timeout)
-        try:
-            if self._context is None:
-                framed.open()
-            else:
-                await framed.secure(self._context, server_side=True)
-            greeted = await self._greet(framed)
-        except CommClosedError as error:
-            logger.info("listener on %s: %s", self._own_address(), error)
-            framed.close()
-            return
-        except Exception:
-            logger.exception("listener on %s: cannot greet %s", self._own_address(), peer)
-            framed.close()
-            return
-        except BaseException:
-            framed.close()
-            raise
-        finally:
-            self._pending.discard(framed)
-        await self._attend(greeted)
-
-    def _own_address(self) -> str:
-        return format_address(self._scheme, *self.address)
-
-    def stop(self) -> None:
-        """Stop accepting. Streams whose hello is under way have half a second to finish it."""
-        self._accepting = False
-        super().stop()
-        for framed in self._pending:
-            framed.set_deadline(min(_STOP_GRACE, self._limits.handshake_timeout))
-
-    def drop_pending(self) -> None:
-        """Close the streams whose hello is not done."""
-        for framed in list(self._pending):
-            framed.close()
-
-
-def serve(server: FrameServer, host: str, port: int, backlog: int) -> None:
-    """Bind `server` to every address of `host` and begin to accept; sets `server.address`.
-
-    An empty host means every interface, port 0 any free one. Raises `OSError`.
-    """
-    attempts = 5 if port == 0 else 1  # a free port may be taken for the other family meanwhile
-    for attempt in range(attempts):
-        try:
-            sockets = bind_sockets(port, host or None, backlog=backlog)
-            break
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or attempt == attempts - 1:
-                raise
-    # Where both families are bound, the IPv4 address is the one more peers can use.
-    chosen = min(sockets, key=lambda sock: sock.family != socket.AF_INET)
-    server.address = chosen.getsockname()[:2]
-    server.add_sockets(sockets)

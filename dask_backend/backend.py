@@ -28,11 +28,13 @@ from distributed.comm.core import (
 from distributed.comm.tcp import BaseTCPBackend
 from distributed.comm.utils import ensure_concrete_host
 
-from sealwire.comm import errors
+from sealwire.comm import ListenerStats, errors
 from sealwire.comm.addressing import Address
 from sealwire.comm.framing import Buffer
+from sealwire.comm.refusals import naming_files
+from sealwire.comm.server import FrameServer, serve
 from sealwire.comm.stream import FrameStream
-from sealwire.comm.transport import FrameServer, dial, serve
+from sealwire.comm.transport import dial
 
 from . import codec
 from .settings import apply_gil_policy, encryption_required, limits
@@ -248,11 +250,14 @@ class TCPConnector(Connector):
         host, port = parse_host_port(address)
         target = Address(self.prefix[:-3], host, port)
         apply_gil_policy()
+        dial_args = self._dial_args(address, connection_args)
         try:
-            stream = await dial(target, limits(), **self._dial_args(address, connection_args))
+            stream = await dial(target, limits(), **dial_args)
             hint = stream.io_loop.call_later(_SILENCE, _hint_at_tls, stream)
             try:
-                await stream.ready()
+                # TLS 1.3 tells a client only now what the server made of its certificate.
+                with naming_files(dial_args.get("context")):
+                    await stream.ready()
                 local = self.prefix + unparse_host_port(*stream.local_host_port)
                 return self.comm_class(stream, local, self.prefix + address, deserialize)
             except BaseException:
@@ -336,14 +341,19 @@ class TCPListener(BaseListener):
         return comm
 
     async def _attend(self, comm: TCP) -> None:
-        result = self.comm_handler(comm)
-        if inspect.isawaitable(result):
-            await result
+        try:
+            result = self.comm_handler(comm)
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:
+            if not isinstance(error, CommClosedError):
+                logger.exception("handler of %r failed", comm)
+            comm.abort()
 
     def stop(self) -> None:
         """Stop accepting; open comms go on.
 
-        Connections whose hello is under way have half a second to finish it.
+        Connections whose hello is under way have `Limits.stop_timeout` to finish it.
         """
         server, self.tcp_server = self.tcp_server, None
         if server is not None:
@@ -355,6 +365,12 @@ class TCPListener(BaseListener):
         super().abort_handshaking_comms()
         if self._stopped is not None:
             self._stopped.drop_pending()
+
+    @property
+    def stats(self) -> ListenerStats:
+        """What the listener has counted since it started."""
+        server = self.tcp_server or self._stopped
+        return server.stats if server is not None else ListenerStats()
 
     def get_host_port(self) -> tuple[str, int]:
         """The bound address."""

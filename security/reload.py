@@ -76,6 +76,10 @@ class FollowingContext(SealedContext):
         """As `ssl.SSLContext.wrap_bio`, with what the files hold now."""
         return self._watch.present(self._side).wrap_bio(*args, **kwargs)
 
+    def describe(self) -> dict[str, str]:
+        """As `SealedContext.describe`, of what is in use now."""
+        return self._watch.built[self._side].describe()
+
     def get_ca_certs(self, binary_form: bool = False) -> Any:
         """The CA certificates trusted now."""
         return self._watch.built[self._side].get_ca_certs(binary_form)

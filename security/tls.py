@@ -134,6 +134,28 @@ class SealedContext(ssl.SSLContext):
     #: whom the peers' certificates must name besides; see `peers.py`
     allowed: AllowedPeers | None = None
 
+    _material: Material | None = None
+
+    def describe(self) -> dict[str, str]:
+        """Our ``certificate``, ``ca`` and ``crl`` in words, for errors: field, file, validity."""
+        if self._material is None:
+            return {}
+        from .certinfo import read_certificates  # X.509 in Python only when something failed
+
+        words = {}
+        for name, where in (
+            ("ca", self._material.trust),
+            ("certificate", self._material.certificate),
+        ):
+            try:
+                validity = str(read_certificates(where)[0]).rpartition(", ")[2]
+                words[name] = f"{where}, {validity}"
+            except PEMError:  # the file has gone since
+                words[name] = str(where)
+        if self._material.crl is not None:
+            words["crl"] = str(self._material.crl)
+        return words
+
     def __setattr__(self, name: str, value: Any) -> None:
         current = getattr(self, name, None)
         loosened = (
@@ -225,6 +247,7 @@ def load(context: SealedContext, material: Material) -> None:
 
     Raises `PEMError` or `KeyMismatch`; the context is then partly loaded and must be dropped.
     """
+    context._material = material
     _load_trust(context, material.trust)
     if material.crl is not None:
         load_crls(context, material.crl)

@@ -19,7 +19,7 @@ from links import RawPeer, connect_args, echo, listen_args, message
 from sealwire.comm import (
     Comm,
     CommClosedError,
-    ConnectError,
+    FramingError,
     HandshakeError,
     connect,
     hello,
@@ -197,13 +197,13 @@ async def test_plain_client_on_a_tls_port(caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.INFO, "sealwire")
     async with listen("tls://127.0.0.1:0", echo, **listen_args("tls")) as listener:
         plain = listener.contact_address.replace("tls", "tcp")
-        with pytest.raises(ConnectError, match="before its hello"):
-            await connect(plain, timeout=0.2)
+        with pytest.raises(FramingError, match="is a TLS alert; use tls:// on both sides"):
+            await connect(plain, timeout=20)
         http = await RawPeer.dial(listener.contact_address)
         http.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"HTTP" not in await http.ended()
         http.close()
-    assert any("it does not speak TLS; use tls://" in line for line in told(caplog))
+    assert any("it does not speak TLS but plain tcp://; use tls://" in w for w in told(caplog))
     assert any("it speaks plain HTTP" in line for line in told(caplog))
 
 

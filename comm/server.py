@@ -1,0 +1,322 @@
+"""`FrameServer` accepts streams, and lets through those whose TLS and hello are done in time.
+
+Whoever connects is *pending* until then. Pending connections are bounded in number and in time,
+cost little while they are silent, and give way, the oldest first, when there are too many or when
+descriptors run out. Nothing they do raises anything here: they are counted, and logged in a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from tornado.ioloop import IOLoop
+from tornado.netutil import bind_sockets
+
+from .addressing import format_address
+from .errors import CommClosedError
+from .limits import Limits
+from .refusals import TLS_RECORD, explain, naming_files, not_tls
+from .sockets import STARVED, descriptor_limit, has_caller
+from .stream import FrameStream
+from .watch import ListenerStats, Watch
+
+__all__ = ["FrameServer", "serve"]
+
+_REST = 0.1  # seconds without accepting when there is nothing left to accept with
+_PEEK = 16  # bytes that tell what a peer speaks
+# For peers without TLS, which need 8 bytes to see what it is: protocol_version and close_notify.
+_ALERT = b"\x15\x03\x01\x00\x02\x02\x46" + b"\x15\x03\x01\x00\x02\x01\x00"
+
+logger = logging.getLogger("sealwire.comm")
+
+
+class _Visitor:
+    """A pending connection."""
+
+    __slots__ = ("opening", "stage", "stream", "timer")
+
+    def __init__(self, stream: FrameStream, stage: str) -> None:
+        self.stream = stream
+        self.stage = stage  # what it still owes
+        self.timer: asyncio.TimerHandle | None = None
+        self.opening: asyncio.Future[None] | None = None  # while its first byte is awaited
+
+
+class FrameServer:
+    """Accepts on bound sockets; hands over each stream once TLS and hello are done.
+
+    Parameters
+    ----------
+    scheme
+        Of the addresses in errors.
+    greet
+        Called with a new stream; returns when its hello is done. Until then the stream is pending.
+        A `CommClosedError` from it is the peer's doing; anything else is logged with its
+        traceback. Either closes the stream.
+    attend
+        Called with what `greet` returned; its errors are its own business.
+    context
+        For TLS.
+    """
+
+    def __init__(
+        self,
+        scheme: str,
+        limits: Limits,
+        greet: Callable[[FrameStream], Awaitable[Any]],
+        attend: Callable[[Any], Awaitable[None]],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._scheme = scheme
+        self._limits = limits
+        self._greet = greet
+        self._attend = attend
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._io_loop = IOLoop.current()
+        self._sockets: list[socket.socket] = []
+        self._resting: asyncio.TimerHandle | None = None
+        self._visitors: dict[FrameStream, _Visitor] = {}  # the oldest first
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watch = Watch(self._own_address, limits.max_log_lines)
+        self.address: tuple[str, int] = ("", 0)
+
+    @property
+    def stats(self) -> ListenerStats:
+        """The counters as they are now."""
+        return self._watch.stats(len(self._visitors))
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Begin to accept on these, which listen already; they are closed by `stop`."""
+        self._sockets += sockets
+        self._begin()
+
+    def stop(self) -> None:
+        """Stop accepting. Streams whose hello is under way have `Limits.stop_timeout` for it."""
+        self._rest(None)
+        sockets, self._sockets = self._sockets, []
+        for listening in sockets:
+            listening.close()
+        if self._visitors:
+            self._loop.call_later(self._limits.stop_timeout, self.drop_pending)
+        else:
+            self._watch.close()
+
+    def drop_pending(self) -> None:
+        """Close the streams whose hello is not done."""
+        for visitor in list(self._visitors.values()):
+            self._drop(visitor, "stopped", "we stopped listening", "dial another address")
+        self._watch.close()
+
+    def _own_address(self) -> str:
+        return format_address(self._scheme, *self.address)
+
+    # Accepting
+
+    def _begin(self) -> None:
+        self._resting = None
+        for listening in self._sockets:
+            self._io_loop.add_handler(listening, self._accept, IOLoop.READ)
+
+    def _rest(self, seconds: float | None) -> None:
+        """Leave the listening sockets alone, for good if without a time."""
+        if self._resting is None:
+            for listening in self._sockets:
+                self._io_loop.remove_handler(listening)
+        else:
+            self._resting.cancel()
+            self._resting = None
+        if seconds is not None:
+            self._resting = self._loop.call_later(seconds, self._begin)
+
+    def _accept(self, listening: socket.socket, events: int) -> None:
+        for _ in range(self._limits.max_accepts):
+            try:
+                accepted, address = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Others than STARVED tell of connections that broke in the queue.
+                if error.errno in STARVED and not self._make_room(listening, error):
+                    return
+            else:
+                self._admit(accepted, address)
+
+    def _make_room(self, listening: socket.socket, error: OSError) -> bool:
+        """Whether accepting may be tried again at once."""
+        if not has_caller(listening):
+            return False
+        why = (error.strerror or str(error)).lower()
+        self._watch.starved(f"{why} (this process may open {descriptor_limit()})")
+        if not self._visitors:
+            self._rest(_REST)
+            return False
+        self._drop_oldest(why)
+        return True
+
+    def _admit(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
+        self._watch.accepted += 1
+        most = self._limits.max_pending
+        descriptors = descriptor_limit()
+        if descriptors is not None:
+            most = max(1, min(most, descriptors // 2))
+        while len(self._visitors) >= most:
+            self._drop_oldest(f"{most} others are pending, which is the limit")
+        stream = FrameStream(accepted, self._limits, format_address(self._scheme, *address[:2]))
+        visitor = _Visitor(stream, "hello" if self._context is None else "TLS handshake")
+        self._visitors[stream] = visitor
+        seconds = self._limits.handshake_timeout
+        visitor.timer = self._loop.call_later(seconds, self._too_late, visitor)
+        task = self._loop.create_task(self._receive(visitor))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Letting go
+
+    def _too_late(self, visitor: _Visitor) -> None:
+        self._drop(
+            visitor,
+            "timeout",
+            f"no {visitor.stage} within {self._limits.handshake_timeout:g} s",
+            "check that the other side speaks the same protocol and is not overloaded",
+        )
+
+    def _drop_oldest(self, why: str) -> None:
+        oldest = next(iter(self._visitors.values()))
+        self._drop(oldest, "crowded", f"its {oldest.stage} was not done and {why}", "try again")
+
+    def _drop(self, visitor: _Visitor, kind: str, why: str, remedy: str) -> None:
+        stream = visitor.stream
+        error = CommClosedError(
+            f"connection with {stream.peer} dropped: {why}; {remedy}", peer=stream.peer
+        )
+        error.kind = kind
+        self._forget(visitor)
+        stream.fail(error)
+
+    def _forget(self, visitor: _Visitor) -> None:
+        """It is not pending any more, whatever becomes of it."""
+        self._visitors.pop(visitor.stream, None)
+        if visitor.timer is not None:
+            visitor.timer.cancel()
+            visitor.timer = None
+        self._opened(visitor)
+
+    # Letting in
+
+    async def _receive(self, visitor: _Visitor) -> None:
+        """The life of a connection."""
+        stream = visitor.stream
+        try:
+            try:
+                with naming_files(self._context):
+                    greeted = await self._let_in(visitor)
+            except BaseException:
+                self._forget(visitor)
+                stream.close()
+                raise
+        except CommClosedError as error:
+            self._watch.refused(error.kind, str(error))
+            return
+        except Exception:
+            self._watch.refused("failed", f"cannot greet {stream.peer}; the next lines say why")
+            logger.exception("listener on %s: cannot greet %s", self._own_address(), stream.peer)
+            return
+        self._forget(visitor)
+        self._watch.greeted += 1
+        try:
+            await self._attend(greeted)
+        finally:
+            end = stream.error
+            if isinstance(end, CommClosedError) and not end.clean:
+                self._watch.broken(end.kind, str(end))
+
+    async def _let_in(self, visitor: _Visitor) -> Any:
+        stream = visitor.stream
+        if stream.closed():  # dropped before its turn came
+            raise stream.failure()
+        if self._context is None:
+            stream.open()
+        else:
+            await self._expect_tls(visitor)
+            await stream.secure(self._context, server_side=True)
+        visitor.stage = "hello"
+        return await self._greet(stream)
+
+    async def _expect_tls(self, visitor: _Visitor) -> None:
+        """Wait for the first byte and look at it.
+
+        So a silent peer costs no TLS object, and one that speaks something else is told so in a
+        way that ours understand.
+        """
+        stream = visitor.stream
+        head = self._peek(stream)
+        if head is None:
+            opening = visitor.opening = self._loop.create_future()
+            self._io_loop.add_handler(stream.socket, lambda *_: self._opened(visitor), IOLoop.READ)
+            await opening
+            if stream.closed():
+                raise stream.failure()
+            head = self._peek(stream)
+        if head and head[:1] != TLS_RECORD:
+            _answer_plain(stream.socket)
+            raise not_tls(head, stream.peer)
+        if not head:
+            raise CommClosedError(
+                f"connection with {stream.peer} closed by the peer before a TLS handshake",
+                peer=stream.peer,
+            )
+
+    def _opened(self, visitor: _Visitor) -> None:
+        """Stop waiting for the first byte."""
+        opening, visitor.opening = visitor.opening, None
+        if opening is not None:
+            self._io_loop.remove_handler(visitor.stream.socket)
+            if not opening.done():
+                opening.set_result(None)
+
+    def _peek(self, stream: FrameStream) -> bytes | None:
+        """The first bytes, left where they are; None if there are none yet."""
+        try:
+            return stream.socket.recv(_PEEK, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise explain(error, stream.peer, handshaking=True) from error
+
+
+def _answer_plain(sock: socket.socket) -> None:
+    """Tell a peer without TLS that this port has it. Reading first keeps the answer alive: the
+    kernel resets a connection that is closed with bytes unread."""
+    with contextlib.suppress(OSError):
+        for _ in range(16):
+            if len(sock.recv(65536)) < 65536:
+                break
+        sock.send(_ALERT)
+        sock.shutdown(socket.SHUT_WR)
+
+
+def serve(server: FrameServer, host: str, port: int, backlog: int) -> None:
+    """Bind `server` to every address of `host` and begin to accept; sets `server.address`.
+
+    An empty host means every interface, port 0 any free one. Raises `OSError`.
+    """
+    attempts = 5 if port == 0 else 1  # a free port may be taken for the other family meanwhile
+    for attempt in range(attempts):
+        try:
+            sockets = bind_sockets(port, host or None, backlog=backlog)
+            break
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or attempt == attempts - 1:
+                raise
+    # Where both families are bound, the IPv4 address is the one more peers can use.
+    chosen = min(sockets, key=lambda sock: sock.family != socket.AF_INET)
+    server.address = chosen.getsockname()[:2]
+    server.add_sockets(sockets)

@@ -1,0 +1,146 @@
+"""What a listener has seen: counters for operators, and at most so many lines of log a minute.
+
+A peer that misbehaves is one line, at level INFO: it is the peer's trouble, and nobody is to be
+woken by a port scan. What is too much for the log is counted and summed up in one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+__all__ = ["ListenerStats", "Watch"]
+
+_PERIOD = 60.0  # seconds that a budget of lines is for, and between two words on our own trouble
+
+logger = logging.getLogger("sealwire.comm")
+
+
+@dataclasses.dataclass(frozen=True)
+class ListenerStats:
+    """What a listener has counted since it started.
+
+    Attributes
+    ----------
+    accepted : int
+        Connections taken from the kernel.
+    greeted : int
+        Those that became comms: TLS and hello done.
+    pending : int
+        Those whose TLS handshake or hello is under way now.
+    refused : dict of str to int
+        Those that did not become comms, by `CommError.kind`: ``timeout``, ``crowded`` (dropped for
+        a newer one), ``lost``, ``expired``, ``other-ca``, ``no-certificate``, ``not-tls``…
+    broken : dict of str to int
+        Comms that ended with an error, by `CommError.kind`.
+    starved : int
+        Times that the system had no descriptor or memory for another connection.
+    unlogged : int
+        Lines left out of the log because there were too many.
+    """
+
+    accepted: int = 0
+    greeted: int = 0
+    pending: int = 0
+    refused: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    broken: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    starved: int = 0
+    unlogged: int = 0
+
+
+class Watch:
+    """Counts and logs for one listener.
+
+    Parameters
+    ----------
+    name
+        Gives the listener's address, for the log.
+    lines
+        Lines a minute.
+    """
+
+    def __init__(self, name: Callable[[], str], lines: int) -> None:
+        self._name = name
+        self._lines = lines
+        self._left = float(lines)
+        self._filled_at = 0.0
+        self._held: Counter[str] = Counter()  # kinds left out of the log, not yet summed up
+        self._summary: asyncio.TimerHandle | None = None
+        self._complained_at = float("-inf")
+        self.accepted = 0
+        self.greeted = 0
+        self._refused: Counter[str] = Counter()
+        self._broken: Counter[str] = Counter()
+        self._starved = 0
+        self._unlogged = 0
+
+    def stats(self, pending: int) -> ListenerStats:
+        """A copy of the counters."""
+        return ListenerStats(
+            accepted=self.accepted,
+            greeted=self.greeted,
+            pending=pending,
+            refused=dict(self._refused),
+            broken=dict(self._broken),
+            starved=self._starved,
+            unlogged=self._unlogged,
+        )
+
+    def refused(self, kind: str, words: str) -> None:
+        """A connection did not become a comm."""
+        self._refused[kind] += 1
+        self._tell(kind, words)
+
+    def broken(self, kind: str, words: str) -> None:
+        """A comm ended with an error."""
+        self._broken[kind] += 1
+        self._tell(kind, words)
+
+    def starved(self, why: str) -> None:
+        """The system has nothing left for another connection: our own trouble, so a warning."""
+        self._starved += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._complained_at >= _PERIOD:
+            self._complained_at = now
+            logger.warning(
+                "listener on %s cannot accept: %s; allow the process more open files, or let "
+                "fewer peers in",
+                self._name(),
+                why,
+            )
+
+    def close(self) -> None:
+        """Sum up what is left."""
+        if self._summary is not None:
+            self._summary.cancel()
+            self._sum_up()
+
+    def _tell(self, kind: str, words: str) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        refill = (now - self._filled_at) * self._lines / _PERIOD
+        self._left = min(float(self._lines), self._left + refill)
+        self._filled_at = now
+        if self._left >= 1:
+            self._left -= 1
+            logger.info("listener on %s: %s", self._name(), words)
+            return
+        self._unlogged += 1
+        self._held[kind] += 1
+        if self._summary is None:
+            self._summary = loop.call_later(_PERIOD, self._sum_up)
+
+    def _sum_up(self) -> None:
+        self._summary = None
+        held, self._held = self._held, Counter()
+        logger.info(
+            "listener on %s: %d more like these (%s); at most %d lines a minute are logged, "
+            "see Limits.max_log_lines",
+            self._name(),
+            sum(held.values()),
+            ", ".join(f"{kind}: {count}" for kind, count in held.most_common()),
+            self._lines,
+        )

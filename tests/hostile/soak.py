@@ -1,0 +1,147 @@
+"""Mixed load on one server for SOAK_SECONDS (default 300): good clients, strangers, floods, bad
+bytes, resets and stalls at once; both kinds and schemes in turn. Prints a line a while, and fails
+if memory or descriptors grow, a good client waits too long, or a traceback appears.
+
+    python tests/hostile/soak.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+import attacker
+from target import MiB, Target, check
+
+SECONDS = float(os.environ.get("SOAK_SECONDS", "300"))
+
+
+class Load:
+    """Threads that each do one thing over and over until `over`."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.over = threading.Event()
+        self.waits: list[float] = []
+        self.failed: list[BaseException] = []
+        scheme = target.scheme
+        self.good = attacker.context() if scheme == "tls" else None
+        self.foreign = attacker.context("foreign") if scheme == "tls" else None
+        self.threads = [
+            threading.Thread(target=self._repeat, args=(act, i, strict))
+            for i, (act, strict) in enumerate(
+                [(self.visit, True), (self.stay, True), (self.move, True)]
+                + [(self.stall, False)] * 2
+                + [(self.knock, False)] * 3
+                + [(self.babble, False)] * 2
+                + [(self.break_off, False)] * 2
+            )
+        ]
+
+    def _repeat(self, act: Callable[[random.Random], None], seed: int, strict: bool) -> None:
+        source = random.Random(seed)
+        while not self.over.is_set():
+            try:
+                act(source)
+            except OSError as error:
+                if strict:
+                    self.failed.append(error)
+                    return
+            except BaseException as error:
+                self.failed.append(error)
+                return
+
+    def visit(self, source: random.Random) -> None:
+        self.waits.append(attacker.visit(self.target.address, self.good))
+        time.sleep(0.05)
+
+    def stay(self, source: random.Random) -> None:
+        with attacker.enter(self.target.address, tls=self.good) as sock:
+            for _ in range(100):
+                self.waits.append(attacker.ping(sock))
+                time.sleep(0.01)
+
+    def move(self, source: random.Random) -> None:
+        with attacker.enter(self.target.address, tls=self.good) as sock:
+            size = source.choice([100, 10_000, 1_000_000])
+            check(attacker.ask(sock, bytes(size)) == bytes(size))
+        time.sleep(0.1)
+
+    def stall(self, source: random.Random) -> None:
+        peers = [attacker.dial(self.target.address) for _ in range(50)]
+        for peer in peers:
+            with contextlib.suppress(OSError):
+                peer.sendall(attacker.client_hello()[: source.randrange(600)])
+        self.over.wait(source.random() * 3)
+        for peer in peers:
+            peer.close()
+
+    def knock(self, source: random.Random) -> None:
+        if self.foreign is None or source.random() < 0.5:
+            with attacker.dial(self.target.address) as sock:
+                sock.sendall(source.choice([b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\x16\x03"]))
+                attacker.ended(sock, 1)
+        else:
+            with attacker.dial(self.target.address, tls=self.foreign) as sock:
+                sock.recv(1)
+
+    def babble(self, source: random.Random) -> None:
+        with attacker.enter(self.target.address, tls=self.good) as sock:
+            sock.sendall(attacker.message(b"\xc1" + source.randbytes(source.randrange(100)))[
+                source.randrange(9):
+            ])  # fmt: skip
+            attacker.ended(sock, 1)
+
+    def break_off(self, source: random.Random) -> None:
+        if self.good is not None and source.random() < 0.5:
+            sock, _ = attacker.shake_up_to(self.target.address, self.good, source.randrange(2500))
+        else:
+            sock = attacker.enter(self.target.address, tls=self.good)
+            sock.sendall(attacker.packed(bytes(5000))[: source.randrange(5000)])
+        attacker.reset(sock)
+
+
+def soak(kind: str, scheme: str, seconds: float) -> None:
+    with Target(kind, scheme, handshake_timeout=2.0) as target:
+        load = Load(target)
+        for thread in load.threads:
+            thread.start()
+        try:
+            load.over.wait(min(10.0, seconds / 4))  # until everything has been met once
+            memory = target.resident()
+            deadline = time.monotonic() + seconds * 3 / 4
+            while time.monotonic() < deadline and not load.failed:
+                load.over.wait(min(5.0, seconds / 8))
+                print(
+                    f"{kind} {scheme}: {target.resident() / MiB:.0f} MiB, "
+                    f"{target.descriptors()} descriptors, p99 "
+                    f"{attacker.percentile(load.waits) * 1000:.0f} ms, {target.ask('stats')}",
+                    flush=True,
+                )
+        finally:
+            load.over.set()
+            for thread in load.threads:
+                thread.join()
+        check(not load.failed, load.failed)
+        target.until_stats(pending=0)
+        target.until(lambda: target.descriptors() <= 12, "descriptors are left")
+        grown = target.resident() - memory
+        check(grown < 32 * MiB, f"{grown / MiB:.1f} MiB grown")
+        check(attacker.percentile(load.waits) < 0.5, attacker.percentile(load.waits))
+        if kind == "standalone":
+            check("Traceback" not in target.log(), target.log()[-3000:])
+
+
+if __name__ == "__main__":
+    for kind in ("standalone", "dask"):
+        for scheme in ("tcp", "tls"):
+            soak(kind, scheme, SECONDS / 4)
+    print("the soak is over and all is well")

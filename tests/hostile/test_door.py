@@ -1,0 +1,263 @@
+"""Strangers at the door: silent, slow, many, and with too few descriptors for them all."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import attacker
+import pytest
+from attacker import HELLO, Socket
+from target import COMBINATIONS, MODES, Target, check, count
+
+SCHEMES = ["tcp", "tls"]
+KINDS = ["standalone", "dask"]
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_combination = pytest.mark.parametrize(("kind", "scheme", "mode"), COMBINATIONS)
+each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+
+
+@contextlib.contextmanager
+def crowd(number: int, address: str) -> Iterator[list[Socket]]:
+    """That many connections that say nothing."""
+    sockets = [attacker.dial(address) for _ in range(number)]
+    try:
+        yield sockets
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+@contextlib.contextmanager
+def meanwhile(act: Callable[[], object], threads: int = 1) -> Iterator[Callable[[], int]]:
+    """Repeat `act` in threads; gives how often it was done so far."""
+    stop = threading.Event()
+    done = itertools.count()
+    times = 0
+
+    def run() -> None:
+        nonlocal times
+        while not stop.is_set():
+            with contextlib.suppress(OSError):
+                act()
+            times = next(done) + 1
+
+    running = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        yield lambda: times
+    finally:
+        stop.set()
+        for thread in running:
+            thread.join()
+
+
+# Time
+
+
+def trickle(sock: Socket, data: bytes) -> Callable[[], None]:
+    rest = iter(data)
+
+    def step() -> None:
+        sock.send(bytes([next(rest)]))
+
+    return step
+
+
+@each_combination
+def test_who_is_not_done_in_time_is_gone(kind: str, scheme: str, mode: str) -> None:
+    """Silent or one byte at a time, with and without TLS, authenticated or not."""
+    with Target(kind, scheme, handshake_timeout=1.0, **MODES[mode]) as target:
+        address = target.address
+        steps: dict[Socket, Callable[[], None]] = {}
+        peers = {"silent": attacker.dial(address)}
+        if scheme == "tcp":
+            peers["trickling hello"] = slow = attacker.dial(address)
+            steps[slow] = trickle(slow, HELLO * 100)
+        else:
+            peers["trickling ClientHello"] = slow = attacker.dial(address)
+            steps[slow] = trickle(slow, attacker.client_hello())
+            peers["ClientHello and silence"] = half = attacker.dial(address)
+            half.sendall(attacker.client_hello())
+            tls = attacker.context()
+            peers["authenticated and silent"] = attacker.dial(address, tls=tls)
+            peers["authenticated and trickling"] = slow = attacker.dial(address, tls=tls)
+            steps[slow] = trickle(slow, HELLO * 100)
+        start = time.monotonic()
+        left = dict(peers)
+        while left:
+            check(time.monotonic() - start < 4.0, f"still there: {list(left)}")
+            for step in list(steps.values()):
+                with contextlib.suppress(OSError):
+                    step()
+            left = {name: sock for name, sock in left.items() if not attacker.gone(sock)}
+            time.sleep(0.02)
+        check(time.monotonic() - start > 0.7, "gone before their time")
+        stats = target.until_stats(pending=0)
+        check(stats["refused"] == {"timeout": len(peers)}, stats)
+        check(target.log().count("dropped: no ") == len(peers), target.log())
+        check("Traceback" not in target.log(), target.log())
+        attacker.visit(address)
+        for sock in peers.values():
+            sock.close()
+
+
+# Number
+
+
+@each_combination
+def test_128_descriptors_and_300_silent_strangers(kind: str, scheme: str, mode: str) -> None:
+    """A good client is in within 5 s, and so is the next."""
+    with (
+        Target(kind, scheme, descriptors=128, **MODES[mode]) as target,
+        crowd(300, target.address),
+    ):
+        for _ in range(3):
+            check(attacker.visit(target.address) < 5)
+        stats = target.ask("stats")
+        check(stats["pending"] <= 64, stats)
+        check(stats["refused"]["crowded"] >= 300 - 64, stats)
+
+
+def test_the_oldest_is_dropped_first() -> None:
+    with Target("standalone", "tls", max_pending=10) as target, crowd(25, target.address) as peers:
+        target.until_stats(accepted=25)
+        target.until(lambda: attacker.gone(peers[14]), "the fifteenth is still there")
+        check([attacker.gone(peer) for peer in peers] == [True] * 15 + [False] * 10)
+        check("10 others are pending, which is the limit" in target.log())
+
+
+@each_kind
+def test_no_descriptor_is_left(kind: str) -> None:
+    """All are taken by comms that passed the door; open comms go on, the next waits its turn."""
+    with Target(kind, "tcp", descriptors=100) as target:
+        inside: list[Socket] = []
+        while target.descriptors() < 100:
+            inside.append(attacker.enter(target.address))
+        with crowd(50, target.address):
+            target.until(lambda: target.ask("stats")["starved"], "it does not starve")
+            before = len(target.log())
+            pings: list[float] = []
+
+            def watch() -> None:
+                for _ in range(40):
+                    pings.append(attacker.ping(inside[0]))
+                    time.sleep(0.05)
+
+            used = target.cpu(watch)
+            check(used < 0.5, f"CPU {used:.0%}")
+            check(len(target.log()) - before < 2 * 65536, "log grows")
+            check(max(pings) < 0.5, max(pings))
+            for sock in inside[1:]:
+                sock.close()
+            check(attacker.visit(target.address) < 5)
+        check(target.log().count("cannot accept: too many open files") == 1, target.log())
+        inside[0].close()
+
+
+@each_kind
+def test_strangers_make_room_when_descriptors_run_out(kind: str) -> None:
+    with Target(kind, "tcp", descriptors=100) as target:
+        inside: list[Socket] = []
+        while target.descriptors() < 90:
+            inside.append(attacker.enter(target.address))
+        with crowd(50, target.address):
+            for _ in range(3):
+                check(attacker.visit(target.address) < 5)
+            stats = target.ask("stats")
+            check(stats["starved"] and stats["refused"]["crowded"], stats)
+            check(attacker.ping(inside[0]) < 0.5)
+        for sock in inside:
+            sock.close()
+
+
+def test_thousands_at_once_do_not_meet_the_limit() -> None:
+    """Hundreds dial in the same moment, with a descriptor each; all are let in."""
+    number = count(1000, 300)
+    with Target("standalone", "tls") as target:
+        tls = attacker.context()
+        sockets = [attacker.dial(target.address) for _ in range(number)]
+        clients = []
+        for sock in sockets:
+            sock.settimeout(60)
+            clients.append(tls.wrap_socket(sock))
+            clients[-1].sendall(HELLO)
+        for client in clients:
+            attacker.receive(client)
+        stats = target.until_stats(greeted=number)
+        check(not stats["refused"], stats)
+        for client in clients:
+            client.close()
+
+
+# Load
+
+
+@each_kind
+def test_stalled_handshakes_slow_nobody_down(kind: str) -> None:
+    stalled = 200
+    with Target(kind, "tls") as target:
+        tls = attacker.context()
+        before = [attacker.visit(target.address, tls) for _ in range(count(200, 40))]
+        memory = target.resident()
+        with crowd(stalled, target.address) as peers:
+            for peer, part in zip(peers, itertools.cycle([0, 1, 100, 1000])):
+                peer.sendall(attacker.client_hello()[:part])
+            target.until_stats(pending=stalled)
+            after = [attacker.visit(target.address, tls) for _ in range(count(200, 40))]
+            grown = (target.resident() - memory) / stalled
+            limit = max(0.25, 3 * attacker.percentile(before))
+            check(attacker.percentile(after) < limit, attacker.percentile(after), limit)
+            check(grown < 128 * 1024, f"{grown / 1024:.0f} KiB each")
+
+
+@each_kind
+def test_a_flood_of_refused_handshakes(kind: str) -> None:
+    """Open comms answer, new clients come in, and the log stays short."""
+    with Target(kind, "tls") as target:
+        tls = attacker.context()
+        inside = attacker.enter(target.address, tls=tls)
+        foreign = attacker.context("foreign")
+
+        def flood() -> None:
+            with attacker.dial(target.address, tls=foreign) as sock:
+                sock.recv(1)
+
+        pings: list[float] = []
+        visits: list[float] = []
+        with meanwhile(flood, 8) as times:
+            deadline = time.monotonic() + count(20, 3)
+            while time.monotonic() < deadline:
+                pings += [attacker.ping(inside) for _ in range(10)]
+                visits.append(attacker.visit(target.address, tls))
+            flooded = times()
+        check(flooded > 100, flooded)
+        check(attacker.percentile(pings) < 0.5, attacker.percentile(pings))
+        check(max(visits) < 1.5, max(visits))
+        stats = target.ask("stats")
+        check(stats["refused"]["other-ca"] > 100, stats)
+        lines = target.log().splitlines()
+        check(len(lines) < 70, len(lines))
+        check(stats["unlogged"] > 0, stats)
+        check("Traceback" not in target.log())
+        inside.close()
+
+
+@each_combination
+def test_stop_drops_whoever_is_at_the_door(kind: str, scheme: str, mode: str) -> None:
+    with Target(kind, scheme, **MODES[mode]) as target, crowd(20, target.address) as peers:
+        inside = attacker.enter(target.address)
+        target.until_stats(pending=20)
+        start = time.monotonic()
+        target.ask("stop")
+        target.until(lambda: all(map(attacker.gone, peers)), "they are still there")
+        check(time.monotonic() - start < 1.0, time.monotonic() - start)
+        attacker.ping(inside)
+        with pytest.raises(ConnectionRefusedError):
+            attacker.dial(target.address)
+        check(target.ask("stats")["refused"] == {"stopped": 20}, target.ask("stats"))
+        inside.close()

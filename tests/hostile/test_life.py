@@ -1,0 +1,279 @@
+"""Open comms whose peers misbehave: they do not read, vanish, stop, break off at any byte."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import attacker
+import pytest
+from attacker import Socket, packed
+from target import COMBINATIONS, MODES, MiB, Target, check, count, identities
+
+KINDS = ["standalone", "dask"]
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_scheme = pytest.mark.parametrize("scheme", ["tcp", "tls"])
+each_combination = pytest.mark.parametrize(("kind", "scheme", "mode"), COMBINATIONS)
+each_version = pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+
+
+def context_for(scheme: str) -> ssl.SSLContext | None:
+    return attacker.context() if scheme == "tls" else None
+
+
+# Handlers and back-pressure
+
+
+@each_combination
+def test_a_handler_that_raises_closes_its_comm(kind: str, scheme: str, mode: str) -> None:
+    with Target(kind, scheme, **MODES[mode]) as target:
+        tls = context_for(scheme)
+        other = attacker.enter(target.address, tls=tls)
+        sock = attacker.enter(target.address, tls=tls)
+        sock.sendall(packed({"op": "raise"}))
+        start = time.monotonic()
+        check(attacker.ended(sock, 5) == b"")
+        check(time.monotonic() - start < 1)
+        attacker.ping(other)
+        check(target.log().count("ZeroDivisionError: asked for") == 1, target.log())
+        sock.close()
+        other.close()
+
+
+@each_scheme
+def test_a_handler_that_returns_closes_its_comm(scheme: str) -> None:
+    with Target("standalone", scheme) as target:
+        sock = attacker.enter(target.address, tls=context_for(scheme))
+        sock.sendall(packed({"op": "return"}))
+        check(attacker.ended(sock, 5) == b"")
+        check(target.log() == "", target.log())
+        sock.close()
+
+
+@each_scheme
+def test_a_peer_that_does_not_read_holds_back_the_writer(scheme: str) -> None:
+    """Of 256 MiB, less than 64 leave the handler; the rest waits, and comes whole."""
+    messages = 4096
+    with Target("standalone", scheme) as target:
+        tls = context_for(scheme)
+        other = attacker.enter(target.address, tls=tls)
+        sock = attacker.enter(target.address, tls=tls)
+        before = target.resident()
+        sock.sendall(packed({"op": "source", "count": messages}))
+        seen = -1
+        while seen != (seen := target.ask("sent")) or not seen:
+            time.sleep(0.3)
+            attacker.ping(other)
+        check(seen < 64 * MiB, f"{seen / MiB:.0f} MiB written")
+        check(target.resident() - before < 64 * MiB, target.resident() - before)
+        for _ in range(messages):
+            (header,) = attacker.receive(sock)
+            check(len(header) > 65536)
+        check(target.ask("sent") == messages * 65536)
+        sock.close()
+        other.close()
+
+
+# Ends
+
+
+@each_version
+@each_kind
+def test_close_says_goodbye(kind: str, version: ssl.TLSVersion) -> None:
+    """With close_notify, so that whoever looks can tell it from an end that was forced."""
+    with Target(kind, "tls") as target:
+        raw = attacker.dial(target.address)
+        tls = attacker.context(version=version).wrap_socket(raw, suppress_ragged_eofs=False)
+        tls.sendall(attacker.HELLO)
+        attacker.receive(tls)
+        tls.sendall(packed({"op": "close"}))
+        check(tls.recv(100) == b"")  # raises SSLEOFError without it
+        tls.close()
+
+
+@each_combination
+def test_an_end_in_mid_message_is_one(kind: str, scheme: str, mode: str) -> None:
+    with Target(kind, scheme, **MODES[mode]) as target:
+        tls = context_for(scheme)
+        whole = packed({"x": bytes(1000)})
+        for size in (1, 8, 15, 16, 20, 24, 500, len(whole) - 1):
+            sock = attacker.enter(target.address, tls=tls)
+            sock.sendall(whole[:size])
+            sock.close()
+        target.until(lambda: target.ask("stats")["broken"] == {"lost": 8}, "not seen as broken")
+        check(target.log().count("middle of a message") == 8, target.log())
+        check("Traceback" not in target.log(), target.log())
+
+
+@each_combination
+def test_half_closed(kind: str, scheme: str, mode: str) -> None:
+    """Who has no more to say is done with; what it said before is answered."""
+    with Target(kind, scheme, **MODES[mode]) as target:
+        sock = attacker.enter(target.address, tls=context_for(scheme))
+        attacker.ping(sock)
+        if scheme == "tls":
+            assert isinstance(sock, ssl.SSLSocket)
+            with contextlib.suppress(ssl.SSLEOFError):  # it need not say goodbye in turn
+                sock.unwrap()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        check(attacker.ended(sock, 5) == b"")
+        check(target.ask("stats")["broken"] == {}, target.log())
+        sock.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="packet filters on sockets are Linux's")
+@each_combination
+def test_a_peer_whose_machine_is_gone_is_noticed(kind: str, scheme: str, mode: str) -> None:
+    """Idle, by keepalive; and while it is written to, by TCP_USER_TIMEOUT."""
+    with Target(kind, scheme, keepalive_timeout=2, **MODES[mode]) as target:
+        tls = context_for(scheme)
+        inside = [attacker.enter(target.address, tls=tls) for _ in range(3)]
+        target.until_stats(greeted=3)
+        idle, busy, well = inside
+        before = target.descriptors()
+        attacker.vanish(idle)
+        busy.sendall(packed({"op": "source", "count": 1000}))
+        attacker.vanish(busy)
+        start = time.monotonic()
+        target.until(lambda: target.descriptors() <= before - 2, "nobody noticed")
+        check(time.monotonic() - start < 10, time.monotonic() - start)
+        attacker.ping(well)
+        check(target.log().count("connection timed out") == 2, target.log())
+        for sock in inside:
+            sock.close()
+
+
+STOPPED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import attacker
+sock = attacker.enter(sys.argv[1])
+sock.sendall(attacker.packed({"op": "source", "count": 1000}))
+attacker.receive(sock)
+print("begun", flush=True)
+for _ in range(999):
+    attacker.receive(sock)
+print(attacker.ask(sock, "still in step"), flush=True)
+"""
+
+
+@each_scheme
+def test_a_stopped_peer_costs_little_and_loses_nothing(scheme: str) -> None:
+    with Target("standalone", scheme) as target:
+        other = attacker.enter(target.address, tls=context_for(scheme))
+        before = target.resident()
+        support = str(Path(attacker.__file__).parent)
+        with subprocess.Popen(
+            [sys.executable, "-c", STOPPED, target.address, support],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "HOSTILE_FILES": json.dumps(identities())},
+        ) as peer:
+            assert peer.stdout is not None
+            check(peer.stdout.readline() == "begun\n")
+            peer.send_signal(signal.SIGSTOP)
+            deadline = time.monotonic() + 1.0
+            while time.monotonic() < deadline:
+                check(attacker.ping(other) < 0.5)
+            check(target.resident() - before < 64 * MiB)
+            peer.send_signal(signal.SIGCONT)
+            check(peer.stdout.readline() == "still in step\n")
+            check(peer.wait(60) == 0)
+        other.close()
+
+
+# Resets
+
+
+@each_version
+def test_a_reset_at_every_byte_of_a_handshake(version: ssl.TLSVersion) -> None:
+    """Whatever of the client's side has been sent when it breaks off."""
+    with Target("standalone", "tls") as target:
+        tls = attacker.context(version=version)
+        sock, whole = attacker.shake_up_to(target.address, tls, 1 << 20)
+        sock.close()
+        attacker.visit(target.address, tls)
+        before = target.descriptors()
+        for size in range(0, whole + 1, count(1, 11)):
+            sock, sent = attacker.shake_up_to(target.address, tls, size)
+            check(sent == min(size, sent))
+            attacker.reset(sock)
+        target.until_stats(pending=0)
+        target.until(lambda: target.descriptors() <= before, "descriptors are left")
+        check("Traceback" not in target.log(), target.log())
+        attacker.visit(target.address, tls)
+
+
+@each_combination
+def test_a_reset_at_every_byte_of_hello_and_message(kind: str, scheme: str, mode: str) -> None:
+    with Target(kind, scheme, **MODES[mode]) as target:
+        tls = context_for(scheme)
+        attacker.visit(target.address, tls)
+        whole = attacker.HELLO + packed({"some": "message"})
+        before = target.descriptors()
+        for size in range(0, len(whole) + 1, 1 if scheme == "tcp" else count(1, 7)):
+            sock = attacker.dial(target.address, tls=tls)
+            sock.sendall(whole[:size])
+            attacker.reset(sock)
+        target.until_stats(pending=0)
+        target.until(lambda: target.descriptors() <= before, "descriptors are left")
+        check("Traceback" not in target.log(), target.log())
+        attacker.visit(target.address, tls)
+
+
+# Many
+
+
+@each_combination
+def test_cycles_leave_nothing(kind: str, scheme: str, mode: str) -> None:
+    cycles = count(10_000, 300) if mode == "plain" else 300
+    with Target(kind, scheme, **MODES[mode]) as target:
+        tls = context_for(scheme)
+        for _ in range(100):
+            attacker.visit(target.address, tls)
+        target.until_stats(greeted=100)
+        before, descriptors = target.resident(), target.descriptors()
+
+        def visits(number: int) -> None:
+            for _ in range(number):
+                attacker.visit(target.address, tls)
+
+        threads = [threading.Thread(target=visits, args=(cycles // 4,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        target.until_stats(greeted=100 + cycles // 4 * 4)
+        target.until(lambda: target.descriptors() <= descriptors, "descriptors are left")
+        grown = target.resident() - before
+        check(grown < 8 * MiB * (1 if cycles == 10_000 else 0.5), f"{grown / MiB:.1f} MiB")
+
+
+@each_kind
+def test_idle_comms_cost_little(kind: str) -> None:
+    number = count(1000, 200)
+    with Target(kind, "tls") as target:
+        tls = attacker.context()
+        attacker.visit(target.address, tls)
+        before = target.resident()
+        inside: list[Socket] = [attacker.enter(target.address, tls=tls) for _ in range(number)]
+        for sock in inside:
+            attacker.ping(sock)
+        each = (target.resident() - before) / number
+        check(each < 64 * 1024, f"{each / 1024:.1f} KiB each")
+        # The server's own heartbeat of 200 Hz is in it.
+        used = target.cpu(lambda: time.sleep(2))
+        check(used < 0.05, f"{used:.1%} of a CPU")
+        for sock in inside:
+            sock.close()

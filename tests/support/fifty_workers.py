@@ -1,0 +1,50 @@
+"""Fifty workers and a client in one process, against a scheduler elsewhere.
+
+    fifty_workers.py SCHEDULER CA CERTIFICATE WORKERS
+
+Prints what a computation gave that moved data between all of them, and the links it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+
+import dask
+from distributed import Client, Worker
+
+from sealwire.dask_backend import Security
+
+
+async def main(scheduler: str, ca: str, certificate: str, number: int) -> None:
+    security = Security(tls_ca_file=ca, tls_worker_cert=certificate, tls_client_cert=certificate)
+    async with contextlib.AsyncExitStack() as stack:
+        workers = [
+            Worker(
+                scheduler, name=f"w{n}", nthreads=1, security=security, memory_limit=0,
+                dashboard=False, local_directory=None,
+            )
+            for n in range(number)
+        ]  # fmt: skip
+        await asyncio.gather(*(stack.enter_async_context(worker) for worker in workers))
+        client = await stack.enter_async_context(
+            Client(scheduler, security=security, asynchronous=True, timeout="60 s")
+        )
+        print(f"up {len(workers)}", flush=True)
+        parts = [
+            client.submit(bytes, [n]*10_000, workers=f"w{n}", pure=False) for n in range(number)
+        ]  # fmt: skip
+        sums = [
+            client.submit(add_up, parts, workers=f"w{n}", pure=False) for n in range(0, number, 5)
+        ]
+        print(f"result {sum(await client.gather(sums))}", flush=True)
+
+
+def add_up(parts: list[bytes]) -> int:
+    return sum(map(sum, parts))
+
+
+if __name__ == "__main__":
+    dask.config.set({"distributed.worker.profile.enabled": False})
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))

@@ -1,0 +1,143 @@
+"""A server to be attacked, in a process of its own: `target.Target` starts it.
+
+    target_server.py CONFIGURATION      in JSON: kind, scheme, loop, files, limits, descriptors
+
+Prints its address, then answers each line of standard input with a line of JSON. What a comm does
+is decided by the first message, if that is a map with an ``op``; else it is echoed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import sys
+import threading
+import time
+from typing import Any
+
+SOURCE_MESSAGE = 64 << 10  # bytes
+
+
+class Server:
+    """The listener, what it was asked for, and how long its loop was held."""
+
+    def __init__(self, configuration: dict[str, Any]) -> None:
+        self.configuration = configuration
+        self.worst = 0.0
+        self.written = 0
+        self.listener: Any = None
+
+    async def run(self) -> None:
+        await self.listen()
+        print(self.listener.contact_address, flush=True)
+        loop = asyncio.get_running_loop()
+        lines: asyncio.Queue[str] = asyncio.Queue()
+
+        def pump() -> None:
+            for line in sys.stdin:
+                loop.call_soon_threadsafe(lines.put_nowait, line.strip())
+            loop.call_soon_threadsafe(lines.put_nowait, "")
+
+        threading.Thread(target=pump, daemon=True).start()
+        heart = asyncio.ensure_future(self.beat())
+        while command := await lines.get():
+            print(json.dumps(getattr(self, command)()), flush=True)
+        heart.cancel()
+
+    async def listen(self) -> None:
+        options = self.configuration
+        limits, files = options["limits"], options["files"]
+        address = f"{options['scheme']}://127.0.0.1:0"
+        fields = {
+            "tls_ca_file": files["ca"],
+            "tls_scheduler_cert": files["server"],
+            "require_encryption": options["scheme"] == "tls",
+        }
+        if options["kind"] == "dask":
+            import dask
+            from distributed.comm import listen as dask_listen
+
+            from sealwire.dask_backend import Security
+
+            named = {f"sealwire.limits.{k.replace('_', '-')}": v for k, v in limits.items()}
+            dask.config.set(named)
+            args = Security(**fields).get_listen_args("scheduler")
+            if options["scheme"] == "tcp":
+                args = {"require_encryption": False, "encryption_decided": True}
+            self.listener = await dask_listen(address, self.attend, **args)
+        else:
+            from sealwire.comm import Limits
+            from sealwire.comm import listen as our_listen
+            from sealwire.security import Security as OurSecurity
+
+            args = OurSecurity(**fields).get_listen_args("scheduler")
+            self.listener = await our_listen(address, self.attend, limits=Limits(**limits), **args)
+
+    async def attend(self, comm: Any) -> None:
+        while True:
+            try:
+                message = await comm.read()
+            except OSError:
+                if self.configuration["kind"] == "dask":
+                    comm.abort()
+                    return
+                raise
+            op = message.get("op") if isinstance(message, dict) else None
+            if op == "raise":
+                raise ZeroDivisionError("asked for")
+            if op == "return":
+                return
+            if op == "close":
+                await comm.close()
+                return
+            if op == "source":
+                for _ in range(message["count"]):
+                    await comm.write(bytes(SOURCE_MESSAGE))
+                    self.written += SOURCE_MESSAGE
+            else:
+                await comm.write(message)
+
+    async def beat(self) -> None:
+        """Note the longest time that the loop did not come round."""
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.005)
+            self.worst = max(self.worst, time.perf_counter() - before - 0.005)
+
+    # Commands
+
+    def stats(self) -> dict[str, Any]:
+        stats = getattr(self.listener, "stats", None)
+        return dataclasses.asdict(stats) if stats is not None else {}
+
+    def held(self) -> float:
+        worst, self.worst = self.worst, 0.0
+        return worst
+
+    def sent(self) -> int:
+        return self.written
+
+    def stop(self) -> str:
+        self.listener.stop()
+        return "stopped"
+
+
+def main() -> None:
+    configuration = json.loads(sys.argv[1])
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("sealwire").setLevel(logging.INFO)
+    if configuration["descriptors"]:
+        import resource
+
+        limit = configuration["descriptors"]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    if configuration["loop"] == "uvloop":
+        import uvloop
+
+        uvloop.install()
+    asyncio.run(Server(configuration).run())
+
+
+main()

@@ -40,7 +40,7 @@ class Policy(NamedTuple):
 
 _policy = Policy()
 _lock = threading.Lock()
-_busy = 0  # loops with I/O in hand
+_holders: set[_Hold] = set()  # loops with I/O in hand
 _saved = 0.0  # what to restore
 _lowered = 0  # what we set, in microseconds
 
@@ -73,30 +73,40 @@ def _microseconds() -> int:
     return round(sys.getswitchinterval() * 1e6)
 
 
-def _lower(interval: float) -> None:
-    global _busy, _saved, _lowered
-    with _lock:
-        if not _busy:
-            _saved = sys.getswitchinterval()
-            sys.setswitchinterval(min(interval, _saved))
-            _lowered = _microseconds()
-        _busy += 1
+class _Hold:
+    """What keeps the interval down for one loop; apart from its guard, so as to outlive it."""
 
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
 
-def _restore() -> None:
-    global _busy
-    with _lock:
-        _busy -= 1
-        if not _busy and _microseconds() == _lowered:  # else somebody else has set it since
-            sys.setswitchinterval(_saved)
+    def dead(self) -> bool:
+        loop = self._loop()
+        return loop is None or loop.is_closed()
+
+    def take(self, interval: float) -> None:
+        global _saved, _lowered
+        with _lock:
+            _holders.difference_update([hold for hold in _holders if hold.dead()])
+            if not _holders or _microseconds() != _lowered:  # or somebody has set it since
+                _saved = sys.getswitchinterval()
+                sys.setswitchinterval(min(interval, _saved))
+                _lowered = _microseconds()
+            _holders.add(self)
+
+    def release(self) -> None:
+        with _lock:
+            if self in _holders:
+                _holders.remove(self)
+                if not _holders and _microseconds() == _lowered:  # else it is somebody else's now
+                    sys.setswitchinterval(_saved)
 
 
 def _after_fork() -> None:
     """The loops stayed behind in the parent."""
-    global _busy, _lock
+    global _lock
     _lock = threading.Lock()
-    if _busy:
-        _busy = 0
+    if _holders:
+        _holders.clear()
         sys.setswitchinterval(_saved)
 
 
@@ -120,10 +130,10 @@ class Guard:
         self.active = False
         self.recent = False
         self._loop = weakref.ref(loop)
-        self._state = _State()
+        self._hold = _Hold(loop)
         self._end: AsyncGenerator[None, None] | None = None
         self._over = False
-        weakref.finalize(loop, self._state.release).atexit = False
+        weakref.finalize(loop, self._hold.release).atexit = False
 
     def begin(self) -> None:
         """The loop has I/O in hand."""
@@ -138,7 +148,7 @@ class Guard:
             except StopIteration:
                 pass
         self.active = True
-        self._state.hold(interval)
+        self._hold.take(interval)
         loop.call_later(linger, self._look)
 
     def _look(self) -> None:
@@ -152,7 +162,7 @@ class Guard:
     def end(self) -> None:
         """The loop is idle, or has nothing left to be busy with."""
         self.active = False
-        self._state.release()
+        self._hold.release()
 
     async def _at_shutdown(self) -> AsyncGenerator[None, None]:
         try:
@@ -160,23 +170,6 @@ class Guard:
         finally:
             self._over = True
             self.end()
-
-
-class _State:
-    """Whether a loop holds the interval down; apart from the guard so that it can outlive it."""
-
-    def __init__(self) -> None:
-        self._held = False
-
-    def hold(self, interval: float) -> None:
-        if not self._held:
-            self._held = True
-            _lower(interval)
-
-    def release(self) -> None:
-        if self._held:
-            self._held = False
-            _restore()
 
 
 _guards: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Guard] = weakref.WeakKeyDictionary()

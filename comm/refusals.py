@@ -42,11 +42,12 @@ _MARK_CA = "make a CA with basicConstraints and keyCertSign"
 _TLS_VERSIONS = "allow TLS 1.2 or 1.3 on both sides"
 _CIPHERS = "compare the ciphers of both sides"
 _USE_TLS = "use tls:// on both sides"
-_NEW_CRL = "fetch the CA's present one"
+_NEW_CRL = "put the CA's present one into tls_crl_file"
+_EVERY_CRL = "add the CRL of every CA to tls_crl_file"
 
 # X509_V_ERR_*: our verdict on the peer's certificate.
 _VERDICTS: dict[int, _Cause] = {
-    3: _Cause("crl", "we have no revocation list of its CA", "add the CRL of every CA", "crl"),
+    3: _Cause("crl", "we have no revocation list of a CA above it", _EVERY_CRL, "crl"),
     7: _Cause("signature", "its signature is wrong", "issue it again with its CA"),
     8: _Cause("crl", "the revocation list of its CA has a wrong signature", _NEW_CRL, "crl"),
     9: _Cause("not-yet-valid", "it is not valid yet", "check the clocks of both machines"),

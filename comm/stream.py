@@ -484,11 +484,7 @@ class FrameStream(IOStream):
             self._peer_closed()
         except ssl.SSLEOFError as error:
             # A stock peer sends no close_notify. A lost connection looks alike before Python 3.12.
-            if given_up(sock):
-                lost = ConnectionError("it was reset, or silent for too long")
-                self.fail(explain(lost, self.peer, handshaking=not self._established), error)
-            else:
-                self._peer_closed()
+            self._peer_closed(error if given_up(sock) else None)
         except CommClosedError as error:
             self.fail(error)
         except MemoryError as error:
@@ -511,16 +507,23 @@ class FrameStream(IOStream):
             else:
                 reader.set_result(None)
 
-    def _peer_closed(self) -> None:
+    def _peer_closed(self, lost: ssl.SSLError | None = None) -> None:
         progress = self._splitter.progress()
-        why = ""
+        where = ""
         if progress:
-            why = f" in the middle of a message, after {progress}; see the peer's log"
+            where = f" in the middle of a message, after {progress}"
         elif not self._splitter.delivered:
-            why = " before its hello; see the peer's log"
-        error = CommClosedError(f"connection with {self.peer} closed by the peer{why}")
-        error.clean = not why
-        self.fail(error)
+            where = " before its hello"
+        if lost is not None:
+            error = CommClosedError(
+                f"connection with {self.peer} lost{where}: connection reset by peer, or connection "
+                f"timed out (through TLS it cannot be told); see the peer's log"
+            )
+        else:
+            why = f"{where}; see the peer's log" if where else ""
+            error = CommClosedError(f"connection with {self.peer} closed by the peer{why}")
+            error.clean = not where
+        self.fail(error, lost)
 
     # Sending
 

@@ -103,16 +103,21 @@ class TCP(Comm):
             # the next caller.
             self.abort()
             raise
-        message = codec.decode_plain(frames)
-        if message is not codec.NOT_PLAIN:
-            return message
         try:
+            message = codec.decode_plain(frames, stream.peer)
+            if message is not codec.NOT_PLAIN:
+                return message
             return await codec.decode(
                 frames,
                 deserialize=self.deserialize,
                 deserializers=deserializers,
                 allow_offload=self.allow_offload,
+                peer=stream.peer,
             )
+        except errors.DecodeError as error:
+            stream.fail(error, error.__cause__)
+            self._closed = True
+            _reraise(error, f"in {self!r}")
         except EOFError as error:
             self.abort()
             raise CommClosedError(

@@ -26,7 +26,7 @@ from distributed.protocol.utils import msgpack_opts
 from distributed.sizeof import safe_sizeof
 from distributed.utils import ensure_memoryview, nbytes
 
-from sealwire.comm import HelloError, hello
+from sealwire.comm import DecodeError, HelloError, hello
 from sealwire.comm.framing import Buffer, Frame
 
 __all__ = [
@@ -136,20 +136,44 @@ async def encode(
 NOT_PLAIN = object()
 
 
-def decode_plain(frames: Sequence[Frame]) -> Any:
-    """The message in its only frame, or `NOT_PLAIN` if it needs `decode`."""
+def decode_plain(frames: Sequence[Frame], peer: str = "") -> Any:
+    """The message in its only frame, or `NOT_PLAIN` if it needs `decode`.
+
+    Raises `DecodeError` for what is not msgpack.
+    """
     if len(frames) > 1 or b"__" in frames[0] or len(frames[0]) > _OFFLOADED:
         return NOT_PLAIN
     try:
         return msgpack.unpackb(frames[0], use_list=False, **msgpack_opts)
-    except Exception:  # for distributed to say
-        return NOT_PLAIN
+    except Exception as error:  # msgpack documents no base class for what bad bytes raise
+        raise _bad(frames, peer, error) from error
+
+
+def _bad(frames: Sequence[Frame], peer: str, why: object) -> DecodeError:
+    return DecodeError(
+        f"bad message from {peer}: a header of {len(frames[0])} bytes does not decode "
+        f"({str(why) or type(why).__name__}); check that both sides run the same version of "
+        f"distributed",
+        peer=peer,
+    )
 
 
 async def decode(
-    frames: list[Frame], *, deserialize: bool, deserializers: Any, allow_offload: bool
+    frames: list[Frame], *, deserialize: bool, deserializers: Any, allow_offload: bool, peer: str
 ) -> Any:
-    """The message in `frames`. Raises what the deserialisers raise."""
+    """The message in `frames`.
+
+    Raises `DecodeError` for a header that is not msgpack, and for the rest what the deserialisers
+    raise.
+    """
+    header = msgpack.Unpacker(max_buffer_size=len(frames[0]) or 1)
+    try:  # what is wrong is said here, in one line; distributed would log a traceback
+        header.feed(frames[0])
+        header.skip()
+        if header.tell() != len(frames[0]):
+            raise ValueError(f"it ends after {header.tell()} bytes")
+    except Exception as error:  # msgpack documents no base class for what bad bytes raise
+        raise _bad(frames, peer, error) from error
     return await from_frames(
         frames, deserialize=deserialize, deserializers=deserializers, allow_offload=allow_offload
     )

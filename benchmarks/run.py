@@ -85,7 +85,9 @@ def credentials() -> dict[str, str]:
     from sealwire.security import Security
 
     made = Security.temporary().fields()
-    return {name: value for name, value in made.items() if name.endswith(("_cert", "_key", "file"))}
+    return {
+        name: value for name, value in made.items() if name.endswith(("_cert", "_key", "_ca_file"))
+    }
 
 
 def main() -> None:

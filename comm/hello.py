@@ -9,6 +9,7 @@ port.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -47,8 +48,14 @@ def offer() -> dict[str, Any]:
         "compression": None,
         "python": list(sys.version_info[:3]),
         "pickle-protocol": 5,  # of distributed's hello; nothing is ever pickled here
-        EXTENSION: {"version": VERSION, "arrays": find_spec("numpy") is not None},
+        EXTENSION: {"version": VERSION, "arrays": _has_numpy()},
     }
+
+
+@functools.cache
+def _has_numpy() -> bool:
+    """Looked up once: it costs a tenth of a connection."""
+    return find_spec("numpy") is not None
 
 
 def agree(remote: Mapping[str, Any], peer: str = "its peer") -> Agreement:

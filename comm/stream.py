@@ -92,6 +92,7 @@ class FrameStream(IOStream):
         self.bytes_in = 0
         self._loop = asyncio.get_running_loop()
         self._selector_loop = getattr(self.io_loop, "selector_loop", self._loop)
+        self._fd = sock.fileno()  # asyncio formats what it does not know yet, and a socket is long
         self._watches_read = False
         self._watches_write = False
         self._gil = guard_of(self._loop)
@@ -280,9 +281,9 @@ class FrameStream(IOStream):
         if read != self._watches_read:
             self._watches_read = read
             if read:
-                loop.add_reader(self.socket, self._readable)
+                loop.add_reader(self._fd, self._readable)
             else:
-                loop.remove_reader(self.socket)
+                loop.remove_reader(self._fd)
         write = self._receive_wants_write or (
             self._outbox.queued != self._outbox.sent
             and not self._send_wants_read
@@ -291,9 +292,9 @@ class FrameStream(IOStream):
         if write != self._watches_write:
             self._watches_write = write
             if write:
-                loop.add_writer(self.socket, self._writable)
+                loop.add_writer(self._fd, self._writable)
             else:
-                loop.remove_writer(self.socket)
+                loop.remove_writer(self._fd)
 
     def _handle_events(self, fd: Any, events: int) -> None:
         """Called by `IOLoop` once: when Tornado's `connect` has an outcome."""
@@ -314,9 +315,9 @@ class FrameStream(IOStream):
 
     def close_fd(self) -> None:
         if self._watches_read:
-            self._selector_loop.remove_reader(self.socket)
+            self._selector_loop.remove_reader(self._fd)
         if self._watches_write:
-            self._selector_loop.remove_writer(self.socket)
+            self._selector_loop.remove_writer(self._fd)
         self._watches_read = self._watches_write = False
         super().close_fd()
 

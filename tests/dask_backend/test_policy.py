@@ -16,13 +16,19 @@ from parties import Party, asynchronous, echo, pair
 from processes import HANG, PRELOAD, Programs, tls_options
 
 from sealwire.comm import HandshakeError
-from sealwire.dask_backend import Security
+from sealwire.dask_backend import Security, install
 
 CA = certs.root("ca")
 REVOKED, STRANGER = certs.leaf(CA, "worker-1"), certs.leaf(CA, "stranger")
 FRIEND = certs.leaf(CA, "worker-2")
 PASSWORD = "0123"  # which Dask's configuration would take for a number
 ROLES = ("client", "scheduler", "worker")
+
+
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    """Whatever was undone before in this process: the words of refusals are our backend's."""
+    install()
 
 
 @pytest.fixture(scope="module")

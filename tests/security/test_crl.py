@@ -150,13 +150,15 @@ WORDS = {
     "no CRL": (
         LIST,
         OUTSIDER,
-        "there is no CRL of a CA above it; add the CRL of every CA to tls_crl_file",
+        r"we have no revocation list of a CA above it \(our CRL: tls_crl_file .*\); "
+        "add the CRL of every CA to tls_crl_file$",
         "it refused our certificate",
     ),
     "out of date": (
         certs.crl(ROOT, end=-certs.SECOND),
         GOOD,
-        "the CRL of its CA is out of date; put a fresh one into tls_crl_file",
+        r"the revocation list of its CA has expired \(our CRL: tls_crl_file .*\); "
+        "put the CA's present one into tls_crl_file$",
         "it refused our certificate: .*or its own CRL is out of date",
     ),
 }

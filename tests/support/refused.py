@@ -6,17 +6,14 @@ python tests/support/refused.py     prints the table of docs/errors.md
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import re
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import certs
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from handshakes import VERSIONS, foreign_context, security
 
@@ -34,7 +31,7 @@ class Cause:
 
     bad: certs.Node | None
     trust: list[certs.Node] = field(default_factory=lambda: [CA])
-    prepare: Callable[[ssl.SSLContext], None] = lambda context: None
+    crl: str | None = None
     sides: tuple[str, ...] = ("client", "server")
 
 
@@ -60,44 +57,6 @@ def _broken_hash() -> Cause:
     return Cause(certs.with_sha1(certs.leaf(root), root), [CA, root])
 
 
-def _crl(revoked: certs.Node, ends: datetime.timedelta) -> Callable[[ssl.SSLContext], None]:
-    now = datetime.datetime.now(datetime.timezone.utc)
-    entry = (
-        x509.RevokedCertificateBuilder()
-        .serial_number(revoked.certificate.serial_number)
-        .revocation_date(now - certs.HOUR)
-        .build()
-    )
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(CA.certificate.subject)
-        .last_update(now - certs.HOUR)
-        .next_update(now + ends)
-        .add_revoked_certificate(entry)
-    )
-    text = builder.sign(CA.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-
-    def prepare(context: ssl.SSLContext) -> None:
-        context.load_verify_locations(cadata=CA.pem)
-        _load_crl(context, text)
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-
-    return prepare
-
-
-def _load_crl(context: ssl.SSLContext, text: str) -> None:
-    import tempfile
-
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # cadata takes no lists
-        file.write(text)
-        file.flush()
-        context.load_verify_locations(file.name)
-
-
-def _no_crl(context: ssl.SSLContext) -> None:
-    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-
-
 def causes() -> dict[str, Cause]:
     """By the words of docs/errors.md."""
     leaf = certs.leaf
@@ -119,9 +78,9 @@ def causes() -> dict[str, Cause]:
         "unknown critical extension": Cause(leaf(CA, extra=[(critical, True)])),
         "RSA key of 1024 bits": Cause(leaf(CA, key=certs.rsa_key(1024))),
         "SHA-1 signature": _broken_hash(),
-        "revoked": Cause(revoked, prepare=_crl(revoked, certs.HOUR)),
-        "revocation list expired": Cause(leaf(CA), prepare=_crl(revoked, -certs.SECOND)),
-        "revocation list missing": Cause(leaf(CA), prepare=_no_crl),
+        "revoked": Cause(revoked, crl=certs.crl(CA, revoked)),
+        "revocation list expired": Cause(leaf(CA), crl=certs.crl(CA, end=-certs.SECOND)),
+        "revocation list missing": Cause(leaf(CA), crl=certs.crl(OTHER_CA)),
         "no certificate": Cause(None, sides=("client",)),
     }
 
@@ -139,14 +98,13 @@ async def refuse(cause: Cause, side: str, version: ssl.TLSVersion) -> Words:
     """Let the `side` with the bad certificate meet a good one that refuses it."""
     node = cause.bad or GOOD
     bad = foreign_context(side, cause.bad, [CA, *cause.trust], version=version, ciphers=WEAK)
-    ours = security(GOOD, cause.trust)
+    ours = security(GOOD, cause.trust, tls_crl_file=cause.crl)
     if side == "client":
         good = ours.get_listen_args("scheduler")["ssl_context"]
         server, client = good, bad
     else:
         good = ours.get_connection_args("worker")["ssl_context"]
         server, client = bad, good
-    cause.prepare(good)
     known = security(node, [CA]) if node.key and _loads(node) else None
     if known is not None:
         role = known.get_listen_args("scheduler")["ssl_context"]
@@ -200,6 +158,7 @@ def plain(words: str) -> str:
     words = re.sub(r"tls://[\d.]+:\d+", "tls://…", words)
     words = re.sub(r"\d{4}-\d\d-\d\d", "2026-11-20", words)
     words = re.sub(r"tls_\w+_cert \(PEM text in memory\)", "tls_worker_cert (worker.pem)", words)
+    words = words.replace("tls_crl_file (PEM text in memory)", "tls_crl_file (crl.pem)")
     words = words.replace("(PEM text in memory)", "(ca.pem)")
     return words.removeprefix("TLS handshake with tls://… failed: ")
 

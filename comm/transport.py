@@ -56,6 +56,18 @@ class _FrameClient(TCPClient):
         self.streams: list[FrameStream] = []
         self._make = functools.partial(FrameStream, limits=limits, peer=peer)
 
+    async def reach(self, host: str, port: int) -> FrameStream:
+        """A connected stream. With one numeric address there is nothing to look up or to race."""
+        numeric = numeric_addresses(host, port)
+        if numeric is None or len(numeric) > 1:
+            stream: IOStream = await self.connect(host, port)
+        else:
+            family, where = numeric[0]
+            stream, connected = self._create_stream(None, socket.AddressFamily(family), where)
+            await connected
+        assert isinstance(stream, FrameStream)
+        return stream
+
     def _create_stream(
         self,
         max_buffer_size: int | None,
@@ -85,8 +97,7 @@ async def dial(
     client = _FrameClient(limits, peer)
     stream = None
     try:
-        stream = await client.connect(address.host or "localhost", address.port)
-        assert isinstance(stream, FrameStream)
+        stream = await client.reach(address.host or "localhost", address.port)
         stream.set_deadline(limits.handshake_timeout)
         if context is None:
             stream.open()

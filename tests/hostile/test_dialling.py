@@ -41,13 +41,15 @@ async def dial(kind: str, address: str, timeout: float = HANG) -> Any:
 
     import sealwire.dask_backend
 
+    before = sealwire.dask_backend.installed()
     sealwire.dask_backend.install()
     try:
         return await distributed.comm.connect(
             address, timeout=timeout, **args, **({} if encrypted else {"encryption_decided": True})
         )
     finally:
-        sealwire.dask_backend.uninstall()
+        if not before:
+            sealwire.dask_backend.uninstall()
 
 
 SILENCE: dict[str, tuple[str, Callable[[], ambush.Act]]] = {

@@ -20,7 +20,7 @@ __all__ = ["Outbox"]
 
 COPIED_UP_TO = 16 * 1024  # a frame; copying a larger one costs more than another send
 CHUNK = 256 * 1024  # joined frames, and the most that one send over TLS is offered
-GATHERED = 1 << 20  # the most that one gathering send is offered
+GATHERED = 4 << 20  # the most that one gathering send is offered
 _RECORD = 16 * 1024  # the payload of a full TLS record
 
 

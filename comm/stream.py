@@ -40,7 +40,8 @@ __all__ = ["FrameStream"]
 
 _SCRATCH = 64 * 1024  # one receive; what a large frame has in it is copied once more
 _DIRECT = 64 * 1024  # a frame that misses more is received in place
-_BUDGET = 1 << 20  # bytes either direction moves before the loop gets a turn
+_BUDGET = 4 << 20  # bytes either direction moves before the loop gets a turn: some 2 ms
+_TLS_BUDGET = 1 << 20
 _RECORD = 16 * 1024  # the payload of a full TLS record
 _CLOSELY = 50e-6  # small messages nearer to each other than this share a send
 _TOGETHER = 64 * 1024  # no more than this waits for company
@@ -120,6 +121,7 @@ class FrameStream(IOStream):
         self._established = False
         self._send_wants_read = False
         self._receive_wants_write = False
+        self._rest_due = False  # a receive is scheduled
         self._deadline: asyncio.TimerHandle | None = None
 
     # Life
@@ -172,7 +174,7 @@ class FrameStream(IOStream):
         }
         self._paused = False
         self._watch()
-        self._loop.call_soon(self._receive)  # OpenSSL may hold bytes that no event announces
+        self._receive_rest()
 
     def set_deadline(self, seconds: float) -> None:
         """Fail the stream if it is not `established` within `seconds`; replaces an earlier one."""
@@ -422,9 +424,14 @@ class FrameStream(IOStream):
         if self._paused and self._unread() < self.limits.read_ahead and not self._closed:
             self._paused = False
             self._watch()
-            if self._tls is not None:
-                self._loop.call_soon(self._receive)  # OpenSSL may hold bytes no event announces
+            self._receive_rest()
         return frames
+
+    def _receive_rest(self) -> None:
+        """Receive in the loop's next turn what no event announces: what OpenSSL has decrypted."""
+        if self._tls is not None and not self._rest_due and self._tls.pending():
+            self._rest_due = True
+            self._loop.call_soon(self._receive)
 
     def _unread(self) -> int:
         """Bytes of the messages that lie in the inbox."""
@@ -435,6 +442,7 @@ class FrameStream(IOStream):
 
         `in_event` says that no task is running, so that the reader can be.
         """
+        self._rest_due = False
         if self._paused or self._closed:
             return
         splitter = self._splitter
@@ -442,7 +450,7 @@ class FrameStream(IOStream):
         sock = self.socket
         tls: Any = self._tls  # SSLSocket.read gives bytes without a buffer
         read_ahead = self.limits.read_ahead
-        budget = _BUDGET
+        budget = _BUDGET if tls is None else _TLS_BUDGET
         self._receive_wants_write = False
         try:
             while True:
@@ -473,8 +481,7 @@ class FrameStream(IOStream):
                     break
                 budget -= size
                 if budget <= 0:
-                    if tls is not None:
-                        self._loop.call_soon(self._receive)  # OpenSSL may hold decrypted bytes
+                    self._receive_rest()
                     break
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
@@ -624,7 +631,7 @@ class FrameStream(IOStream):
         """Send what is queued, up to the budget."""
         self._send_wants_read = False
         outbox = self._outbox
-        stop = outbox.sent + _BUDGET
+        stop = outbox.sent + (_BUDGET if self._tls is None else _TLS_BUDGET)
         sock = self.socket
         try:
             while outbox.sent != outbox.queued and outbox.sent < stop:

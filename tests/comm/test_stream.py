@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -207,3 +208,25 @@ async def test_a_wakeup_is_a_future(end: str) -> None:
             wakeup.set_exception(LookupError())
         assert not task.done()
         assert await task == end
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@aio
+async def test_a_large_message_leaves_the_loop_its_turns(scheme: str) -> None:
+    """As many turns at the end of a message as at its beginning: nothing piles up in the loop."""
+    size = 256 << 20
+    async with pair(scheme) as (near, far):
+        turns: list[int] = []
+
+        async def count() -> None:
+            while True:
+                turns.append(far._stream.bytes_in)  # type: ignore[attr-defined]
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count())
+        writing = asyncio.ensure_future(near.write(bytearray(size)))
+        assert len(await far.read()) == size
+        counting.cancel()
+        await writing
+        steps = [after - before for before, after in itertools.pairwise(turns)]
+        assert max(steps) <= 16 << 20

@@ -428,7 +428,9 @@ async def test_comms(version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture) 
         await comm.write("served")
 
     async with listen("tls://127.0.0.1:0", handle, **ours.get_listen_args("worker")) as listener:
-        with pytest.raises(CommError, match=r"closed by the peer before its hello|lost (before|during)"):
+        with pytest.raises(
+            CommError, match=r"closed by the peer before its hello|lost (before|during)"
+        ):
             await connect(
                 listener.contact_address, timeout=0.5, **theirs.get_connection_args("worker")
             )

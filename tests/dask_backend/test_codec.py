@@ -136,11 +136,11 @@ def test_any_plain_message(message: Any) -> None:
 LARGE = {
     "text": {"x": "x" * 11_000_000},
     "bytes": [b"x" * 11_000_000],
-    "many values": {"keys": ["key"] * 200_000},
+    "many values": {"keys": ["key"] * 400_000},
     "many small maps": [{"a": 1, "b": [1, 2]} for _ in range(50_000)],
     "wrapped": {"x": to_serialize(np.zeros(2_000_000))},
     "serialized": {"x": Serialized({}, [bytes(11_000_000)])},
-    "deep": {"a": {"b": {"c": ["key"] * 200_000}}},
+    "deep": {"a": {"b": {"c": ["key"] * 400_000}}},
 }
 
 

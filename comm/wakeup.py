@@ -1,7 +1,6 @@
 """A future that resumes the task waiting for it within the event it waits for.
 
-asyncio resumes a task in the loop's next turn, after another poll of all sockets. For a small
-message that is a third of what receiving it costs.
+asyncio resumes a task in the loop's next turn, after another poll of all sockets.
 """
 
 from __future__ import annotations

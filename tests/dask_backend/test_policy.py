@@ -132,7 +132,7 @@ async def test_the_commands_take_it_from_the_configuration(
     one = Security(**fields)
     async with Client(address, security=one, asynchronous=True) as client:
         await client.wait_for_workers(1, timeout=HANG)
-        for where, told in client.scheduler_info(n_workers=-1)["workers"].items():
+        for where, told in client.sync(client.scheduler.identity, n_workers=-1)["workers"].items():
             await abides(where, "worker")
             await abides(told["nanny"], "worker")
         await abides(address, "scheduler")

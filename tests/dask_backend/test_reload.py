@@ -175,7 +175,7 @@ async def test_commands_follow(configured: Folder, programs: Programs) -> None:
         asynchronous=True,
     ) as client:  # fmt: skip
         await client.wait_for_workers(1, timeout=HANG)
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
         addresses = {address: "scheduler"}
         for worker, told in workers.items():
             addresses |= {worker: "worker", told["nanny"]: "worker"}

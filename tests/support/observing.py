@@ -64,8 +64,8 @@ async def dial(address: str, dask_worker: Any = None, dask_scheduler: Any = None
 
 def everywhere(client: Any) -> Seen:
     """`observe` of every process, by its address; of this one as "client"."""
-    # Not client.scheduler_info(): the client's periodic update, which asks for no workers, may empty
-    # its answer before it returns.
+    # Not client.scheduler_info(): the client's periodic update, which asks for no workers, may
+    # empty its answer before it returns.
     workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
     seen = dict(client.run(observe))
     nannies = {address: told["nanny"] for address, told in workers.items() if told["nanny"]}

@@ -48,10 +48,11 @@ class PeerNotAllowed(SecurityError, ssl.SSLCertVerificationError):
     """A peer has a good certificate, but none of its names is on the allow-list.
 
     Looks like OpenSSL's own refusal, for those who translate such: `verify_message` says why, and
-    `verify_code` is X509_V_ERR_APPLICATION_VERIFICATION.
+    `verify_code` is X509_V_ERR_APPLICATION_VERIFICATION. `told` is what the peer may know of it:
+    its own names, and nothing of the list.
     """
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, told: str = "") -> None:
         super().__init__(
             ssl.SSL_ERROR_SSL, f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {why}"
         )
@@ -59,9 +60,10 @@ class PeerNotAllowed(SecurityError, ssl.SSLCertVerificationError):
         self.reason = "CERTIFICATE_VERIFY_FAILED"
         self.verify_code = 50
         self.verify_message = why
+        self.told = told
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.verify_message,)
+        return type(self), (self.verify_message, self.told)
 
 
 class PEMError(SecurityError):

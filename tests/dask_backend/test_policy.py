@@ -92,7 +92,7 @@ async def dials_no_stranger(client: Client) -> None:
 async def test_our_security_carries_it_all(fields: dict[str, Any], tmp_path: Path) -> None:
     one = Security(**fields)
     async with (
-        Scheduler(security=one, port=0, dashboard=False) as scheduler,
+        Scheduler(security=one, port=0, dashboard_address=":0") as scheduler,
         Nanny(scheduler.address, security=one, nthreads=1, local_directory=str(tmp_path)) as nanny,
         Client(scheduler.address, security=one, asynchronous=True) as client,
     ):
@@ -105,11 +105,9 @@ async def test_our_security_carries_it_all(fields: dict[str, Any], tmp_path: Pat
 
 @pytest.fixture
 def files(fields: dict[str, Any], tmp_path: Path) -> dict[str, str]:
-    """As files; the worker's key is not encrypted."""
-    worker = certs.leaf(CA, "worker")
-    plain = {"tls_worker_cert": worker.pem, "tls_worker_key": worker.key_pem}
+    """As files."""
     paths = {}
-    for name, text in {**fields, **plain}.items():
+    for name, text in fields.items():
         if name.endswith(("_file", "_cert", "_key")):
             path = tmp_path / f"{name}.pem"
             path.touch(mode=0o600)
@@ -125,7 +123,7 @@ async def test_the_commands_take_it_from_the_configuration(
     monkeypatch: pytest.MonkeyPatch,
     programs: Programs,
 ) -> None:
-    """All but the password for workers: Dask opens their key before it imports a preload."""
+    """Also what opens the keys, in the nanny's worker too, which asks before it has a preload."""
     monkeypatch.setenv("DASK_SEALWIRE__TLS__KEY_PASSWORD", PASSWORD)
     monkeypatch.setenv("DASK_SEALWIRE__TLS__CRL_FILE", files["tls_crl_file"])
     monkeypatch.setenv("DASK_SEALWIRE__TLS__ALLOWED_PEERS", "['scheduler', 'worker*', 'client']")

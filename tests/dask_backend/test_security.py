@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import ssl
@@ -20,7 +21,7 @@ from distributed.comm import connect, listen
 from distributed.protocol.pickle import dumps, loads
 from parties import ROLES, Party, asynchronous, echo, pair
 
-from sealwire.dask_backend import Security, install
+from sealwire.dask_backend import Security, install, uninstall
 from sealwire.dask_backend.settings import encryption_required
 from sealwire.security import ConfigError, PEMError
 from sealwire.security.security import FIELDS
@@ -61,7 +62,7 @@ def test_it_is_distributeds(security: Security) -> None:
 async def test_everyone_takes_it(tmp_path: Path) -> None:
     """With Dask's own checks of the type, and connected by it."""
     security = Security.temporary()
-    async with Scheduler(security=security, port=0, dashboard=False) as scheduler:
+    async with Scheduler(security=security, port=0, dashboard_address=":0") as scheduler:
         assert scheduler.address.startswith("tls://")
         async with (
             Worker(
@@ -229,6 +230,29 @@ assert security.get_listen_args("worker")["ssl_context"] is not None
 
 
 # Configured
+
+
+ARRIVED = """
+import sys
+queue.put(("sealwire.dask_backend" in sys.modules, type(security).__name__, security.tls_ca_file))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_child_gets_our_backends_with_distributeds_security(method: str) -> None:
+    """Before it opens a key, while ours are installed here; else there is no trace of us."""
+    context = multiprocessing.get_context(method)
+    stock = distributed.Security(tls_ca_file="here.pem", require_encryption=True)
+    results = []
+    for switch in (install, uninstall):
+        switch()
+        assert b"sealwire" not in pickle.dumps(stock)  # in a message, to wherever
+        queue = context.SimpleQueue()
+        child = context.Process(target=exec, args=(ARRIVED, {"queue": queue, "security": stock}))
+        child.start()
+        results.append(queue.get())
+        child.join()
+    assert results == [(True, "Security", "here.pem"), (False, "Security", "here.pem")]
 
 
 def test_configuration_is_dasks(files: dict[str, str]) -> None:

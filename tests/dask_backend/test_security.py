@@ -165,6 +165,30 @@ def test_what_cannot_be_used_is_named(material: dict[str, str], tmp_path: Path) 
         )
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(None, FileNotFoundError), ("nonsense", OSError), ("another key", OSError)],
+)
+def test_whoever_has_caught_stocks_errors_catches_ours(
+    text: str | None, expected: type[OSError], material: dict[str, str], tmp_path: Path
+) -> None:
+    """distributed's own class gives out our contexts, and ours are errors of its kinds."""
+    file = tmp_path / "worker.pem"
+    if text == "another key":
+        text = material["tls_worker_cert"] + material["tls_client_key"]
+    if text is not None:
+        file.touch(mode=0o600)
+        file.write_text(text)
+    stock = distributed.Security(
+        tls_ca_file=material["tls_ca_file"], tls_worker_cert=str(file), require_encryption=True
+    )
+    for switch, kind in ((uninstall, OSError), (install, PEMError)):
+        switch()
+        with pytest.raises(expected) as caught:
+            stock.get_connection_args("worker")
+        assert isinstance(caught.value, kind)
+
+
 def test_temporary_makes_an_identity_for_each_role() -> None:
     one, other = Security.temporary(), Security.temporary(tls_min_version=1.3)
     assert type(one) is type(other) is Security

@@ -123,7 +123,7 @@ def test_the_words() -> None:
     assert str(error) == (
         f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {error.verify_message}"
     )
-    assert error.reason == "CERTIFICATE_VERIFY_FAILED"
+    assert (error.library, error.reason) == ("SSL", "CERTIFICATE_VERIFY_FAILED")
     assert error.args[0] == ssl.SSL_ERROR_SSL
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.verify_code, copy.verify_message) == (50, error.verify_message)

@@ -16,8 +16,8 @@ from enum import Enum
 from typing import Any
 
 from sealwire.cli.door import Door, Heard
-from sealwire.comm import Address, HandshakeError, hello
-from sealwire.comm.refusals import explain
+from sealwire.comm import Address, CommClosedError, HandshakeError, hello
+from sealwire.comm.refusals import explain, naming_files, tell_refused
 
 __all__ = ["Diagnosis", "Outcome", "Step", "examine"]
 
@@ -167,6 +167,7 @@ class _Examination:
             raise _Found(Outcome.UNREACHABLE, f"cannot connect to {self.peer}: {why}") from last
 
     def greet_tls(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        tell_refused(context)
         try:
             with self.step("TLS") as detail:
                 tls = context.wrap_socket(sock, server_hostname=None, suppress_ragged_eofs=False)
@@ -193,10 +194,12 @@ class _Examination:
                     f"TLS is fine, but no hello came within {self.timeout:g} s; it is no Dask or "
                     "sealwire process, or one that hangs"
                 )
+            if isinstance(heard.error, HandshakeError):  # in the place of its hello
+                raise self.refused(heard.error)
             if isinstance(heard.error, ssl.SSLError) and not isinstance(
                 heard.error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
             ):
-                raise self.refused(heard.error)
+                raise self.refused(explain(heard.error, self.peer, handshaking=True))
             if heard.first:
                 raise self.strange(f"it speaks TLS, but not our protocol: {_opening(heard)}")
             raise _Found(
@@ -235,7 +238,7 @@ class _Examination:
         if named and getattr(error, "reason", None) not in _NOT_TLS:
             # OpenSSL does not show us the certificate that we have refused.
             _, self.found.peer_certificate = self.door.sniff_tls()
-            raise _Found(Outcome.REFUSED, str(explained)) from error
+            raise self.refused(explained) from error
         heard = self.door.sniff_plain()
         if heard.hello is not None:
             raise self.strange(
@@ -269,5 +272,9 @@ class _Examination:
     def strange(self, what: str) -> _Found:
         return _Found(Outcome.STRANGE, f"{self.peer} is not what it should be: {what}")
 
-    def refused(self, error: Exception) -> _Found:
-        return _Found(Outcome.REFUSED, str(explain(error, self.peer, handshaking=True)))
+    def refused(self, error: CommClosedError) -> _Found:
+        try:
+            with naming_files(self.context):
+                raise error
+        except CommClosedError as named:
+            return _Found(Outcome.REFUSED, str(named))

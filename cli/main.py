@@ -38,7 +38,7 @@ class LazyGroup(click.Group):
         return command
 
 
-# Named, since `dask sealwire` is registered under this name; see the entry points in setup.cfg.
+# Named, since `dask sealwire` is registered under this name; see `dask_plugin`.
 @click.group(
     "sealwire",
     cls=LazyGroup,

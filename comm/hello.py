@@ -4,12 +4,16 @@ A hello is one frame of plain msgpack: the three keys that distributed sends and
 comm, ours under ``"sealwire"``. Unknown keys are ignored, so each side may learn new ones. It is
 read with msgpack alone, and no type in it can run anything: it comes from a stranger on a plain
 port.
+
+Whoever refuses a peer after the handshake, which TLS has no alert for, says so in the place of its
+hello, with ``"refused"`` besides, and closes. To a stock peer it is a hello and then the end.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -17,13 +21,15 @@ from typing import Any
 
 import msgpack
 
-from .errors import HelloError
-from .framing import Buffer
+from .errors import HandshakeError, HelloError
+from .framing import Buffer, pack
 
-__all__ = ["Agreement", "agree", "decode", "encode", "offer"]
+__all__ = ["Agreement", "agree", "decode", "encode", "offer", "refusal"]
 
 EXTENSION = "sealwire"
 VERSION = 1
+REFUSED = "refused"
+_LONGEST = 1000  # characters of a refusal, sent or shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +79,17 @@ def encode(hello: Mapping[str, Any]) -> bytes:
     return bytes(msgpack.packb(dict(hello)))
 
 
-def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
-    """The hello in the first message of `peer`. Raises `HelloError`; runs nothing.
+def refusal(why: str) -> bytes:
+    """All that a refused peer is sent: a message as it goes on the wire."""
+    frame = encode({**offer(), REFUSED: why[:_LONGEST]})
+    return pack([len(frame)], shared=1) + frame
 
-    Arrays come back as tuples, as distributed has them.
+
+def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
+    """The hello in the first message of `peer`; runs nothing.
+
+    Arrays come back as tuples, as distributed has them. Raises `HelloError` if it is none, and
+    `HandshakeError` if the peer refuses us in it.
     """
     if len(frames) != 1:
         raise _bad(peer, f"got {len(frames)} frames, need 1")
@@ -87,13 +100,30 @@ def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
         raise _bad(peer, f"{bytes(frames[0][:16])!r} is not msgpack ({why})") from error
     if not isinstance(hello, dict):
         raise _bad(peer, f"got {_brief(hello)}, need a map")
+    if REFUSED in hello:
+        raise _refused(peer, hello[REFUSED])
     return hello
 
 
+def _refused(peer: str, why: object) -> HandshakeError:
+    # It goes into a log and is somebody else's: no control characters, and no "; " but ours.
+    text = why[:_LONGEST] if isinstance(why, str) else _brief(why)
+    words = "".join(c if c.isprintable() else "?" for c in text).replace(";", ",")
+    error = HandshakeError(
+        f"TLS handshake with {peer} failed: it refused our certificate: {words}; "
+        f"add one of them to the other side's tls_allowed_peers, or use a certificate it allows",
+        peer=peer,
+    )
+    error.kind = "by-peer"
+    error.file = "certificate"
+    return error
+
+
 def _bad(peer: str, why: str) -> HelloError:
-    return HelloError(f"bad hello from {peer}: {why}; check what listens on that port")
+    why = f"bad hello from {peer}: {why}; check what listens on that port"
+    return HelloError(why, peer=peer)
 
 
 def _brief(value: object) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # of what is nested deeply repr makes a RecursionError
     return text if len(text) <= 60 else f"{text[:57]}..."

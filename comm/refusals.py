@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from . import hello
 from .errors import CommClosedError, HandshakeError
 from .framing import name_foreign
 
-__all__ = ["TLS_RECORD", "explain", "naming_files", "not_tls"]
+__all__ = ["TLS_RECORD", "explain", "naming_files", "not_tls", "tell_refused"]
 
 
 class _Cause(NamedTuple):
@@ -236,6 +237,16 @@ def _refused(error: ssl.SSLError | None, peer: str, cause: _Cause) -> HandshakeE
     explained.reason = getattr(error, "reason", None) or ""
     explained.file = cause.file
     return explained
+
+
+def tell_refused(context: ssl.SSLContext) -> None:
+    """Have whom `context` refuses after the handshake be told so in a hello of ours.
+
+    Such a context, as `sealwire.security` makes them, has an attribute ``tell_refused``: what
+    makes of the reason the bytes to send. Others go without.
+    """
+    if getattr(context, "tell_refused", hello.refusal) is not hello.refusal:
+        context.tell_refused = hello.refusal  # type: ignore[attr-defined]
 
 
 @contextmanager

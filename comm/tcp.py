@@ -15,7 +15,7 @@ from .addressing import Address, concrete_host, format_address
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
-from .refusals import naming_files
+from .refusals import naming_files, tell_refused
 from .server import FrameServer, serve
 from .stream import FrameStream
 from .transport import dial
@@ -55,8 +55,8 @@ class TCP(Comm):
         try:
             self._agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)
         except CommClosedError as error:
-            stream.fail(error)
-            raise stream.failure() from error
+            stream.fail(error, error.__cause__)
+            raise  # the stream may have failed already, of what came after this
         stream.established()
 
     async def read(self) -> Any:
@@ -133,6 +133,7 @@ def _context(address: Address, connection_args: Mapping[str, Any], side: str) ->
             f"cannot use {address}: ssl_context is {context!r}, need an ssl.SSLContext; pass "
             f"**security.get_{side}_args(role) of a Security with a CA, certificate and key"
         )
+    tell_refused(context)
     return context
 
 

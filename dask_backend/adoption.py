@@ -3,12 +3,15 @@
 `dask scheduler` and `dask worker` make a `distributed.Security` of their options. Its contexts
 would know nothing of what is configured under `sealwire.tls`, above all of a CRL, and would not
 follow their files. So `install` makes its two methods return what ours would for the same values.
-Worker, nanny and client ask once before they import a preload: `adopt` makes up for it.
+Worker, nanny and client ask once before they import a preload: `adopt` makes up for it. And a
+nanny's worker asks before it imports one: the `Security` that it is started with installs our
+backends there as it arrives, so that an encrypted key is opened with its password.
 """
 
 from __future__ import annotations
 
 import functools
+import multiprocessing.context
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +25,7 @@ from sealwire.security.tls import SealedContext
 __all__ = ["adopt", "give_back", "take_over"]
 
 _METHODS = ("get_connection_args", "get_listen_args")
+_PICKLING = "__reduce_ex__"  # which distributed's class leaves to object
 _replaced: dict[str, Callable[..., dict[str, Any]]] = {}
 
 # Who asks for the same role again shares its contexts; a process has few.
@@ -34,10 +38,13 @@ def take_over() -> None:
         if name not in _replaced:
             original = _replaced[name] = getattr(DaskSecurity, name)
             setattr(DaskSecurity, name, _ours(original))
+    setattr(DaskSecurity, _PICKLING, _reduce_ex)
 
 
 def give_back() -> None:
     """Undo `take_over`."""
+    if _PICKLING in vars(DaskSecurity):
+        delattr(DaskSecurity, _PICKLING)
     for name in _METHODS:
         if name in _replaced:
             setattr(DaskSecurity, name, _replaced.pop(name))
@@ -57,6 +64,24 @@ def adopt(server: Any) -> None:
     if not getattr(security, f"tls_{role}_cert"):  # a client inside a worker
         role = "worker"
     args["ssl_context"] = security.get_connection_args(role)["ssl_context"]
+
+
+def _reduce_ex(security: DaskSecurity, protocol: Any) -> str | tuple[Any, ...]:
+    """As it pickles else, but imports this module where a child of this process unpickles it.
+
+    Nowhere else: whoever is sent one in a message may not have us.
+    """
+    reduced = object.__reduce_ex__(security, protocol)
+    spawning = multiprocessing.context.get_spawning_popen() is not None
+    if type(security) is not DaskSecurity or not spawning or isinstance(reduced, str):
+        return reduced
+    make, arguments, *state = reduced
+    return _arrived, (make, arguments), *state
+
+
+def _arrived(make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """A `distributed.Security` in a child of a process in which our backends are installed."""
+    return make(*arguments)
 
 
 def _ours(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

@@ -28,10 +28,10 @@ from distributed.comm.core import (
 from distributed.comm.tcp import BaseTCPBackend
 from distributed.comm.utils import ensure_concrete_host
 
-from sealwire.comm import ListenerStats, errors
+from sealwire.comm import ListenerStats, errors, hello
 from sealwire.comm.addressing import Address
 from sealwire.comm.framing import Buffer
-from sealwire.comm.refusals import naming_files
+from sealwire.comm.refusals import naming_files, tell_refused
 from sealwire.comm.server import FrameServer, serve
 from sealwire.comm.stream import FrameStream
 from sealwire.comm.transport import dial
@@ -127,13 +127,13 @@ class TCP(Comm):
 
     def _read_hello(self, frames: list[Any]) -> dict[str, Any]:
         try:
-            hello = codec.decode_hello(frames, self.stream.peer)
-        except errors.HelloError as error:
+            offered = codec.decode_hello(frames, self.stream.peer)
+        except errors.CommClosedError as error:
             self.stream.fail(error)
             raise
         self._greeted = True
         self.stream.established()
-        return hello
+        return offered
 
     async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> int:
         if self._closed:
@@ -216,6 +216,7 @@ def _expect_context(address: str, connection_args: Mapping[str, Any]) -> ssl.SSL
             f"cannot use {address}: TLS expects an ssl_context of type ssl.SSLContext, got "
             f"{context!r}; give the Security a CA file, and a certificate and key for this role"
         )
+    tell_refused(context)
     return context
 
 
@@ -264,6 +265,7 @@ class TCPConnector(Connector):
                 with naming_files(dial_args.get("context")):
                     while not stream.inbox:
                         await stream.arrival()
+                    hello.decode(stream.inbox[0][0], stream.peer)  # raises if it refuses us
                 local = self.prefix + unparse_host_port(*stream.local_host_port)
                 return self.comm_class(stream, local, self.prefix + address, deserialize)
             except BaseException:
@@ -337,6 +339,8 @@ class TCPListener(BaseListener):
         try:
             await self.on_connection(comm, self._overrides)
         except CommClosedError as error:
+            if isinstance(error.__cause__, errors.HandshakeError):
+                raise error.__cause__ from error  # the end of the stream may have come before it
             raise stream.failure() from error
         except (ValueError, TypeError, KeyError) as error:
             raise errors.HelloError(

@@ -16,6 +16,7 @@ from .errors import (
     KeyMismatch,
     PeerNotAllowed,
     PEMError,
+    PEMNotFound,
     SecurityError,
     UnknownParameter,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Identity",
     "KeyMismatch",
     "PEMError",
+    "PEMNotFound",
     "PeerNotAllowed",
     "Security",
     "SecurityError",

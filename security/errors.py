@@ -5,7 +5,8 @@ SecurityError(Exception)
 ├─ ConfigError(ValueError)       a parameter or a configuration key has a value that cannot be used
 ├─ UnknownParameter(TypeError)   Security was given a parameter it does not have
 ├─ PeerNotAllowed(SSLCertVerificationError)  a peer is not on the allow-list, after its handshake
-├─ PEMError                      a certificate, key or CA file is missing, unreadable or incomplete
+├─ PEMError(OSError)             a certificate, key or CA file cannot be used: unreadable, damaged …
+│  ├─ PEMNotFound(FileNotFoundError)  there is no such file
 │  └─ KeyMismatch                the private key is not the one of the certificate
 └─ AuthorityError                a certificate cannot be issued as asked
    └─ CertificateExpired         the authority itself has expired
@@ -26,6 +27,7 @@ __all__ = [
     "ConfigError",
     "KeyMismatch",
     "PEMError",
+    "PEMNotFound",
     "PeerNotAllowed",
     "SecurityError",
     "UnknownParameter",
@@ -48,24 +50,35 @@ class PeerNotAllowed(SecurityError, ssl.SSLCertVerificationError):
     """A peer has a good certificate, but none of its names is on the allow-list.
 
     Looks like OpenSSL's own refusal, for those who translate such: `verify_message` says why, and
-    `verify_code` is X509_V_ERR_APPLICATION_VERIFICATION.
+    `verify_code` is X509_V_ERR_APPLICATION_VERIFICATION. `told` is what the peer may know of it:
+    its own names, and nothing of the list.
     """
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, told: str = "") -> None:
         super().__init__(
             ssl.SSL_ERROR_SSL, f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {why}"
         )
+        # What `ssl` promises of an SSLError; made in Python, it has none of it by itself.
         self.library = "SSL"
         self.reason = "CERTIFICATE_VERIFY_FAILED"
         self.verify_code = 50
         self.verify_message = why
+        self.told = told
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.verify_message,)
+        return type(self), (self.verify_message, self.told)
 
 
-class PEMError(SecurityError):
-    """A certificate, key or CA file (or PEM text) is missing, unreadable or incomplete."""
+class PEMError(SecurityError, OSError):
+    """A certificate, key or CA file (or PEM text) is missing, unreadable or incomplete.
+
+    An `OSError`, as what `ssl` raises for such files: for who has caught that of
+    `distributed.Security`, which gives out our contexts while our backends are installed.
+    """
+
+
+class PEMNotFound(PEMError, FileNotFoundError):
+    """There is no file of that name; where its content was meant, it is not PEM text."""
 
 
 class KeyMismatch(PEMError):

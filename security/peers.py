@@ -4,10 +4,14 @@ The check comes right after the handshake, in subclasses of `ssl.SSLSocket` and 
 a context names as its classes. So it holds whoever drives the handshake: our streams, Tornado's,
 asyncio's, or a program with blocking sockets. Nothing is read or written before it has passed,
 also by those who leave the handshake to the first read or write.
+
+TLS has no alert for a verdict that comes after the handshake. So a socket sends the peer that it
+refuses what its context's `tell_refused` makes of the reason, and nothing else, ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import re
@@ -81,9 +85,10 @@ class AllowedPeers:
         own = _listed(
             f"{kind}={name}" if kind == "CN" else f"{kind} {name}" for kind, name in names
         )
+        shown = f"its names ({own or 'none'}){f' and {fingerprint}' if pinned else ''}"
         raise PeerNotAllowed(
-            f"its names ({own or 'none'}){f' and {fingerprint}' if pinned else ''} match none of "
-            f"the allowed peers ({_listed(self.patterns)})"
+            f"{shown} match none of the allowed peers ({_listed(self.patterns)})",
+            told=f"{shown} match none of the peers that are allowed here",
         )
 
 
@@ -124,11 +129,24 @@ class CheckedSocket(ssl.SSLSocket):
     """An `ssl.SSLSocket` that lets nothing pass before its peer is found on the allow-list."""
 
     _admitted = False
+    _told = False
 
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands. Raises `PeerNotAllowed` if the peer is not on the list."""
         super().do_handshake(block)
-        _admit(self)
+        try:
+            _admit(self)
+        except PeerNotAllowed as refused:
+            self._tell(refused)
+            raise
+
+    def _tell(self, refused: PeerNotAllowed) -> None:
+        """Let the peer know, once, if the context says how and the connection still takes it."""
+        tell = self.context.tell_refused  # type: ignore[attr-defined]
+        if tell is not None and not self._told:
+            self._told = True
+            with contextlib.suppress(OSError):
+                super().send(tell(refused.told))
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         if not self._admitted:  # OpenSSL would shake hands by itself

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .errors import ConfigError, KeyMismatch, PEMError
+from .errors import ConfigError, KeyMismatch, PEMError, PEMNotFound
 
 __all__ = [
     "Block",
@@ -116,7 +116,8 @@ class Source:
                 return file.read()
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             why = getattr(error, "strerror", None) or str(error)
-            raise PEMError(
+            kind = PEMNotFound if isinstance(error, FileNotFoundError) else PEMError
+            raise kind(
                 f"cannot read {self}: {why.lower()}; give the path of a PEM file or PEM text"
             ) from error
 
@@ -188,7 +189,7 @@ def load_crls(context: ssl.SSLContext, source: Source) -> None:
     with _path(Source(source.field, text)) as path:
         try:
             context.load_verify_locations(cafile=path)
-        except (ssl.SSLError, OSError) as error:
+        except OSError as error:
             reason = getattr(error, "reason", None) or str(error)
             raise PEMError(
                 f"cannot use {source}: a CRL in it is damaged ({reason}); write the file again"
@@ -223,7 +224,9 @@ def load_identity(
             context.load_cert_chain(
                 certificate_path or "", key_path, password=_answer(holder, password)
             )
-        except (ssl.SSLError, OSError) as error:
+        except PEMError:  # the password's, through OpenSSL
+            raise
+        except OSError as error:
             raise _explained(error, certificate, holder, password is not None) from error
 
 

@@ -50,9 +50,9 @@ class _Present(SealedContext):
 class FollowingContext(SealedContext):
     """A context that hands each handshake to the present context of its `Watch`.
 
-    What is set here (options, ciphers, ALPN …) holds for the present one and all that follow.
-    `get_ca_certs`, `cert_store_stats` and `session_stats` tell of the present one. Identity and
-    trust come from the watch alone: this context itself has none.
+    What is set here (options, ciphers, ALPN, `tell_refused` …) holds for the present one and all
+    that follow. `get_ca_certs`, `cert_store_stats` and `session_stats` tell of the present one.
+    Identity and trust come from the watch alone: this context itself has none.
     """
 
     _watch: Watch
@@ -100,7 +100,7 @@ class FollowingContext(SealedContext):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if hasattr(ssl.SSLContext, name):
+        if hasattr(ssl.SSLContext, name) or name == "tell_refused":
             self._set("__setattr__", name, value)
 
     def set_ciphers(self, cipherlist: str, /) -> None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -133,6 +133,10 @@ class SealedContext(ssl.SSLContext):
 
     #: whom the peers' certificates must name besides; see `peers.py`
     allowed: AllowedPeers | None = None
+
+    #: bytes for a peer whom `allowed` refuses, made of the reason: set by whoever knows the
+    #: protocol that is spoken through TLS
+    tell_refused: Callable[[str], bytes] | None = None
 
     _material: Material | None = None
 

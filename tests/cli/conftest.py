@@ -1,13 +1,19 @@
-"""Evidence of a good demo, for the tests that spoil it."""
+"""Fixtures for the command line's tests; evidence of a good demo, for those that spoil it."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import doors
 import pytest
 
 from sealwire.cli.judge import Evidence
 from sealwire.cli.observe import Link, Process
 from sealwire.cli.strangers import FRIEND, VISITORS, Attempt
 from sealwire.cli.work import Array, Words
+from sealwire.dask_backend import install, installed, uninstall
 
 LISTENERS = {
     "scheduler": "tls://127.0.0.1:8786",
@@ -29,6 +35,20 @@ def link(local: str, peer: str, role: str, bytes_in: int, bytes_out: int) -> Lin
         bytes_in=bytes_in,
         bytes_out=bytes_out,
     )
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Leave distributed's registry as it was."""
+    before = installed()
+    yield
+    (install if before else uninstall)()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> doors.Here:
+    """Options that name an identity, the client's if none is given, and the CA."""
+    return functools.partial(doors.options, tmp_path)
 
 
 @pytest.fixture

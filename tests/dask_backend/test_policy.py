@@ -11,7 +11,8 @@ import certs
 import distributed
 import pytest
 from distributed import Client, Nanny, Scheduler
-from handshakes import foreign_context, name_at
+from distributed.comm.core import CommClosedError, FatalCommClosedError
+from handshakes import foreign_context, name_at, told_at
 from parties import Party, asynchronous, echo, pair
 from processes import HANG, PRELOAD, Programs, tls_options
 
@@ -56,10 +57,11 @@ async def abides(address: str, role: str) -> None:
     assert await asyncio.to_thread(knock, FRIEND) == role
     with pytest.raises(ssl.SSLError, match="REVOKED"):
         await asyncio.to_thread(knock, REVOKED)
-    with pytest.raises(
-        (OSError, AssertionError)
-    ):  # closed without a word: it is past the handshake
-        await asyncio.to_thread(knock, STRANGER)
+    stranger = foreign_context("client", STRANGER, [CA])
+    told = await asyncio.to_thread(told_at, address, stranger)
+    assert told["refused"] == (
+        "its names (CN=stranger, DNS stranger) match none of the peers that are allowed here"
+    )
 
 
 async def dials_no_stranger(client: Client) -> None:
@@ -103,11 +105,9 @@ async def test_our_security_carries_it_all(fields: dict[str, Any], tmp_path: Pat
 
 @pytest.fixture
 def files(fields: dict[str, Any], tmp_path: Path) -> dict[str, str]:
-    """As files; the worker's key is not encrypted."""
-    worker = certs.leaf(CA, "worker")
-    plain = {"tls_worker_cert": worker.pem, "tls_worker_key": worker.key_pem}
+    """As files."""
     paths = {}
-    for name, text in {**fields, **plain}.items():
+    for name, text in fields.items():
         if name.endswith(("_file", "_cert", "_key")):
             path = tmp_path / f"{name}.pem"
             path.touch(mode=0o600)
@@ -123,7 +123,7 @@ async def test_the_commands_take_it_from_the_configuration(
     monkeypatch: pytest.MonkeyPatch,
     programs: Programs,
 ) -> None:
-    """All but the password for workers: Dask opens their key before it imports a preload."""
+    """Also what opens the keys, in the nanny's worker too, which asks before it has a preload."""
     monkeypatch.setenv("DASK_SEALWIRE__TLS__KEY_PASSWORD", PASSWORD)
     monkeypatch.setenv("DASK_SEALWIRE__TLS__CRL_FILE", files["tls_crl_file"])
     monkeypatch.setenv("DASK_SEALWIRE__TLS__ALLOWED_PEERS", "['scheduler', 'worker*', 'client']")
@@ -155,9 +155,16 @@ async def test_comms_of_either_backend(kind: str, fields: dict[str, Any]) -> Non
     )
     handled: list[Any] = []
     async with party.listen(handled.append) as listener:
-        dialled = Party("stock", "tls", stranger).connect(listener.contact_address, timeout=1)
+        dialler = Party("stock", "tls", stranger)
+
+        async def talk() -> None:
+            comm = await dialler.connect(listener.contact_address, timeout=1)
+            assert kind == "ours", "stock says nothing in place of its hello"
+            assert "CN=stranger" in comm.remote_info["refused"]  # which stock does not look for
+            await comm.read()
+
         with pytest.raises(OSError, match=r"Timed out|[Cc]losed|reset"):
-            await dialled
+            await talk()
     assert not handled
     async with Party("stock", "tls", stranger).listen(echo) as listener:
         with pytest.raises(OSError, match=r"CN=stranger|does not match") as caught:
@@ -166,3 +173,80 @@ async def test_comms_of_either_backend(kind: str, fields: dict[str, Any]) -> Non
         assert isinstance(caught.value.__cause__, HandshakeError) or "CN=stranger" in str(
             caught.value
         )
+
+
+LISTED = {"tls_allowed_peers": ["client*", "scheduler*"]}
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@asynchronous
+async def test_whom_our_listener_refuses_is_told(version: str) -> None:
+    """`connect` ends at once, with the cause and its remedy, though the handshake was over."""
+    picky = Party("ours", "tls", identity("scheduler", **LISTED, tls_max_version=version))
+    eve = Party("ours", "tls", identity("eve"))
+    handled: list[Any] = []
+
+    async def handle(comm: Any) -> None:
+        handled.append(comm)
+        await comm.write("served")
+
+    async with picky.listen(handle) as listener:
+        with pytest.raises(FatalCommClosedError) as caught:
+            await eve.connect(listener.contact_address)
+        friend = await Party("ours", "tls", identity("client")).connect(listener.contact_address)
+        assert await friend.read() == "served"
+        await friend.close()
+    assert "it refused our certificate: its names (CN=eve, DNS eve) match" in str(caught.value)
+    assert "(our certificate: tls_client_cert (PEM text in memory), valid until" in str(
+        caught.value
+    )
+    assert "; add one of them to the other side's tls_allowed_peers" in str(caught.value)
+    assert len(handled) == 1
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@asynchronous
+async def test_whom_our_connector_refuses_is_told(
+    version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sealwire.comm")
+    picky = Party("ours", "tls", identity("client", **LISTED, tls_max_version=version))
+    eve = Party("ours", "tls", identity("eve"))
+    handled: list[Any] = []
+    async with eve.listen(handled.append) as listener:
+        with pytest.raises(FatalCommClosedError, match="we refused its certificate: its names"):
+            await picky.connect(listener.contact_address)
+        while not listener.stats.refused:
+            await asyncio.sleep(0)
+    assert not handled
+    assert listener.stats.refused == {"by-peer": 1}
+    (record,) = caplog.records
+    assert "it refused our certificate: its names (CN=eve, DNS eve) match" in record.getMessage()
+    assert "(our certificate: tls_scheduler_cert (PEM text in memory)" in record.getMessage()
+    assert record.exc_info is None
+
+
+@asynchronous
+async def test_a_stock_listener_is_none_the_worse() -> None:
+    """To it we are a peer that says hello and leaves."""
+    picky = Party("ours", "tls", identity("client", **LISTED))
+    served = asyncio.Event()
+
+    async def serve(comm: Any) -> None:
+        with pytest.raises(CommClosedError):
+            await comm.read()
+        served.set()
+
+    async with Party("stock", "tls", identity("eve")).listen(serve) as listener:
+        with pytest.raises(FatalCommClosedError, match="we refused its certificate: its names"):
+            await picky.connect(listener.contact_address)
+        await served.wait()
+        again = await Party("stock", "tls", identity("friend")).connect(listener.contact_address)
+        again.abort()
+
+
+def identity(name: str, **fields: Any) -> Security:
+    """All roles are `name`."""
+    node = certs.leaf(CA, name)
+    pem = dict.fromkeys((f"tls_{role}_cert" for role in ROLES), node.pem + node.key_pem)
+    return Security(tls_ca_file=CA.pem, **pem, **fields)

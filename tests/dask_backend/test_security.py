@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import ssl
@@ -20,7 +21,7 @@ from distributed.comm import connect, listen
 from distributed.protocol.pickle import dumps, loads
 from parties import ROLES, Party, asynchronous, echo, pair
 
-from sealwire.dask_backend import Security, install
+from sealwire.dask_backend import Security, install, uninstall
 from sealwire.dask_backend.settings import encryption_required
 from sealwire.security import ConfigError, PEMError
 from sealwire.security.security import FIELDS
@@ -166,6 +167,30 @@ def test_what_cannot_be_used_is_named(material: dict[str, str], tmp_path: Path) 
         )
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(None, FileNotFoundError), ("nonsense", OSError), ("another key", OSError)],
+)
+def test_whoever_has_caught_stocks_errors_catches_ours(
+    text: str | None, expected: type[OSError], material: dict[str, str], tmp_path: Path
+) -> None:
+    """distributed's own class gives out our contexts, and ours are errors of its kinds."""
+    file = tmp_path / "worker.pem"
+    if text == "another key":
+        text = material["tls_worker_cert"] + material["tls_client_key"]
+    if text is not None:
+        file.touch(mode=0o600)
+        file.write_text(text)
+    stock = distributed.Security(
+        tls_ca_file=material["tls_ca_file"], tls_worker_cert=str(file), require_encryption=True
+    )
+    for switch, kind in ((uninstall, OSError), (install, PEMError)):
+        switch()
+        with pytest.raises(expected) as caught:
+            stock.get_connection_args("worker")
+        assert isinstance(caught.value, kind)
+
+
 def test_temporary_makes_an_identity_for_each_role() -> None:
     one, other = Security.temporary(), Security.temporary(tls_min_version=1.3)
     assert type(one) is type(other) is Security
@@ -231,6 +256,29 @@ assert security.get_listen_args("worker")["ssl_context"] is not None
 
 
 # Configured
+
+
+ARRIVED = """
+import sys
+queue.put(("sealwire.dask_backend" in sys.modules, type(security).__name__, security.tls_ca_file))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_child_gets_our_backends_with_distributeds_security(method: str) -> None:
+    """Before it opens a key, while ours are installed here; else there is no trace of us."""
+    context = multiprocessing.get_context(method)
+    stock = distributed.Security(tls_ca_file="here.pem", require_encryption=True)
+    results = []
+    for switch in (install, uninstall):
+        switch()
+        assert b"sealwire" not in pickle.dumps(stock)  # in a message, to wherever
+        queue = context.SimpleQueue()
+        child = context.Process(target=exec, args=(ARRIVED, {"queue": queue, "security": stock}))
+        child.start()
+        results.append(queue.get())
+        child.join()
+    assert results == [(True, "Security", "here.pem"), (False, "Security", "here.pem")]
 
 
 def test_configuration_is_dasks(files: dict[str, str]) -> None:

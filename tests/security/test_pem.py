@@ -183,6 +183,7 @@ def test_a_file_that_cannot_be_used(
             get("client")
         assert field in str(caught.value)
         assert str(path) in str(caught.value)
+        assert isinstance(caught.value, FileNotFoundError) is (not path.exists())
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgpack
 from certs import Node
 
 from sealwire.security import Security
@@ -142,6 +144,24 @@ def name_at(address: str, context: ssl.SSLContext) -> str:
     ):
         assert tls.recv(1)
         return common_name(tls.getpeercert())
+
+
+def told_at(address: str, context: ssl.SSLContext) -> Any:
+    """The only message that a listener sends before it closes. Raises `ssl.SSLError`."""
+    host, port = address.rpartition("://")[2].rsplit(":", 1)
+    with (
+        socket.create_connection((host, int(port)), timeout=60) as plain,
+        context.wrap_socket(plain) as tls,
+    ):
+        return only_message(tls)
+
+
+def only_message(tls: ssl.SSLSocket) -> Any:
+    """All that the peer sends before it closes: one message of one frame."""
+    data = b"".join(iter(lambda: tls.recv(65536), b""))
+    lead, count, length = struct.unpack_from("<QQQ", data)
+    assert (lead, count, len(data)) == (16 + length, 1, 24 + length)
+    return msgpack.unpackb(data[24:])
 
 
 def common_name(certificate: Any) -> str:

@@ -32,6 +32,7 @@ class Cause:
     bad: certs.Node | None
     trust: list[certs.Node] = field(default_factory=lambda: [CA])
     crl: str | None = None
+    allowed: list[str] | None = None
     sides: tuple[str, ...] = ("client", "server")
 
 
@@ -81,6 +82,7 @@ def causes() -> dict[str, Cause]:
         "revoked": Cause(revoked, crl=certs.crl(CA, revoked)),
         "revocation list expired": Cause(leaf(CA), crl=certs.crl(CA, end=-certs.SECOND)),
         "revocation list missing": Cause(leaf(CA), crl=certs.crl(OTHER_CA)),
+        "not on the allow-list": Cause(leaf(CA, "worker"), allowed=["scheduler*"]),
         "no certificate": Cause(None, sides=("client",)),
     }
 
@@ -98,7 +100,7 @@ async def refuse(cause: Cause, side: str, version: ssl.TLSVersion) -> Words:
     """Let the `side` with the bad certificate meet a good one that refuses it."""
     node = cause.bad or GOOD
     bad = foreign_context(side, cause.bad, [CA, *cause.trust], version=version, ciphers=WEAK)
-    ours = security(GOOD, cause.trust, tls_crl_file=cause.crl)
+    ours = security(GOOD, cause.trust, tls_crl_file=cause.crl, tls_allowed_peers=cause.allowed)
     if side == "client":
         good = ours.get_listen_args("scheduler")["ssl_context"]
         server, client = good, bad

@@ -142,7 +142,7 @@ class Cluster:
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             self.check()
-            joined = len(client.scheduler_info(n_workers=-1)["workers"])
+            joined = len(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
             if joined >= self.workers:
                 return
             if time.monotonic() > deadline:

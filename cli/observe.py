@@ -63,7 +63,9 @@ def collect(client: Any) -> tuple[Process, ...]:
     A process that does not answer is missing in the result. Every link is observed from both its
     ends, but not at one instant: the comms of the questions themselves come and go.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    # Not client.scheduler_info(): the client's periodic update, which asks for no workers, may
+    # empty its answer before it returns.
+    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
     # The order matters little, except that the client comes last: its links are open by then.
     on_workers = client.run(observe, on_error="return")
     on_nannies = client.run(observe, nanny=True, on_error="return")

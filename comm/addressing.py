@@ -7,12 +7,16 @@ scheme; who uses it chooses one. No I/O but `concrete_host`, which asks the rout
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from typing import NamedTuple
 
 from .errors import AddressError
 
 __all__ = ["Address", "concrete_host", "format_address", "parse_address"]
+
+
+_NOT_IN_A_HOST = re.compile(r"[\s/@?#]")
 
 
 class Address(NamedTuple):
@@ -61,7 +65,7 @@ def parse_address(address: str) -> Address:
             raise AddressError(
                 f"bad address {address!r}: several colons; write an IPv6 host as [{rest}]:port"
             )
-    if any(c.isspace() or c in "/@?#" for c in host):
+    if _NOT_IN_A_HOST.search(host):
         raise AddressError(f"bad address {address!r}: {host!r} is not a host name")
     return Address(scheme.lower(), host, _parse_port(port, address))
 

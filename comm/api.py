@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import Generator, Mapping
+import sys
+from collections.abc import Coroutine, Generator, Mapping
 from types import TracebackType
 from typing import Any
 
 from .addressing import Address, parse_address
 from .errors import AddressError, CommClosedError, CommError, ConnectError, ConnectTimeout
 from .interfaces import Comm, Handler, Listener
-from .limits import Limits
+from .limits import DEFAULT_LIMITS, Limits
 from .registry import get_backend
 
 __all__ = ["connect", "listen"]
@@ -88,7 +89,7 @@ def connect(
         "extra_conn_args": extra_conn_args,
         **connection_args,
     }
-    return _Connecting(target, timeout, limits or Limits(), args)
+    return _Connecting(target, timeout, limits or DEFAULT_LIMITS, args)
 
 
 def listen(
@@ -122,7 +123,7 @@ def listen(
     return get_backend(target.scheme).listener(
         target,
         handler,
-        limits or Limits(),
+        limits or DEFAULT_LIMITS,
         ssl_context=ssl_context,
         require_encryption=require_encryption,
         **connection_args,
@@ -147,9 +148,7 @@ async def _connect(
     while (left := start + timeout - loop.time()) > 0:
         attempts += 1
         try:
-            return await asyncio.wait_for(
-                connector.connect(address, limits, **connection_args), left
-            )
+            return await _within(left, connector.connect(address, limits, **connection_args))
         except asyncio.TimeoutError as error:
             if last is None or left > timeout / 2:  # else what failed before explains more
                 last = error
@@ -162,6 +161,19 @@ async def _connect(
         left = start + timeout - loop.time()
         await asyncio.sleep(max(0.0, min(left, random.uniform(0, pause))))
     raise _gave_up(address, attempts, loop.time() - start, last) from last
+
+
+if sys.version_info >= (3, 11):
+
+    async def _within(seconds: float, connecting: Coroutine[Any, Any, Comm]) -> Comm:
+        """As `asyncio.wait_for`, which makes a task of it before Python 3.12."""
+        async with asyncio.timeout(seconds):
+            return await connecting
+
+else:
+
+    async def _within(seconds: float, connecting: Coroutine[Any, Any, Comm]) -> Comm:
+        return await asyncio.wait_for(connecting, seconds)
 
 
 def _gave_up(

@@ -95,7 +95,7 @@ def register(
     _by_name[name] = decode
 
 
-def encode(message: Any, *, buffers: bool = True, arrays: bool = True) -> list[Buffer]:
+def encode(message: Any, buffers: bool = True, arrays: bool = True) -> list[Buffer]:
     """The frames of `message`, the header first. Buffers are referred to, not copied.
 
     `buffers` and `arrays` say what the peer understands (`hello.Agreement`). Raises `EncodeError`,
@@ -133,8 +133,11 @@ def _is_plain(value: Any) -> bool:
         return kind in _PLAIN or (kind in _SHORT_BYTES and len(value) < OUT_OF_BAND)
     if len(values) > _MANY and _PLAIN.issuperset(map(type, values)):
         return True
-    for item in values:  # noqa: SIM110 (twice as fast as a generator)
-        if type(item) not in _PLAIN and not _is_plain(item):
+    for item in values:
+        kind = type(item)
+        if kind in _PLAIN or (kind is bytes and len(item) < OUT_OF_BAND):
+            continue
+        if not _is_plain(item):
             return False
     return True
 
@@ -263,8 +266,13 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
     memory: msgpack reserves no more than the header can hold, and nests at most 512 deep.
     """
     try:
-        unpack = _unpack_alone if len(frames) == 1 else _Decoder(frames).unpack
-        return unpack(frames[0])
+        if len(frames) > 1:
+            return _Decoder(frames).unpack(frames[0])
+        header = frames[0]
+        value = _unpackb(header, ext_hook=_no_frames, strict_map_key=False, timestamp=3)
+        if _BIN8 in header or _BIN16 in header or _BIN32 in header:
+            return _writable(value)
+        return value
     except Exception as error:  # msgpack and a type's decode raise what they like
         source = f" from {peer}" if peer else ""
         raise DecodeError(
@@ -314,7 +322,7 @@ class _Decoder:
         return memoryview(self._frames[index])
 
 
-_unpack_alone = _Decoder(()).unpack  # for messages without further frames
+_no_frames = _Decoder(())._extension  # for a header that stands alone, as most do
 
 
 def _writable(value: Any) -> Any:
@@ -324,13 +332,19 @@ def _writable(value: Any) -> Any:
         return bytearray(value)
     if kind is dict:
         for key, item in value.items():
-            if type(item) in _REWRITTEN:
-                value[key] = _writable(item)
+            kind = type(item)
+            if kind is bytes:
+                value[key] = bytearray(item)
+            elif kind in _CONTAINERS:
+                _writable(item)
     elif kind is list:
         for index, item in enumerate(value):
-            if type(item) in _REWRITTEN:
-                value[index] = _writable(item)
+            kind = type(item)
+            if kind is bytes:
+                value[index] = bytearray(item)
+            elif kind in _CONTAINERS:
+                _writable(item)
     return value
 
 
-_REWRITTEN = frozenset({bytes, dict, list})
+_CONTAINERS = frozenset({dict, list})

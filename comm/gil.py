@@ -120,8 +120,7 @@ class Guard:
     Attributes
     ----------
     active : bool
-        The loop counts as busy. A caller with I/O in hand calls `begin` if this is False, and
-        sets `recent` in any case.
+        The loop counts as busy.
     recent : bool
         There was I/O since the last look.
     """
@@ -135,8 +134,14 @@ class Guard:
         self._over = False
         weakref.finalize(loop, self._hold.release).atexit = False
 
-    def begin(self) -> None:
+    def touch(self) -> None:
         """The loop has I/O in hand."""
+        self.recent = True
+        if not self.active:
+            self.begin()
+
+    def begin(self) -> None:
+        """It was idle, and has I/O in hand now."""
         loop = self._loop()
         interval, linger = _policy
         if interval is None or loop is None or self._over:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 
-__all__ = ["Limits"]
+__all__ = ["DEFAULT_LIMITS", "Limits"]
 
 KiB = 1 << 10
 MiB = 1 << 20
@@ -90,3 +90,7 @@ class Limits:
                     f"bad limit {field.name}: got {value!r}, need a positive finite number; "
                     f"leave it out for the default"
                 )
+
+
+DEFAULT_LIMITS = Limits()
+"""What a comm gets that is given none; to look at every field costs a tenth of a connection."""

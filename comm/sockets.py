@@ -1,10 +1,12 @@
-"""Options of a TCP socket (sent at once, watched for a dead peer); addresses without a resolver;
-what a listener must know when descriptors run out."""
+"""Options of a TCP socket (sent at once, watched for a dead peer); connecting one to a numeric
+address; what a listener must know when descriptors run out."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
+import os
 import select
 import socket
 import sys
@@ -17,17 +19,15 @@ except ImportError:  # Windows has no such limits
 
 __all__ = [
     "STARVED",
-    "AddressInfo",
     "descriptor_limit",
+    "given_up",
     "has_caller",
-    "numeric_addresses",
+    "numeric_address",
+    "reach",
     "tune",
 ]
 
 logger = logging.getLogger("sealwire.comm")
-
-AddressInfo = tuple[int, tuple[Any, ...]]
-"""A socket family and an address for it, as Tornado's resolvers give them."""
 
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What `accept` says when the system has nothing left for another connection."""
@@ -71,21 +71,46 @@ def given_up(sock: socket.socket) -> bool:
         return False
 
 
-def numeric_addresses(
-    host: str, port: int, family: int = socket.AF_UNSPEC
-) -> list[AddressInfo] | None:
-    """The address of a numeric host, found without blocking; None if `host` is a name."""
+def numeric_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]] | None:
+    """Family and address for a host that is an IP address; None for a name, which needs a resolver.
+
+    One with a scope (``fe80::1%eth0``) counts as a name.
+    """
+    for family, rest in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
+        try:
+            socket.inet_pton(family, host)
+        except (OSError, ValueError):
+            continue
+        return family, (host, port, *rest)
+    return None
+
+
+async def reach(sock: socket.socket, address: tuple[Any, ...], loop: Any) -> None:
+    """Connect a socket that does not block. Raises `OSError`; cancelling leaves it half way.
+
+    `loop` watches it if need be. On one machine the kernel is done before `connect` returns,
+    although that says otherwise: a look saves two turns of the loop.
+    """
     try:
-        found = socket.getaddrinfo(
-            host,
-            port,
-            family,
-            socket.SOCK_STREAM,
-            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-        )
-    except socket.gaierror:
-        return None
-    return [(int(entry[0]), tuple(entry[4])) for entry in found]
+        sock.connect(address)
+    except BlockingIOError:
+        try:
+            sock.getpeername()
+            return
+        except OSError:
+            pass
+    else:
+        return
+    fd = sock.fileno()
+    writable = asyncio.Event()
+    loop.add_writer(fd, writable.set)
+    try:
+        await writable.wait()
+    finally:
+        loop.remove_writer(fd)
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 def descriptor_limit() -> int | None:

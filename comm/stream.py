@@ -24,19 +24,21 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from .buffers import allocate
 from .errors import CommBusy, CommClosedError, MessageTooLarge
 from .framing import OVERHEAD, Buffer, Frame, Splitter
 from .gil import guard_of
+from .handshake import Handshake
 from .limits import Limits
 from .outbox import Outbox
 from .refusals import explain
 from .sockets import given_up, tune
 from .wakeup import Wakeup
 
-__all__ = ["FrameStream"]
+__all__ = ["FrameStream", "selector_loop"]
 
 _SCRATCH = 64 * 1024  # one receive; what a large frame has in it is copied once more
 _DIRECT = 64 * 1024  # a frame that misses more is received in place
@@ -58,6 +60,12 @@ def _scratch() -> bytearray:
     if scratch is None:
         scratch = _local.scratch = bytearray(_SCRATCH)
     return scratch
+
+
+def selector_loop() -> Any:
+    """What watches sockets for the running loop: itself, or Tornado's helper beside a proactor."""
+    io_loop = IOLoop.current()
+    return getattr(io_loop, "selector_loop", None) or asyncio.get_running_loop()
 
 
 class FrameStream(IOStream):
@@ -92,7 +100,7 @@ class FrameStream(IOStream):
         self.tls_facts: dict[str, Any] = {}
         self.bytes_in = 0
         self._loop = asyncio.get_running_loop()
-        self._selector_loop = getattr(self.io_loop, "selector_loop", self._loop)
+        self._selector_loop = selector_loop()
         self._fd = sock.fileno()  # asyncio formats what it does not know yet, and a socket is long
         self._watches_read = False
         self._watches_write = False
@@ -117,7 +125,7 @@ class FrameStream(IOStream):
         self._last_send = 0.0
         self._flush_due = False  # in this turn of the loop
         self._tls: ssl.SSLSocket | None = None
-        self._handshake: asyncio.Future[None] | None = None
+        self._handshake: Handshake | None = None
         self._established = False
         self._send_wants_read = False
         self._receive_wants_write = False
@@ -153,12 +161,12 @@ class FrameStream(IOStream):
         except (OSError, ValueError) as error:  # the peer has gone already
             self.fail(explain(error, self.peer, handshaking=True), error)
             raise self.failure() from error
-        self._outbox.fill_records = True
-        self._gathers = False
-        self._handshake = self._loop.create_future()
+        self._handshake = Handshake(self._tls, self._selector_loop, self._gil, self.peer)
         try:
-            self._shake()
-            await self._handshake
+            await self._handshake.finish()
+        except CommClosedError as error:
+            self.fail(error, error.__cause__)
+            raise self.failure() from error.__cause__
         except asyncio.CancelledError:
             self.close()
             raise
@@ -166,6 +174,8 @@ class FrameStream(IOStream):
             self._handshake = None
         if self.closed():
             raise self.failure()
+        self._outbox.fill_records = True
+        self._gathers = False
         self.local_host_port = self.socket.getsockname()[:2]
         self.tls_facts = {
             "peercert": self._tls.getpeercert(),
@@ -264,10 +274,9 @@ class FrameStream(IOStream):
         self._outbox.fail(self.failure)
         if self.inbox and self._reader is not None and not self._reader.done():
             self._reader.set_result(None)  # what arrived before the end comes first
-        for future in (self._reader, self._handshake):
-            if future is not None and not future.done():
-                future.set_exception(self.failure())
-                future.exception()  # if nobody waits any more it is nobody's
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_exception(self.failure())
+            self._reader.exception()  # if nobody waits any more it is nobody's
 
     # Events
 
@@ -279,11 +288,11 @@ class FrameStream(IOStream):
         if self._closed:
             return
         loop = self._selector_loop
-        read = not self._paused or self._handshake is not None or self._send_wants_read
+        read = not self._paused or self._send_wants_read
         if read != self._watches_read:
             self._watches_read = read
             if read:
-                loop.add_reader(self._fd, self._readable)
+                loop.add_reader(self._fd, self._receive)
             else:
                 loop.remove_reader(self._fd)
         write = self._receive_wants_write or (
@@ -321,100 +330,44 @@ class FrameStream(IOStream):
         if self._watches_write:
             self._selector_loop.remove_writer(self._fd)
         self._watches_read = self._watches_write = False
+        if self._handshake is not None:
+            self._handshake.stop(self.failure())
         super().close_fd()
 
-    def _readable(self) -> None:
-        gil = self._gil
-        gil.recent = True
-        if not gil.active:
-            gil.begin()
-        if self._handshake is not None:
-            self._shake()
-            return
-        self._receive(in_event=True)
-        if self._send_wants_read:
-            self._flush()
-            self._watch()
-
     def _writable(self) -> None:
-        gil = self._gil
-        gil.recent = True
-        if not gil.active:
-            gil.begin()
-        if self._handshake is not None:
-            self._shake()
-            return
+        self._gil.touch()
         self._flush()
         if self._receive_wants_write:
-            self._receive()
+            self._receive(in_event=False)
         self._watch()
-
-    def _shake(self) -> None:
-        assert self._tls is not None
-        assert self._handshake is not None
-        self._receive_wants_write = False
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLWantWriteError:
-            self._receive_wants_write = True
-        except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object
-            self._handshake_failed(error)
-            return
-        else:
-            if self._tls.server_side and self._tls.session_reused:
-                # A resumed session skips the verification of the certificate.
-                self.fail(
-                    CommClosedError(
-                        f"connection with {self.peer} dropped: it resumed a TLS session, which "
-                        f"skips the check of its certificate; connect without resumption"
-                    )
-                )
-            elif not self._handshake.done():
-                self._handshake.set_result(None)
-            return
-        self._watch()
-
-    def _handshake_failed(self, error: Exception) -> None:
-        explained = explain(error, self.peer, handshaking=True)
-        # OpenSSL has sent its alert. Closing with bytes unread would make the kernel reset the
-        # connection, and the peer might lose the alert that tells it why.
-        try:
-            socket.socket.shutdown(self.socket, socket.SHUT_WR)
-            for _ in range(64):
-                if not socket.socket.recv_into(self.socket, self._scratch):
-                    break
-        except (OSError, ValueError):
-            pass
-        self.fail(explained, error)
 
     # Receiving
 
-    async def ready(self) -> None:
-        """Wait until `read_frames` would return at once. Errors and cancelling: as there."""
-        while not self.inbox:
-            if self._closed:
-                raise self.failure()
-            if self._reader is not None:
-                raise CommBusy(
-                    f"cannot read from {self.peer}: another task is reading; use one reader a comm"
-                )
-            self._reader = Wakeup(loop=self._loop)
-            try:
-                await self._reader
-            finally:
-                self._reader = None
+    def arrival(self) -> Wakeup:
+        """A future to await while `inbox` is empty; look again afterwards.
+
+        It raises `CommClosedError` once the peer has closed, or at once if we have. Raises
+        `CommBusy` if another task is waiting for one. Cancelling takes nothing.
+        """
+        if self._closed:
+            raise self.failure()
+        reader = self._reader
+        if reader is not None and not reader.done():
+            raise CommBusy(
+                f"cannot read from {self.peer}: another task is reading; use one reader a comm"
+            )
+        reader = self._reader = Wakeup(loop=self._loop)
+        return reader
 
     async def read_frames(self) -> list[Frame]:
         """The frames of the next message, in buffers that belong to the caller.
 
         Raises `CommClosedError` once the peer has closed and every message that arrived whole has
-        been read, or at once if we have closed, and `CommBusy` if another task is waiting here. A
+        been read, or at once if we have closed, and `CommBusy` if another task is waiting. A
         cancelled call takes nothing.
         """
-        if not self.inbox:
-            await self.ready()
+        while not self.inbox:
+            await self.arrival()
         return self.take_frames()
 
     def take_frames(self) -> list[Frame]:
@@ -431,17 +384,21 @@ class FrameStream(IOStream):
         """Receive in the loop's next turn what no event announces: what OpenSSL has decrypted."""
         if self._tls is not None and not self._rest_due and self._tls.pending():
             self._rest_due = True
-            self._loop.call_soon(self._receive)
+            self._loop.call_soon(self._receive, False)
 
     def _unread(self) -> int:
         """Bytes of the messages that lie in the inbox."""
         return self._splitter.delivered - self._taken
 
-    def _receive(self, in_event: bool = False) -> None:
+    def _receive(self, in_event: bool = True) -> None:
         """Take what the socket has, up to the budget, and resume the reader.
 
-        `in_event` says that no task is running, so that the reader can be.
+        `in_event` says that the loop has called: no task is running, so that the reader can be.
         """
+        gil = self._gil  # as Guard.touch, without its call
+        gil.recent = True
+        if not gil.active:
+            gil.begin()
         self._rest_due = False
         if self._paused or self._closed:
             return
@@ -508,6 +465,9 @@ class FrameStream(IOStream):
         except OSError as error:
             self.fail(explain(error, self.peer, handshaking=not self._established), error)
         self._answering = True
+        if in_event and self._send_wants_read:
+            self._flush()
+            self._watch()
         reader = self._reader
         if reader is not None and self.inbox and not reader.done():
             if in_event:
@@ -535,7 +495,7 @@ class FrameStream(IOStream):
 
     # Sending
 
-    def write_frames(self, frames: Sequence[Buffer], shared: int) -> tuple[int, bool]:
+    def write_frames(self, frames: Sequence[Buffer], shared: int) -> tuple[int, int | None]:
         """Queue a message, and send as much of it as the socket takes now.
 
         Parameters
@@ -544,8 +504,10 @@ class FrameStream(IOStream):
             As for `framing.pack`. Frames above 16 KiB are not copied; they must not change until
             sent.
 
-        Returns the bytes the message has on the wire, and whether frames of the caller's are still
-        referred to. Raises `CommClosedError`, and `MessageTooLarge` with nothing queued.
+        Returns the bytes the message has on the wire, and what the caller may pass to `drain` if
+        it is to wait: 0 if frames of its own are still referred to, `Limits.write_ahead` if more
+        than that is unsent, None if there is nothing to wait for. Raises `CommClosedError`, and
+        `MessageTooLarge` with nothing queued.
         """
         if self._closed:
             raise self.failure()
@@ -559,7 +521,7 @@ class FrameStream(IOStream):
             and len(frames[0]) <= self._smallest
             and (self._answering or time.perf_counter() - self._last_send > _CLOSELY)
         ):
-            return self._write_at_once(frames[0]), False
+            return self._write_at_once(frames[0]), None
         borrowed = outbox.put(frames, shared)
         size = outbox.queued - before
         if idle:
@@ -573,7 +535,10 @@ class FrameStream(IOStream):
                 self._loop.call_soon(self._flush_now)
         elif self._flush_due and (borrowed or outbox.queued - outbox.sent > _TOGETHER):
             self._flush_now()
-        return size, borrowed and bool(outbox)
+        unsent = outbox.queued - outbox.sent
+        if borrowed and unsent:
+            return size, 0
+        return size, self.limits.write_ahead if unsent > self.limits.write_ahead else None
 
     def _write_at_once(self, frame: Buffer) -> int:
         """A small message when nothing is queued, as most are: past the queue."""
@@ -609,11 +574,6 @@ class FrameStream(IOStream):
         """Payload sent so far, without TLS's own."""
         return self._outbox.sent
 
-    @property
-    def unsent(self) -> int:
-        """Bytes queued that the kernel has not taken."""
-        return self._outbox.queued - self._outbox.sent
-
     async def drain(self, leave: int = 0) -> None:
         """Wait until all that is queued now, but for the last `leave` bytes, is with the kernel.
 
@@ -647,7 +607,7 @@ class FrameStream(IOStream):
         except OSError as error:
             # The reason may be waiting to be read: a TLS 1.3 server's verdict on our certificate.
             self._paused = False
-            self._receive()
+            self._receive(in_event=False)
             self.fail(explain(error, self.peer, handshaking=not self._established), error)
             return
         self._last_send = time.perf_counter()

@@ -50,7 +50,7 @@ class TCP(Comm):
     async def greet(self) -> None:
         """Exchange hellos. Raises `CommClosedError`."""
         stream = self._stream
-        stream.write_frames([hello.encode(hello.offer())], shared=1)
+        stream.write_frames([hello.encode(hello.offer())], 1)
         frames = await stream.read_frames()
         try:
             self._agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)
@@ -61,8 +61,8 @@ class TCP(Comm):
 
     async def read(self) -> Any:
         stream = self._stream
-        if not stream.inbox:
-            await stream.ready()
+        while not stream.inbox:
+            await stream.arrival()
         try:
             return codec.decode(stream.take_frames(), stream.peer)
         except DecodeError as error:
@@ -71,15 +71,11 @@ class TCP(Comm):
 
     async def write(self, message: Any) -> int:
         stream = self._stream
-        if stream.closed():
-            raise stream.failure()
         agreed = self._agreement
-        frames = codec.encode(message, buffers=agreed.buffers, arrays=agreed.arrays)
-        size, borrowed = stream.write_frames(frames, shared=1)
-        if borrowed:
-            await stream.drain()
-        elif stream.unsent > stream.limits.write_ahead:
-            await stream.drain(leave=stream.limits.write_ahead)
+        frames = codec.encode(message, agreed.buffers, agreed.arrays)
+        size, leave = stream.write_frames(frames, 1)
+        if leave is not None:
+            await stream.drain(leave)
         return size
 
     async def close(self) -> None:

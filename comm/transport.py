@@ -12,61 +12,25 @@ import ssl
 from typing import Any
 
 from tornado.iostream import IOStream, StreamClosedError
-from tornado.netutil import Resolver
 from tornado.tcpclient import TCPClient
 
 from .addressing import Address
 from .errors import CommClosedError
 from .limits import Limits
 from .refusals import naming_files
-from .sockets import AddressInfo, numeric_addresses
-from .stream import FrameStream
+from .sockets import numeric_address, reach
+from .stream import FrameStream, selector_loop
 
 __all__ = ["dial"]
-
-
-class _NumericFirst(Resolver):
-    """Addresses at once for a numeric host, from the loop's threads for a name."""
-
-    @classmethod
-    def configurable_base(cls) -> type[Resolver]:
-        return _NumericFirst
-
-    @classmethod
-    def configurable_default(cls) -> type[Resolver]:
-        return _NumericFirst
-
-    async def resolve(
-        self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[AddressInfo]:
-        numeric = numeric_addresses(host, port, family)
-        if numeric is not None:
-            return numeric
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, family=family, type=socket.SOCK_STREAM
-        )
-        return [(int(entry[0]), tuple(entry[4])) for entry in found]
 
 
 class _FrameClient(TCPClient):
     """Tornado's client, with IPv4 and IPv6 tried side by side, making `FrameStream`s."""
 
     def __init__(self, limits: Limits, peer: str) -> None:
-        super().__init__(resolver=_NumericFirst())
+        super().__init__()
         self.streams: list[FrameStream] = []
         self._make = functools.partial(FrameStream, limits=limits, peer=peer)
-
-    async def reach(self, host: str, port: int) -> FrameStream:
-        """A connected stream. With one numeric address there is nothing to look up or to race."""
-        numeric = numeric_addresses(host, port)
-        if numeric is None or len(numeric) > 1:
-            stream: IOStream = await self.connect(host, port)
-        else:
-            family, where = numeric[0]
-            stream, connected = self._create_stream(None, socket.AddressFamily(family), where)
-            await connected
-        assert isinstance(stream, FrameStream)
-        return stream
 
     def _create_stream(
         self,
@@ -79,6 +43,31 @@ class _FrameClient(TCPClient):
         stream = self._make(socket.socket(af, socket.SOCK_STREAM))
         self.streams.append(stream)
         return stream, stream.connect(addr)  # type: ignore[return-value]
+
+
+async def _connect(host: str, port: int, limits: Limits, peer: str) -> FrameStream:
+    """A connected stream. With a numeric address there is nothing to look up or to race."""
+    numeric = numeric_address(host, port)
+    if numeric is not None:
+        family, address = numeric
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await reach(sock, address, selector_loop())
+            return FrameStream(sock, limits, peer)
+        except BaseException:
+            sock.close()
+            raise
+    client = _FrameClient(limits, peer)
+    stream = None
+    try:
+        stream = await client.connect(host, port)
+        assert isinstance(stream, FrameStream)
+        return stream
+    finally:
+        for other in client.streams:  # the slower ones, or all of them
+            if other is not stream:
+                other.close()
 
 
 async def dial(
@@ -94,28 +83,25 @@ async def dial(
     another `CommClosedError` if nothing answers. Nothing is left open by an error or by cancelling.
     """
     peer = str(address)
-    client = _FrameClient(limits, peer)
     stream = None
     try:
-        stream = await client.reach(address.host or "localhost", address.port)
+        stream = await _connect(address.host or "localhost", address.port, limits, peer)
         stream.set_deadline(limits.handshake_timeout)
         if context is None:
             stream.open()
         else:
             with naming_files(context):
                 await stream.secure(context, server_side=False, server_hostname=server_hostname)
+        dialled, stream = stream, None
     except CommClosedError:
         raise
     except OSError as error:
         cause = getattr(error, "real_error", None) or error
         raise CommClosedError(f"{_why(cause)}; {_remedy(cause)}", peer=peer) from cause
-    else:
-        dialled, stream = stream, None
-        client.streams.remove(dialled)
-        return dialled
     finally:
-        for other in client.streams:  # the slower ones, or all of them
-            other.close()
+        if stream is not None:
+            stream.close()
+    return dialled
 
 
 def _why(error: BaseException) -> str:

@@ -90,8 +90,8 @@ class TCP(Comm):
     async def read(self, deserializers: Any = None) -> Any:
         stream = self.stream
         try:
-            if not stream.inbox:
-                await stream.ready()
+            while not stream.inbox:
+                await stream.arrival()
             frames = stream.take_frames()
             if not self._greeted:
                 return self._read_hello(frames)
@@ -262,7 +262,8 @@ class TCPConnector(Connector):
             try:
                 # TLS 1.3 tells a client only now what the server made of its certificate.
                 with naming_files(dial_args.get("context")):
-                    await stream.ready()
+                    while not stream.inbox:
+                        await stream.arrival()
                 local = self.prefix + unparse_host_port(*stream.local_host_port)
                 return self.comm_class(stream, local, self.prefix + address, deserialize)
             except BaseException:

@@ -166,7 +166,7 @@ class Life:
         with Client(
             self.address, security=self.security, timeout=HANG, set_as_default=False
         ) as client:
-            workers = list(client.scheduler_info()["workers"])
+            workers = list(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
             assert len(workers) == 2
             parts = [
                 client.submit(step, number, pure=False, workers=[workers[number % 2]])

@@ -136,7 +136,7 @@ def test_a_mixed_cluster(scheduler: str, cluster: Cluster) -> None:
             exercise(client)
             seen = everywhere(client)
             assert len(seen) == len({process["pid"] for process in seen.values()}) == 4
-            workers = client.scheduler_info(n_workers=-1)["workers"]
+            workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
             stock = [address for address, told in workers.items() if told["name"] == "stock"]
             stock += [cluster.address] if scheduler == "stock" else []
             stock += ["client"] if kind == "stock" else []

@@ -90,7 +90,7 @@ async def dials_no_stranger(client: Client) -> None:
 async def test_our_security_carries_it_all(fields: dict[str, Any], tmp_path: Path) -> None:
     one = Security(**fields)
     async with (
-        Scheduler(security=one, port=0, dashboard=False) as scheduler,
+        Scheduler(security=one, port=0, dashboard=False, dashboard_address=":0") as scheduler,
         Nanny(scheduler.address, security=one, nthreads=1, local_directory=str(tmp_path)) as nanny,
         Client(scheduler.address, security=one, asynchronous=True) as client,
     ):
@@ -132,7 +132,9 @@ async def test_the_commands_take_it_from_the_configuration(
     one = Security(**fields)
     async with Client(address, security=one, asynchronous=True) as client:
         await client.wait_for_workers(1, timeout=HANG)
-        for where, told in client.scheduler_info(n_workers=-1)["workers"].items():
+        told_by_scheduler = (await client.scheduler.identity(n_workers=-1))["workers"]
+        assert len(told_by_scheduler) == 1
+        for where, told in told_by_scheduler.items():
             await abides(where, "worker")
             await abides(told["nanny"], "worker")
         await abides(address, "scheduler")

@@ -100,7 +100,7 @@ async def test_processes_of_a_cluster_follow(folder: Folder) -> None:
     """Scheduler, nanny and worker process with our `Security`, while a client computes."""
     one = Security(**folder.files, tls_crl_file=folder.crl, tls_reload_interval=0)
     async with (
-        Scheduler(security=one, port=0, dashboard=False) as scheduler,
+        Scheduler(security=one, port=0, dashboard=False, dashboard_address=":0") as scheduler,
         Nanny(
             scheduler.address, security=one, nthreads=1, local_directory=str(folder.path)
         ) as nanny,
@@ -175,7 +175,7 @@ async def test_commands_follow(configured: Folder, programs: Programs) -> None:
         asynchronous=True,
     ) as client:  # fmt: skip
         await client.wait_for_workers(1, timeout=HANG)
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = (await client.scheduler.identity(n_workers=-1))["workers"]
         addresses = {address: "scheduler"}
         for worker, told in workers.items():
             addresses |= {worker: "worker", told["nanny"]: "worker"}
@@ -253,7 +253,9 @@ async def test_the_preload_sees_to_what_was_there_before(
 
 @asynchronous
 async def test_the_preload_sees_to_a_client(stock: distributed.Security) -> None:
-    async with Scheduler(security=stock, port=0, dashboard=False) as scheduler:
+    async with Scheduler(
+        security=stock, port=0, dashboard=False, dashboard_address=":0"
+    ) as scheduler:
         client = Client(scheduler.address, security=stock, asynchronous=True)
         sees_to(client, "client")
         await client

@@ -61,7 +61,9 @@ def test_it_is_distributeds(security: Security) -> None:
 async def test_everyone_takes_it(tmp_path: Path) -> None:
     """With Dask's own checks of the type, and connected by it."""
     security = Security.temporary()
-    async with Scheduler(security=security, port=0, dashboard=False) as scheduler:
+    async with Scheduler(
+        security=security, port=0, dashboard=False, dashboard_address=":0"
+    ) as scheduler:
         assert scheduler.address.startswith("tls://")
         async with (
             Worker(

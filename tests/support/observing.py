@@ -64,7 +64,9 @@ async def dial(address: str, dask_worker: Any = None, dask_scheduler: Any = None
 
 def everywhere(client: Any) -> Seen:
     """`observe` of every process, by its address; of this one as "client"."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    # Not client.scheduler_info(): the client's periodic update, which asks for no workers, may
+    # empty its answer before it returns.
+    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
     seen = dict(client.run(observe))
     nannies = {address: told["nanny"] for address, told in workers.items() if told["nanny"]}
     if nannies:
@@ -77,7 +79,7 @@ def everywhere(client: Any) -> Seen:
 
 def exercise(client: Any) -> None:
     """Move arrays in every direction: client to workers, worker to worker, and back."""
-    first, *_, last = sorted(client.scheduler_info(n_workers=-1)["workers"])
+    first, *_, last = sorted(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
     assert first != last
     array = np.arange(500_000.0)
     here, there = client.scatter([array, array + 1], broadcast=False)

@@ -1,0 +1,119 @@
+"""A TLS handshake on a connected socket, driven by the event loop.
+
+Apart from the stream, since nothing of it is left once the handshake is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from socket import SHUT_WR, socket
+from typing import Any
+
+from .errors import CommClosedError
+from .gil import Guard
+from .refusals import explain
+
+__all__ = ["Handshake"]
+
+_UNREAD = 64  # receives of what a refused peer has sent
+_CHUNK = 64 * 1024
+
+
+class Handshake:
+    """One handshake.
+
+    Parameters
+    ----------
+    tls
+        Wrapped with ``do_handshake_on_connect=False``; stays the caller's.
+    loop
+        Which watches the socket until `finish` returns or `stop` is called.
+    guard
+        Of that loop.
+    peer
+        For errors.
+    """
+
+    def __init__(self, tls: ssl.SSLSocket, loop: Any, guard: Guard, peer: str) -> None:
+        self._tls = tls
+        self._fd = tls.fileno()
+        self._loop = loop
+        self._guard = guard
+        self._peer = peer
+        self._reads = False
+        self._writes = False
+        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def finish(self) -> None:
+        """Shake hands. Raises `CommClosedError`s; cancelling leaves the socket half way."""
+        self._step()
+        try:
+            await self._outcome
+        finally:
+            self.stop()
+
+    def stop(self, error: CommClosedError | None = None) -> None:
+        """Leave the socket alone; `finish` raises `error` if it is still waiting."""
+        self._watch(reads=False, writes=False)
+        if error is not None:
+            self._end(error)
+
+    def _end(self, error: CommClosedError | None = None) -> None:
+        if self._outcome.done():
+            return
+        if error is None:
+            self._outcome.set_result(None)
+        else:
+            self._outcome.set_exception(error)
+            self._outcome.exception()  # if nobody waits any more it is nobody's
+
+    def _watch(self, *, reads: bool, writes: bool) -> None:
+        if reads != self._reads:
+            self._reads = reads
+            if reads:
+                self._loop.add_reader(self._fd, self._step)
+            else:
+                self._loop.remove_reader(self._fd)
+        if writes != self._writes:
+            self._writes = writes
+            if writes:
+                self._loop.add_writer(self._fd, self._step)
+            else:
+                self._loop.remove_writer(self._fd)
+
+    def _step(self) -> None:
+        self._guard.touch()
+        tls = self._tls
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(reads=True, writes=False)
+        except ssl.SSLWantWriteError:
+            self._watch(reads=False, writes=True)
+        except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object
+            explained = explain(error, self._peer, handshaking=True)
+            explained.__cause__ = error
+            self._let_alert_arrive()
+            self._end(explained)
+        else:
+            if tls.server_side and tls.session_reused:
+                # A resumed session skips the verification of the certificate.
+                self._end(
+                    CommClosedError(
+                        f"connection with {self._peer} dropped: it resumed a TLS session, which "
+                        f"skips the check of its certificate; connect without resumption"
+                    )
+                )
+            self._end()
+
+    def _let_alert_arrive(self) -> None:
+        """OpenSSL has sent its alert. Closing with bytes unread would make the kernel reset the
+        connection, and the peer might lose the alert that tells it why."""
+        try:
+            socket.shutdown(self._tls, SHUT_WR)
+            for _ in range(_UNREAD):
+                if not socket.recv(self._tls, _CHUNK):
+                    break
+        except (OSError, ValueError):
+            pass

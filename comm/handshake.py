@@ -13,6 +13,7 @@ from typing import Any
 from .errors import CommClosedError
 from .gil import Guard
 from .refusals import explain
+from .turns import Turns
 
 __all__ = ["Handshake"]
 
@@ -33,21 +34,26 @@ class Handshake:
         Of that loop.
     peer
         For errors.
+    turns
+        Which its steps wait for, if it is a stranger's.
     """
 
-    def __init__(self, tls: ssl.SSLSocket, loop: Any, guard: Guard, peer: str) -> None:
+    def __init__(
+        self, tls: ssl.SSLSocket, loop: Any, guard: Guard, peer: str, turns: Turns | None = None
+    ) -> None:
         self._tls = tls
         self._fd = tls.fileno()
         self._loop = loop
         self._guard = guard
         self._peer = peer
+        self._turns = turns
         self._reads = False
         self._writes = False
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def finish(self) -> None:
         """Shake hands. Raises `CommClosedError`s; cancelling leaves the socket half way."""
-        self._step()
+        self._proceed()
         try:
             await self._outcome
         finally:
@@ -72,18 +78,26 @@ class Handshake:
         if reads != self._reads:
             self._reads = reads
             if reads:
-                self._loop.add_reader(self._fd, self._step)
+                self._loop.add_reader(self._fd, self._proceed)
             else:
                 self._loop.remove_reader(self._fd)
         if writes != self._writes:
             self._writes = writes
             if writes:
-                self._loop.add_writer(self._fd, self._step)
+                self._loop.add_writer(self._fd, self._proceed)
             else:
                 self._loop.remove_writer(self._fd)
 
-    def _step(self) -> None:
+    def _proceed(self) -> None:
         self._guard.touch()
+        if self._turns is None:
+            self._step()
+        elif not self._turns.take(self._step):
+            self._watch(reads=False, writes=False)  # events would only repeat that it can go on
+
+    def _step(self) -> None:
+        if self._outcome.done():  # it was stopped while it waited for its turn
+            return
         tls = self._tls
         try:
             tls.do_handshake()

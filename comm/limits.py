@@ -67,8 +67,12 @@ class Limits:
     limit if that is less."""
 
     max_accepts: int = 32
-    """Connections taken from the kernel before the event loop gets a turn. A handshake costs about
-    a millisecond: open comms wait no longer than some tens of those."""
+    """Connections taken from the kernel before the event loop gets a turn: some milliseconds."""
+
+    handshake_slice: float = 0.002
+    """How much of each turn of the event loop TLS handshakes of a listener may use; one step, about
+    a millisecond, is always made. Open comms wait no longer than this for any number of strangers,
+    and a turn costs so little that workers that dial all at once are let in as fast."""
 
     stop_timeout: float = 0.5
     """How long a stopped listener lets handshakes and hellos under way finish. The other side's

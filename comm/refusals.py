@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from . import hello
 from .errors import CommClosedError, HandshakeError
 from .framing import name_foreign
 
-__all__ = ["TLS_RECORD", "explain", "naming_files", "not_tls", "tell_refused"]
+__all__ = ["TLS_RECORD", "explain", "named", "naming_files", "not_tls", "tell_refused"]
 
 
 class _Cause(NamedTuple):
@@ -251,29 +251,32 @@ def tell_refused(context: ssl.SSLContext) -> None:
 
 @contextmanager
 def naming_files(context: ssl.SSLContext | None) -> Iterator[None]:
-    """Add to a `HandshakeError` raised inside which file of ours is concerned, where it is known.
-
-    A context knows by a method ``describe()``: a mapping with ``certificate``, ``ca`` and ``crl``
-    in words. `sealwire.security` makes such contexts; others go without.
-    """
+    """Let an error raised inside be `named`."""
     try:
         yield
     except HandshakeError as error:
-        raise _with_file(error, getattr(context, "describe", None)) from error.__cause__
+        raise named(error, context) from error.__cause__
 
 
-def _with_file(
-    error: HandshakeError, describe: Callable[[], Mapping[str, str]] | None
-) -> Exception:
-    words = describe().get(error.file) if describe is not None and error.file else None
+def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedError:
+    """`error`, saying which file of ours is concerned if it is a `HandshakeError` and known.
+
+    A context knows by a method ``describe()``: a mapping with ``certificate``, ``ca`` and ``crl``
+    in words. `sealwire.security` makes such contexts; others go without. Describing reads files and
+    costs as much as the handshake: on errors that nobody will see, leave it out.
+    """
+    describe = getattr(context, "describe", None)
+    if describe is None or not isinstance(error, HandshakeError) or not error.file:
+        return error
+    words = describe().get(error.file)
     if not words:
         return error
-    named = copy.copy(error)
+    naming = copy.copy(error)
     why, _, remedy = str(error).partition("; ")
     label = {"ca": "CA", "crl": "CRL"}.get(error.file, error.file)
-    named.args = (f"{why} (our {label}: {words}); {remedy}",)
-    named.file = ""  # it is named
-    return named
+    naming.args = (f"{why} (our {label}: {words}); {remedy}",)
+    naming.file = ""  # it is named
+    return naming
 
 
 def _lost(error: Exception, peer: str, handshaking: bool) -> CommClosedError:

@@ -22,9 +22,10 @@ from tornado.netutil import bind_sockets
 from .addressing import format_address
 from .errors import CommClosedError
 from .limits import Limits
-from .refusals import TLS_RECORD, explain, naming_files, not_tls
+from .refusals import TLS_RECORD, explain, named, not_tls
 from .sockets import STARVED, descriptor_limit, has_caller
 from .stream import FrameStream
+from .turns import Turns
 from .watch import ListenerStats, Watch
 
 __all__ = ["FrameServer", "serve"]
@@ -85,6 +86,7 @@ class FrameServer:
         self._resting: asyncio.TimerHandle | None = None
         self._visitors: dict[FrameStream, _Visitor] = {}  # the oldest first
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = Turns(self._loop, limits.handshake_slice)
         self._watch = Watch(self._own_address, limits.max_log_lines)
         self.address: tuple[str, int] = ("", 0)
 
@@ -169,7 +171,8 @@ class FrameServer:
             most = max(1, min(most, descriptors // 2))
         while len(self._visitors) >= most:
             self._drop_oldest(f"{most} others are pending, which is the limit")
-        stream = FrameStream(accepted, self._limits, format_address(self._scheme, *address[:2]))
+        peer = format_address(self._scheme, *address[:2])
+        stream = FrameStream(accepted, self._limits, peer)
         visitor = _Visitor(stream, "hello" if self._context is None else "TLS handshake")
         self._visitors[stream] = visitor
         seconds = self._limits.handshake_timeout
@@ -216,17 +219,19 @@ class FrameServer:
         stream = visitor.stream
         try:
             try:
-                with naming_files(self._context):
-                    greeted = await self._let_in(visitor)
+                greeted = await self._let_in(visitor)
             except BaseException:
                 self._forget(visitor)
                 stream.close()
                 raise
         except CommClosedError as error:
-            self._watch.refused(error.kind, str(error))
+            refusal = error
+            self._watch.refused(error.kind, lambda: str(named(refusal, self._context)))
             return
         except Exception:
-            self._watch.refused("failed", f"cannot greet {stream.peer}; the next lines say why")
+            self._watch.refused(
+                "failed", lambda: f"cannot greet {stream.peer}; the next lines say why"
+            )
             logger.exception("listener on %s: cannot greet %s", self._own_address(), stream.peer)
             return
         self._forget(visitor)
@@ -236,7 +241,7 @@ class FrameServer:
         finally:
             end = stream.error
             if isinstance(end, CommClosedError) and not end.clean:
-                self._watch.broken(end.kind, str(end))
+                self._watch.broken(end.kind, end.__str__)
 
     async def _let_in(self, visitor: _Visitor) -> Any:
         stream = visitor.stream
@@ -246,7 +251,7 @@ class FrameServer:
             stream.open()
         else:
             await self._expect_tls(visitor)
-            await stream.secure(self._context, server_side=True)
+            await stream.secure(self._context, server_side=True, turns=self._turns)
         visitor.stage = "hello"
         return await self._greet(stream)
 

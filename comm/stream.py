@@ -36,6 +36,7 @@ from .limits import Limits
 from .outbox import Outbox
 from .refusals import explain
 from .sockets import given_up, tune
+from .turns import Turns
 from .wakeup import Wakeup
 
 __all__ = ["FrameStream", "selector_loop"]
@@ -142,9 +143,14 @@ class FrameStream(IOStream):
         self._watch()
 
     async def secure(
-        self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        """Shake hands with `context`, then begin to receive.
+        """Shake hands with `context`, then begin to receive. The steps wait for their `turns`.
 
         Raises `HandshakeError` if either side refuses, other `CommClosedError`s if the connection
         is lost. Cancelling closes the stream.
@@ -161,7 +167,7 @@ class FrameStream(IOStream):
         except (OSError, ValueError) as error:  # the peer has gone already
             self.fail(explain(error, self.peer, handshaking=True), error)
             raise self.failure() from error
-        self._handshake = Handshake(self._tls, self._selector_loop, self._gil, self.peer)
+        self._handshake = Handshake(self._tls, self._selector_loop, self._gil, self.peer, turns)
         try:
             await self._handshake.finish()
         except CommClosedError as error:

@@ -1,7 +1,9 @@
 """What a listener has seen: counters for operators, and at most so many lines of log a minute.
 
 A peer that misbehaves is one line, at level INFO: it is the peer's trouble, and nobody is to be
-woken by a port scan. What is too much for the log is counted and summed up in one line.
+woken by a port scan. What is too much for the log is counted and summed up in one line; a kind of
+trouble that the log has not shown for a minute is shown all the same, so that a flood of one kind
+hides no other.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
 __all__ = ["ListenerStats", "Watch"]
 
 _PERIOD = 60.0  # seconds that a budget of lines is for, and between two words on our own trouble
+_LONGEST = 1000  # characters of a line that a peer may have had a hand in
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -65,8 +68,8 @@ class Watch:
     def __init__(self, name: Callable[[], str], lines: int) -> None:
         self._name = name
         self._lines = lines
-        self._left = float(lines)
-        self._filled_at = 0.0
+        self._told: deque[float] = deque(maxlen=max(1, int(lines)))  # when
+        self._told_of: dict[str, float] = {}  # when each kind was logged last
         self._held: Counter[str] = Counter()  # kinds left out of the log, not yet summed up
         self._summary: asyncio.TimerHandle | None = None
         self._complained_at = float("-inf")
@@ -89,12 +92,12 @@ class Watch:
             unlogged=self._unlogged,
         )
 
-    def refused(self, kind: str, words: str) -> None:
-        """A connection did not become a comm."""
+    def refused(self, kind: str, words: Callable[[], str]) -> None:
+        """A connection did not become a comm. `words` are asked for only if they are logged."""
         self._refused[kind] += 1
         self._tell(kind, words)
 
-    def broken(self, kind: str, words: str) -> None:
+    def broken(self, kind: str, words: Callable[[], str]) -> None:
         """A comm ended with an error."""
         self._broken[kind] += 1
         self._tell(kind, words)
@@ -118,20 +121,19 @@ class Watch:
             self._summary.cancel()
             self._sum_up()
 
-    def _tell(self, kind: str, words: str) -> None:
+    def _tell(self, kind: str, words: Callable[[], str]) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        refill = (now - self._filled_at) * self._lines / _PERIOD
-        self._left = min(float(self._lines), self._left + refill)
-        self._filled_at = now
-        if self._left >= 1:
-            self._left -= 1
-            logger.info("listener on %s: %s", self._name(), words)
+        full = len(self._told) == self._told.maxlen and now - self._told[0] < _PERIOD
+        if full and now - self._told_of.get(kind, -_PERIOD) < _PERIOD:
+            self._unlogged += 1
+            self._held[kind] += 1
+            if self._summary is None:
+                self._summary = loop.call_later(_PERIOD, self._sum_up)
             return
-        self._unlogged += 1
-        self._held[kind] += 1
-        if self._summary is None:
-            self._summary = loop.call_later(_PERIOD, self._sum_up)
+        self._told.append(now)
+        self._told_of[kind] = now
+        logger.info("listener on %s: %s", self._name(), _one_line(words()))
 
     def _sum_up(self) -> None:
         self._summary = None
@@ -144,3 +146,10 @@ class Watch:
             ", ".join(f"{kind}: {count}" for kind, count in held.most_common()),
             self._lines,
         )
+
+
+def _one_line(words: str) -> str:
+    """No peer's bytes end the line, or mean something to a terminal, or fill the disk."""
+    if len(words) > _LONGEST:
+        words = f"{words[:_LONGEST]}… ({len(words)} characters)"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)

@@ -40,7 +40,7 @@ def limits() -> Limits:
         if value is None:
             continue
         try:
-            is_time = field.name.endswith("_timeout")
+            is_time = field.type == "float"  # annotations are text
             chosen[field.name] = parse_timedelta(value) if is_time else int(parse_bytes(value))
         except (AttributeError, TypeError, ValueError, KeyError) as error:
             raise ValueError(

@@ -250,6 +250,29 @@ def test_a_flood_of_refused_handshakes(kind: str) -> None:
         inside.close()
 
 
+@each_kind
+def test_handshakes_that_are_ready_at_once_take_turns(kind: str) -> None:
+    """Hundreds of strangers send the same flight in the same moment; the loop comes round between
+    their steps, which would hold it for half a second together."""
+    number = 600
+    foreign = attacker.context("foreign")
+    with Target(kind, "tls", max_log_lines=1) as target, crowd(number, target.address) as peers:
+        target.until_stats(accepted=number)
+        shakes = [attacker.Shake(peer, foreign) for peer in peers]
+        target.ask("held")
+        for shake in shakes:
+            shake.send()
+        for shake in shakes:
+            shake.receive()
+        check(target.ask("held") < 0.2, "their first flights held the loop")
+        for shake in shakes:
+            shake.send()
+        stats = target.until_stats(pending=0)
+        held = target.ask("held")
+        check(held < 0.2, f"their second flights held the loop for {held:.3f} s")
+        check(stats["refused"] == {"other-ca": number}, stats)
+
+
 @each_combination
 def test_stop_drops_whoever_is_at_the_door(kind: str, scheme: str, mode: str) -> None:
     with Target(kind, scheme, **MODES[mode]) as target, crowd(20, target.address) as peers:

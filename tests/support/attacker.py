@@ -177,6 +177,30 @@ def vanish(sock: Socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, 26, filter_program)  # SO_ATTACH_FILTER
 
 
+class Shake:
+    """A client's handshake over `sock`, flight by flight."""
+
+    def __init__(self, sock: Socket, tls: Context) -> None:
+        self._sock = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._client = tls.wrap_bio(self._incoming, self._outgoing, server_side=False)
+        self._step()
+
+    def _step(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._client.do_handshake()
+
+    def send(self) -> None:
+        """Send the next flight."""
+        self._sock.sendall(self._outgoing.read())
+
+    def receive(self) -> None:
+        """Take what the server says until there is something to answer."""
+        while not self._outgoing.pending:
+            self._incoming.write(self._sock.recv(1 << 16))
+            self._step()
+
+
 def shake_up_to(address: str, tls: Context, limit: int) -> tuple[Socket, int]:
     """Shake hands, but send no more than `limit` bytes; the socket, and how many were sent."""
     sock = dial(address)

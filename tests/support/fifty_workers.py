@@ -2,17 +2,21 @@
 
     fifty_workers.py SCHEDULER CA CERTIFICATE WORKERS
 
-Prints what a computation gave that moved data between all of them, and the links it took.
+Prints what a computation gave that moved data between all of them, and what the scheduler's
+listener had counted by then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import json
 import sys
+from typing import Any
 
 import dask
-from distributed import Client, Worker
+from distributed import Client, Scheduler, Worker
 
 from sealwire.dask_backend import Security
 
@@ -39,10 +43,15 @@ async def main(scheduler: str, ca: str, certificate: str, number: int) -> None:
             client.submit(add_up, parts, workers=f"w{n}", pure=False) for n in range(0, number, 5)
         ]
         print(f"result {sum(await client.gather(sums))}", flush=True)
+        print(f"stats {json.dumps(await client.run_on_scheduler(stats))}", flush=True)
 
 
 def add_up(parts: list[bytes]) -> int:
     return sum(map(sum, parts))
+
+
+def stats(dask_scheduler: Scheduler) -> dict[str, Any]:
+    return dataclasses.asdict(dask_scheduler.listeners[0].stats)
 
 
 if __name__ == "__main__":

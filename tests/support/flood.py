@@ -42,4 +42,4 @@ FOREIGN = attacker.context("foreign")
 for _, way in zip(range(FLOODS), itertools.cycle(range(4))):
     threading.Thread(target=flood, args=(way,), daemon=True).start()
 print("flooding", flush=True)
-sys.stdin.read()
+threading.Event().wait()

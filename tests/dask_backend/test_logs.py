@@ -1,0 +1,55 @@
+"""What a scheduler's log shows of a worker that it refused: by default, and as configured."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import attacker
+import pytest
+from processes import PRELOAD, Programs
+
+from sealwire import dask_backend
+
+REFUSED = r"sealwire\.comm - INFO - listener on tcp://\S+: bad frame from tcp://\S+: .* HTTP"
+
+
+def knock(address: str) -> None:
+    """As a browser would, on the wrong port."""
+    with attacker.dial(address) as sock:
+        sock.sendall(b"GET /status HTTP/1.1\r\n\r\n")
+        attacker.ended(sock)
+
+
+def test_a_refusal_stands_in_the_log_of_a_scheduler(tmp_path: Path) -> None:
+    """In distributed's own form, with nothing configured."""
+    with Programs(tmp_path) as programs:
+        scheduler, address = programs.scheduler("tcp", *PRELOAD)
+        knock(address)
+        scheduler.wait_for(REFUSED)
+    assert "".join(scheduler.output).count("listener on tcp://") == 1
+
+
+def test_the_level_can_be_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_LOGGING__SEALWIRE", "warning")
+    with Programs(tmp_path) as programs:
+        scheduler, address = programs.scheduler("tcp", *PRELOAD)
+        knock(address)
+    assert "listener on" not in "".join(scheduler.output)
+
+
+def test_a_logger_that_has_been_configured_is_left_alone() -> None:
+    ours = logging.getLogger("sealwire")
+    dask_backend.uninstall()
+    assert not ours.handlers
+    try:
+        ours.setLevel(logging.ERROR)
+        dask_backend.install()
+        assert ours.level == logging.ERROR
+        assert not ours.handlers
+        dask_backend.uninstall()
+        assert ours.level == logging.ERROR
+    finally:
+        ours.setLevel(logging.NOTSET)
+        dask_backend.install()
+    assert ours.level == logging.getLogger("distributed").level

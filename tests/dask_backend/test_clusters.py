@@ -14,7 +14,7 @@ import distributed
 import psutil
 import pytest
 from distributed import Client
-from observing import check, everywhere, exercise, links_between_workers
+from observing import check, everywhere, exercise, links_between_workers, shuffle
 from parties import select
 from processes import HANG, PRELOAD, Program, Programs, tls_options
 
@@ -83,6 +83,7 @@ def test_commands_without_nannies(cluster: Cluster) -> None:
         cluster.worker("ours", "--no-nanny")
     with cluster.client("ours", 2) as client:
         exercise(client)
+        shuffle(client)
         seen = everywhere(client)
         assert len(seen) == len({process["pid"] for process in seen.values()}) == 4
         check(seen, cluster.address, cluster.scheme)
@@ -134,6 +135,7 @@ def test_a_mixed_cluster(scheduler: str, cluster: Cluster) -> None:
     for kind in ("ours", "stock"):
         with cluster.client(kind, 2) as client:
             exercise(client)
+            shuffle(client)
             seen = everywhere(client)
             assert len(seen) == len({process["pid"] for process in seen.values()}) == 4
             workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]

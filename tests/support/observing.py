@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import dask
+import dask.array
 import numpy as np
 
 Seen = dict[str, dict[str, Any]]
@@ -94,6 +96,15 @@ def exercise(client: Any) -> None:
     words = client.map(str.upper, ["small", "tasks"] * 20, pure=False)
     assert client.gather(words) == ["SMALL", "TASKS"] * 20
     client.cancel([here, there, one, two, *sums, copies, *totals, *words])
+
+
+def shuffle(client: Any) -> None:
+    """Turn rows into columns: every worker sends a part of each of its blocks to every other."""
+    numbers = np.arange(1_000_000.0).reshape(1000, 1000)
+    with dask.config.set({"array.rechunk.method": "p2p"}):
+        columns = dask.array.from_array(numbers, chunks=(50, -1)).rechunk((-1, 50))
+    assert any("p2p" in str(key) for key in columns.__dask_graph__()), "not a P2P shuffle"
+    assert np.array_equal(client.compute(columns).result(), numbers)
 
 
 def check(seen: Mapping[str, Any], scheduler: str, scheme: str, stock: Iterable[str] = ()) -> None:

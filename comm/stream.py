@@ -421,18 +421,21 @@ class FrameStream(IOStream):
                 if target is None:
                     room = _SCRATCH
                     size: int = sock.recv_into(scratch) if tls is None else tls.read(room, scratch)
-                    if size:
-                        splitter.feed(scratch, size)
+                    last = size
+                    self.bytes_in += size
+                    splitter.feed(scratch, size)
                 else:
                     target = target[:budget]
                     room = len(target)
-                    size = sock.recv_into(target) if tls is None else tls.read(room, target)
-                    if size:
+                    if tls is None:
+                        size = last = sock.recv_into(target)
+                        self.bytes_in += size
                         splitter.advance(size)
+                    else:
+                        size, last = self._read_records(tls, target)
                 if not size:
                     self._peer_closed()
                     break
-                self.bytes_in += size
                 if splitter.delivered - self._taken >= read_ahead:
                     self._paused = True
                     self._watch()
@@ -440,7 +443,7 @@ class FrameStream(IOStream):
                 # The socket is empty, or will tell again: events are level-triggered, and what is
                 # left of a record is waited for by OpenSSL. To ask once more would cost a system
                 # call, over TLS an exception besides.
-                if size < room and (tls is None or size < _RECORD):
+                if size < room and (tls is None or last < _RECORD):
                     break
                 budget -= size
                 if budget <= 0:
@@ -480,6 +483,29 @@ class FrameStream(IOStream):
                 reader.resume()
             else:
                 reader.set_result(None)
+
+    def _read_records(self, tls: ssl.SSLSocket, target: memoryview) -> tuple[int, int]:
+        """Fill `target`; the bytes read in all, and those of the last record.
+
+        Each read gives one record at most, so this is the inner loop of a large transfer.
+        """
+        read: Any = tls.read  # gives an int where it has a buffer
+        room = len(target)
+        filled = size = 0
+        try:
+            while filled < room:
+                size = read(room - filled, target[filled:])
+                filled += size
+                if size < _RECORD:
+                    break
+        except ssl.SSLWantReadError:
+            if not filled:
+                raise
+            size = 0
+        finally:
+            self.bytes_in += filled
+            self._splitter.advance(filled)
+        return filled, size
 
     def _peer_closed(self, lost: ssl.SSLError | None = None) -> None:
         progress = self._splitter.progress()

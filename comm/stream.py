@@ -278,11 +278,14 @@ class FrameStream(IOStream):
         if self.error is None:  # we closed it: what is unread is not wanted any more
             self.inbox.clear()
         self._outbox.fail(self.failure)
-        if self.inbox and self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)  # what arrived before the end comes first
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_exception(self.failure())
-            self._reader.exception()  # if nobody waits any more it is nobody's
+        # Not kept: its error's traceback would hold the reader's frame, and with it the comm.
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            if self.inbox:
+                reader.set_result(None)  # what arrived before the end comes first
+            else:
+                reader.set_exception(self.failure())
+                reader.exception()  # if nobody waits any more it is nobody's
 
     # Events
 
@@ -479,6 +482,7 @@ class FrameStream(IOStream):
             self._watch()
         reader = self._reader
         if reader is not None and self.inbox and not reader.done():
+            self._reader = None
             if in_event:
                 reader.resume()
             else:

@@ -33,6 +33,7 @@ STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What `accept` says when the system has nothing left for another connection."""
 
 _PROBES = 10
+_LONGEST = 60_000.0  # seconds; beyond, Linux would refuse the idle time, and with it the rest
 _TCP_CLOSE = 7  # first byte of Linux's struct tcp_info
 
 
@@ -42,8 +43,9 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
     Idle connections are probed, and sent bytes must be acknowledged within the time. Where a system
     lacks an option the connection goes on without; a socket that is gone already raises nothing.
     """
-    interval = max(1, round(keepalive_timeout / (2 * _PROBES)))
-    idle = max(1, round(keepalive_timeout) - interval * _PROBES)
+    seconds = min(keepalive_timeout, _LONGEST)
+    interval = max(1, round(seconds / (2 * _PROBES)))
+    idle = max(1, round(seconds) - interval * _PROBES)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -51,7 +53,7 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
             ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", idle),
             ("TCP_KEEPINTVL", interval),
             ("TCP_KEEPCNT", _PROBES),
-            ("TCP_USER_TIMEOUT", round(keepalive_timeout * 1000)),
+            ("TCP_USER_TIMEOUT", round(seconds * 1000)),
         ):
             option = getattr(socket, name, None)
             if option is not None:
@@ -66,7 +68,11 @@ def given_up(sock: socket.socket) -> bool:
     False where the peer has closed in order, or where the system does not say.
     """
     try:
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
+            return False
+        # EPIPE: it was reset after an end in order. OpenSSL answers an end without close_notify by
+        # an alert, and a peer that is gone answers that by a reset.
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != errno.EPIPE
     except (AttributeError, OSError):
         return False
 

@@ -44,3 +44,24 @@ def test_a_reset_over_tls_is_no_clean_end(kind: str) -> None:
         attacker.reset(sock)
         target.until(lambda: target.ask("stats")["broken"] == {"lost": 1}, "a clean end")
         check("reset by peer" in target.log(), target.log())
+
+
+@pytest.mark.parametrize("kind", ["standalone", "dask"])
+def test_an_end_without_goodbye_is_clean(kind: str) -> None:
+    """As stock ends: between two messages, with nothing unread, in order but for close_notify."""
+    with Target(kind, "tls") as target:
+        for _ in range(20):
+            attacker.visit(target.address)
+        target.until_stats(greeted=20)
+        target.until(lambda: target.descriptors() <= 8, "descriptors are left")
+        check(target.ask("stats")["broken"] == {}, target.log())
+        check(target.log() == "", target.log())
+
+
+@pytest.mark.parametrize("seconds", [2, 60_000, 3e6, 1e9])
+def test_any_keepalive_timeout_can_be_set(seconds: float) -> None:
+    """Beyond what the kernel takes, the longest it takes."""
+    with Target("standalone", "tcp", keepalive_timeout=seconds) as target:
+        attacker.visit(target.address)
+        target.until_stats(greeted=1)
+        check(target.log() == "", target.log())

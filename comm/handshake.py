@@ -13,6 +13,7 @@ from typing import Any
 from .errors import CommClosedError
 from .gil import Guard
 from .refusals import explain
+from .sockets import is_dead, tells_errors_once
 from .turns import Turns
 
 __all__ = ["Handshake"]
@@ -103,6 +104,8 @@ class Handshake:
             tls.do_handshake()
         except ssl.SSLWantReadError:
             self._watch(reads=True, writes=False)
+            if tells_errors_once(self._loop) and is_dead(tls):  # no event will follow
+                self._loop.call_soon(self._proceed)
         except ssl.SSLWantWriteError:
             self._watch(reads=False, writes=True)
         except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object

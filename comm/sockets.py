@@ -22,8 +22,10 @@ __all__ = [
     "descriptor_limit",
     "given_up",
     "has_caller",
+    "is_dead",
     "numeric_address",
     "reach",
+    "tells_errors_once",
     "tune",
 ]
 
@@ -62,18 +64,34 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
         logger.debug("cannot set TCP options: %s", error)
 
 
+def is_dead(sock: socket.socket) -> bool:
+    """Whether nothing will arrive any more, since the kernel has closed the connection for good.
+
+    What arrived before can still be received. False where the system does not say.
+    """
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+    except (AttributeError, OSError):
+        return False
+
+
+def tells_errors_once(loop: object) -> bool:
+    """Whether `loop` stops watching a socket at its first error: libuv, and so uvloop, does."""
+    return type(loop).__module__.partition(".")[0] == "uvloop"
+
+
 def given_up(sock: socket.socket) -> bool:
     """Whether the kernel has dropped the connection: it was reset, or its peer was silent too long.
 
     False where the peer has closed in order, or where the system does not say.
     """
+    if not is_dead(sock):
+        return False
     try:
-        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
-            return False
         # EPIPE: it was reset after an end in order. OpenSSL answers an end without close_notify by
         # an alert, and a peer that is gone answers that by a reset.
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != errno.EPIPE
-    except (AttributeError, OSError):
+    except OSError:
         return False
 
 

@@ -35,7 +35,7 @@ from .handshake import Handshake
 from .limits import Limits
 from .outbox import Outbox
 from .refusals import explain
-from .sockets import given_up, tune
+from .sockets import given_up, is_dead, tells_errors_once, tune
 from .turns import Turns
 from .wakeup import Wakeup
 
@@ -102,6 +102,7 @@ class FrameStream(IOStream):
         self.bytes_in = 0
         self._loop = asyncio.get_running_loop()
         self._selector_loop = selector_loop()
+        self._told_once = tells_errors_once(self._selector_loop)
         self._fd = sock.fileno()  # asyncio formats what it does not know yet, and a socket is long
         self._watches_read = False
         self._watches_write = False
@@ -476,6 +477,9 @@ class FrameStream(IOStream):
             )
         except OSError as error:
             self.fail(explain(error, self.peer, handshaking=not self._established), error)
+        if self._told_once and not self._closed and not self._paused and is_dead(sock):
+            self._rest_due = True  # an error that came with the last bytes: no event will follow
+            self._loop.call_soon(self._receive, False)
         self._answering = True
         if in_event and self._send_wants_read:
             self._flush()

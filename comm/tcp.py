@@ -46,6 +46,9 @@ class TCP(Comm):
         self._agreement = hello.Agreement()
         finalizer = weakref.finalize(self, _drop, stream, self._local_address)
         finalizer.atexit = False
+        # Once the stream is closed there is nothing to do, and its error leads to the comm: kept by
+        # the finalizer, neither would be collected.
+        stream.set_close_callback(finalizer.detach)  # type: ignore[arg-type]
 
     async def greet(self) -> None:
         """Exchange hellos. Raises `CommClosedError`."""

@@ -85,7 +85,7 @@ class TCP(Comm):
         self._greeted = False
         self._finalizer = weakref.finalize(self, _drop, stream, repr(self))
         self._finalizer.atexit = False
-        stream.set_close_callback(functools.partial(_count, stream))
+        stream.set_close_callback(functools.partial(_closed, stream, self._finalizer))
 
     async def read(self, deserializers: Any = None) -> Any:
         stream = self.stream
@@ -198,7 +198,8 @@ class TLS(TCP):
     """A comm over TLS, both sides authenticated."""
 
 
-def _count(stream: FrameStream) -> None:
+def _closed(stream: FrameStream, finalizer: weakref.finalize[..., TCP]) -> None:
+    finalizer.detach()  # the stream's error leads to the comm: kept, neither would be collected
     TCP.closed_traffic["bytes_in"] += stream.bytes_in
     TCP.closed_traffic["bytes_out"] += stream.bytes_out
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import attacker
@@ -258,6 +259,49 @@ def test_cycles_leave_nothing(kind: str, scheme: str, mode: str) -> None:
         target.until(lambda: target.descriptors() <= descriptors, "descriptors are left")
         grown = target.resident() - before
         check(grown < 8 * MiB * (1 if cycles == 10_000 else 0.5), f"{grown / MiB:.1f} MiB")
+
+
+def _reset(address: str, tls: ssl.SSLContext | None) -> None:
+    sock = attacker.enter(address, tls=tls)
+    attacker.ping(sock)
+    attacker.reset(sock)
+
+
+def _break_off(address: str, tls: ssl.SSLContext | None) -> None:
+    with attacker.enter(address, tls=tls) as sock:
+        sock.sendall(packed(bytes(100))[:50])
+
+
+def _bad_hello(address: str, tls: ssl.SSLContext | None) -> None:
+    with attacker.dial(address, tls=tls) as sock:
+        sock.sendall(attacker.message(b"\xc1\xc1"))
+        attacker.ended(sock)
+
+
+def _bad_frame(address: str, tls: ssl.SSLContext | None) -> None:
+    with attacker.enter(address, tls=tls) as sock:
+        sock.sendall(bytes(16))
+        attacker.ended(sock)
+
+
+def _bad_message(address: str, tls: ssl.SSLContext | None) -> None:
+    with attacker.enter(address, tls=tls, hello=attacker.OUR_HELLO) as sock:
+        sock.sendall(attacker.message(b"\xc1"))
+        attacker.ended(sock)
+
+
+@pytest.mark.parametrize("act", [_reset, _break_off, _bad_hello, _bad_frame, _bad_message])
+@each_combination
+def test_no_end_leaves_a_stream(
+    kind: str, scheme: str, mode: str, act: Callable[[str, ssl.SSLContext | None], None]
+) -> None:
+    """An error leads to frames, and those to whoever met it: none of it may stay."""
+    with Target(kind, scheme, **MODES[mode]) as target:
+        tls = context_for(scheme)
+        for _ in range(20):
+            act(target.address, tls)
+        target.until_stats(accepted=20, pending=0)
+        target.until(lambda: target.ask("alive") == 0, f"{target.ask('alive')} streams are left")
 
 
 @each_kind

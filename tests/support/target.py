@@ -134,7 +134,7 @@ class Target:
         return line
 
     def ask(self, command: str) -> Any:
-        """The server's answer to ``stats``, ``held``, ``sent`` or ``stop``."""
+        """The server's answer to ``stats``, ``held``, ``sent``, ``alive`` or ``stop``."""
         assert self._popen.stdin is not None
         self._popen.stdin.write(command + "\n")
         self._popen.stdin.flush()

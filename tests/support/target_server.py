@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import json
 import logging
 import sys
@@ -118,6 +119,13 @@ class Server:
 
     def sent(self) -> int:
         return self.written
+
+    def alive(self) -> int:
+        """Streams that the collector cannot free."""
+        from sealwire.comm.stream import FrameStream
+
+        gc.collect()
+        return sum(isinstance(each, FrameStream) for each in gc.get_objects())
 
     def stop(self) -> str:
         self.listener.stop()

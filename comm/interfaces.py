@@ -45,7 +45,7 @@ class Comm(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Send what is queued, within `Limits.close_timeout`, then close. Never raises.
+        """Send what is queued, then close. Never raises.
 
         A cancelled close drops what is left.
         """

@@ -34,7 +34,8 @@ class Limits:
     for an event loop that a task has blocked for several seconds at each end."""
 
     close_timeout: float = 5.0
-    """How long `close` waits for the peer to take what is still queued."""
+    """How long `close` waits while the peer takes nothing of what is still queued. A slow link is
+    waited for: what is sent before the close is to arrive."""
 
     keepalive_timeout: float = 30.0
     """After this long without an acknowledgement the kernel declares the peer dead. Dask's

@@ -157,6 +157,12 @@ class FrameStream(IOStream):
         is lost. Cancelling closes the stream.
         """
         try:
+            # Of a peer that has gone already wrap_socket would make an error that holds the socket.
+            self.socket.getpeername()
+        except OSError as error:
+            self.fail(explain(error, self.peer, handshaking=False), error)
+            raise self.failure() from error
+        try:
             tune(self.socket, self.limits.keepalive_timeout)
             self.socket = self._tls = context.wrap_socket(
                 self.socket,
@@ -248,11 +254,20 @@ class FrameStream(IOStream):
                 self.socket.close()
 
     async def finish(self) -> None:
-        """Send what is queued within `Limits.close_timeout`, say goodbye, close."""
+        """Send what is queued, say goodbye, close.
+
+        Gives up once the peer has taken nothing for `Limits.close_timeout`.
+        """
+        outbox = self._outbox
         try:
-            if self._outbox and not self.closed():
-                await asyncio.wait_for(self.drain(), self.limits.close_timeout)
-        except (CommClosedError, asyncio.TimeoutError):
+            while outbox and not self.closed():
+                before = outbox.sent
+                try:
+                    await asyncio.wait_for(self.drain(), self.limits.close_timeout)
+                except asyncio.TimeoutError:
+                    if outbox.sent == before:
+                        break
+        except CommClosedError:
             pass
         finally:
             if not self.closed():

@@ -121,10 +121,9 @@ def finish(
     tell: Callable[[Console], None] | None = None,
 ) -> None:
     """Carry the writes out, unless it is a dry run, and tell of them."""
-    from sealwire.security.files import apply
+    from sealwire.security.files import apply, examine
 
-    if not dry_run:
-        apply(writes)
+    (examine if dry_run else apply)(writes)
     files = [
         {"path": str(each.path), "content": each.words, "private": each.private} for each in writes
     ]

@@ -377,6 +377,31 @@ def test_it_is_a_command_of_dask_as_well(home: Path) -> None:
     assert (done.returncode, json.loads(done.stdout)) == (0, []), done.stderr
 
 
+@pytest.mark.parametrize("command", [["renew"], ["revoke"]], ids=str)
+@pytest.mark.parametrize("name", ["ca", "certs/ca.pem", "elsewhere.pem"])
+def test_the_ca_is_no_identity(home: Path, command: list[str], name: str) -> None:
+    """To renew or to revoke it as one would leave everybody without a CA."""
+    (home / "elsewhere.pem").write_text((home / "certs/ca.pem").read_text())
+    before = texts(home / "certs")
+    for option in ([], ["--dry-run"]):
+        done = run(*command, name, *option)
+        assert done.exit_code == 1
+        assert "it is a CA's certificate, not an identity; to replace the CA" in done.output
+    assert texts(home / "certs") == before
+
+
+@pytest.mark.parametrize("option", [[], ["--dry-run"], ["--json"]], ids=str)
+def test_a_file_in_the_way_stops_it_before_anything_is_written(
+    home: Path, option: list[str]
+) -> None:
+    before = texts(home / "certs")
+    for words in (["issue", "worker"], ["sign", "node8.csr", "--out", "certs/client.pem"]):
+        done = run(*words, *option)
+        assert done.exit_code == 1
+        assert "it exists already; name another file, or renew what is in this one" in done.output
+    assert texts(home / "certs") == before, "the journal has what was never issued"
+
+
 WATCHED = """
 import os, stat, sys
 os.umask(0)

@@ -9,6 +9,7 @@ import click
 
 from sealwire.cli.certs_common import (
     ROLES,
+    Failed,
     days_option,
     dry_run_option,
     finish,
@@ -115,14 +116,16 @@ def grant(
         }
         if path is None and not dry_run:
             if csr is None:
-                raise click.ClickException(
+                raise Failed(
                     "cannot print the identity: a key is never shown; name a file with --out"
                 )
-            from sealwire.security.files import apply
+            if not as_json:
+                from sealwire.security.files import apply
 
-            apply(writes)
-            click.echo(text, nl=False)
-            return
+                apply(writes)
+                click.echo(text, nl=False)
+                return
+            result["certificate"] = text
         finish(writes, dry_run=dry_run, as_json=as_json, result=result)
     if not as_json:
         alternatives = ", ".join(info.names) or "no names"
@@ -135,6 +138,6 @@ def _request(path: Path) -> x509.CertificateSigningRequest:
     try:
         return x509.load_pem_x509_csr(path.read_bytes())
     except ValueError as error:
-        raise click.ClickException(
+        raise Failed(
             f"cannot use {path}: it is no PEM certificate request; make one with: openssl req -new"
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,12 +47,9 @@ if TYPE_CHECKING:
 def command(
     csr: Path,
     role: str | None,
-    days: float,
     out: Path | None,
     folder: Path,
-    password_file: Path | None,
-    dry_run: bool,
-    as_json: bool,
+    **given: Any,
 ) -> None:
     """Issue a certificate for the key and the names in a request (CSR).
 
@@ -67,18 +64,8 @@ def command(
 
     Exit codes: 0 signed, 1 failed, 2 wrong usage.
     """
-    grant(
-        role or "",
-        (),
-        days=days,
-        csr=csr,
-        own_names=True,
-        out=out or folder / f"{csr.stem}.pem",
-        folder=folder,
-        password_file=password_file,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    path = out or folder / f"{csr.stem}.pem"
+    grant(role or "", (), csr=csr, own_names=True, out=path, folder=folder, **given)
 
 
 def grant(

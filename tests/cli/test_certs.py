@@ -433,6 +433,10 @@ def test_a_signed_certificate_is_json_as_well(home: Path) -> None:
     assert [Path(each["path"]).name for each in said["written"]] == ["journal.tsv"]
 
 
+def test_a_dry_run_with_nothing_to_do_says_so(home: Path) -> None:
+    assert "there is one CA only" in good("rotate-ca", "--complete", "--dry-run")
+
+
 WATCHED = """
 import os, stat, sys
 os.umask(0)

@@ -54,9 +54,10 @@ def command(
       sealwire certs check ~/.config/dask/dask.yaml
       sealwire certs check --soon 14d --json
 
-    Exit codes: 0 all fits (notes do not count), 1 warnings, 2 errors (and wrong usage).
+    Exit codes: 0 all fits (notes do not count), 1 warnings, 2 errors (also: nothing could be
+    checked, wrong usage).
     """
-    with errors():
+    with errors(exit_code=2):
         found = _findings(path, soon, password_from(password_file))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))

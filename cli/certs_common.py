@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -45,7 +45,9 @@ folder_option = click.option(
     show_envvar=True,
     help="The folder of the CA.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help='Print JSON, {"error": …} where it fails.'
+)
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Say what would be written, and write nothing."
 )
@@ -79,24 +81,44 @@ def password_from(file: Path | None) -> bytes | None:
     if file is not None:
         lines = file.read_bytes().splitlines()
         if not lines or not lines[0]:
-            raise click.ClickException(f"cannot use {file}: its first line, the password, is empty")
+            raise Failed(f"cannot use {file}: its first line, the password, is empty")
         return lines[0]
     given = os.environ.get(PASSWORD)
     return given.encode() if given else None
 
 
+class Failed(click.ClickException):
+    """What a command could not do; printed as JSON too, on standard output, where that is asked
+    for."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+        context = click.get_current_context(silent=True)
+        self.as_json = context is not None and bool(context.params.get("as_json"))
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        super().show(file)
+        if self.as_json:
+            click.echo(json.dumps({"error": self.message}, indent=2))
+
+
 @contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """Errors of ours and of the system as a message and exit code 1."""
+def errors(exit_code: int = 1) -> Iterator[None]:
+    """Errors of ours and of the system as a message and an exit code."""
     from sealwire.security.errors import SecurityError
 
     try:
         yield
+    except Failed as error:
+        error.exit_code = exit_code  # type: ignore[misc]
+        raise
     except SecurityError as error:
-        raise click.ClickException(str(error)) from error
+        raise Failed(str(error), exit_code) from error
     except OSError as error:
         where = f"cannot use {error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{where}{(error.strerror or str(error)).lower()}") from error
+        words = f"{where}{(error.strerror or str(error)).lower()}"
+        raise Failed(words, exit_code) from error
 
 
 @contextlib.contextmanager
@@ -121,10 +143,9 @@ def finish(
     tell: Callable[[Console], None] | None = None,
 ) -> None:
     """Carry the writes out, unless it is a dry run, and tell of them."""
-    from sealwire.security.files import apply
+    from sealwire.security.files import apply, examine
 
-    if not dry_run:
-        apply(writes)
+    (examine if dry_run else apply)(writes)
     files = [
         {"path": str(each.path), "content": each.words, "private": each.private} for each in writes
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,13 +44,9 @@ REQUEST = click.Path(path_type=Path, dir_okay=False, exists=True)
 def command(
     role: str,
     names: tuple[str, ...],
-    days: float,
-    csr: Path | None,
     out: Path | None,
     folder: Path,
-    password_file: Path | None,
-    dry_run: bool,
-    as_json: bool,
+    **given: Any,
 ) -> None:
     """Issue an identity to a process of ROLE, for the hosts and IP addresses in NAMES.
 
@@ -64,15 +61,5 @@ def command(
     Exit codes: 0 issued, 1 failed, 2 wrong usage.
     """
     stem = "-".join([role, *names[:1]]).replace(":", "_").replace("/", "_").replace("*", "any")
-    grant(
-        role,
-        names,
-        days=days,
-        csr=csr,
-        own_names=False,
-        out=out or folder / f"{stem}.pem",
-        folder=folder,
-        password_file=password_file,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    path = out or folder / f"{stem}.pem"
+    grant(role, names, own_names=False, out=path, folder=folder, **given)

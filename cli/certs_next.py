@@ -51,6 +51,7 @@ def kubernetes(mount: str) -> str:
     """The part of a pod's specification; a whole folder, since a subPath never changes."""
     return f"""
   spec:
+    securityContext: {{fsGroup: 1000}}
     containers:
       - name: worker
         command: [dask, worker, "tls://scheduler:8786", --preload, sealwire.dask_backend.preload]
@@ -60,7 +61,7 @@ def kubernetes(mount: str) -> str:
           - {{name: sealwire, mountPath: {mount}, readOnly: true}}
     volumes:
       - name: sealwire
-        secret: {{secretName: sealwire-worker, defaultMode: 0400}}
+        secret: {{secretName: sealwire-worker, defaultMode: 0440}}
 """
 
 

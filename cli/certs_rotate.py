@@ -77,7 +77,7 @@ def command(
             writes = rotation.begin(store, name=name, days=ca_days)
 
         def tell(console: Console) -> None:
-            if dry_run:
+            if dry_run and writes:
                 return
             where = "" if str(folder) == "certs" else f" --dir {shlex.quote(str(folder))}"
             if complete:

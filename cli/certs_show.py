@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 def command(paths: tuple[Path, ...], as_json: bool) -> None:
     """Show who, what for and until when: certificates and revocation lists of files and folders.
 
-    PATH is a PEM file or a folder of them, certs if none is given. Private keys are never shown,
+    PATH is a PEM file or a folder of them; if none is given, the folder that SEALWIRE_CERTS names,
+    or certs. Private keys are never shown,
     only whether a file has one.
 
     \b
@@ -37,7 +39,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
     Exit codes: 0 shown, 1 a file cannot be read, 2 wrong usage.
     """
     with errors():
-        entries = [entry for path in paths or (Path("certs"),) for entry in _entries(path)]
+        entries = [entry for path in paths or (_default(),) for entry in _entries(path)]
     if as_json:
         click.echo(json.dumps(entries, indent=2))
         return
@@ -48,12 +50,18 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
         console.print(_shown(entry))
 
 
+def _default() -> Path:
+    return Path(os.environ.get("SEALWIRE_CERTS") or "certs")
+
+
 def _entries(path: Path) -> list[dict[str, Any]]:
     """What the files at a path hold, certificates in order, then lists."""
     from sealwire.security.errors import PEMError
     from sealwire.security.files import names_in
     from sealwire.security.pem import Source, blocks
 
+    if not path.exists():
+        raise PEMError(f"cannot show {path}: there is no such file or folder; name one")
     if not path.is_dir():
         source = Source("file", str(path))
         found = _of_file(path, source, blocks(source.read()))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sealwire.cli.certs_common import (
     ROLES,
+    Failed,
     days_option,
     dry_run_option,
     finish,
@@ -46,12 +47,9 @@ if TYPE_CHECKING:
 def command(
     csr: Path,
     role: str | None,
-    days: float,
     out: Path | None,
     folder: Path,
-    password_file: Path | None,
-    dry_run: bool,
-    as_json: bool,
+    **given: Any,
 ) -> None:
     """Issue a certificate for the key and the names in a request (CSR).
 
@@ -66,18 +64,8 @@ def command(
 
     Exit codes: 0 signed, 1 failed, 2 wrong usage.
     """
-    grant(
-        role or "",
-        (),
-        days=days,
-        csr=csr,
-        own_names=True,
-        out=out or folder / f"{csr.stem}.pem",
-        folder=folder,
-        password_file=password_file,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    path = out or folder / f"{csr.stem}.pem"
+    grant(role or "", (), csr=csr, own_names=True, out=path, folder=folder, **given)
 
 
 def grant(
@@ -115,14 +103,16 @@ def grant(
         }
         if path is None and not dry_run:
             if csr is None:
-                raise click.ClickException(
+                raise Failed(
                     "cannot print the identity: a key is never shown; name a file with --out"
                 )
-            from sealwire.security.files import apply
+            if not as_json:
+                from sealwire.security.files import apply
 
-            apply(writes)
-            click.echo(text, nl=False)
-            return
+                apply(writes)
+                click.echo(text, nl=False)
+                return
+            result["certificate"] = text
         finish(writes, dry_run=dry_run, as_json=as_json, result=result)
     if not as_json:
         alternatives = ", ".join(info.names) or "no names"
@@ -135,6 +125,6 @@ def _request(path: Path) -> x509.CertificateSigningRequest:
     try:
         return x509.load_pem_x509_csr(path.read_bytes())
     except ValueError as error:
-        raise click.ClickException(
+        raise Failed(
             f"cannot use {path}: it is no PEM certificate request; make one with: openssl req -new"
         ) from error

@@ -5,7 +5,6 @@ Keys are readable by their owner alone from the moment their file exists.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,27 +28,26 @@ class IdentityFiles:
         return ["--tls-ca-file", self.ca, "--tls-cert", self.certificate, "--tls-key", self.key]
 
 
-def write_private(path: Path, text: str) -> str:
-    """Write `text` to a new file at `path` that only its owner may read, and return the path.
-
-    Raises FileExistsError rather than to write into a file of somebody else.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-    return str(path)
-
-
 def write_identity(folder: Path, name: str, ca: str, identity: Identity) -> IdentityFiles:
-    """Write `identity` as `name.pem` and `name-key.pem` in `folder`, beside the CA file `ca`."""
+    """Write `identity` as `name.pem` and `name-key.pem` in `folder`, beside the CA file `ca`.
+
+    Raises `AuthorityError` rather than to write into a file of somebody else.
+    """
     return IdentityFiles(
         ca=ca,
-        certificate=write_private(folder / f"{name}.pem", identity.certificate),
-        key=write_private(folder / f"{name}-key.pem", identity.key),
+        certificate=_written(folder / f"{name}.pem", identity.certificate, "certificate"),
+        key=_written(folder / f"{name}-key.pem", identity.key, "private key"),
     )
 
 
 def write_roles(folder: Path, authority: Authority) -> dict[str, IdentityFiles]:
-    """Write the CA's certificate and an identity for each role into `folder`."""
-    ca = write_private(folder / "ca.pem", authority.certificate)
+    """Write the CA's certificate and an identity for each role into `folder`. Raises likewise."""
+    ca = _written(folder / "ca.pem", authority.certificate, "CA")
     return {role: write_identity(folder, role, ca, authority.issue(role)) for role in ROLES}
+
+
+def _written(path: Path, text: str, words: str) -> str:
+    from sealwire.security.files import Write, apply
+
+    apply([Write(path, text, words, private=True, new=True)])
+    return str(path)

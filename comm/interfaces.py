@@ -47,6 +47,8 @@ class Comm(ABC):
     async def close(self) -> None:
         """Send what is queued, then close. Never raises.
 
+        Gives up once the peer has taken nothing for `Limits.close_timeout`.
+
         A cancelled close drops what is left.
         """
 

@@ -160,7 +160,13 @@ class FrameStream(IOStream):
             # Of a peer that has gone already wrap_socket would make an error that holds the socket.
             self.socket.getpeername()
         except OSError as error:
-            self.fail(explain(error, self.peer, handshaking=False), error)
+            self.fail(
+                CommClosedError(
+                    f"connection with {self.peer} closed by the peer before the TLS handshake; "
+                    f"see the peer's log"
+                ),
+                error,
+            )
             raise self.failure() from error
         try:
             tune(self.socket, self.limits.keepalive_timeout)

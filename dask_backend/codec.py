@@ -15,6 +15,7 @@ the same bytes and values:
 
 from __future__ import annotations
 
+import reprlib
 import threading
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -184,8 +185,8 @@ def decode_hello(frames: Sequence[Buffer], peer: str) -> dict[str, Any]:
     offered = hello.decode(frames, peer)
     if not isinstance(offered.get("pickle-protocol"), int) or "compression" not in offered:
         raise HelloError(
-            f"bad hello from {peer}: no pickle-protocol and compression among {list(offered)[:5]}; "
-            f"install the same version of distributed on both sides"
+            f"bad hello from {peer}: no pickle-protocol and compression among "
+            f"{reprlib.repr(list(offered))}; install the same version of distributed on both sides"
         )
     return offered
 

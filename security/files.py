@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .errors import AuthorityError
 
-__all__ = ["Write", "apply", "locked", "names_in"]
+__all__ = ["Write", "apply", "examine", "locked", "names_in"]
 
 _SUFFIX = ".sealwire-tmp"
 _PATIENCE = 10.0  # seconds to wait for another command in the same folder
@@ -43,12 +43,23 @@ class Write:
     append: bool = False
 
 
+def examine(writes: Sequence[Write]) -> None:
+    """Raise `AuthorityError` if a file is in the way of one that must be new."""
+    for write in writes:
+        if write.new and os.path.lexists(write.path):
+            raise AuthorityError(
+                f"cannot write {write.path}: it exists already; name another file, or renew what "
+                "is in this one; nothing was written"
+            )
+
+
 def apply(writes: Sequence[Write]) -> None:
     """Carry the writes out, in order, so that any beginning of them is a sound state.
 
-    Raises `AuthorityError` if a file cannot be written; files that were not there before are then
-    gone again.
+    Raises `AuthorityError`: before anything is written if a file is in the way, else where a file
+    cannot be written; files that were not there before are then gone again.
     """
+    examine(writes)
     made: list[Path] = []
     try:
         for write in writes:

@@ -125,13 +125,13 @@ def crl(
 ) -> Iterator[Finding]:
     """Whether a CRL file has a list in force for each CA, and whom of `identities` it names."""
     place = source.place
+    remake = command("renew --if-expires-within 30d", source)
     try:
         text = source.read()
     except PEMError as error:
-        yield Finding(ERROR, "unreadable", place, str(error), command("renew", source))
+        yield Finding(ERROR, "unreadable", place, str(error), remake)
         return
     found = read_lists(text)
-    remake = command("renew --if-expires-within 30d", source)
     for certificate in trusted:
         info = CertificateInfo.of(certificate)
         if not info.is_ca:
@@ -165,7 +165,8 @@ def crl(
                     "revoked",
                     path,
                     f"it is revoked (serial {hexadecimal(each.serial_number)}) and will be refused",
-                    f"remove it, or issue a new one: sealwire certs renew {shlex.quote(path)}",
+                    "remove it, or issue a new one: "
+                    + command(f"renew {shlex.quote(path)}", source),
                 )
 
 

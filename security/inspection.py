@@ -36,7 +36,8 @@ def identity(
     again = command(f"renew {shlex.quote(name)}", certificate)
     yield from _key(certificate, key, chain[0], password)
     yield from dates(place, info, soon, "", again)
-    yield from strength(place, chain[0], f"sealwire certs issue {name}")
+    sound = "issue it again, with a key of P-256 or RSA of 2048 bits and more: sealwire certs issue"
+    yield from strength(place, chain[0], sound)
     for purpose, side in (
         (ExtendedKeyUsageOID.SERVER_AUTH, "accept connections"),
         (ExtendedKeyUsageOID.CLIENT_AUTH, "connect"),

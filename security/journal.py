@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class Record:
         """The line, with its end."""
         columns = (self.time.strftime(_FORMAT), self.event, hexadecimal(self.serial), self.issuer)
         rest = (self.detail, self.subject, self.file)
-        return "\t".join(text.replace("\t", " ") for text in (*columns, *rest)) + "\n"
+        return "\t".join(re.sub(r"[\t\r\n]", " ", text) for text in (*columns, *rest)) + "\n"
 
 
 class Journal:
@@ -65,7 +66,7 @@ class Journal:
         except FileNotFoundError:
             text = ""
         self._empty = not text
-        self.records = list(_parsed(text.splitlines()))
+        self.records = list(_parsed(text.split("\n")))
 
     def issued(self) -> list[Record]:
         """What was issued, in order."""

@@ -125,10 +125,25 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(texts) + (f" and {more} more" if more else "")
 
 
-class CheckedSocket(ssl.SSLSocket):
-    """An `ssl.SSLSocket` that lets nothing pass before its peer is found on the allow-list."""
+class _Checked:
+    """Lets nothing be read or written before the peer is found on the allow-list."""
 
     _admitted = False
+
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._admitted:  # OpenSSL would shake hands by itself
+            self.do_handshake()  # type: ignore[attr-defined]
+        return super().read(*args, **kwargs)  # type: ignore[misc]
+
+    def write(self, data: Any) -> int:
+        if not self._admitted:
+            self.do_handshake()  # type: ignore[attr-defined]
+        return super().write(data)  # type: ignore[misc, no-any-return]
+
+
+class CheckedSocket(_Checked, ssl.SSLSocket):
+    """An `ssl.SSLSocket` that lets nothing pass before its peer is found on the allow-list."""
+
     _told = False
 
     def do_handshake(self, block: bool = False) -> None:
@@ -148,41 +163,19 @@ class CheckedSocket(ssl.SSLSocket):
             with contextlib.suppress(OSError):
                 super().send(tell(refused.told))
 
-    def read(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._admitted:  # OpenSSL would shake hands by itself
-            self.do_handshake()
-        return super().read(*args, **kwargs)
-
-    def write(self, data: Any) -> int:
-        if not self._admitted:
-            self.do_handshake()
-        return super().write(data)
-
     def send(self, data: Any, flags: int = 0) -> int:
         if not self._admitted and self._sslobj is not None:  # type: ignore[attr-defined]
             self.do_handshake()
         return super().send(data, flags)
 
 
-class CheckedObject(ssl.SSLObject):
+class CheckedObject(_Checked, ssl.SSLObject):
     """An `ssl.SSLObject` that lets nothing pass before its peer is found on the allow-list."""
-
-    _admitted = False
 
     def do_handshake(self) -> None:
         """Shake hands. Raises `PeerNotAllowed` if the peer is not on the list."""
         super().do_handshake()
         _admit(self)
-
-    def read(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._admitted:  # OpenSSL would shake hands by itself
-            self.do_handshake()
-        return super().read(*args, **kwargs)
-
-    def write(self, data: Any) -> int:
-        if not self._admitted:
-            self.do_handshake()
-        return super().write(data)
 
 
 def _admit(connection: CheckedSocket | CheckedObject) -> None:

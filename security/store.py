@@ -140,7 +140,11 @@ class Store:
         return found
 
     def find(self, name: str) -> Held:
-        """An identity by its name here, or by a path. Raises `AuthorityError` for neither."""
+        """An identity by its name here, or by a path.
+
+        Raises `AuthorityError` for neither, and for a CA: what is done with identities would
+        leave everybody without it.
+        """
         here = self.path / f"{name}.pem"
         path = here if here.is_file() else Path(name)
         if not path.is_file():
@@ -149,7 +153,13 @@ class Store:
                 f"cannot find {name!r}: it is neither a file nor an identity in {self.path}; "
                 f"there are {known or 'none'}"
             )
-        return load(path)
+        held = load(path)
+        if CertificateInfo.of(held.certificate).is_ca:
+            raise AuthorityError(
+                f"cannot use {path}: it is a CA's certificate, not an identity; to replace the CA "
+                "run: sealwire certs rotate-ca"
+            )
+        return held
 
     def issuer_of(self, certificate: x509.Certificate) -> Authority | None:
         """Which of our CAs has signed a certificate."""

@@ -321,6 +321,10 @@ def test_show(home: Path) -> None:
     assert "PRIVATE" not in shown
     assert run("show", "certs/dask.yaml").exit_code == 1
     assert run("show", "certs/nothing").exit_code == 2
+    assert told("show", SEALWIRE_CERTS=str(home / "certs"))[0]["subject"] == "CN=sealwire CA"
+    done = run("show", SEALWIRE_CERTS="nowhere")
+    assert done.exit_code == 1
+    assert "cannot show nowhere: there is no such file or folder" in done.output
 
 
 def test_validity_is_coloured_as_it_runs_out() -> None:
@@ -342,7 +346,6 @@ def test_check_ends_by_what_it_found(home: Path) -> None:
     done = run("check", "certs")
     assert done.exit_code == 2
     assert f"chmod 600 {home / 'certs/worker.pem'}" in done.output
-    assert run("check", "nowhere").exit_code == 1
 
 
 def test_check_reads_a_configuration_as_dask_does(home: Path) -> None:
@@ -353,7 +356,9 @@ def test_check_reads_a_configuration_as_dask_does(home: Path) -> None:
     assert done.exit_code == 1
     assert [each["code"] for each in json.loads(done.output)] == ["wrong-role"]
     (home / "broken.yaml").write_text("distributed: [")
-    assert run("check", "broken.yaml").exit_code == 1
+    (home / "empty").touch()
+    for arguments in (["broken.yaml"], ["no such path"], ["certs", "--password-file", "empty"]):
+        assert run("check", *arguments).exit_code == 2, "1 would be a warning"
 
 
 def test_check_of_a_folder_made_for_another_place(home: Path) -> None:
@@ -375,6 +380,61 @@ def test_it_is_a_command_of_dask_as_well(home: Path) -> None:
         check=False,
     )
     assert (done.returncode, json.loads(done.stdout)) == (0, []), done.stderr
+
+
+@pytest.mark.parametrize("command", [["renew"], ["revoke"]], ids=str)
+@pytest.mark.parametrize("name", ["ca", "certs/ca.pem", "elsewhere.pem"])
+def test_the_ca_is_no_identity(home: Path, command: list[str], name: str) -> None:
+    """To renew or to revoke it as one would leave everybody without a CA."""
+    (home / "elsewhere.pem").write_text((home / "certs/ca.pem").read_text())
+    before = texts(home / "certs")
+    for option in ([], ["--dry-run"]):
+        done = run(*command, name, *option)
+        assert done.exit_code == 1
+        assert "it is a CA's certificate, not an identity; to replace the CA" in done.output
+    assert texts(home / "certs") == before
+
+
+@pytest.mark.parametrize("option", [[], ["--dry-run"], ["--json"]], ids=str)
+def test_a_file_in_the_way_stops_it_before_anything_is_written(
+    home: Path, option: list[str]
+) -> None:
+    before = texts(home / "certs")
+    for words in (["issue", "worker"], ["sign", "node8.csr", "--out", "certs/client.pem"]):
+        done = run(*words, *option)
+        assert done.exit_code == 1
+        assert "it exists already; name another file, or renew what is in this one" in done.output
+    assert texts(home / "certs") == before, "the journal has what was never issued"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_failure_is_json_as_well(home: Path, name: str) -> None:
+    arguments = {
+        "check": ["certs/nothing"],
+        "init": ["certs"],
+        "issue": ["worker"],
+        "renew": ["nobody"],
+        "revoke": ["nobody"],
+        "rotate-ca": ["--name", "sealwire CA"],
+        "show": ["node8.csr"],
+        "sign": ["certs/ca.pem"],
+    }[name]
+    done = run(name, *arguments, "--json")
+    assert done.exit_code == (2 if name == "check" else 1)
+    said = json.loads(done.stdout)
+    assert set(said) == {"error"}
+    assert f"Error: {said['error']}" in done.stderr
+
+
+def test_a_signed_certificate_is_json_as_well(home: Path) -> None:
+    said = told("sign", "node8.csr", "--out", "-")
+    made = x509.load_pem_x509_certificate(said["certificate"].encode())
+    assert int(said["serial"], 16) == made.serial_number
+    assert [Path(each["path"]).name for each in said["written"]] == ["journal.tsv"]
+
+
+def test_a_dry_run_with_nothing_to_do_says_so(home: Path) -> None:
+    assert "there is one CA only" in good("rotate-ca", "--complete", "--dry-run")
 
 
 WATCHED = """

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from sealwire.cli.cluster import Child, Cluster, ClusterError
-from sealwire.cli.identities import ROLES, write_private, write_roles
+from sealwire.cli.identities import ROLES, write_roles
 from sealwire.cli.signals import Interrupted, Signals
+from sealwire.security import AuthorityError
 from sealwire.security.authority import Authority
 
 posix = os.name == "posix"
@@ -46,10 +47,10 @@ def test_private_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
 
 
 def test_a_file_of_somebody_else_is_not_written_into(tmp_path: Path) -> None:
-    (tmp_path / "key.pem").touch()
-    with pytest.raises(FileExistsError):
-        write_private(tmp_path / "key.pem", "secret")
-    assert (tmp_path / "key.pem").read_text() == ""
+    (tmp_path / "worker-key.pem").touch()
+    with pytest.raises(AuthorityError, match=r"worker-key\.pem: it exists already"):
+        write_roles(tmp_path, Authority.create())
+    assert (tmp_path / "worker-key.pem").read_text() == ""
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 import uvloop
 from aio import aio
 from links import SCHEMES, connect_args, echo, listen_args, pair
 
-from sealwire.comm import Comm, CommClosedError, connect, hello, listen
+from sealwire.comm import Comm, CommClosedError, Limits, connect, hello, listen
 from sealwire.comm.framing import pack
+from sealwire.comm.stream import FrameStream
 from sealwire.comm.wakeup import Wakeup
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -24,11 +28,12 @@ loops = pytest.mark.parametrize(
 
 
 @asynccontextmanager
-async def raw_peer() -> AsyncIterator[tuple[Comm, socket.socket]]:
+async def raw_peer(limits: Limits | None = None) -> AsyncIterator[tuple[Comm, socket.socket]]:
     """A comm over plain TCP, and a non-blocking socket at its other end, the hellos done."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
-        connecting = asyncio.ensure_future(_connect(f"tcp://127.0.0.1:{server.getsockname()[1]}"))
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        connecting = asyncio.ensure_future(_connect(address, limits))
         server.setblocking(False)
         peer, _ = await loop.sock_accept(server)
     with peer:
@@ -41,8 +46,8 @@ async def raw_peer() -> AsyncIterator[tuple[Comm, socket.socket]]:
         comm.abort()
 
 
-async def _connect(address: str) -> Comm:
-    return await connect(address)
+async def _connect(address: str, limits: Limits | None) -> Comm:
+    return await connect(address, limits=limits)
 
 
 def available(peer: socket.socket) -> int:
@@ -229,3 +234,47 @@ async def test_a_large_message_leaves_the_loop_its_turns(scheme: str) -> None:
         await writing
         steps = [after - before for before, after in itertools.pairwise(turns)]
         assert max(steps) <= 16 << 20
+
+
+@aio
+async def test_close_waits_for_a_peer_that_takes_a_little_at_a_time() -> None:
+    """Ten times as long as `close_timeout` in all, and nothing is cut off."""
+    loop = asyncio.get_running_loop()
+    async with raw_peer(Limits(close_timeout=0.3)) as (comm, peer):
+        content = bytes(48 << 20)
+        writing = asyncio.ensure_future(comm.write(content))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(comm.close())
+        taken = 0
+        while part := await loop.sock_recv(peer, 1 << 20):
+            taken += len(part)
+            await asyncio.sleep(0.04)  # the slow link
+        assert taken == await writing
+        await closing
+        with pytest.raises(CommClosedError, match="we closed it"):
+            await comm.write(1)
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16"], ids=["silent", "one byte"])
+@aio
+async def test_a_peer_that_resets_before_the_handshake_is_a_lost_connection(said: bytes) -> None:
+    """And leaves no descriptor, though nothing collects garbage."""
+    context = listen_args("tls")["ssl_context"]
+    gc.disable()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            peer = socket.create_connection(server.getsockname())
+            accepted, _ = server.accept()
+            accepted.setblocking(False)
+            before = psutil.Process().num_fds()
+            peer.send(said)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            stream = FrameStream(accepted, Limits(), "tls://peer:1")
+            with pytest.raises(CommClosedError, match="before the TLS handshake") as caught:
+                await stream.secure(context, server_side=True)
+            assert caught.value.retryable
+            after = psutil.Process().num_fds()
+            assert after == before - 2
+    finally:
+        gc.enable()

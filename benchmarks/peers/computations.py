@@ -50,7 +50,7 @@ async def all_figures(
     that are gathered and scattered, `rows` the length of each of the parts of a table, 0 for none.
     """
     await client.wait_for_workers(2, timeout=60)
-    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    workers = (await client.scheduler.identity(n_workers=-1))["workers"]
     by_name = {worker["name"]: address for address, worker in workers.items()}
     giver, taker = by_name["giver"], by_name["taker"]
     found = {"fetch_idle": await fetch(client, giver, taker, large, seconds)}

@@ -160,10 +160,10 @@ import sys
 sys.path.insert(0, sys.argv[2])
 import attacker
 sock = attacker.enter(sys.argv[1])
-sock.sendall(attacker.packed({"op": "source", "count": 1000}))
+sock.sendall(attacker.packed({"op": "source", "count": 4000}))
 attacker.receive(sock)
 print("begun", flush=True)
-for _ in range(999):
+for _ in range(3999):
     attacker.receive(sock)
 print(attacker.ask(sock, "still in step"), flush=True)
 """
@@ -182,15 +182,18 @@ def test_a_stopped_peer_costs_little_and_loses_nothing(scheme: str) -> None:
             env={**os.environ, "HOSTILE_FILES": json.dumps(identities())},
         ) as peer:
             assert peer.stdout is not None
-            check(peer.stdout.readline() == "begun\n")
-            peer.send_signal(signal.SIGSTOP)
-            deadline = time.monotonic() + 1.0
-            while time.monotonic() < deadline:
-                check(attacker.ping(other) < 0.5)
-            check(target.resident() - before < 64 * MiB)
-            peer.send_signal(signal.SIGCONT)
-            check(peer.stdout.readline() == "still in step\n")
-            check(peer.wait(60) == 0)
+            try:
+                check(peer.stdout.readline() == "begun\n")
+                peer.send_signal(signal.SIGSTOP)
+                deadline = time.monotonic() + 1.0
+                while time.monotonic() < deadline:
+                    check(attacker.ping(other) < 0.5)
+                check(target.resident() - before < 64 * MiB)
+                peer.send_signal(signal.SIGCONT)
+                check(peer.stdout.readline() == "still in step\n")
+                check(peer.wait(60) == 0)
+            finally:
+                peer.kill()  # a stopped one would be waited for
         other.close()
 
 

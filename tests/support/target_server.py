@@ -95,7 +95,7 @@ class Server:
                 return
             if op == "source":
                 for _ in range(message["count"]):
-                    await comm.write(bytes(SOURCE_MESSAGE))
+                    await comm.write(b"x" * SOURCE_MESSAGE)  # zeros would take no memory
                     self.written += SOURCE_MESSAGE
             else:
                 await comm.write(message)

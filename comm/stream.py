@@ -7,8 +7,8 @@ out at once as far as the socket takes them, but small ones that follow each oth
 together. Both directions yield to the loop after a bounded number of bytes. The reading and writing
 methods of `IOStream` itself are not for use here.
 
-Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translated here, once, and
-kept as `IOStream.error`.
+Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translated once, here and in
+`Handshake`, and kept as `IOStream.error`.
 """
 
 from __future__ import annotations

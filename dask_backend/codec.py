@@ -142,10 +142,15 @@ def decode_plain(frames: Sequence[Frame], peer: str = "") -> Any:
 
     Raises `DecodeError` for what is not msgpack.
     """
-    if len(frames) > 1 or b"__" in frames[0] or len(frames[0]) > _OFFLOADED:
+    frame: Buffer = frames[0]
+    if len(frames) > 1 or len(frame) > _OFFLOADED:
+        return NOT_PLAIN
+    if type(frame) is memoryview:  # in which `in` finds no bytes
+        frame = bytes(frame)
+    if b"__" in frame:
         return NOT_PLAIN
     try:
-        return msgpack.unpackb(frames[0], use_list=False, **msgpack_opts)
+        return msgpack.unpackb(frame, use_list=False, **msgpack_opts)
     except Exception as error:  # msgpack documents no base class for what bad bytes raise
         raise _bad(frames, peer, error) from error
 

@@ -104,9 +104,10 @@ def test_what_needs_distributed_goes_there(name: str) -> None:
     assert codec.encode_plain(NOT_PLAIN[name]) is None
 
 
+@pytest.mark.parametrize("memory", [bytearray, memoryview])  # as small and large frames arrive
 @pytest.mark.parametrize("name", ["a set", "an enum", "marked", "to pickle"])
-def test_what_stands_for_something_else_is_found(name: str) -> None:
-    frames = [bytearray(frame) for frame in protocol.dumps(NOT_PLAIN[name])]
+def test_what_stands_for_something_else_is_found(name: str, memory: Any) -> None:
+    frames = [memory(frame) for frame in protocol.dumps(NOT_PLAIN[name])]
     assert codec.decode_plain(frames) is codec.NOT_PLAIN
 
 

@@ -104,6 +104,8 @@ MESSAGES: dict[str, tuple[Any, Any]] = {
     "nested": ({"a": {"b": [1, (2, [3])]}, "c": []}, {"a": {"b": (1, (2, (3,)))}, "c": ()}),
     "int keys": (v := {1: "one", 2: {3: b"three"}}, v),
     "a set": (v := {"keys": {"x", "y"}}, v),
+    "a large set": (v := {"keys": {f"key-{i}" for i in range(30_000)}}, v),
+    "much text": (v := {"text": "ü" * 200_000}, v),
     "a list": (["op", 1], ("op", 1)),
     "empty": ({}, {}),
     "large bytes": (v := {"data": bytes(range(256)) * 20_000}, v),

@@ -54,6 +54,7 @@ _BUFFERS = (bytes, bytearray, memoryview, PickleBuffer)
 _SHORT_BYTES = frozenset({bytes, bytearray})
 _MANY = 16  # values from which asking for all of them in C is faster than a loop
 _PACKED_SIZE = 4096  # msgpack's own choice of 256 KiB goes to the system and back each time
+_PIECE = 64 * 1024
 _BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6  # what msgpack puts before bytes
 
 
@@ -189,15 +190,21 @@ class _Encoder:
         if isinstance(value, dict):
             if not _KEYS.issuperset(map(type, value)):
                 _refuse_keys(value)
-            if _PLAIN.issuperset(map(type, value.values())):
-                return value
-            return {key: self._prepare(item) for key, item in value.items()}
+            prepared: Any = value
+            for key, item in value.items():
+                if type(item) not in _PLAIN and (new := self._prepare(item)) is not item:
+                    if prepared is value:
+                        prepared = dict(value)
+                    prepared[key] = new
+            return prepared
         if isinstance(value, (list, tuple)):
             if _PLAIN.issuperset(map(type, value)):
                 return value
             return [self._prepare(item) for item in value]
         if isinstance(value, _BUFFERS):
             return self._buffer(value)
+        if "numpy" in sys.modules and kind not in _by_class and is_array(value):
+            return self._array(value)
         return value
 
     def _buffer(self, value: Any) -> Any:
@@ -206,7 +213,7 @@ class _Encoder:
             view = memoryview(view.tobytes())
         if not self._extended or view.nbytes < OUT_OF_BAND:
             return view.tobytes()
-        return ExtType(_REFERENCE, _pack_list(self._out_of_band(view)))
+        return _ext(_REFERENCE, _pack_list(self._out_of_band(view)))
 
     def _out_of_band(self, view: memoryview) -> int:
         self.frames.append(view.cast("B") if view.nbytes else b"")
@@ -220,11 +227,8 @@ class _Encoder:
             return ExtType(_OBJECT, self.pack([entry.name, entry.encode(value)]))
         if kind in _PLAIN and self._extended:
             return _plain_default(value)
-        if "numpy" in sys.modules:
-            if is_array(value):
-                return self._array(value)
-            if is_number(value):
-                return value.item()
+        if "numpy" in sys.modules and is_number(value):
+            return value.item()
         raise EncodeError(
             f"cannot encode {kind.__module__}.{kind.__qualname__}: "
             + (
@@ -242,8 +246,13 @@ class _Encoder:
             )
         dtype, shape, order, view = array_to_parts(array)
         if view.nbytes < OUT_OF_BAND:
-            return ExtType(_ARRAY, _pack_list(dtype, shape, order, view.tobytes()))
-        return ExtType(_ARRAY, _pack_list(dtype, shape, order, self._out_of_band(view)))
+            return _ext(_ARRAY, _pack_list(dtype, shape, order, view.tobytes()))
+        return _ext(_ARRAY, _pack_list(dtype, shape, order, self._out_of_band(view)))
+
+
+def _ext(code: int, data: bytes) -> ExtType:
+    """An `ExtType` without its checks, which take longer than what it is for."""
+    return tuple.__new__(ExtType, (code, data))
 
 
 def _pack_list(*items: Any) -> bytes:
@@ -266,10 +275,12 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
     memory: msgpack reserves no more than the header can hold, and nests at most 512 deep.
     """
     try:
-        if len(frames) > 1:
-            return _Decoder(frames).unpack(frames[0])
         header = frames[0]
+        if len(frames) > 1:
+            return _Decoder(frames).unpack(header)
         value = _unpackb(header, ext_hook=_no_frames, strict_map_key=False, timestamp=3)
+        if type(header) is memoryview:
+            return _writable(value) if _may_hold_bytes(header) else value
         if _BIN8 in header or _BIN16 in header or _BIN32 in header:
             return _writable(value)
         return value
@@ -293,9 +304,7 @@ class _Decoder:
 
     def unpack(self, data: Buffer) -> Any:
         value = _unpackb(data, ext_hook=self._extension, strict_map_key=False, timestamp=3)
-        if _BIN8 in data or _BIN16 in data or _BIN32 in data:
-            return _writable(value)
-        return value
+        return _writable(value) if _may_hold_bytes(data) else value
 
     def _extension(self, code: int, data: bytes) -> Any:
         if code == _REFERENCE:
@@ -323,6 +332,14 @@ class _Decoder:
 
 
 _no_frames = _Decoder(())._extension  # for a header that stands alone, as most do
+
+
+def _may_hold_bytes(header: Buffer) -> bool:
+    """Whether msgpack may have made bytes of `header`; nothing else is to be made writable."""
+    if type(header) is memoryview:  # `in` would compare number by number, a second for 20 MB
+        pieces = range(0, len(header), _PIECE)
+        return any(_may_hold_bytes(bytes(header[start : start + _PIECE])) for start in pieces)
+    return _BIN8 in header or _BIN16 in header or _BIN32 in header
 
 
 def _writable(value: Any) -> Any:

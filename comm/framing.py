@@ -265,33 +265,36 @@ class Splitter:
             raise self._too_large(
                 f"{total} bytes in {len(lengths)} frames", total, self._max_size, self._limit_name()
             )
-        shared = lead - 8 - 8 * len(lengths)
-        if len(lengths) == 1:
-            if shared == total <= data.nbytes:  # a small message, whole: the common case
-                self._deliver([bytearray(data[:total])], total)
-                return total
-            share_count = 1 if shared == total else 0
+        count = len(lengths)
+        shared = lead - 8 - 8 * count
+        if shared == lengths[0]:  # the header alone shares the block, as in most messages
+            share_count = 1
         else:
             share_count = bisect_right(list(accumulate(lengths)), shared)
-        self._shared_lengths = lengths[:share_count]
-        if sum(self._shared_lengths) != shared:
-            raise self._bad(
-                f"a first block with {shared} bytes of frames ends inside frame {share_count} of "
-                f"{len(lengths)} or after the last"
-            )
-        self._bare = lengths[share_count:]
+            if sum(lengths[:share_count]) != shared:
+                raise self._bad(
+                    f"a first block with {shared} bytes of frames ends inside frame {share_count} "
+                    f"of {count} or after the last"
+                )
+        bare = lengths[share_count:]
+        if total <= data.nbytes:
+            block = bytearray(data[:shared]) if shared else _EMPTY
+            frames = [block] if share_count == 1 else _split(block, lengths[:share_count])
+            for length in bare:
+                frame = self._allocate(length) if length else _EMPTY
+                frame[:] = data[shared : shared + length]
+                shared += length
+                frames.append(frame)
+            self._deliver(frames, total)
+            return total
+        self._bare = bare
         self._next = 0
-        self._frames = []
         self._total = total
-        if shared and shared <= data.nbytes:
-            self._split_block(memoryview(bytearray(data[:shared])))
-            self._start_bare()
-            return shared
         if shared:
+            self._shared_lengths = lengths[:share_count]
             self._start_block(shared)
         else:
-            self._frames += [_EMPTY] * share_count
-            self._shared_lengths = ()
+            self._frames = [_EMPTY] * share_count
             self._start_bare()
         return 0
 
@@ -325,23 +328,22 @@ class Splitter:
         block, self.block = self.block, None
         assert block is not None
         if self._shared_lengths:
-            self._split_block(block)
+            self._frames = _split(block, self._shared_lengths)
+            self._shared_lengths = ()
         else:
             self._frames.append(block)
         self._start_bare()
 
-    def _split_block(self, block: memoryview) -> None:
-        lengths, self._shared_lengths = self._shared_lengths, ()
-        if len(lengths) == 1:
-            self._frames.append(block)
-            return
-        start = 0
-        for length in lengths:
-            if length:
-                self._frames.append(block[start : start + length])
-                start += length
-            else:
-                self._frames.append(_EMPTY)
+
+def _split(block: Frame, lengths: Sequence[int]) -> list[Frame]:
+    """The frames that share a block."""
+    view = memoryview(block)
+    frames: list[Frame] = []
+    start = 0
+    for length in lengths:
+        frames.append(view[start : start + length] if length else _EMPTY)
+        start += length
+    return frames
 
 
 def name_foreign(head: bytes) -> str:

@@ -58,7 +58,7 @@ class Outbox:
 
         Raises `MessageTooLarge`, with nothing queued.
         """
-        lengths = [len(frame) for frame in frames]
+        lengths = list(map(len, frames))
         total = sum(lengths)
         if total > self._limits.max_message_size:
             raise self._too_large(f"{total} bytes", total, "max_message_size")
@@ -118,10 +118,6 @@ class Outbox:
             self._join()
         chunk = self._chunks[0]
         return chunk if len(chunk) <= CHUNK else memoryview(chunk)[:CHUNK]
-
-    def more(self) -> bool:
-        """Whether there is more than `next` gives."""
-        return len(self._chunks) > 1 or bool(self._small)
 
     def several(self) -> list[Buffer]:
         """What to offer to the next gathering send, if there is anything."""

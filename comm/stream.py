@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
+import os
 import socket
 import ssl
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado.ioloop import IOLoop
@@ -41,7 +43,9 @@ from .wakeup import Wakeup
 
 __all__ = ["FrameStream", "selector_loop"]
 
-_SCRATCH = 64 * 1024  # one receive; what a large frame has in it is copied once more
+_SCRATCH = (
+    68 * 1024
+)  # one receive, with room for 64 KiB and what stands before them; copied once more
 _DIRECT = 64 * 1024  # a frame that misses more is received in place
 _BUDGET = 4 << 20  # bytes either direction moves before the loop gets a turn: some 2 ms
 _TLS_BUDGET = 1 << 20
@@ -61,6 +65,11 @@ def _scratch() -> bytearray:
     if scratch is None:
         scratch = _local.scratch = bytearray(_SCRATCH)
     return scratch
+
+
+def _nothing_goes(data: Buffer) -> int:
+    """What a closed stream sends with."""
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 def selector_loop() -> Any:
@@ -127,6 +136,9 @@ class FrameStream(IOStream):
         self._last_send = 0.0
         self._flush_due = False  # in this turn of the loop
         self._tls: ssl.SSLSocket | None = None
+        # Bound once, and over TLS those of OpenSSL's object: `SSLSocket` adds two calls to each.
+        self._send: Callable[[Buffer], int] = sock.send
+        self._read_tls: Callable[[int, Buffer], int] | None = None
         self._handshake: Handshake | None = None
         self._established = False
         self._send_wants_read = False
@@ -193,6 +205,8 @@ class FrameStream(IOStream):
             self._handshake = None
         if self.closed():
             raise self.failure()
+        tls: Any = getattr(self._tls, "_sslobj", None) or self._tls
+        self._send, self._read_tls = tls.write, tls.read
         self._outbox.fill_records = True
         self._gathers = False
         self.local_host_port = self.socket.getsockname()[:2]
@@ -363,6 +377,7 @@ class FrameStream(IOStream):
         self._watches_read = self._watches_write = False
         if self._handshake is not None:
             self._handshake.stop(self.failure())
+        self._send, self._read_tls = _nothing_goes, None  # they would keep OpenSSL's buffers
         super().close_fd()
 
     def _writable(self) -> None:
@@ -436,28 +451,28 @@ class FrameStream(IOStream):
         splitter = self._splitter
         scratch = self._scratch
         sock = self.socket
-        tls: Any = self._tls  # SSLSocket.read gives bytes without a buffer
+        read_tls = self._read_tls
         read_ahead = self.limits.read_ahead
-        budget = _BUDGET if tls is None else _TLS_BUDGET
+        budget = _BUDGET if read_tls is None else _TLS_BUDGET
         self._receive_wants_write = False
         try:
             while True:
                 target = splitter.target(_DIRECT) if splitter.block is not None else None
                 if target is None:
                     room = _SCRATCH
-                    size: int = sock.recv_into(scratch) if tls is None else tls.read(room, scratch)
+                    size = sock.recv_into(scratch) if read_tls is None else read_tls(room, scratch)
                     last = size
                     self.bytes_in += size
                     splitter.feed(scratch, size)
                 else:
                     target = target[:budget]
                     room = len(target)
-                    if tls is None:
+                    if read_tls is None:
                         size = last = sock.recv_into(target)
                         self.bytes_in += size
                         splitter.advance(size)
                     else:
-                        size, last = self._read_records(tls, target)
+                        size, last = self._read_records(read_tls, target)
                 if not size:
                     self._peer_closed()
                     break
@@ -468,7 +483,7 @@ class FrameStream(IOStream):
                 # The socket is empty, or will tell again: events are level-triggered, and what is
                 # left of a record is waited for by OpenSSL. To ask once more would cost a system
                 # call, over TLS an exception besides.
-                if size < room and (tls is None or last < _RECORD):
+                if size < room and (read_tls is None or last < _RECORD):
                     break
                 budget -= size
                 if budget <= 0:
@@ -513,12 +528,13 @@ class FrameStream(IOStream):
             else:
                 reader.set_result(None)
 
-    def _read_records(self, tls: ssl.SSLSocket, target: memoryview) -> tuple[int, int]:
+    def _read_records(
+        self, read: Callable[[int, Buffer], int], target: memoryview
+    ) -> tuple[int, int]:
         """Fill `target`; the bytes read in all, and those of the last record.
 
         Each read gives one record at most, so this is the inner loop of a large transfer.
         """
-        read: Any = tls.read  # gives an int where it has a buffer
         room = len(target)
         filled = size = 0
         try:
@@ -575,21 +591,13 @@ class FrameStream(IOStream):
         outbox = self._outbox
         before = outbox.queued
         idle = before == outbox.sent
-        if (
-            idle
-            and len(frames) == 1
-            and shared == 1
-            and len(frames[0]) <= self._smallest
-            and (self._answering or time.perf_counter() - self._last_send > _CLOSELY)
-        ):
-            return self._write_at_once(frames[0]), None
         borrowed = outbox.put(frames, shared)
         size = outbox.queued - before
         if idle:
             if self._answering or borrowed or time.perf_counter() - self._last_send > _CLOSELY:
                 self._answering = False
                 self._flush()
-                if outbox:
+                if outbox.queued != outbox.sent:
                     self._watch()
             else:
                 self._flush_due = True
@@ -601,26 +609,33 @@ class FrameStream(IOStream):
             return size, 0
         return size, self.limits.write_ahead if unsent > self.limits.write_ahead else None
 
-    def _write_at_once(self, frame: Buffer) -> int:
-        """A small message when nothing is queued, as most are: past the queue."""
+    def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
+        """`write_frames` for a message of one frame. A small one, as most are, passes the queue."""
+        outbox = self._outbox
         length = len(frame)
+        if (
+            self._closed
+            or outbox.queued != outbox.sent
+            or length > self._smallest
+            or not (self._answering or time.perf_counter() - self._last_send > _CLOSELY)
+        ):
+            return self.write_frames([frame], 1)
         data = _ONE_FRAME.pack(16 + length, 1, length) + frame
-        size = len(data)
+        size = 24 + length
         sent = 0
         try:
-            sent = self.socket.send(data)
+            sent = self._send(data)
         except OSError:  # _flush will meet it again
             pass
         self._answering = False
         self._last_send = time.perf_counter()
-        outbox = self._outbox
         outbox.queued += size
         outbox.sent += sent
         if sent < size:
             outbox.put_back(data[sent:])
             self._flush()
             self._watch()
-        return size
+        return size, None
 
     def _flush_now(self) -> None:
         """Send what was held back for company."""
@@ -653,14 +668,13 @@ class FrameStream(IOStream):
         self._send_wants_read = False
         outbox = self._outbox
         stop = outbox.sent + (_BUDGET if self._tls is None else _TLS_BUDGET)
-        sock = self.socket
+        gathers = self._gathers
         try:
             while outbox.sent != outbox.queued and outbox.sent < stop:
-                data = outbox.next()
-                if self._gathers and outbox.more():
-                    outbox.advance(sock.sendmsg(outbox.several()))
+                if gathers and len(several := outbox.several()) > 1:
+                    outbox.advance(self.socket.sendmsg(several))
                 else:
-                    outbox.advance(sock.send(data))
+                    outbox.advance(self._send(outbox.next()))
         except (BlockingIOError, ssl.SSLWantWriteError):
             pass
         except ssl.SSLWantReadError:

@@ -53,7 +53,7 @@ class TCP(Comm):
     async def greet(self) -> None:
         """Exchange hellos. Raises `CommClosedError`."""
         stream = self._stream
-        stream.write_frames([hello.encode(hello.offer())], 1)
+        stream.write_frame(hello.encode(hello.offer()))
         frames = await stream.read_frames()
         try:
             self._agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)
@@ -76,7 +76,10 @@ class TCP(Comm):
         stream = self._stream
         agreed = self._agreement
         frames = codec.encode(message, agreed.buffers, agreed.arrays)
-        size, leave = stream.write_frames(frames, 1)
+        if len(frames) == 1:
+            size, leave = stream.write_frame(frames[0])
+        else:
+            size, leave = stream.write_frames(frames, 1)
         if leave is not None:
             await stream.drain(leave)
         return size

@@ -138,11 +138,9 @@ class TCP(Comm):
     async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> int:
         if self._closed:
             raise CommClosedError(f"in {self!r}: it is closed")
+        frames: list[Buffer] = []
         plain = codec.encode_plain(msg)
-        frames: list[Buffer]
-        if plain is not None:
-            frames, shared = [plain], 1
-        else:
+        if plain is None:
             frames, shared = await codec.encode(
                 msg,
                 serializers=serializers,
@@ -156,7 +154,10 @@ class TCP(Comm):
                 shard_size=self.max_shard_size,
             )
         try:
-            size, _ = self.stream.write_frames(frames, shared)
+            if plain is not None:
+                size, _ = self.stream.write_frame(plain)
+            else:
+                size, _ = self.stream.write_frames(frames, shared)
         except errors.MessageTooLarge as error:  # nothing was sent
             _reraise(error, f"in {self!r}")
         except errors.CommClosedError as error:

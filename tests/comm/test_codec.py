@@ -8,7 +8,9 @@ import gc
 import random
 import subprocess
 import sys
+import timeit
 import weakref
+from collections.abc import Callable
 from pickle import PickleBuffer
 from typing import Any
 
@@ -25,9 +27,14 @@ UTC = datetime.timezone.utc
 LARGE = OUT_OF_BAND
 
 
-def travel(message: Any) -> Any:
+def travel(message: Any, memory: Callable[[Any], Any] = bytearray) -> Any:
     """As over the wire: every frame arrives in writable memory of its own."""
-    return decode([bytearray(frame) for frame in encode(message)])
+    return decode([memory(frame) for frame in encode(message)])
+
+
+def view(frame: Any) -> memoryview:
+    """A frame as a large one arrives."""
+    return memoryview(bytearray(frame))
 
 
 SAME = {
@@ -46,9 +53,10 @@ SAME = {
 }
 
 
+@pytest.mark.parametrize("memory", [bytearray, view])
 @pytest.mark.parametrize("name", SAME)
-def test_arrives_the_same(name: str) -> None:
-    assert travel(SAME[name]) == SAME[name]
+def test_arrives_the_same(name: str, memory: Any) -> None:
+    assert travel(SAME[name], memory) == SAME[name]
 
 
 def test_nan() -> None:
@@ -83,11 +91,13 @@ def test_arrives_as_its_plain_form(name: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 100, LARGE - 1, LARGE, LARGE + 1, 1 << 20])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, PickleBuffer])
-def test_buffers_arrive_writable(kind: type, size: int) -> None:
+@pytest.mark.parametrize("memory", [bytearray, view])
+def test_buffers_arrive_writable(kind: type, size: int, memory: Any) -> None:
     content = random.Random(size).randbytes(size)
     sent = kind(content if kind is not memoryview else memoryview(content))
-    (received,) = travel([sent])
+    before, received, after = travel(["x" * 100_000, sent, "x" * 100_000], memory)
     assert received == content
+    assert before == after == "x" * 100_000
     assert not memoryview(received).readonly
     assert memoryview(received).nbytes == size
 
@@ -346,6 +356,16 @@ def test_only_decode_errors_escape(
         decode([header, *others[: max(0, len(others) - dropped)]])
     except DecodeError as error:
         assert str(error)
+
+
+def test_much_text_takes_no_longer_than_msgpack() -> None:
+    """Give or take: looking at each byte in Python would take a hundred times as long."""
+    header = view(encode({"text": "x" * (8 << 20)})[0])
+
+    def seconds(decoder: Callable[[], Any]) -> float:
+        return min(timeit.repeat(decoder, number=1, repeat=5))
+
+    assert seconds(lambda: decode([header])) < 20 * seconds(lambda: msgpack.unpackb(header))
 
 
 def test_numpy_is_not_imported_for_plain_messages() -> None:

@@ -21,6 +21,8 @@ the caller raise outside `CommError`. Messages read
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 __all__ = [
     "AddressError",
     "CommBusy",
@@ -36,6 +38,8 @@ __all__ = [
     "HelloError",
     "MessageTooLarge",
 ]
+
+Error = TypeVar("Error", bound="CommError")
 
 
 class CommError(OSError):
@@ -59,6 +63,14 @@ class CommError(OSError):
     def __init__(self, message: str, *, peer: str | None = None) -> None:
         super().__init__(message)
         self.peer = peer
+
+    def again(self: Error) -> Error:
+        """The same error for another reader: an exception that is raised twice mixes tracebacks."""
+        other = type(self).__new__(type(self))
+        other.args = self.args
+        other.__dict__.update(self.__dict__)
+        other.__cause__ = self.__cause__
+        return other
 
 
 class CommClosedError(CommError):

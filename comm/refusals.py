@@ -8,7 +8,6 @@ one `HandshakeError`; everything a connection loses silently becomes a retryable
 
 from __future__ import annotations
 
-import copy
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -271,7 +270,7 @@ def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedE
     words = describe().get(error.file)
     if not words:
         return error
-    naming = copy.copy(error)
+    naming = error.again()
     why, _, remedy = str(error).partition("; ")
     label = {"ca": "CA", "crl": "CRL"}.get(error.file, error.file)
     naming.args = (f"{why} (our {label}: {words}); {remedy}",)

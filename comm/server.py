@@ -41,12 +41,12 @@ logger = logging.getLogger("sealwire.comm")
 class _Visitor:
     """A pending connection."""
 
-    __slots__ = ("opening", "stage", "stream", "timer")
+    __slots__ = ("deadline", "opening", "stage", "stream")
 
-    def __init__(self, stream: FrameStream, stage: str) -> None:
+    def __init__(self, stream: FrameStream, stage: str, deadline: float) -> None:
         self.stream = stream
         self.stage = stage  # what it still owes
-        self.timer: asyncio.TimerHandle | None = None
+        self.deadline = deadline  # by the loop's clock
         self.opening: asyncio.Future[None] | None = None  # while its first byte is awaited
 
 
@@ -85,6 +85,7 @@ class FrameServer:
         self._sockets: list[socket.socket] = []
         self._resting: asyncio.TimerHandle | None = None
         self._visitors: dict[FrameStream, _Visitor] = {}  # the oldest first
+        self._next_deadline: asyncio.TimerHandle | None = None  # of the oldest, or of one before
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns = Turns(self._loop, limits.handshake_slice)
         self._watch = Watch(self._own_address, limits.max_log_lines)
@@ -109,12 +110,15 @@ class FrameServer:
         if self._visitors:
             self._loop.call_later(self._limits.stop_timeout, self.drop_pending)
         else:
-            self._watch.close()
+            self.drop_pending()
 
     def drop_pending(self) -> None:
         """Close the streams whose hello is not done."""
         for visitor in list(self._visitors.values()):
             self._drop(visitor, "stopped", "we stopped listening", "dial another address")
+        if self._next_deadline is not None:
+            self._next_deadline.cancel()
+            self._next_deadline = None
         self._watch.close()
 
     def _own_address(self) -> str:
@@ -173,23 +177,31 @@ class FrameServer:
             self._drop_oldest(f"{most} others are pending, which is the limit")
         peer = format_address(self._scheme, *address[:2])
         stream = FrameStream(accepted, self._limits, peer)
-        visitor = _Visitor(stream, "hello" if self._context is None else "TLS handshake")
-        self._visitors[stream] = visitor
-        seconds = self._limits.handshake_timeout
-        visitor.timer = self._loop.call_later(seconds, self._too_late, visitor)
+        deadline = self._loop.time() + self._limits.handshake_timeout
+        stage = "hello" if self._context is None else "TLS handshake"
+        visitor = self._visitors[stream] = _Visitor(stream, stage, deadline)
+        if self._next_deadline is None:
+            self._next_deadline = self._loop.call_at(deadline, self._drop_late)
         task = self._loop.create_task(self._receive(visitor))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     # Letting go
 
-    def _too_late(self, visitor: _Visitor) -> None:
-        self._drop(
-            visitor,
-            "timeout",
-            f"no {visitor.stage} within {self._limits.handshake_timeout:g} s",
-            "check that the other side speaks the same protocol and is not overloaded",
-        )
+    def _drop_late(self) -> None:
+        """Drop those whose time is over; a timer for each would cost more than its hello."""
+        self._next_deadline = None
+        now = self._loop.time()
+        for visitor in list(self._visitors.values()):
+            if visitor.deadline > now:
+                self._next_deadline = self._loop.call_at(visitor.deadline, self._drop_late)
+                break
+            self._drop(
+                visitor,
+                "timeout",
+                f"no {visitor.stage} within {self._limits.handshake_timeout:g} s",
+                "check that the other side speaks the same protocol and is not overloaded",
+            )
 
     def _drop_oldest(self, why: str) -> None:
         oldest = next(iter(self._visitors.values()))
@@ -207,9 +219,6 @@ class FrameServer:
     def _forget(self, visitor: _Visitor) -> None:
         """It is not pending any more, whatever becomes of it."""
         self._visitors.pop(visitor.stream, None)
-        if visitor.timer is not None:
-            visitor.timer.cancel()
-            visitor.timer = None
         self._opened(visitor)
 
     # Letting in

@@ -14,7 +14,6 @@ Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translat
 from __future__ import annotations
 
 import asyncio
-import copy
 import errno
 import os
 import socket
@@ -110,7 +109,7 @@ class FrameStream(IOStream):
         self.tls_facts: dict[str, Any] = {}
         self.bytes_in = 0
         self._loop = asyncio.get_running_loop()
-        self._selector_loop = selector_loop()
+        self._selector_loop = getattr(self.io_loop, "selector_loop", None) or self._loop
         self._told_once = tells_errors_once(self._selector_loop)
         self._fd = sock.fileno()  # asyncio formats what it does not know yet, and a socket is long
         self._watches_read = False
@@ -144,6 +143,7 @@ class FrameStream(IOStream):
         self._send_wants_read = False
         self._receive_wants_write = False
         self._rest_due = False  # a receive is scheduled
+        self._when_closed: Callable[[], object] | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     # Life
@@ -254,12 +254,17 @@ class FrameStream(IOStream):
     def failure(self) -> CommClosedError:
         """Why the stream is closed, as a fresh exception."""
         if isinstance(self.error, CommClosedError):
-            error = copy.copy(self.error)
-            error.__cause__ = self.error.__cause__
-            return error
+            return self.error.again()
         error = CommClosedError(f"comm with {self.peer} is closed: we closed it", peer=self.peer)
         error.clean = True
         return error
+
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """Call `callback` as soon as the stream is closed; there is one at most."""
+        if self._closed:
+            callback()
+        else:
+            self._when_closed = callback
 
     def exhausted(self) -> bool:
         """Whether the stream is closed and every message that arrived has been read."""
@@ -322,6 +327,9 @@ class FrameStream(IOStream):
             else:
                 reader.set_exception(self.failure())
                 reader.exception()  # if nobody waits any more it is nobody's
+        callback, self._when_closed = self._when_closed, None
+        if callback is not None:
+            callback()
 
     # Events
 

@@ -48,7 +48,7 @@ class TCP(Comm):
         finalizer.atexit = False
         # Once the stream is closed there is nothing to do, and its error leads to the comm: kept by
         # the finalizer, neither would be collected.
-        stream.set_close_callback(finalizer.detach)  # type: ignore[arg-type]
+        stream.when_closed(finalizer.detach)
 
     async def greet(self) -> None:
         """Exchange hellos. Raises `CommClosedError`."""

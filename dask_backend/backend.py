@@ -85,7 +85,7 @@ class TCP(Comm):
         self._greeted = False
         self._finalizer = weakref.finalize(self, _drop, stream, repr(self))
         self._finalizer.atexit = False
-        stream.set_close_callback(functools.partial(_closed, stream, self._finalizer))
+        stream.when_closed(functools.partial(_closed, stream, self._finalizer))
 
     async def read(self, deserializers: Any = None) -> Any:
         stream = self.stream

@@ -23,7 +23,7 @@ from .addressing import format_address
 from .errors import CommClosedError
 from .limits import Limits
 from .refusals import TLS_RECORD, explain, named, not_tls
-from .sockets import STARVED, descriptor_limit, has_caller
+from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, tune
 from .stream import FrameStream
 from .turns import Turns
 from .watch import ListenerStats, Watch
@@ -99,6 +99,9 @@ class FrameServer:
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Begin to accept on these, which listen already; they are closed by `stop`."""
         self._sockets += sockets
+        if INHERITED:
+            for listening in self._sockets:
+                tune(listening, self._limits.keepalive_timeout)
         self._begin()
 
     def stop(self) -> None:
@@ -169,6 +172,8 @@ class FrameServer:
 
     def _admit(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
         self._watch.accepted += 1
+        if not INHERITED:
+            tune(accepted, self._limits.keepalive_timeout)
         most = self._limits.max_pending
         descriptors = descriptor_limit()
         if descriptors is not None:

@@ -18,6 +18,7 @@ except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
 __all__ = [
+    "INHERITED",
     "STARVED",
     "descriptor_limit",
     "given_up",
@@ -33,6 +34,9 @@ logger = logging.getLogger("sealwire.comm")
 
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What `accept` says when the system has nothing left for another connection."""
+
+INHERITED = sys.platform == "linux"
+"""Whether an accepted socket has the options of the listening one: then that one is tuned."""
 
 _PROBES = 10
 _LONGEST = 60_000.0  # seconds; beyond, Linux would refuse the idle time, and with it the rest

@@ -36,7 +36,7 @@ from .handshake import Handshake
 from .limits import Limits
 from .outbox import Outbox
 from .refusals import explain
-from .sockets import given_up, is_dead, tells_errors_once, tune
+from .sockets import given_up, is_dead, tells_errors_once
 from .turns import Turns
 from .wakeup import Wakeup
 
@@ -150,7 +150,6 @@ class FrameStream(IOStream):
 
     def open(self) -> None:
         """Begin to receive on a plain, connected socket."""
-        tune(self.socket, self.limits.keepalive_timeout)
         self.local_host_port = self.socket.getsockname()[:2]
         self._paused = False
         self._watch()
@@ -181,7 +180,6 @@ class FrameStream(IOStream):
             )
             raise self.failure() from error
         try:
-            tune(self.socket, self.limits.keepalive_timeout)
             self.socket = self._tls = context.wrap_socket(
                 self.socket,
                 server_side=server_side,

@@ -18,7 +18,7 @@ from .addressing import Address
 from .errors import CommClosedError
 from .limits import Limits
 from .refusals import naming_files
-from .sockets import numeric_address, reach
+from .sockets import numeric_address, reach, tune
 from .stream import FrameStream, selector_loop
 
 __all__ = ["dial"]
@@ -86,6 +86,7 @@ async def dial(
     stream = None
     try:
         stream = await _connect(address.host or "localhost", address.port, limits, peer)
+        tune(stream.socket, limits.keepalive_timeout)
         stream.set_deadline(limits.handshake_timeout)
         if context is None:
             stream.open()

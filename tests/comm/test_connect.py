@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -155,6 +156,31 @@ async def test_a_listener_that_comes_later_is_found(scheme: str) -> None:
         await comm.write(1)
         assert await comm.read() == 1
         await comm.close()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@aio
+async def test_both_ends_send_at_once_and_watch_their_peer(scheme: str) -> None:
+    limits = Limits(keepalive_timeout=40)
+    accepted: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def keep(comm: Comm) -> None:
+        accepted.set_result(comm)
+        await comm.read()
+
+    address = f"{scheme}://127.0.0.1:0"
+    async with listen(address, keep, limits=limits, **listen_args(scheme)) as listener:
+        near: Any = await connect(listener.contact_address, limits=limits, **connect_args(scheme))
+        for comm in (near, await accepted):
+            sock = comm._stream.socket
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if sys.platform == "linux":
+                options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                idle, interval, probes = (sock.getsockopt(socket.IPPROTO_TCP, o) for o in options)
+                assert idle + interval * probes == 40
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
+        await near.close()
 
 
 @aio

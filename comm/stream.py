@@ -480,6 +480,8 @@ class FrameStream(IOStream):
                     else:
                         size, last = self._read_records(read_tls, target)
                 if not size:
+                    if read_tls is not None:
+                        self._say_goodbye()  # close_notify is answered
                     self._peer_closed()
                     break
                 if splitter.delivered - self._taken >= read_ahead:
@@ -501,6 +503,7 @@ class FrameStream(IOStream):
             self._receive_wants_write = True
             self._watch()
         except ssl.SSLZeroReturnError:
+            self._say_goodbye()
             self._peer_closed()
         except ssl.SSLEOFError as error:
             # A stock peer sends no close_notify. A lost connection looks alike before Python 3.12.

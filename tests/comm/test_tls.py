@@ -274,6 +274,38 @@ async def test_close_sends_close_notify(version: ssl.TLSVersion) -> None:
 
 @versions
 @aio
+async def test_close_notify_is_answered(version: ssl.TLSVersion) -> None:
+    """By who dialled as by who accepted; else a peer that closes in order gets an error for it."""
+    ends = {
+        side: foreign_context(side, GOOD, [CA], version=version) for side in ("client", "server")
+    }
+
+    def leave(raw: socket.socket, server_side: bool = False) -> None:
+        context = ends["server" if server_side else "client"]
+        with context.wrap_socket(raw, server_side=server_side, suppress_ragged_eofs=False) as tls:
+            tls.sendall(HELLO)
+            tls.recv(1000)
+            tls.unwrap()  # raises SSLError unless it is answered
+
+    ours = security(GOOD, [CA])
+    async with listen("tls://127.0.0.1:0", echo, **ours.get_listen_args("scheduler")) as listener:
+        await blocking(listener.contact_address, leave)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        serving = asyncio.get_running_loop().run_in_executor(
+            None, lambda: leave(server.accept()[0], server_side=True)
+        )
+        address = f"tls://127.0.0.1:{server.getsockname()[1]}"
+        comm = await connect(address, **ours.get_connection_args("worker"))
+        with pytest.raises(CommClosedError, match="closed by the peer") as caught:
+            await comm.read()
+        assert caught.value.clean
+        await serving
+
+
+@versions
+@aio
 async def test_an_end_in_mid_message_is_an_error(version: ssl.TLSVersion) -> None:
     context = foreign_context("client", GOOD, [CA], version=version)
     ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()

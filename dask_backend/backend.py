@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NoReturn
 
 import dask
 from dask.utils import parse_bytes
+from distributed.comm import tcp as stock
 from distributed.comm.addressing import parse_host_port, unparse_host_port
 from distributed.comm.core import (
     BaseListener,
@@ -25,7 +26,6 @@ from distributed.comm.core import (
     Connector,
     FatalCommClosedError,
 )
-from distributed.comm.tcp import BaseTCPBackend
 from distributed.comm.utils import ensure_concrete_host
 
 from sealwire.comm import ListenerStats, errors, hello
@@ -197,6 +197,10 @@ class TCP(Comm):
 
 class TLS(TCP):
     """A comm over TLS, both sides authenticated."""
+
+
+stock.TCP.register(TCP)  # who asks distributed's class whether a comm is one is told so
+stock.TLS.register(TLS)
 
 
 def _closed(stream: FrameStream, finalizer: weakref.finalize[..., TCP]) -> None:
@@ -415,14 +419,14 @@ class TLSListener(TCPListener):
         return context
 
 
-class TCPBackend(BaseTCPBackend):
+class TCPBackend(stock.BaseTCPBackend):
     """The backend for ``tcp://``; addresses are handled by distributed."""
 
     _connector_class = TCPConnector
     _listener_class = TCPListener
 
 
-class TLSBackend(BaseTCPBackend):
+class TLSBackend(stock.BaseTCPBackend):
     """The backend for ``tls://``; addresses are handled by distributed."""
 
     _connector_class = TLSConnector

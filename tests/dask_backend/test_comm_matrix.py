@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distributed.comm import tcp as stock
 from distributed.protocol import Serialized, to_serialize
 from distributed.utils import get_ip
 from parties import Party, assert_same, asynchronous, echo, pair
@@ -79,6 +80,15 @@ async def test_a_listener_that_does_not_run_has_no_address(party: Party) -> None
     listener.stop()
     with pytest.raises(ValueError, match=r"non-started|not running"):
         _ = listener.contact_address
+
+
+@asynchronous
+async def test_distributed_takes_it_for_its_own_class(party: Party) -> None:
+    """Its tools for tests, and others, ask for the class."""
+    async with pair(party) as (near, far):
+        for comm in (near, far):
+            assert isinstance(comm, stock.TCP)
+            assert isinstance(comm, stock.TLS) is (party.scheme == "tls")
 
 
 @asynchronous

@@ -7,6 +7,7 @@ refusal that TLS 1.3 tells a client only afterwards ends `connect` at once, with
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
@@ -28,7 +29,7 @@ from distributed.comm.core import (
 )
 from distributed.comm.utils import ensure_concrete_host
 
-from sealwire.comm import ListenerStats, errors, hello
+from sealwire.comm import ListenerStats, errors
 from sealwire.comm.addressing import Address
 from sealwire.comm.framing import Buffer
 from sealwire.comm.refusals import naming_files, tell_refused
@@ -83,7 +84,9 @@ class TCP(Comm):
         self._peer_addr = peer_addr
         self._closed = False
         self._greeted = False
-        self._finalizer = weakref.finalize(self, _drop, stream, repr(self))
+        self.offered: dict[str, Any] | None = None  # the peer's hello, if it was looked at already
+        name = f"<{type(self).__name__} local={local_addr} remote={peer_addr}>"
+        self._finalizer = weakref.finalize(self, _drop, stream, name)
         self._finalizer.atexit = False
         stream.when_closed(functools.partial(_closed, stream, self._finalizer))
 
@@ -126,11 +129,13 @@ class TCP(Comm):
             ) from error
 
     def _read_hello(self, frames: list[Any]) -> dict[str, Any]:
-        try:
-            offered = codec.decode_hello(frames, self.stream.peer)
-        except errors.CommClosedError as error:
-            self.stream.fail(error)
-            raise
+        offered, self.offered = self.offered, None
+        if offered is None:
+            try:
+                offered = codec.decode_hello(frames, self.stream.peer)
+            except errors.CommClosedError as error:
+                self.stream.fail(error)
+                raise
         self._greeted = True
         self.stream.established()
         return offered
@@ -265,20 +270,22 @@ class TCPConnector(Connector):
         dial_args = self._dial_args(address, connection_args)
         try:
             stream = await dial(target, limits(), **dial_args)
-            hint = stream.io_loop.call_later(_SILENCE, _hint_at_tls, stream)
+            hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
             try:
                 # TLS 1.3 tells a client only now what the server made of its certificate.
                 with naming_files(dial_args.get("context")):
                     while not stream.inbox:
                         await stream.arrival()
-                    hello.decode(stream.inbox[0][0], stream.peer)  # raises if it refuses us
+                    offered = codec.decode_hello(stream.inbox[0][0], stream.peer)
                 local = self.prefix + unparse_host_port(*stream.local_host_port)
-                return self.comm_class(stream, local, self.prefix + address, deserialize)
+                comm = self.comm_class(stream, local, self.prefix + address, deserialize)
+                comm.offered = offered
+                return comm
             except BaseException:
                 stream.close()
                 raise
             finally:
-                stream.io_loop.remove_timeout(hint)
+                hint.cancel()
         except errors.CommClosedError as error:
             _reraise(error, f"cannot connect to {target}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,23 +32,29 @@ def limits() -> Limits:
     be read.
     """
     chosen: dict[str, Any] = {}
-    for field in dataclasses.fields(Limits):
-        key = f"sealwire.limits.{field.name.replace('_', '-')}"
-        value = dask.config.get(key, None)
-        if value is None and field.name in _DASK_NAMES:
-            key = _DASK_NAMES[field.name]
+    own = dask.config.get("sealwire.limits", None)
+    for name, is_time in _FIELDS.items() if own else _SHARED:
+        key = f"sealwire.limits.{name.replace('_', '-')}"
+        value = dask.config.get(key, None) if own else None
+        if value is None and name in _DASK_NAMES:
+            key = _DASK_NAMES[name]
             value = dask.config.get(key, None)
         if value is None:
             continue
         try:
-            is_time = field.type == "float"  # annotations are text
-            chosen[field.name] = parse_timedelta(value) if is_time else int(parse_bytes(value))
+            chosen[name] = parse_timedelta(value) if is_time else int(parse_bytes(value))
         except (AttributeError, TypeError, ValueError, KeyError) as error:
             raise ValueError(
                 f"bad setting {key}: got {value!r}, need a {'time' if is_time else 'size'}; "
                 f"write for example {'30 s' if is_time else '64 MiB'}"
             ) from error
-    return Limits(**chosen)
+    return _made(tuple(chosen.items()))
+
+
+# Every connection asks; what has been made once is not made again.
+_made = functools.lru_cache(maxsize=16)(lambda chosen: Limits(**dict(chosen)))
+_FIELDS = {field.name: field.type == "float" for field in dataclasses.fields(Limits)}
+_SHARED = [(name, _FIELDS[name]) for name in _DASK_NAMES]
 
 
 def apply_gil_policy() -> None:
@@ -57,6 +64,8 @@ def apply_gil_policy() -> None:
     interval alone. Where nothing is configured, what `configure_gil` was told stays. Raises
     `ValueError` for what cannot be used.
     """
+    if not dask.config.get("sealwire.gil", None):
+        return
     interval, linger = (
         dask.config.get(f"sealwire.gil.{name}", None) for name in gil.Policy._fields
     )
@@ -87,11 +96,24 @@ def encryption_required(connection_args: Mapping[str, Any]) -> bool:
         return True
     if connection_args.get(DECIDED):
         return False
+    section = dask.config.get("distributed.comm.tls", None)
+    if isinstance(section, dict) and not _has_material(section):
+        return False  # to read all of it would take as long as the connection
     configured = config.read()
     decided = configured.pop("require_encryption") is not None
     return not decided and any(
         value is not None for name, value in configured.items() if name.endswith(_MATERIAL)
     )
+
+
+def _has_material(section: dict[str, Any]) -> bool:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            if _has_material(value):
+                return True
+        elif value is not None and f"_{name.replace('-', '_')}".endswith(_MATERIAL):
+            return True
+    return False
 
 
 _MATERIAL = ("_ca_file", "_cert", "_key")

@@ -203,6 +203,7 @@ class FrameStream(IOStream):
             self._handshake = None
         if self.closed():
             raise self.failure()
+        # The handshake is over, and an allow-list has been asked: it stands in the way of nothing.
         tls: Any = getattr(self._tls, "_sslobj", None) or self._tls
         self._send, self._read_tls = tls.write, tls.read
         self._outbox.fill_records = True

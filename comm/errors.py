@@ -187,3 +187,9 @@ class AddressError(ValueError):
 
 class CommBusy(RuntimeError):
     """A second task reads from a comm that already has a reader; the first goes on."""
+
+
+def quoted(text: str, longest: int) -> str:
+    """Somebody else's words, fit for an error and the log: no control characters, no "; "."""
+    words = text if len(text) <= longest else f"{text[: longest - 3]}..."
+    return "".join(c if c.isprintable() else "?" for c in words).replace(";", ",")

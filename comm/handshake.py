@@ -109,7 +109,7 @@ class Handshake:
         except ssl.SSLWantWriteError:
             self._watch(reads=False, writes=True)
         except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object
-            explained = explain(error, self._peer, handshaking=True)
+            explained = explain(error, self._peer, handshaking=True, tls=tls)
             explained.__cause__ = error
             self._let_alert_arrive()
             self._end(explained)

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgpack
 
-from .errors import HandshakeError, HelloError
+from .errors import HandshakeError, HelloError, quoted
 from .framing import Buffer, pack
 
 __all__ = ["Agreement", "agree", "decode", "encode", "offer", "refusal"]
@@ -106,9 +106,7 @@ def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
 
 
 def _refused(peer: str, why: object) -> HandshakeError:
-    # It goes into a log and is somebody else's: no control characters, and no "; " but ours.
-    text = why[:_LONGEST] if isinstance(why, str) else _brief(why)
-    words = "".join(c if c.isprintable() else "?" for c in text).replace(";", ",")
+    words = quoted(why if isinstance(why, str) else _brief(why), _LONGEST)
     error = HandshakeError(
         f"TLS handshake with {peer} failed: it refused our certificate: {words}; "
         f"add one of them to the other side's tls_allowed_peers, or use a certificate it allows",

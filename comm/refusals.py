@@ -9,12 +9,13 @@ one `HandshakeError`; everything a connection loses silently becomes a retryable
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import hello
-from .errors import CommClosedError, HandshakeError
+from .errors import CommClosedError, HandshakeError, quoted
 from .framing import name_foreign
 
 __all__ = ["TLS_RECORD", "explain", "named", "naming_files", "not_tls", "tell_refused"]
@@ -173,7 +174,9 @@ TLS_RECORD = b"\x16"
 """The first byte of whatever speaks TLS."""
 
 
-def explain(error: Exception, peer: str, *, handshaking: bool) -> CommClosedError:
+def explain(
+    error: Exception, peer: str, *, handshaking: bool, tls: ssl.SSLSocket | None = None
+) -> CommClosedError:
     """The error to raise for what the socket raised.
 
     Parameters
@@ -185,6 +188,8 @@ def explain(error: Exception, peer: str, *, handshaking: bool) -> CommClosedErro
         The other side's address.
     handshaking
         Whether TLS or the hello was still under way.
+    tls
+        Whose handshake it was; says which certificate we refused.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         code, words = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
@@ -196,7 +201,8 @@ def explain(error: Exception, peer: str, *, handshaking: bool) -> CommClosedErro
             cause = _VERDICTS.get(code) or _Cause(
                 "certificate", words or str(error), "check the certificates of both sides"
             )
-        return _refused(error, peer, cause._replace(why=f"we refused its certificate: {cause.why}"))
+        why = f"we refused its certificate: {cause.why}{_shown_by(tls)}"
+        return _refused(error, peer, cause._replace(why=why))
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(
         error, ssl.SSLError
     ):
@@ -214,6 +220,26 @@ def explain(error: Exception, peer: str, *, handshaking: bool) -> CommClosedErro
     return CommClosedError(
         f"connection with {peer} lost: {reason or error}; its bytes are not valid TLS", peer=peer
     )
+
+
+def _shown_by(tls: Any) -> str:
+    """Name and dates of the certificate a refused peer has shown, as far as OpenSSL still has it.
+
+    It keeps what a client refuses, but not what a server does; and `ssl` makes it public from
+    Python 3.13 on only, as bytes.
+    """
+    try:
+        facts = tls._sslobj.get_unverified_chain()[0].get_info()
+        start = ssl.cert_time_to_seconds(facts["notBefore"])
+        end = ssl.cert_time_to_seconds(facts["notAfter"])
+        names = [value for part in facts["subject"] for key, value in part if key == "commonName"]
+        names += [value for _, value in facts.get("subjectAltName", ())]
+    except (AttributeError, LookupError, OSError, TypeError, ValueError):
+        return ""
+    now = time.time()
+    dates = "expired" if end < now else "not valid before" if start > now else "valid until"
+    day = time.strftime("%Y-%m-%d", time.gmtime(start if start > now else end))
+    return f" (it is {quoted(names[0], 60) if names else 'without a name'}, {dates} {day})"
 
 
 def not_tls(head: bytes, peer: str) -> HandshakeError:

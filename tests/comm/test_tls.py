@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import ssl
 import warnings
@@ -116,6 +117,8 @@ async def test_a_bad_server_is_refused(
         ):
             pass
     assert "we refused its certificate" in str(caught.value)
+    dates = {"expired": "expired", "not yet valid": "not valid before"}.get(name, "valid until")
+    assert re.search(rf" \(it is [^()]+, {dates} \d{{4}}-\d\d-\d\d\)", str(caught.value))
     assert len(told(caplog)) <= 1
     assert all("it refused our certificate" in line for line in told(caplog))
 

@@ -13,7 +13,7 @@ import attacker
 import msgpack
 import pytest
 from attacker import HELLO, OUR_HELLO, message, words
-from target import COMBINATIONS, MODES, MiB, Target, check, count
+from target import COMBINATIONS, MODES, MiB, Target, check, count, figure
 
 each_kind = pytest.mark.parametrize("kind", ["standalone", "dask"])
 each_combination = pytest.mark.parametrize(("kind", "scheme", "mode"), COMBINATIONS)
@@ -259,8 +259,10 @@ def test_a_prefix_reserves_nothing(kind: str, scheme: str, mode: str) -> None:
         other = attacker.enter(target.address, tls=tls)
         for _ in range(10):
             attacker.ping(other)
-        check(target.reserved() - reserved < 64 * MiB, target.reserved() - reserved)
-        check(target.resident() - resident < 4 * MiB, target.resident() - resident)
+        reserved, resident = target.reserved() - reserved, target.resident() - resident
+        check(reserved < 64 * MiB, reserved)
+        check(resident < 4 * MiB, resident)
+        figure(f"{reserved / MiB:.1f} MiB of address space, {resident / MiB:.1f} resident")
         for sock in (*socks, other):
             sock.close()
 
@@ -282,6 +284,7 @@ def test_a_million_empty_frames(scheme: str) -> None:
         held = target.ask("held")
         check(held < 0.25, f"the loop was held for {held:.3f} s")
         check(grown < 64 * MiB, f"{grown / MiB:.0f} MiB")
+        figure(f"loop held for {held * 1000:.0f} ms, {grown / MiB:.0f} MiB")
         sock.close()
 
 
@@ -308,6 +311,7 @@ def test_a_bomb_costs_a_bounded_multiple(name: str) -> None:
 
         grown = target.peak_since(send)
         check(grown < 100 * len(header), f"{grown / len(header):.0f} times")
+        figure(f"{grown / len(header):.0f} times its size")
         sock.close()
 
 
@@ -327,3 +331,4 @@ def test_many_small_bad_messages_are_a_short_log() -> None:
         ends = Counter(stats["broken"]) + Counter(stats["refused"])
         check(ends == {"framing": number}, stats)
         check(stats["unlogged"] >= number - lines, stats)
+        figure(f"{number} bad messages, {lines} lines")

@@ -16,7 +16,7 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from target import check, count
+from target import check, count, figure
 
 from sealwire.comm import DecodeError, FramingError, HelloError, codec, hello
 from sealwire.comm.framing import Splitter, pack
@@ -145,6 +145,7 @@ def test_mutations(path: Path) -> None:
         decoded(reader)
         refused += not reader.messages
     check(refused, "no mutation was refused: they do not bite")
+    figure(f"{MUTATIONS // len(CORPUS)} mutations, {refused} refused")
 
 
 @EXAMPLES

@@ -60,6 +60,12 @@ def check(holds: object, *words: object) -> None:
         raise AssertionError(*words)
 
 
+def figure(words: str) -> None:
+    """Print what was measured, for the table of docs/security.md: ``pytest -s`` shows it."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[2].partition(" (")[0]
+    print(f"\nmeasured {test}: {words}", flush=True)
+
+
 @functools.cache
 def identities() -> dict[str, str]:
     """Files of a CA, a server and a client, and of strangers, for all the tests of a run."""

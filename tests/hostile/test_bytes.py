@@ -24,6 +24,7 @@ BAD_FRAMES = {
     "no frames": words(16, 0, 0),
     "a huge block": words(HUGE, 1),
     "a huge count": words(8 + 8 * 5, HUGE),
+    "a frame more than allowed": words(8 + 8 * ((1 << 20) + 1), (1 << 20) + 1),
     "a huge frame": words(16, 1, HUGE),
     "frames that sum up beyond 64 bits": words(24, 2, HUGE * 2, HUGE * 2),
     "a block that ends in a frame": words(8 + 16 + 3, 2, 2, 2) + b"abcd",
@@ -89,8 +90,14 @@ def test_bad_bytes_close_the_comm(kind: str, scheme: str, mode: str) -> None:
         check(set(ends()) == {"framing", "too-large"}, ends())
         log = target.log()
         check("Traceback" not in log, log)
-        check("is a TLS ClientHello; use tls://" in log, log)
-        check("is HTTP; this port speaks" in log, log)
+        for said in (
+            "a message of 0 frames",
+            "2 frames need a first block of 24 bytes, it is said to have 16",
+            "too large: 1048577 frames, the limit is 1048576",
+            "is a TLS ClientHello; use tls://",
+            "is HTTP; this port speaks",
+        ):
+            check(said in log, said, log)
         own = [line for line in log.splitlines() if "sealwire" in line]
         check(len(own) == len(BAD_FRAMES), log)
         check(all("://127.0.0.1:" in line for line in own), log)
@@ -103,7 +110,8 @@ def test_bad_messages_close_the_comm(mode: str) -> None:
     with Target("standalone", "tcp", **MODES[mode]) as target:
         for name, header in BAD_MESSAGES.items():
             sock = attacker.enter(target.address, hello=OUR_HELLO)
-            sock.sendall(message(header))
+            frames = [b"a frame"] if "reference" in name else []
+            sock.sendall(message(header, *frames))
             check(attacker.ended(sock, 5) == b"", f"{name} was answered")
             sock.close()
         stats = target.until_stats(greeted=len(BAD_MESSAGES))
@@ -139,7 +147,7 @@ HELLOS: dict[str, bytes] = {
     "two frames": message(b"\x80", b"\x80"),
     "a pickle": message(pickle.dumps({"python": (3, 11)})),
     "nested too deeply": message(b"\x91" * 60_000),
-    "over the limit": message(bytes(70_000)),
+    "over the limit": attacker.packed({**msgpack.unpackb(HELLO[24:]), "more": "x" * 70_000}),
 }
 
 
@@ -187,6 +195,7 @@ STRANGE_TLS = {
 @each_kind
 def test_what_is_no_handshake_is_named_and_closed(kind: str) -> None:
     with Target(kind, "tls") as target:
+        descriptors = target.descriptors()
         for name, (data, said) in STRANGE_TLS.items():
             before = len(target.log())
             sock = attacker.dial(target.address)
@@ -197,6 +206,7 @@ def test_what_is_no_handshake_is_named_and_closed(kind: str) -> None:
             check(said in target.log()[before:], name, target.log()[before:])
         check("Traceback" not in target.log(), target.log())
         check(sum(target.ask("stats")["refused"].values()) == len(STRANGE_TLS))
+        target.until(lambda: target.descriptors() <= descriptors, "descriptors are left")
         attacker.visit(target.address)
 
 

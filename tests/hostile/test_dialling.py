@@ -10,6 +10,7 @@ from typing import Any
 
 import ambush
 import attacker
+import msgpack
 import psutil
 import pytest
 from aio import aio
@@ -96,7 +97,7 @@ ANSWERS = {
     "no msgpack": message(b"\xc1"),
     "a list": attacker.packed([1]),
     "nested too deeply": message(b"\x91" * 60_000),
-    "over the limit": message(bytes(70_000)),
+    "over the limit": attacker.packed({**msgpack.unpackb(HELLO[24:]), "more": "x" * 70_000}),
     "HTTP": b"HTTP/1.1 400 Bad Request\r\n\r\n",
     "a ClientHello": attacker.client_hello(attacker.context(None)),
 }

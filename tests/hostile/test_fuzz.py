@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from target import check, count, figure
 
-from sealwire.comm import DecodeError, FramingError, HelloError, codec, hello
+from sealwire.comm import DecodeError, FramingError, HandshakeError, HelloError, codec, hello
 from sealwire.comm.framing import Splitter, pack
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
@@ -205,6 +205,19 @@ def test_any_msgpack(value: object, buffers: list[bytes]) -> None:
     reader = Reader()
     reader.inbox.append((list(frames), sum(map(len, frames))))
     decoded(reader)
+
+
+KEYS = ["compression", "python", "pickle-protocol", "sealwire", "refused"]
+versions = st.fixed_dictionaries({}, optional={"version": values, "arrays": values})
+
+
+@EXAMPLES
+@given(st.dictionaries(st.sampled_from(KEYS), values | versions))
+def test_any_hello(value: dict[str, object]) -> None:
+    try:
+        hello.agree(hello.decode([bytearray(msgpack.packb(value))], "tcp://fuzz:1"), "tcp://fuzz:1")
+    except (HelloError, HandshakeError) as error:
+        check("tcp://fuzz:1" in str(error))
 
 
 arrays = st.tuples(

@@ -29,6 +29,7 @@ class Server:
         self.worst = 0.0
         self.written = 0
         self.listener: Any = None
+        self.kept: list[Any] = []  # comms that nothing but their handler's end should close
 
     async def run(self) -> None:
         await self.listen()
@@ -86,6 +87,8 @@ class Server:
                     return
                 raise
             op = message.get("op") if isinstance(message, dict) else None
+            if op in ("raise", "return"):
+                self.kept.append(comm)
             if op == "raise":
                 raise ZeroDivisionError("asked for")
             if op == "return":

@@ -97,9 +97,10 @@ class Server:
                 await comm.close()
                 return
             if op == "source":
+                size = message.get("size", SOURCE_MESSAGE)
                 for _ in range(message["count"]):
-                    await comm.write(b"x" * SOURCE_MESSAGE)  # zeros would take no memory
-                    self.written += SOURCE_MESSAGE
+                    await comm.write(b"x" * size)  # zeros would take no memory
+                    self.written += size
             else:
                 await comm.write(message)
 

@@ -146,6 +146,11 @@ class Target:
         self._popen.stdin.flush()
         return json.loads(self._line())
 
+    def has_looked(self) -> None:
+        """Return once its loop has come round to what was sent to it before."""
+        for _ in range(4):  # it accepts, looks at the first byte, and goes on from there
+            self.ask("held")
+
     def log(self) -> str:
         self._log.flush()
         with open(f"/proc/self/fd/{self._log.fileno()}") as copy:

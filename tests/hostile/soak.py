@@ -152,7 +152,7 @@ def soak(kind: str, scheme: str, seconds: float) -> None:
         print(
             f"{kind} {scheme}: {grown / MiB:.1f} MiB grown in {seconds * 3 / 4:.0f} s", flush=True
         )
-        check(grown < 32 * MiB, f"{grown / MiB:.1f} MiB grown")
+        check(grown < 16 * MiB, f"{grown / MiB:.1f} MiB grown")
         check(attacker.percentile(load.waits) < 0.5, attacker.percentile(load.waits))
         if kind == "standalone":
             check("Traceback" not in target.log(), target.log()[-3000:])

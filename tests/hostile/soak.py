@@ -153,7 +153,8 @@ def soak(kind: str, scheme: str, seconds: float) -> None:
                 thread.join()
         check(not load.failed, load.failed)
         check(not load.starved(), f"p99 of good clients {attacker.percentile(load.waits):.2f} s")
-        target.until_stats(pending=0)
+        stats = target.until_stats(pending=0)
+        check(scheme == "tcp" or stats["refused"].get("timeout"), "nobody ran out of time", stats)
         target.until(lambda: target.descriptors() <= 12, "descriptors are left")
         grown = target.resident() - memory
         print(

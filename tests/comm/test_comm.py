@@ -254,6 +254,31 @@ async def test_a_cancelled_read_takes_nothing(scheme: str) -> None:
 
 
 @aio
+async def test_a_read_cancelled_at_any_moment_takes_nothing(scheme: str) -> None:
+    """Each turn of the loop later, until the message has been read: it is never lost."""
+    async with pair(scheme) as (a, b):
+        got = []
+        for turns in range(12):
+            reading = asyncio.ensure_future(b.read())
+            await asyncio.sleep(0)
+            await a.write([turns, "first"])
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reading.cancel()
+            try:
+                first = await reading
+                got.append("read")
+            except asyncio.CancelledError:
+                await a.write([turns, "second"])  # what would come if the first were lost
+                first = await b.read()
+                assert await b.read() == [turns, "second"]
+                got.append("cancelled")
+            assert first == [turns, "first"]
+        assert got[0] == "cancelled"
+        assert got[-1] == "read"
+
+
+@aio
 async def test_a_cancelled_write_still_sends_its_message_whole(scheme: str) -> None:
     async with pair(scheme) as (a, b):
         writing = asyncio.ensure_future(a.write(bytes(20_000_000)))

@@ -13,7 +13,7 @@ import attacker
 import msgpack
 import pytest
 from attacker import HELLO, OUR_HELLO, message, words
-from target import COMBINATIONS, MODES, MiB, Target, check, count
+from target import COMBINATIONS, MODES, MiB, Target, check, count, figure
 
 each_kind = pytest.mark.parametrize("kind", ["standalone", "dask"])
 each_combination = pytest.mark.parametrize(("kind", "scheme", "mode"), COMBINATIONS)
@@ -24,6 +24,7 @@ BAD_FRAMES = {
     "no frames": words(16, 0, 0),
     "a huge block": words(HUGE, 1),
     "a huge count": words(8 + 8 * 5, HUGE),
+    "a frame more than allowed": words(8 + 8 * ((1 << 20) + 1), (1 << 20) + 1),
     "a huge frame": words(16, 1, HUGE),
     "frames that sum up beyond 64 bits": words(24, 2, HUGE * 2, HUGE * 2),
     "a block that ends in a frame": words(8 + 16 + 3, 2, 2, 2) + b"abcd",
@@ -89,8 +90,14 @@ def test_bad_bytes_close_the_comm(kind: str, scheme: str, mode: str) -> None:
         check(set(ends()) == {"framing", "too-large"}, ends())
         log = target.log()
         check("Traceback" not in log, log)
-        check("is a TLS ClientHello; use tls://" in log, log)
-        check("is HTTP; this port speaks" in log, log)
+        for said in (
+            "a message of 0 frames",
+            "2 frames need a first block of 24 bytes, it is said to have 16",
+            "too large: 1048577 frames, the limit is 1048576",
+            "is a TLS ClientHello; use tls://",
+            "is HTTP; this port speaks",
+        ):
+            check(said in log, said, log)
         own = [line for line in log.splitlines() if "sealwire" in line]
         check(len(own) == len(BAD_FRAMES), log)
         check(all("://127.0.0.1:" in line for line in own), log)
@@ -103,7 +110,8 @@ def test_bad_messages_close_the_comm(mode: str) -> None:
     with Target("standalone", "tcp", **MODES[mode]) as target:
         for name, header in BAD_MESSAGES.items():
             sock = attacker.enter(target.address, hello=OUR_HELLO)
-            sock.sendall(message(header))
+            frames = [b"a frame"] if "reference" in name else []
+            sock.sendall(message(header, *frames))
             check(attacker.ended(sock, 5) == b"", f"{name} was answered")
             sock.close()
         stats = target.until_stats(greeted=len(BAD_MESSAGES))
@@ -139,7 +147,7 @@ HELLOS: dict[str, bytes] = {
     "two frames": message(b"\x80", b"\x80"),
     "a pickle": message(pickle.dumps({"python": (3, 11)})),
     "nested too deeply": message(b"\x91" * 60_000),
-    "over the limit": message(bytes(70_000)),
+    "over the limit": attacker.packed({**msgpack.unpackb(HELLO[24:]), "more": "x" * 70_000}),
 }
 
 
@@ -187,6 +195,7 @@ STRANGE_TLS = {
 @each_kind
 def test_what_is_no_handshake_is_named_and_closed(kind: str) -> None:
     with Target(kind, "tls") as target:
+        descriptors = target.descriptors()
         for name, (data, said) in STRANGE_TLS.items():
             before = len(target.log())
             sock = attacker.dial(target.address)
@@ -197,6 +206,7 @@ def test_what_is_no_handshake_is_named_and_closed(kind: str) -> None:
             check(said in target.log()[before:], name, target.log()[before:])
         check("Traceback" not in target.log(), target.log())
         check(sum(target.ask("stats")["refused"].values()) == len(STRANGE_TLS))
+        target.until(lambda: target.descriptors() <= descriptors, "descriptors are left")
         attacker.visit(target.address)
 
 
@@ -259,8 +269,10 @@ def test_a_prefix_reserves_nothing(kind: str, scheme: str, mode: str) -> None:
         other = attacker.enter(target.address, tls=tls)
         for _ in range(10):
             attacker.ping(other)
-        check(target.reserved() - reserved < 64 * MiB, target.reserved() - reserved)
-        check(target.resident() - resident < 4 * MiB, target.resident() - resident)
+        reserved, resident = target.reserved() - reserved, target.resident() - resident
+        check(reserved < 64 * MiB, reserved)
+        check(resident < 4 * MiB, resident)
+        figure(f"{reserved / MiB:.1f} MiB of address space, {resident / MiB:.1f} resident")
         for sock in (*socks, other):
             sock.close()
 
@@ -282,6 +294,7 @@ def test_a_million_empty_frames(scheme: str) -> None:
         held = target.ask("held")
         check(held < 0.25, f"the loop was held for {held:.3f} s")
         check(grown < 64 * MiB, f"{grown / MiB:.0f} MiB")
+        figure(f"loop held for {held * 1000:.0f} ms, {grown / MiB:.0f} MiB")
         sock.close()
 
 
@@ -308,6 +321,7 @@ def test_a_bomb_costs_a_bounded_multiple(name: str) -> None:
 
         grown = target.peak_since(send)
         check(grown < 100 * len(header), f"{grown / len(header):.0f} times")
+        figure(f"{grown / len(header):.0f} times its size")
         sock.close()
 
 
@@ -327,3 +341,4 @@ def test_many_small_bad_messages_are_a_short_log() -> None:
         ends = Counter(stats["broken"]) + Counter(stats["refused"])
         check(ends == {"framing": number}, stats)
         check(stats["unlogged"] >= number - lines, stats)
+        figure(f"{number} bad messages, {lines} lines")

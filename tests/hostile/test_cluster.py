@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attacker
 from processes import PRELOAD, Program, Programs
-from target import check, identities
+from target import check, figure, identities
 
 SUPPORT = Path(attacker.__file__).parent
 WORKERS, STALLED, FLOODS = 50, 300, 20
@@ -73,4 +73,4 @@ def test_fifty_workers_among_three_hundred_stalled_and_twenty_floods(tmp_path: P
             check(not found, words[max(0, found.start() - 1000) :][:4000] if found else "")
         lines = len(re.findall("listener on tls://", words))
         check(0 < lines < 70 * (1 + done // 60), f"{lines} lines of log")
-        print(f"{WORKERS} workers up after {up:.1f} s, done after {done:.1f} s: {stats}")
+        figure(f"{WORKERS} workers up after {up:.1f} s, done after {done:.1f} s: {stats}")

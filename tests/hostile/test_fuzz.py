@@ -16,9 +16,9 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from target import check, count
+from target import check, count, figure
 
-from sealwire.comm import DecodeError, FramingError, HelloError, codec, hello
+from sealwire.comm import DecodeError, FramingError, HandshakeError, HelloError, codec, hello
 from sealwire.comm.framing import Splitter, pack
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
@@ -145,6 +145,7 @@ def test_mutations(path: Path) -> None:
         decoded(reader)
         refused += not reader.messages
     check(refused, "no mutation was refused: they do not bite")
+    figure(f"{MUTATIONS // len(CORPUS)} mutations, {refused} refused")
 
 
 @EXAMPLES
@@ -204,6 +205,20 @@ def test_any_msgpack(value: object, buffers: list[bytes]) -> None:
     reader = Reader()
     reader.inbox.append((list(frames), sum(map(len, frames))))
     decoded(reader)
+
+
+KEYS = ["compression", "python", "pickle-protocol", "sealwire", "refused"]
+plain = st.none() | st.integers(-9, 9) | st.text(max_size=5) | st.lists(st.integers(0, 9))
+versions = st.fixed_dictionaries({}, optional={"version": plain, "arrays": plain})
+
+
+@EXAMPLES
+@given(st.dictionaries(st.sampled_from(KEYS), plain | versions))
+def test_any_hello(value: dict[str, object]) -> None:
+    try:
+        hello.agree(hello.decode([bytearray(msgpack.packb(value))], "tcp://fuzz:1"), "tcp://fuzz:1")
+    except (HelloError, HandshakeError) as error:
+        check("tcp://fuzz:1" in str(error))
 
 
 arrays = st.tuples(

@@ -197,8 +197,26 @@ class Shake:
     def receive(self) -> None:
         """Take what the server says until there is something to answer."""
         while not self._outgoing.pending:
-            self._incoming.write(self._sock.recv(1 << 16))
+            self._take()
             self._step()
+
+    def say(self, data: bytes) -> None:
+        """Add this to the last flight."""
+        self._client.write(data)
+
+    def hear(self) -> bytes:
+        """What the server says once the handshake is done."""
+        while True:
+            try:
+                return self._client.read(1 << 16)
+            except ssl.SSLWantReadError:
+                self._take()
+
+    def _take(self) -> None:
+        data = self._sock.recv(1 << 16)
+        if not data:
+            raise ConnectionError("closed in the middle of a handshake")
+        self._incoming.write(data)
 
 
 def shake_up_to(address: str, tls: Context, limit: int) -> tuple[Socket, int]:

@@ -60,6 +60,12 @@ def check(holds: object, *words: object) -> None:
         raise AssertionError(*words)
 
 
+def figure(words: str) -> None:
+    """Print what was measured, for the table of docs/security.md: ``pytest -s`` shows it."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[2].partition(" (")[0]
+    print(f"\nmeasured {test}: {words}", flush=True)
+
+
 @functools.cache
 def identities() -> dict[str, str]:
     """Files of a CA, a server and a client, and of strangers, for all the tests of a run."""
@@ -139,6 +145,11 @@ class Target:
         self._popen.stdin.write(command + "\n")
         self._popen.stdin.flush()
         return json.loads(self._line())
+
+    def has_looked(self) -> None:
+        """Return once its loop has come round to what was sent to it before."""
+        for _ in range(4):  # it accepts, looks at the first byte, and goes on from there
+            self.ask("held")
 
     def log(self) -> str:
         self._log.flush()

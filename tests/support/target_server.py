@@ -29,6 +29,7 @@ class Server:
         self.worst = 0.0
         self.written = 0
         self.listener: Any = None
+        self.kept: list[Any] = []  # comms that nothing but their handler's end should close
 
     async def run(self) -> None:
         await self.listen()
@@ -86,6 +87,8 @@ class Server:
                     return
                 raise
             op = message.get("op") if isinstance(message, dict) else None
+            if op in ("raise", "return"):
+                self.kept.append(comm)
             if op == "raise":
                 raise ZeroDivisionError("asked for")
             if op == "return":
@@ -94,9 +97,10 @@ class Server:
                 await comm.close()
                 return
             if op == "source":
+                size = message.get("size", SOURCE_MESSAGE)
                 for _ in range(message["count"]):
-                    await comm.write(b"x" * SOURCE_MESSAGE)  # zeros would take no memory
-                    self.written += SOURCE_MESSAGE
+                    await comm.write(b"x" * size)  # zeros would take no memory
+                    self.written += size
             else:
                 await comm.write(message)
 

@@ -38,8 +38,8 @@ class Limits:
     waited for: what is sent before the close is to arrive."""
 
     keepalive_timeout: float = 30.0
-    """After this long without an acknowledgement the kernel declares the peer dead. Dask's
-    default for the same purpose."""
+    """After this long without an acknowledgement that is due the peer is dead. One that
+    acknowledges and merely takes nothing is waited for. Dask's default for the same purpose."""
 
     max_message_size: int = dataclasses.field(default_factory=_memory_size)
     """All frames of one message. The machine's memory: more could not be received anyway."""

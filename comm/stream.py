@@ -34,6 +34,7 @@ from .gil import guard_of
 from .handshake import Handshake
 from .limits import Limits
 from .outbox import Outbox
+from .pulse import pulse_of
 from .refusals import explain
 from .sockets import given_up, is_dead, tells_errors_once, tune
 from .turns import Turns
@@ -107,6 +108,7 @@ class FrameStream(IOStream):
         self._watches_read = False
         self._watches_write = False
         self._gil = guard_of(self._loop)
+        self._pulse = pulse_of(self._loop)
         self.inbox: deque[tuple[list[Frame], int]] = deque()
         self._splitter = Splitter(
             self.inbox,
@@ -139,6 +141,7 @@ class FrameStream(IOStream):
     def open(self) -> None:
         """Begin to receive on a plain, connected socket."""
         tune(self.socket, self.limits.keepalive_timeout)
+        self._pulse.watch(self, self.limits.keepalive_timeout)
         self.local_host_port = self.socket.getsockname()[:2]
         self._paused = False
         self._watch()
@@ -170,6 +173,7 @@ class FrameStream(IOStream):
             raise self.failure() from error
         try:
             tune(self.socket, self.limits.keepalive_timeout)
+            self._pulse.watch(self, self.limits.keepalive_timeout)
             self.socket = self._tls = context.wrap_socket(
                 self.socket,
                 server_side=server_side,
@@ -229,6 +233,10 @@ class FrameStream(IOStream):
                 peer=self.peer,
             )
         )
+
+    def lost(self, error: OSError) -> None:
+        """Close because the connection is of no use any more."""
+        self.fail(explain(error, self.peer, handshaking=not self._established), error)
 
     def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
         """Close because of `error`; it is what readers and writers will get."""
@@ -295,6 +303,7 @@ class FrameStream(IOStream):
 
     def _signal_closed(self) -> None:
         super()._signal_closed()
+        self._pulse.forget(self)
         self._cancel_deadline()
         self._splitter.discard()
         if self.error is None:  # we closed it: what is unread is not wanted any more

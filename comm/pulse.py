@@ -1,0 +1,102 @@
+"""Whether a peer that owes acknowledgements is still there, as the kernel's counters tell.
+
+`TCP_USER_TIMEOUT` would do it alone, but Linux gives up by it also on a peer that acknowledges and
+merely takes nothing: one whose event loop a task has held for half a minute, or whose reader is
+slow. So one timer of each loop looks at its streams a few times within the time allowed, and ends
+those whose kernel has sent again, or asked for room again, and has heard nothing since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+import time
+import weakref
+from typing import Any, Protocol
+
+__all__ = ["Pulse", "pulse_of"]
+
+_INFO = struct.Struct("=2xBB20xI28xI")  # retransmits, probes, unacked, last_ack_recv of tcp_info
+
+_LOOKS = 4  # within the time allowed
+_UNANSWERED = 2  # probes for room; one may be on its way
+
+
+class Watched(Protocol):
+    """What a stream has for this."""
+
+    socket: socket.socket
+
+    def lost(self, error: OSError) -> None:
+        """The peer is gone."""
+
+
+class Pulse:
+    """The watch of one loop. Its timer runs while there is a stream to look at."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        # Of each stream the time allowed, and since when it has been waiting, if it is.
+        self._streams: dict[Watched, tuple[float, float | None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, stream: Watched, seconds: float) -> None:
+        """Look after it until `forget`."""
+        self._streams[stream] = (seconds, None)
+        if self._timer is None or self._timer.when() > self._soon(seconds):
+            self._set(seconds)
+
+    def forget(self, stream: Watched) -> None:
+        self._streams.pop(stream, None)
+
+    def _soon(self, seconds: float) -> float:
+        loop = self._loop()
+        return (loop.time() if loop is not None else 0.0) + seconds / _LOOKS
+
+    def _set(self, seconds: float) -> None:
+        loop = self._loop()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(self._soon(seconds), self._look) if loop is not None else None
+
+    def _look(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        for stream, (seconds, since) in list(self._streams.items()):
+            silence = _silence(stream.socket)
+            if silence is None:
+                since = None
+            elif since is None or now - silence > since:
+                since = now
+            elif now - since >= seconds:
+                self.forget(stream)
+                stream.lost(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+                continue
+            self._streams[stream] = (seconds, since)
+        if self._streams:
+            self._set(min(seconds for seconds, _ in self._streams.values()))
+
+
+def _silence(sock: socket.socket | Any) -> float | None:
+    """Seconds since the peer's last acknowledgement, if it owes one; else None."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+        retransmits, probes, unacked, last = _INFO.unpack(info)
+    except (AttributeError, OSError, struct.error):
+        return None
+    owes = (unacked and retransmits) or probes >= _UNANSWERED
+    return last / 1000 if owes else None
+
+
+_pulses: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = weakref.WeakKeyDictionary()
+
+
+def pulse_of(loop: asyncio.AbstractEventLoop) -> Pulse:
+    """The pulse of `loop`, always the same one."""
+    found = _pulses.get(loop)
+    if found is None:
+        found = _pulses[loop] = Pulse(loop)
+    return found

@@ -33,9 +33,10 @@ class Limits:
     """TLS handshake and hello together, on either side. Progress does not extend it. Long enough
     for an event loop that a task has blocked for several seconds at each end."""
 
-    close_timeout: float = 5.0
+    close_timeout: float = 30.0
     """How long `close` waits while the peer takes nothing of what is still queued. A slow link is
-    waited for: what is sent before the close is to arrive."""
+    waited for: what is sent before the close is to arrive. As long as for a handshake, since a
+    task may hold the peer's event loop as well now as then."""
 
     keepalive_timeout: float = 30.0
     """After this long without an acknowledgement that is due the peer is dead. One that

@@ -41,6 +41,22 @@ def test_a_peer_that_takes_nothing_for_long_is_waited_for(kind: str, scheme: str
         other.close()
 
 
+@each_kind
+def test_what_was_sent_before_a_close_arrives(kind: str) -> None:
+    """Also if the peer takes nothing for as long as a task may hold its loop."""
+    silence = count(20, 6)
+    with Target(kind, "tcp") as target:
+        sock = attacker.enter(target.address)
+        sock.sendall(packed({"op": "source", "count": MESSAGES}) + packed({"op": "close"}))
+        attacker.receive(sock)
+        time.sleep(silence)
+        for _ in range(MESSAGES - 1):
+            attacker.receive(sock)
+        check(attacker.ended(sock) == b"", "more than was sent")
+        check(target.ask("stats")["broken"] == {}, target.log())
+        sock.close()
+
+
 @linux
 @pytest.mark.parametrize("mode", MODES)
 def test_a_peer_that_goes_while_it_takes_nothing_is_noticed(mode: str) -> None:

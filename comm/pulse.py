@@ -3,7 +3,7 @@
 `TCP_USER_TIMEOUT` would do it alone, but Linux gives up by it also on a peer that acknowledges and
 merely takes nothing: one whose event loop a task has held for half a minute, or whose reader is
 slow. So one timer of each loop looks at its streams a few times within the time allowed, and ends
-those whose kernel has sent again, or asked for room again, and has heard nothing since.
+those whose kernel has sent again, or asked for room again, and got nothing acknowledged since.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import Any, Protocol
 
 __all__ = ["Pulse", "pulse_of"]
 
-_INFO = struct.Struct("=2xBB20xI28xI")  # retransmits, probes, unacked, last_ack_recv of tcp_info
-
+_INFO = struct.Struct("=2xBB20xI92xQ")  # retransmits, probes, unacked, bytes_acked of tcp_info
 _LOOKS = 4  # within the time allowed
 _UNANSWERED = 2  # probes for room; one may be on its way
 
@@ -39,13 +38,13 @@ class Pulse:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
-        # Of each stream the time allowed, and since when it has been waiting, if it is.
-        self._streams: dict[Watched, tuple[float, float | None]] = {}
+        # Of each stream the time allowed; if it is waiting, since when, and what was acknowledged.
+        self._streams: dict[Watched, tuple[float, float, int | None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, stream: Watched, seconds: float) -> None:
         """Look after it until `forget`."""
-        self._streams[stream] = (seconds, None)
+        self._streams[stream] = (seconds, 0.0, None)
         if self._timer is None or self._timer.when() > self._soon(seconds):
             self._set(seconds)
 
@@ -65,30 +64,25 @@ class Pulse:
     def _look(self) -> None:
         self._timer = None
         now = time.monotonic()
-        for stream, (seconds, since) in list(self._streams.items()):
-            silence = _silence(stream.socket)
-            if silence is None:
-                since = None
-            elif since is None or now - silence > since:
-                since = now
+        for stream, (seconds, since, before) in list(self._streams.items()):
+            acknowledged = _waiting(stream.socket)
+            if acknowledged is None or acknowledged != before:
+                self._streams[stream] = (seconds, now, acknowledged)
             elif now - since >= seconds:
                 self.forget(stream)
                 stream.lost(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
-                continue
-            self._streams[stream] = (seconds, since)
         if self._streams:
-            self._set(min(seconds for seconds, _ in self._streams.values()))
+            self._set(min(seconds for seconds, _, _ in self._streams.values()))
 
 
-def _silence(sock: socket.socket | Any) -> float | None:
-    """Seconds since the peer's last acknowledgement, if it owes one; else None."""
+def _waiting(sock: socket.socket | Any) -> int | None:
+    """Bytes that the peer has ever acknowledged, if it owes an acknowledgement; else None."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-        retransmits, probes, unacked, last = _INFO.unpack(info)
+        retransmits, probes, unacked, acknowledged = _INFO.unpack(info)
     except (AttributeError, OSError, struct.error):
         return None
-    owes = (unacked and retransmits) or probes >= _UNANSWERED
-    return last / 1000 if owes else None
+    return acknowledged if (unacked and retransmits) or probes >= _UNANSWERED else None
 
 
 _pulses: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pulse] = weakref.WeakKeyDictionary()

@@ -48,14 +48,15 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
     """
     seconds = min(keepalive_timeout, _LONGEST)
     interval = max(1, round(seconds / (2 * _PROBES)))
-    idle = max(1, round(seconds) - interval * _PROBES)
+    probes = max(1, min(_PROBES, (round(seconds) - 1) // interval))
+    idle = max(1, round(seconds) - interval * probes)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
             ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", idle),
             ("TCP_KEEPINTVL", interval),
-            ("TCP_KEEPCNT", _PROBES),
+            ("TCP_KEEPCNT", probes),
         ):
             option = getattr(socket, name, None)
             if option is not None:

@@ -33,13 +33,14 @@ class Limits:
     """TLS handshake and hello together, on either side. Progress does not extend it. Long enough
     for an event loop that a task has blocked for several seconds at each end."""
 
-    close_timeout: float = 5.0
+    close_timeout: float = 30.0
     """How long `close` waits while the peer takes nothing of what is still queued. A slow link is
-    waited for: what is sent before the close is to arrive."""
+    waited for: what is sent before the close is to arrive. As long as for a handshake, since a
+    task may hold the peer's event loop as well now as then."""
 
     keepalive_timeout: float = 30.0
-    """After this long without an acknowledgement the kernel declares the peer dead. Dask's
-    default for the same purpose."""
+    """After this long without an acknowledgement that is due the peer is dead. One that
+    acknowledges and merely takes nothing is waited for. Dask's default for the same purpose."""
 
     max_message_size: int = dataclasses.field(default_factory=_memory_size)
     """All frames of one message. The machine's memory: more could not be received anyway."""

@@ -46,20 +46,21 @@ _TCP_CLOSE = 7  # first byte of Linux's struct tcp_info
 def tune(sock: socket.socket, keepalive_timeout: float) -> None:
     """Send small messages at once, and give up on a silent peer after `keepalive_timeout` seconds.
 
-    Idle connections are probed, and sent bytes must be acknowledged within the time. Where a system
-    lacks an option the connection goes on without; a socket that is gone already raises nothing.
+    The kernel probes idle connections; that sent bytes are acknowledged is the business of `pulse`.
+    Where a system lacks an option the connection goes on without; a socket that is gone already
+    raises nothing.
     """
     seconds = min(keepalive_timeout, _LONGEST)
     interval = max(1, round(seconds / (2 * _PROBES)))
-    idle = max(1, round(seconds) - interval * _PROBES)
+    probes = max(1, min(_PROBES, (round(seconds) - 1) // interval))
+    idle = max(1, round(seconds) - interval * probes)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
             ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", idle),
             ("TCP_KEEPINTVL", interval),
-            ("TCP_KEEPCNT", _PROBES),
-            ("TCP_USER_TIMEOUT", round(seconds * 1000)),
+            ("TCP_KEEPCNT", probes),
         ):
             option = getattr(socket, name, None)
             if option is not None:

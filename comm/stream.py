@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -35,6 +36,7 @@ from .gil import guard_of
 from .handshake import Handshake
 from .limits import Limits
 from .outbox import Outbox
+from .pulse import pulse_of
 from .refusals import explain
 from .sockets import given_up, is_dead, tells_errors_once
 from .turns import Turns
@@ -42,9 +44,9 @@ from .wakeup import Wakeup
 
 __all__ = ["FrameStream", "selector_loop"]
 
-_SCRATCH = (
-    68 * 1024
-)  # one receive, with room for 64 KiB and what stands before them; copied once more
+logger = logging.getLogger("sealwire.comm")
+
+_SCRATCH = 68 * 1024  # one receive: 64 KiB and what stands before them; copied once more
 _DIRECT = 64 * 1024  # a frame that misses more is received in place
 _BUDGET = 4 << 20  # bytes either direction moves before the loop gets a turn: some 2 ms
 _TLS_BUDGET = 1 << 20
@@ -115,6 +117,7 @@ class FrameStream(IOStream):
         self._watches_read = False
         self._watches_write = False
         self._gil = guard_of(self._loop)
+        self._pulse = pulse_of(self._loop)
         self.inbox: deque[tuple[list[Frame], int]] = deque()
         self._splitter = Splitter(
             self.inbox,
@@ -150,6 +153,7 @@ class FrameStream(IOStream):
 
     def open(self) -> None:
         """Begin to receive on a plain, connected socket."""
+        self._pulse.watch(self, self.limits.keepalive_timeout)
         self.local_host_port = self.socket.getsockname()[:2]
         self._paused = False
         self._watch()
@@ -180,6 +184,7 @@ class FrameStream(IOStream):
             )
             raise self.failure() from error
         try:
+            self._pulse.watch(self, self.limits.keepalive_timeout)
             self.socket = self._tls = context.wrap_socket(
                 self.socket,
                 server_side=server_side,
@@ -243,6 +248,10 @@ class FrameStream(IOStream):
             )
         )
 
+    def lost(self, error: OSError) -> None:
+        """Close because the connection is of no use any more."""
+        self.fail(explain(error, self.peer, handshaking=not self._established), error)
+
     def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
         """Close because of `error`; it is what readers and writers will get."""
         if not self.closed():
@@ -290,6 +299,13 @@ class FrameStream(IOStream):
                     await asyncio.wait_for(self.drain(), self.limits.close_timeout)
                 except asyncio.TimeoutError:
                     if outbox.sent == before:
+                        logger.warning(
+                            "comm with %s closed with %d bytes unsent: it took nothing for %g s; "
+                            "raise Limits.close_timeout if its event loop may be busy for longer",
+                            self.peer,
+                            outbox.queued - outbox.sent,
+                            self.limits.close_timeout,
+                        )
                         break
         except CommClosedError:
             pass
@@ -313,6 +329,7 @@ class FrameStream(IOStream):
 
     def _signal_closed(self) -> None:
         super()._signal_closed()
+        self._pulse.forget(self)
         self._cancel_deadline()
         self._splitter.discard()
         if self.error is None:  # we closed it: what is unread is not wanted any more

@@ -142,7 +142,7 @@ def test_half_closed(kind: str, scheme: str, mode: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="packet filters on sockets are Linux's")
 @each_combination
 def test_a_peer_whose_machine_is_gone_is_noticed(kind: str, scheme: str, mode: str) -> None:
-    """Idle, by keepalive; and while it is written to, by TCP_USER_TIMEOUT."""
+    """Idle, by keepalive; and while it is written to, by what the kernel counts."""
     with Target(kind, scheme, keepalive_timeout=2, **MODES[mode]) as target:
         tls = context_for(scheme)
         inside = [attacker.enter(target.address, tls=tls) for _ in range(3)]

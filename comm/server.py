@@ -31,6 +31,7 @@ from .watch import ListenerStats, Watch
 __all__ = ["FrameServer", "serve"]
 
 _REST = 0.1  # seconds without accepting when there is nothing left to accept with
+_HELD = 0.5  # seconds by which a timer is late only if something has held the event loop
 _PEEK = 16  # bytes that tell what a peer speaks
 # For peers without TLS, which need 8 bytes to see what it is: protocol_version and close_notify.
 _ALERT = b"\x15\x03\x01\x00\x02\x02\x46" + b"\x15\x03\x01\x00\x02\x01\x00"
@@ -194,9 +195,17 @@ class FrameServer:
     # Letting go
 
     def _drop_late(self) -> None:
-        """Drop those whose time is over; a timer for each would cost more than its hello."""
-        self._next_deadline = None
+        """Drop those whose time is over; a timer for each would cost more than its hello.
+
+        If the loop was held meanwhile, what they have sent is looked at first.
+        """
         now = self._loop.time()
+        timer, self._next_deadline = self._next_deadline, None
+        held = now - timer.when() if timer is not None else 0.0
+        if held > _HELD:
+            grace = min(held, self._limits.handshake_timeout)
+            self._next_deadline = self._loop.call_later(grace, self._drop_late)
+            return
         for visitor in list(self._visitors.values()):
             if visitor.deadline > now:
                 self._next_deadline = self._loop.call_at(visitor.deadline, self._drop_late)

@@ -7,6 +7,8 @@ import logging
 import re
 import socket
 import ssl
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from sealwire.comm import (
     CommClosedError,
     FramingError,
     HandshakeError,
+    Limits,
     connect,
     hello,
     listen,
@@ -329,6 +332,30 @@ async def test_an_end_in_mid_message_is_an_error(version: ssl.TLSVersion) -> Non
         await blocking(listener.contact_address, talk)
         with pytest.raises(CommClosedError, match="middle of a message, after 476 of 1000 bytes"):
             raise await ended
+
+
+@versions
+@aio
+async def test_a_held_loop_looks_at_what_came_meanwhile(version: ssl.TLSVersion) -> None:
+    """Before it drops who was not done in time: a task that keeps the GIL holds the loop."""
+    context = foreign_context("client", GOOD, [CA], version=version)
+    held = threading.Event()
+
+    def talk(sock: socket.socket) -> bytes:
+        held.wait(20)
+        with context.wrap_socket(sock) as tls:
+            tls.sendall(HELLO)
+            return tls.recv(1000)
+
+    args = security(GOOD, [CA]).get_listen_args("scheduler")
+    limits = Limits(handshake_timeout=1)
+    async with listen("tls://127.0.0.1:0", echo, limits=limits, **args) as listener:
+        talking = asyncio.ensure_future(blocking(listener.contact_address, talk))
+        await until(lambda: listener.stats.pending == 1)
+        held.set()
+        time.sleep(2)  # noqa: ASYNC251 (this is what holds it)
+        assert b"pickle-protocol" in await talking
+        assert listener.stats.refused == {}
 
 
 class Visit(NamedTuple):

@@ -23,9 +23,10 @@ _SCALAR = re.compile(r"[<>|=]?[biufcSUVmM]\d{1,9}(\[\d*[A-Za-z]{1,2}\])?")
 
 def is_array(value: object) -> bool:
     """Whether `value` is an array whose memory says everything; a masked array's does not."""
-    numpy = sys.modules["numpy"]  # an import statement takes several times as long
+    numpy = sys.modules.get("numpy")  # an import statement takes several times as long
     kind = type(value)
-    return kind is numpy.ndarray or kind is numpy.memmap
+    # Neither is there before numpy is, nor while another thread imports it.
+    return kind is getattr(numpy, "ndarray", None) or kind is getattr(numpy, "memmap", None)
 
 
 def is_number(value: object) -> bool:

@@ -190,6 +190,8 @@ class _Encoder:
         if isinstance(value, dict):
             if not _KEYS.issuperset(map(type, value)):
                 _refuse_keys(value)
+            if len(value) > _MANY and _PLAIN.issuperset(map(type, value.values())):
+                return value
             prepared: Any = value
             for key, item in value.items():
                 if type(item) not in _PLAIN and (new := self._prepare(item)) is not item:
@@ -203,7 +205,7 @@ class _Encoder:
             return [self._prepare(item) for item in value]
         if isinstance(value, _BUFFERS):
             return self._buffer(value)
-        if "numpy" in sys.modules and kind not in _by_class and is_array(value):
+        if is_array(value) and kind not in _by_class:
             return self._array(value)
         return value
 

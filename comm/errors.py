@@ -39,7 +39,7 @@ __all__ = [
     "MessageTooLarge",
 ]
 
-Error = TypeVar("Error", bound="CommError")
+_Error = TypeVar("_Error", bound="CommError")
 
 
 class CommError(OSError):
@@ -64,7 +64,7 @@ class CommError(OSError):
         super().__init__(message)
         self.peer = peer
 
-    def again(self: Error) -> Error:
+    def again(self: _Error) -> _Error:
         """The same error for another reader: an exception that is raised twice mixes tracebacks."""
         other = type(self).__new__(type(self))
         other.args = self.args

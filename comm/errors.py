@@ -191,5 +191,4 @@ class CommBusy(RuntimeError):
 
 def quoted(text: str, longest: int) -> str:
     """Somebody else's words, fit for an error and the log: no control characters, no "; "."""
-    words = text if len(text) <= longest else f"{text[: longest - 3]}..."
-    return "".join(c if c.isprintable() else "?" for c in words).replace(";", ",")
+    return "".join(c if c.isprintable() else "?" for c in text[:longest]).replace(";", ",")

@@ -267,7 +267,7 @@ class Splitter:
             )
         count = len(lengths)
         shared = lead - 8 - 8 * count
-        if shared == lengths[0]:  # the header alone shares the block, as in most messages
+        if shared and shared == lengths[0]:  # the header alone shares the block, as most often
             share_count = 1
         else:
             share_count = bisect_right(list(accumulate(lengths)), shared)
@@ -281,10 +281,13 @@ class Splitter:
             block = bytearray(data[:shared]) if shared else _EMPTY
             frames = [block] if share_count == 1 else _split(block, lengths[:share_count])
             for length in bare:
-                frame = self._allocate(length) if length else _EMPTY
-                frame[:] = data[shared : shared + length]
-                shared += length
-                frames.append(frame)
+                if length:
+                    frame = self._allocate(length)
+                    frame[:] = data[shared : shared + length]
+                    shared += length
+                    frames.append(frame)
+                else:
+                    frames.append(_EMPTY)
             self._deliver(frames, total)
             return total
         self._bare = bare

@@ -201,7 +201,8 @@ def explain(
             cause = _VERDICTS.get(code) or _Cause(
                 "certificate", words or str(error), "check the certificates of both sides"
             )
-        why = f"we refused its certificate: {cause.why}{_shown_by(tls)}"
+        shown = "" if code == _APPLICATION else _shown_by(tls)  # whose words name it already
+        why = f"we refused its certificate: {cause.why}{shown}"
         return _refused(error, peer, cause._replace(why=why))
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(
         error, ssl.SSLError

@@ -145,19 +145,25 @@ def test_a_list_is_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert shake(server, bad).accepted
 
 
+SHOWN = r"(?: \(it is \w+, valid until [\d-]+\))?"  # which certificate: clients know
 WORDS = {
-    "revoked": (LIST, BAD, "it has been revoked; issue a new one", "it refused our certificate"),
+    "revoked": (
+        LIST,
+        BAD,
+        rf"it has been revoked{SHOWN}; issue a new one",
+        "it refused our certificate",
+    ),
     "no CRL": (
         LIST,
         OUTSIDER,
-        r"we have no revocation list of a CA above it \(our CRL: tls_crl_file .*\); "
+        rf"we have no revocation list of a CA above it{SHOWN} \(our CRL: tls_crl_file .*\); "
         "add the CRL of every CA to tls_crl_file$",
         "it refused our certificate",
     ),
     "out of date": (
         certs.crl(ROOT, end=-certs.SECOND),
         GOOD,
-        r"the revocation list of its CA has expired \(our CRL: tls_crl_file .*\); "
+        rf"the revocation list of its CA has expired{SHOWN} \(our CRL: tls_crl_file .*\); "
         "put the CA's present one into tls_crl_file$",
         "it refused our certificate: .*or its own CRL is out of date",
     ),

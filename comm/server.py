@@ -203,7 +203,7 @@ class FrameServer:
         timer, self._next_deadline = self._next_deadline, None
         held = now - timer.when() if timer is not None else 0.0
         if held > _HELD:
-            grace = min(held, self._limits.handshake_timeout)
+            grace = min(held, self._limits.handshake_timeout / 4)
             self._next_deadline = self._loop.call_later(grace, self._drop_late)
             return
         for visitor in list(self._visitors.values()):

@@ -348,12 +348,12 @@ async def test_a_held_loop_looks_at_what_came_meanwhile(version: ssl.TLSVersion)
             return tls.recv(1000)
 
     args = security(GOOD, [CA]).get_listen_args("scheduler")
-    limits = Limits(handshake_timeout=1)
+    limits = Limits(handshake_timeout=2)
     async with listen("tls://127.0.0.1:0", echo, limits=limits, **args) as listener:
         talking = asyncio.ensure_future(blocking(listener.contact_address, talk))
         await until(lambda: listener.stats.pending == 1)
         held.set()
-        time.sleep(2)  # noqa: ASYNC251 (this is what holds it)
+        time.sleep(2.6)  # noqa: ASYNC251 (this is what holds it)
         assert b"pickle-protocol" in await talking
         assert listener.stats.refused == {}
 

@@ -59,7 +59,7 @@ async def all_figures(
     found["fetch_busy"] = await fetch(client, giver, taker, large, seconds)
     await client.run(stop, workers=[taker])
     await task
-    found.update(await gather_and_scatter(client, many))
+    found.update(await gather_and_scatter(client, many, seconds))
     if rows and all(find_spec(name) for name in ("pandas", "pyarrow")):
         found["shuffle"] = await shuffle(client, rows)
     return found
@@ -79,19 +79,25 @@ async def fetch(client: Any, giver: str, taker: str, size: int, seconds: float) 
     return sum(size for size, _ in log) / sum(spent for _, spent in log) / 1e6
 
 
-async def gather_and_scatter(client: Any, many: int) -> dict[str, float]:
+async def gather_and_scatter(client: Any, many: int, seconds: float) -> dict[str, float]:
     """MB/s of many arrays from the workers to the client, and back."""
-    arrays = client.map(make, [SMALL] * many, pure=False)
-    await wait(arrays)
-    start = time.perf_counter()
-    here = await client.gather(arrays)
-    middle = time.perf_counter()
-    await client.scatter(here, hash=False)
-    end = time.perf_counter()
-    return {
-        "gather": many * SMALL / (middle - start) / 1e6,
-        "scatter": many * SMALL / (end - middle) / 1e6,
-    }
+    gathering = scattering = 0.0
+    began = time.perf_counter()
+    for count in range(1, MOST + 1):
+        arrays = client.map(make, [SMALL] * many, pure=False)
+        await wait(arrays)
+        start = time.perf_counter()
+        here = await client.gather(arrays)
+        middle = time.perf_counter()
+        there = await client.scatter(here, hash=False)
+        end = time.perf_counter()
+        gathering += middle - start
+        scattering += end - middle
+        del arrays, here, there
+        if count > 1 and end - began > 4 * seconds:
+            break
+    moved = count * many * SMALL / 1e6
+    return {"gather": moved / gathering, "scatter": moved / scattering}
 
 
 async def shuffle(client: Any, rows: int) -> float:

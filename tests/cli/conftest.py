@@ -8,6 +8,7 @@ from pathlib import Path
 
 import doors
 import pytest
+from certs_cli import request, run
 
 from sealwire.cli.judge import Evidence
 from sealwire.cli.observe import Link, Process
@@ -113,3 +114,12 @@ def evidence() -> Evidence:
         attempts=attempts,
         answers=True,
     )
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: in it certs, as `init` makes it, and a request."""
+    monkeypatch.chdir(tmp_path)
+    assert run("init").exit_code == 0
+    request(tmp_path / "node8.csr")
+    return tmp_path

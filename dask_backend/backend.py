@@ -31,7 +31,6 @@ from distributed.comm.utils import ensure_concrete_host
 
 from sealwire.comm import ListenerStats, errors
 from sealwire.comm.addressing import Address
-from sealwire.comm.framing import Buffer
 from sealwire.comm.refusals import naming_files, tell_refused
 from sealwire.comm.server import FrameServer, serve
 from sealwire.comm.stream import FrameStream
@@ -39,6 +38,7 @@ from sealwire.comm.transport import dial
 
 from . import codec
 from .settings import apply_gil_policy, encryption_required, limits
+from .sizes import is_small
 
 __all__ = [
     "TCP",
@@ -107,8 +107,8 @@ class TCP(Comm):
             self.abort()
             raise
         try:
-            message = codec.decode_plain(frames, stream.peer)
-            if message is not codec.NOT_PLAIN:
+            message = codec.decode_short(frames, deserialize=self.deserialize, peer=stream.peer)
+            if message is not codec.NOT_SHORT:
                 return message
             return await codec.decode(
                 frames,
@@ -143,10 +143,10 @@ class TCP(Comm):
     async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> int:
         if self._closed:
             raise CommClosedError(f"in {self!r}: it is closed")
-        frames: list[Buffer] = []
-        plain = codec.encode_plain(msg)
-        if plain is None:
-            frames, shared = await codec.encode(
+        small = is_small(msg)
+        frames = codec.encode_short(msg) if small else None
+        if frames is None:
+            frames = await codec.encode(
                 msg,
                 serializers=serializers,
                 on_error=on_error,
@@ -155,14 +155,14 @@ class TCP(Comm):
                     "recipient": self.remote_info,
                     **self.handshake_options,
                 },
-                allow_offload=self.allow_offload,
+                allow_offload=self.allow_offload and not small,
                 shard_size=self.max_shard_size,
             )
         try:
-            if plain is not None:
-                size, _ = self.stream.write_frame(plain)
+            if len(frames) == 1:
+                size, _ = self.stream.write_frame(frames[0])
             else:
-                size, _ = self.stream.write_frames(frames, shared)
+                size, _ = self.stream.write_frames(*codec.arranged(frames))
         except errors.MessageTooLarge as error:  # nothing was sent
             _reraise(error, f"in {self!r}")
         except errors.CommClosedError as error:

@@ -2,111 +2,106 @@
 
 What a message looks like, what is offloaded to a thread and what is compressed stays distributed's
 business. Ours are the split into the first block and bare frames, which decides what the receiver
-allocates together; the hello, which is never given to a deserialiser; and two shortcuts that end in
-the same bytes and values:
+allocates together; the hello, which is never given to a deserialiser; and a shorter way for what
+scheduler and workers tell each other all the time, which ends in the same bytes and values.
 
-- Before it serialises, distributed asks dask for the size of the whole message, to know whether it
-  is worth a thread. For a batch of scheduler messages that costs ten times the serialisation. Here
-  plain values are added up in one walk, and dask is asked only for what they wrap.
-- A message of msgpack's own types is one frame, and one call of msgpack each way. distributed also
-  looks at every map on arrival, for those that stand for something else; here they are looked for
-  only if the bytes have the two underscores that begin all their names.
+That is small, and has nothing in it that dask serialises: plain values, pickled tasks, and what the
+scheduler passes on. distributed sends it through a dozen functions that find nothing to compress,
+to split or to look up. Here it is one call of msgpack each way, with a function for what is not
+plain. Where anything fails distributed is asked, which says what is wrong in its own words.
 """
 
 from __future__ import annotations
 
 import reprlib
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
-from distributed.comm.utils import OFFLOAD_THRESHOLD, from_frames, to_frames
-from distributed.protocol.serialize import Serialized
+from distributed.comm.utils import from_frames, to_frames
+from distributed.protocol import pickle
+from distributed.protocol.serialize import (
+    Pickled,
+    Serialize,
+    Serialized,
+    ToPickle,
+    msgpack_decode_default,
+    msgpack_encode_default,
+)
 from distributed.protocol.utils import msgpack_opts
-from distributed.sizeof import safe_sizeof
-from distributed.utils import ensure_memoryview, nbytes
+from distributed.utils import ensure_memoryview
 
 from sealwire.comm import DecodeError, HelloError, hello
 from sealwire.comm.framing import Buffer, Frame
 
+from .sizes import OFFLOADED
+
 __all__ = [
-    "NOT_PLAIN",
+    "NOT_SHORT",
+    "arranged",
     "decode",
     "decode_hello",
-    "decode_plain",
+    "decode_short",
     "encode",
-    "encode_plain",
-    "shared_frames",
+    "encode_short",
 ]
 
-_OFFLOADED = OFFLOAD_THRESHOLD or 1 << 62  # bytes; 0 in the configuration means never
-_ITEM = 100  # what a value weighs at least, and a short text or key at most, about
-_SHORT = 256
-_SCALARS = frozenset({int, float, bool, type(None)})
 
-
-def _room_after(values: Collection[Any], room: int) -> int:
-    """What is left of `room` bytes after `values` and all that is in them; negative if not enough.
-
-    A size that cannot be told uses all of it up. Raises `RecursionError` as dask does.
-    """
-    room -= _ITEM * len(values)
-    for value in values:
-        kind = type(value)
-        if kind is str or kind is bytes:
-            if len(value) > _SHORT:
-                room -= len(value)
-        elif kind in _SCALARS:
-            continue
-        elif kind is dict:
-            room = _room_after(value.values(), room)
-        elif kind is list or kind is tuple:
-            room = _room_after(value, room)
-        elif kind is Serialized:
-            room -= sum(map(nbytes, value.frames))
-        else:
-            size = safe_sizeof(value, default_size=-1)
-            room = room - size if size >= 0 else -1
-        if room < 0:
-            return room
-    return room
-
-
-class _NotPlain(Exception):
-    """A value that msgpack does not pack by itself."""
+class _Another(Exception):
+    """A value for which this way is too short."""
 
 
 def _refuse(value: Any) -> Any:
-    raise _NotPlain
+    raise _Another
 
 
-class _Packer(threading.local):
-    """msgpack's packer, one a thread; making one costs as much as a small message."""
+class _Packers(threading.local):
+    """msgpack's packers, one of each a thread; making one costs as much as a small message."""
 
     def __init__(self) -> None:
-        self.pack = msgpack.Packer(default=_refuse, use_bin_type=True, buf_size=4096).pack
+        self.pack_plain = msgpack.Packer(default=_refuse, buf_size=4096).pack
+        self.pack_header = msgpack.Packer(default=msgpack_encode_default, buf_size=4096).pack
 
 
-_packer = _Packer()
+_packers = _Packers()
 
 
-def _inline(message: Any) -> bool:
-    """Whether a message is too small to be worth a thread."""
+def encode_short(message: Any) -> list[Buffer] | None:
+    """The frames of a small message, None for one that needs `encode`."""
     try:
-        return _room_after((message,), _OFFLOADED) >= 0
-    except RecursionError:
-        return False
-
-
-def encode_plain(message: Any) -> bytes | None:
-    """The only frame of a message of plain values, None for one that needs `encode`."""
-    if not _inline(message):
+        return [_packers.pack_plain(message)]
+    except _Another:
+        pass
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
+    frames: list[Buffer] = [b""]
+
+    def stand_in(value: Any) -> Any:
+        """What stands in the first frame for `value`, whose own frames follow."""
+        inner: list[Buffer] = []
+        header: dict[str, Any]
+        if isinstance(value, ToPickle):
+            name = "__Pickled__"
+            header = {"pickled-obj": pickle.dumps(value.data, buffer_callback=_refuse)}
+            header["compression"] = ()
+        elif isinstance(value, Serialized):
+            name, header, inner = "__Serialized__", dict(value.header), value.frames
+        elif isinstance(value, (Serialize, Pickled)):
+            raise _Another
+        else:
+            return msgpack_encode_default(value)
+        header["num-sub-frames"] = len(inner)
+        offset = len(frames)
+        frames.append(_packers.pack_header(header))
+        frames.extend(inner)
+        return {name: offset}
+
     try:
-        return bytes(_packer.pack(message))
-    except (_NotPlain, ValueError, TypeError, OverflowError, RecursionError):
+        frames[0] = msgpack.packb(message, default=stand_in, buf_size=16384)
+    except Exception:
         return None
+    return frames
 
 
 async def encode(
@@ -117,42 +112,66 @@ async def encode(
     context: dict[str, Any],
     allow_offload: bool,
     shard_size: int,
-) -> tuple[list[Buffer], int]:
-    """The frames of a message, and how many of the first ones share the first block.
+) -> list[Buffer]:
+    """The frames of any message; `allow_offload` lets a thread make them if it is large.
 
     Raises what the serialisers raise, with ``on_error="raise"`` for an object they cannot take.
     """
-    frames = await to_frames(
+    frames: list[Buffer] = await to_frames(
         message,
-        allow_offload=allow_offload and not _inline(message),
+        allow_offload=allow_offload,
         serializers=serializers,
         on_error=on_error,
         context=context,
         frame_split_size=shard_size,
     )
-    shared = shared_frames(frames)
-    return [f if type(f) is bytes else ensure_memoryview(f) for f in frames], shared
+    return frames
 
 
-NOT_PLAIN = object()
+NOT_SHORT = object()
+
+_KNOWN = (b"__Enum__", b"__Set__", b"__Serialized__")  # to `msgpack_decode_default`
 
 
-def decode_plain(frames: Sequence[Frame], peer: str = "") -> Any:
-    """The message in its only frame, or `NOT_PLAIN` if it needs `decode`.
+def decode_short(frames: Sequence[Frame], *, deserialize: bool = True, peer: str = "") -> Any:
+    """The message in `frames`, or `NOT_SHORT` if it needs `decode`.
 
     Raises `DecodeError` for what is not msgpack.
     """
-    frame: Buffer = frames[0]
-    if len(frames) > 1 or len(frame) > _OFFLOADED:
-        return NOT_PLAIN
-    if type(frame) is memoryview:  # in which `in` finds no bytes
-        frame = bytes(frame)
-    if b"__" in frame:
-        return NOT_PLAIN
+    first: Buffer = frames[0]
+    if len(first) > OFFLOADED:
+        return NOT_SHORT
+    if type(first) is memoryview:  # in which `in` finds no bytes
+        first = bytes(first)
+    if b"__" not in first:
+        try:
+            return msgpack.unpackb(first, use_list=False, **msgpack_opts)
+        except Exception as error:  # msgpack documents no base class for what bad bytes raise
+            raise _bad(frames, peer, error) from error
+    if (deserialize and b"__Serialized__" in first) or sum(map(len, frames)) > OFFLOADED:
+        return NOT_SHORT
+    known = msgpack_decode_default if any(name in first for name in _KNOWN) else None
+
+    def stood_for(value: dict[Any, Any]) -> Any:
+        """What a map in the first frame stands for, or the map."""
+        offset = value.get("__Pickled__", 0)
+        if offset > 0:
+            header = msgpack.unpackb(frames[offset])
+            if header["num-sub-frames"]:
+                raise _Another
+            return pickle.loads(header["pickled-obj"])
+        offset = value.get("__Serialized__", 0)
+        if offset > 0:
+            header = msgpack.unpackb(
+                frames[offset], object_hook=msgpack_decode_default, use_list=False, **msgpack_opts
+            )
+            return Serialized(header, frames[offset + 1 : offset + 1 + header["num-sub-frames"]])
+        return known(value) if known is not None else value
+
     try:
-        return msgpack.unpackb(frame, use_list=False, **msgpack_opts)
-    except Exception as error:  # msgpack documents no base class for what bad bytes raise
-        raise _bad(frames, peer, error) from error
+        return msgpack.unpackb(first, object_hook=stood_for, use_list=False, **msgpack_opts)
+    except Exception:
+        return NOT_SHORT
 
 
 def _bad(frames: Sequence[Frame], peer: str, why: object) -> DecodeError:
@@ -194,6 +213,11 @@ def decode_hello(frames: Sequence[Buffer], peer: str) -> dict[str, Any]:
             f"{reprlib.repr(list(offered))}; install the same version of distributed on both sides"
         )
     return offered
+
+
+def arranged(frames: Sequence[Any]) -> tuple[list[Buffer], int]:
+    """The frames as a stream takes them, and how many of the first ones share the first block."""
+    return [f if type(f) is bytes else ensure_memoryview(f) for f in frames], shared_frames(frames)
 
 
 def shared_frames(frames: Sequence[Any]) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import operator
+import threading
 from enum import Enum
 from typing import Any
 
 import numpy as np
 import pytest
+from dask._task_spec import DataNode, List, Task, TaskRef
 from dask.distributed import Client, LocalCluster
-from distributed import protocol
+from distributed import Status, protocol
 from distributed.protocol import Serialized, serialize, to_serialize
 from distributed.protocol.serialize import ToPickle
 from hypothesis import given
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 
 from sealwire.comm import DecodeError
 from sealwire.dask_backend import TCP, codec, install
+from sealwire.dask_backend.sizes import is_small
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def corpus() -> list[Any]:
                 processes=False,
                 protocol="tcp",
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address=":0",
             ) as cluster,
             Client(cluster) as client,
         ):
@@ -62,53 +66,125 @@ def corpus() -> list[Any]:
     return recorded
 
 
+def arrived(frames: list[Any], memory: Any = bytearray) -> list[Any]:
+    """`frames` as a stream gives them to the codec; large ones are memoryviews."""
+    return [memory(bytearray(frame)) for frame in frames]
+
+
 def test_the_bytes_are_distributeds(corpus: list[Any]) -> None:
-    shortcuts = 0
+    shortcuts = tasks = 0
     for message in corpus:
-        frame = codec.encode_plain(message)
-        if frame is not None:
-            assert [frame] == protocol.dumps(message)
+        frames = codec.encode_short(message)
+        if frames is not None:
+            assert frames == protocol.dumps(message)
             shortcuts += 1
+            tasks += len(frames) > 1
     assert shortcuts > len(corpus) / 2 > 50
+    assert tasks > 10, "the scheduler sends tasks to workers"
 
 
 def test_the_values_are_distributeds(corpus: list[Any]) -> None:
-    shortcuts = 0
+    shortcuts = tasks = 0
     for message in corpus:
-        frames = [bytearray(frame) for frame in protocol.dumps(message)]
-        value = codec.decode_plain(frames)
-        if value is not codec.NOT_PLAIN:
+        frames = arrived(protocol.dumps(message))
+        value = codec.decode_short(frames)
+        if value is not codec.NOT_SHORT:
             assert value == protocol.loads(frames)
             shortcuts += 1
+            tasks += len(frames) > 1
     assert shortcuts > len(corpus) / 2
+    assert tasks > 10
 
 
 class Colour(Enum):
     RED = 1
 
 
-NOT_PLAIN = {
+class Unlikely:
+    """Which pickle can take, and nobody can give back."""
+
+    def __reduce__(self) -> Any:
+        return (int, ("no number",))
+
+
+SHORT = {
     "a set": {"x": {1, 2}},
-    "an enum": [Colour.RED],
-    "marked": {"x": to_serialize(1)},
-    "serialized": {"x": Serialized(*serialize(1))},
+    "an enum": [Status.running],
     "to pickle": {"x": ToPickle(1)},
+    "pickled by value": {"x": ToPickle(lambda n: n + 1)},
+    "tasks": [
+        {
+            "op": "compute-task",
+            "run_spec": ToPickle(Task(f"add-{n}", operator.add, n, TaskRef("x"))),
+        }
+        for n in range(20)
+    ],
+    "a task in a task": [ToPickle(Task("a", sum, List(Task(None, abs, -1), DataNode("d", [2]))))],
+    "passed on": {"x": Serialized(*serialize(np.arange(10))), "y": Serialized({"n": {3}}, [])},
+    "all of it": ({"a": {Status.closed}, "b": ToPickle({2}), "c": Serialized({}, [b"1", b"2"])},),
+    "underscores": {"__": "__Pickled__", "x": {"__Pickled__": 0}},
+}
+"""What is neither plain nor in need of distributed."""
+
+LONG = {
+    "marked": {"x": to_serialize(1)},
+    "an array to pickle": {"x": ToPickle(np.arange(10))},
     "an object": {"x": object()},
     "a number beyond 64 bits": [2**64],
     "broken text": ["\ud800"],
+    "what cannot be pickled": [ToPickle(threading.Lock())],
 }
 
 
-@pytest.mark.parametrize("name", NOT_PLAIN)
-def test_what_needs_distributed_goes_there(name: str) -> None:
-    assert codec.encode_plain(NOT_PLAIN[name]) is None
+@pytest.mark.parametrize("name", SHORT)
+def test_what_is_not_plain_is_distributeds_too(name: str) -> None:
+    frames = codec.encode_short(SHORT[name])
+    assert frames == protocol.dumps(SHORT[name])
+    assert is_small(SHORT[name])
 
 
+@pytest.mark.parametrize("deserialize", [True, False])
 @pytest.mark.parametrize("memory", [bytearray, memoryview])  # as small and large frames arrive
-@pytest.mark.parametrize("name", ["a set", "an enum", "marked", "to pickle"])
-def test_what_stands_for_something_else_is_found(name: str, memory: Any) -> None:
-    frames = [memory(frame) for frame in protocol.dumps(NOT_PLAIN[name])]
-    assert codec.decode_plain(frames) is codec.NOT_PLAIN
+@pytest.mark.parametrize("name", SHORT)
+def test_what_stands_for_something_else_is_found(name: str, memory: Any, deserialize: bool) -> None:
+    frames = arrived(protocol.dumps(SHORT[name]), memory)
+    value = codec.decode_short(frames, deserialize=deserialize)
+    if deserialize and b"__Serialized__" in bytes(frames[0]):
+        assert value is codec.NOT_SHORT
+        return
+    expected = protocol.loads(frames, deserialize=deserialize)
+    if name == "pickled by value":
+        assert value["x"](1) == expected["x"](1) == 2
+    else:
+        assert value == expected
+        assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_needs_distributed_goes_there(name: str) -> None:
+    assert codec.encode_short(LONG[name]) is None
+    assert codec.encode_short({"plain": 1}) == protocol.dumps({"plain": 1}), "and leaves no trace"
+
+
+@pytest.mark.parametrize("name", ["marked", "an array to pickle"])
+def test_what_distributed_must_decode_goes_there(name: str) -> None:
+    assert codec.decode_short(arrived(protocol.dumps(LONG[name]))) is codec.NOT_SHORT
+
+
+FAILING = [
+    {"x": ToPickle(Unlikely())},
+    {"__Pickled__": "no number"},
+    {"__Serialized__": 0},
+    {"__Enum__": True, "__module__": "os", "__name__": "PathLike", "name": "register"},
+]
+
+
+@pytest.mark.parametrize("message", FAILING)
+def test_what_fails_is_told_by_distributed(message: Any) -> None:
+    frames = arrived(protocol.dumps(message))
+    assert codec.decode_short(frames, deserialize=False) is codec.NOT_SHORT
+    with pytest.raises((TypeError, ValueError, KeyError, RuntimeError)):
+        protocol.loads(frames, deserialize=False)
 
 
 PLAIN = st.recursive(
@@ -128,10 +204,9 @@ PLAIN = st.recursive(
 
 @given(PLAIN)
 def test_any_plain_message(message: Any) -> None:
-    frame = codec.encode_plain(message)
-    assert [frame] == protocol.dumps(message)
-    value = codec.decode_plain([bytearray(frame or b"")])
-    assert value is codec.NOT_PLAIN or value == protocol.loads([frame])
+    frames = codec.encode_short(message)
+    assert frames == protocol.dumps(message)
+    assert codec.decode_short(arrived(frames)) == protocol.loads(frames)
 
 
 LARGE = {
@@ -139,21 +214,43 @@ LARGE = {
     "bytes": [b"x" * 11_000_000],
     "many values": {"keys": ["key"] * 400_000},
     "many small maps": [{"a": 1, "b": [1, 2]} for _ in range(50_000)],
+    "a set": {"x": set(range(400_000))},
     "wrapped": {"x": to_serialize(np.zeros(2_000_000))},
     "serialized": {"x": Serialized({}, [bytes(11_000_000)])},
     "deep": {"a": {"b": {"c": ["key"] * 400_000}}},
+    "a task's argument": [ToPickle(Task("t", len, b"x" * 11_000_000))],
+    "a task's named argument": [ToPickle(Task("t", len, x="x" * 11_000_000))],
+    "a task's data": [ToPickle(DataNode("t", bytes(11_000_000)))],
+    "an array in a task's list": [ToPickle(Task("t", sum, List(np.zeros(2_000_000))))],
 }
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_what_is_large_goes_to_a_thread(name: str) -> None:
-    """Serialised here it would be done when its task has had its first turn."""
-    assert codec.encode_plain(LARGE[name]) is None
+    assert not is_small(LARGE[name])
+
+
+def test_what_contains_itself_has_no_size() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    assert not is_small(endless)
+
+
+def test_a_size_that_cannot_be_told_is_large() -> None:
+    class Shy:
+        def __sizeof__(self) -> int:
+            raise ValueError("not telling")
+
+    assert not is_small([to_serialize(Shy())])
+
+
+def test_a_thread_encodes_what_is_large() -> None:
+    """Here it would be done when its task has had its first turn."""
 
     async def main() -> None:
         encoding = asyncio.ensure_future(
             codec.encode(
-                LARGE[name],
+                LARGE["wrapped"],
                 serializers=None,
                 on_error="message",
                 context={},
@@ -163,15 +260,14 @@ def test_what_is_large_goes_to_a_thread(name: str) -> None:
         )
         await asyncio.sleep(0)
         assert not encoding.done()
-        frames, _ = await encoding
-        assert sum(map(len, frames)) > 400_000
+        assert sum(map(len, await encoding)) > 400_000
 
     asyncio.run(main())
 
 
 def test_bad_bytes_are_refused_in_a_line() -> None:
     with pytest.raises(DecodeError, match="bad message from tcp://a:1: a header of 1 bytes"):
-        codec.decode_plain([bytearray(b"\xc1")], "tcp://a:1")
+        codec.decode_short([bytearray(b"\xc1")], peer="tcp://a:1")
 
 
 @pytest.mark.parametrize("header", [b"\xc1", b"", b"\xa3__", b"\xa2__\x01", b"\x91" * 100_000])

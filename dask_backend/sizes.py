@@ -1,0 +1,75 @@
+"""Whether a message of Dask's is worth a thread, told in one walk.
+
+distributed asks dask for the size of the whole message. For a batch of scheduler messages that
+costs several times its serialisation. Here plain values and tasks are added up, and dask is asked
+only for what they wrap.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+from distributed.comm.utils import OFFLOAD_THRESHOLD
+from distributed.protocol.serialize import Serialize, Serialized, ToPickle
+from distributed.sizeof import safe_sizeof
+from distributed.utils import nbytes
+
+try:
+    from dask._task_spec import GraphNode as Node
+except ImportError:  # its place is not promised; dask itself can tell the size of a task
+    Node = ()  # type: ignore[assignment,misc]
+
+__all__ = ["OFFLOADED", "is_small"]
+
+OFFLOADED = OFFLOAD_THRESHOLD or 1 << 62
+"""Bytes from which on a thread does it; the configuration's 0 means never."""
+
+_ITEM = 100  # what a value weighs at least, and a short text or key at most, about
+_SHORT = 256
+_COLLECTIONS = frozenset({dict, list, tuple, set, frozenset})
+# Besides scalars, code: to dask what is in it weighs nothing either.
+_WEIGHTLESS = frozenset({int, float, bool, type(None), type, FunctionType, BuiltinFunctionType})
+
+
+@functools.cache
+def _parts_of(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """What gets the parts of a task that can be large; the others begin with an underscore."""
+    names = [name for name in kind.get_all_slots() if not name.startswith("_")]
+    return operator.attrgetter(*names, "key")  # of a single name it would give no tuple
+
+
+def is_small(message: Any) -> bool:
+    """Whether a message is too small to be worth a thread.
+
+    False if the size of something in it cannot be told.
+    """
+    room = OFFLOADED
+    values = [message]
+    for value in values:  # which grows meanwhile
+        kind: Any = type(value)
+        if kind is str or kind is bytes:
+            if len(value) > _SHORT:
+                room -= len(value)
+        elif kind in _WEIGHTLESS:
+            pass
+        elif kind in _COLLECTIONS:
+            room -= _ITEM * len(value)
+            if room < 0:
+                return False
+            values += value.values() if kind is dict else value
+        elif kind is ToPickle or kind is Serialize:
+            values.append(value.data)
+        elif kind is Serialized:
+            room -= sum(map(nbytes, value.frames))
+        elif isinstance(value, Node):
+            values += _parts_of(kind)(value)
+        else:
+            size = safe_sizeof(value, default_size=-1)
+            if size < 0:
+                return False
+            room -= size
+    return room >= 0

@@ -13,14 +13,17 @@ plain. Where anything fails distributed is asked, which says what is wrong in it
 
 from __future__ import annotations
 
+import pickle
 import reprlib
 import threading
 from collections.abc import Sequence
 from typing import Any
 
+import cloudpickle
 import msgpack
 from distributed.comm.utils import from_frames, to_frames
-from distributed.protocol import pickle
+from distributed.protocol import pickle as distributed_pickle
+from distributed.protocol.pickle import HIGHEST_PROTOCOL
 from distributed.protocol.serialize import (
     Pickled,
     Serialize,
@@ -67,6 +70,25 @@ class _Packers(threading.local):
 _packers = _Packers()
 
 
+# A frame that holds a pickle without buffers, around the pickle.
+_BEFORE = b"\x83" + msgpack.packb("pickled-obj")
+_AFTER = b"".join(map(msgpack.packb, ("compression", (), "num-sub-frames", 0)))
+
+
+def _pickle(value: Any) -> bytes:
+    """As distributed pickles what has no buffers."""
+    pickled = None
+    try:
+        pickled = pickle.dumps(value, protocol=HIGHEST_PROTOCOL, buffer_callback=_refuse)
+    except _Another:
+        raise
+    except Exception:  # as pickles everything, cloudpickle decides
+        pass
+    if pickled is None or b"__main__" in pickled or cloudpickle.list_registry_pickle_by_value():
+        pickled = distributed_pickle.dumps(value, buffer_callback=_refuse)
+    return pickled
+
+
 def encode_short(message: Any) -> list[Buffer] | None:
     """The frames of a small message, None for one that needs `encode`."""
     try:
@@ -79,23 +101,18 @@ def encode_short(message: Any) -> list[Buffer] | None:
 
     def stand_in(value: Any) -> Any:
         """What stands in the first frame for `value`, whose own frames follow."""
-        inner: list[Buffer] = []
-        header: dict[str, Any]
-        if isinstance(value, ToPickle):
-            name = "__Pickled__"
-            header = {"pickled-obj": pickle.dumps(value.data, buffer_callback=_refuse)}
-            header["compression"] = ()
-        elif isinstance(value, Serialized):
-            name, header, inner = "__Serialized__", dict(value.header), value.frames
-        elif isinstance(value, (Serialize, Pickled)):
-            raise _Another
-        else:
-            return msgpack_encode_default(value)
-        header["num-sub-frames"] = len(inner)
         offset = len(frames)
-        frames.append(_packers.pack_header(header))
-        frames.extend(inner)
-        return {name: offset}
+        if isinstance(value, ToPickle):
+            frames.append(_BEFORE + _packers.pack_plain(_pickle(value.data)) + _AFTER)
+            return {"__Pickled__": offset}
+        if isinstance(value, Serialized):
+            header = {**value.header, "num-sub-frames": len(value.frames)}
+            frames.append(_packers.pack_header(header))
+            frames.extend(value.frames)
+            return {"__Serialized__": offset}
+        if isinstance(value, (Serialize, Pickled)):
+            raise _Another
+        return msgpack_encode_default(value)
 
     try:
         frames[0] = msgpack.packb(message, default=stand_in, buf_size=16384)
@@ -130,7 +147,7 @@ async def encode(
 
 NOT_SHORT = object()
 
-_KNOWN = (b"__Enum__", b"__Set__", b"__Serialized__")  # to `msgpack_decode_default`
+_OTHERS = (b"__Enum__", b"__Set__", b"__Serialized__")  # that stand for something, besides pickles
 
 
 def decode_short(frames: Sequence[Frame], *, deserialize: bool = True, peer: str = "") -> Any:
@@ -148,25 +165,26 @@ def decode_short(frames: Sequence[Frame], *, deserialize: bool = True, peer: str
             return msgpack.unpackb(first, use_list=False, **msgpack_opts)
         except Exception as error:  # msgpack documents no base class for what bad bytes raise
             raise _bad(frames, peer, error) from error
-    if (deserialize and b"__Serialized__" in first) or sum(map(len, frames)) > OFFLOADED:
+    others = [name for name in _OTHERS if name in first]
+    if (deserialize and b"__Serialized__" in others) or sum(map(len, frames)) > OFFLOADED:
         return NOT_SHORT
-    known = msgpack_decode_default if any(name in first for name in _KNOWN) else None
 
     def stood_for(value: dict[Any, Any]) -> Any:
         """What a map in the first frame stands for, or the map."""
-        offset = value.get("__Pickled__", 0)
-        if offset > 0:
-            header = msgpack.unpackb(frames[offset])
+        if "__Pickled__" in value and value["__Pickled__"] > 0:
+            header = msgpack.unpackb(frames[value["__Pickled__"]])
             if header["num-sub-frames"]:
                 raise _Another
-            return pickle.loads(header["pickled-obj"])
+            return distributed_pickle.loads(header["pickled-obj"])
+        if not others:
+            return value
         offset = value.get("__Serialized__", 0)
-        if offset > 0:
-            header = msgpack.unpackb(
-                frames[offset], object_hook=msgpack_decode_default, use_list=False, **msgpack_opts
-            )
-            return Serialized(header, frames[offset + 1 : offset + 1 + header["num-sub-frames"]])
-        return known(value) if known is not None else value
+        if offset <= 0:
+            return msgpack_decode_default(value)
+        header = msgpack.unpackb(
+            frames[offset], object_hook=msgpack_decode_default, use_list=False, **msgpack_opts
+        )
+        return Serialized(header, frames[offset + 1 : offset + 1 + header["num-sub-frames"]])
 
     try:
         return msgpack.unpackb(first, object_hook=stood_for, use_list=False, **msgpack_opts)
@@ -215,8 +233,10 @@ def decode_hello(frames: Sequence[Buffer], peer: str) -> dict[str, Any]:
     return offered
 
 
-def arranged(frames: Sequence[Any]) -> tuple[list[Buffer], int]:
+def arranged(frames: list[Any]) -> tuple[list[Buffer], int]:
     """The frames as a stream takes them, and how many of the first ones share the first block."""
+    if set(map(type, frames)) == {bytes}:
+        return frames, len(frames)
     return [f if type(f) is bytes else ensure_memoryview(f) for f in frames], shared_frames(frames)
 
 

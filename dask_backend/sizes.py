@@ -18,10 +18,13 @@ from distributed.protocol.serialize import Serialize, Serialized, ToPickle
 from distributed.sizeof import safe_sizeof
 from distributed.utils import nbytes
 
+Node: Any
 try:
-    from dask._task_spec import GraphNode as Node
-except ImportError:  # its place is not promised; dask itself can tell the size of a task
-    Node = ()  # type: ignore[assignment,misc]
+    from dask import _task_spec
+
+    Node = _task_spec.GraphNode
+except (ImportError, AttributeError):  # its place is not promised; dask can tell a task's size
+    Node = ()
 
 __all__ = ["OFFLOADED", "is_small"]
 
@@ -37,9 +40,10 @@ _WEIGHTLESS = frozenset({int, float, bool, type(None), type, FunctionType, Built
 
 @functools.cache
 def _parts_of(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
-    """What gets the parts of a task that can be large; the others begin with an underscore."""
-    names = [name for name in kind.get_all_slots() if not name.startswith("_")]
-    return operator.attrgetter(*names, "key")  # of a single name it would give no tuple
+    """What gets those parts of a task that can be large."""
+    small = {"key", "func"}  # and what begins with an underscore
+    names = [name for name in kind.get_all_slots() if name not in small and name[0] != "_"]
+    return operator.attrgetter(*names, *["key"] * (2 - len(names)))  # of one it gives no tuple
 
 
 def is_small(message: Any) -> bool:
@@ -51,7 +55,7 @@ def is_small(message: Any) -> bool:
     values = [message]
     for value in values:  # which grows meanwhile
         kind: Any = type(value)
-        if kind is str or kind is bytes:
+        if kind is str:
             if len(value) > _SHORT:
                 room -= len(value)
         elif kind in _WEIGHTLESS:
@@ -61,12 +65,14 @@ def is_small(message: Any) -> bool:
             if room < 0:
                 return False
             values += value.values() if kind is dict else value
+        elif kind is bytes:
+            room -= len(value)
         elif kind is ToPickle or kind is Serialize:
             values.append(value.data)
-        elif kind is Serialized:
-            room -= sum(map(nbytes, value.frames))
         elif isinstance(value, Node):
             values += _parts_of(kind)(value)
+        elif kind is Serialized:
+            room -= sum(map(nbytes, value.frames))
         else:
             size = safe_sizeof(value, default_size=-1)
             if size < 0:

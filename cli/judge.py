@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from sealwire.cli.observe import Link, Process, owners
+from sealwire.cli.observe import Link, Owners, Process
 from sealwire.cli.strangers import FRIEND, VISITORS, Attempt
 from sealwire.cli.work import Array, Words
 
@@ -162,13 +162,13 @@ def every_link_is_tls(processes: tuple[Process, ...]) -> Check:
 
 def every_peer_is_verified(processes: tuple[Process, ...]) -> Check:
     """Every open comm has a verified certificate of its peer, in the role that the peer has."""
-    owner = owners(processes)
+    owners = Owners(processes)
     wrong = []
     count = 0
     for process, link in all_links(processes):
         count += 1
         role = common_name(link.peer_certificate)
-        peer = owner.get(link.peer)
+        peer = owners.of_peer(link)
         if role is None:
             wrong.append(f"{process.name} to {link.peer}: no verified certificate")
         elif peer is not None and role != CERTIFICATE_ROLE[peer.role]:
@@ -194,12 +194,12 @@ def blocks_moved(evidence: Evidence) -> Check:
 
 def bytes_between_workers(processes: tuple[Process, ...]) -> int:
     """Bytes on comms between two different workers, counted once, where they came in."""
-    owner = owners(processes)
+    owners = Owners(processes)
     return sum(
         link.bytes_in or 0
         for process, link in all_links(processes)
         if process.role == "worker"
-        and (peer := owner.get(link.peer)) is not None
+        and (peer := owners.of_peer(link)) is not None
         and peer.role == "worker"
         and peer is not process
     )

@@ -1,8 +1,8 @@
 """What each process of a cluster says about itself and its links.
 
-`observe` runs inside the processes, `collect` asks all of them, and `owners` tells which process
-an address belongs to. Workers import this module when they are asked, so it must not import the
-Dask backend: a process has to be found as it is, not changed by looking at it.
+`observe` runs inside the processes, `collect` asks all of them, and `Owners` tells which process
+is at the other end of a link. Workers import this module when they are asked, so it must not
+import the Dask backend: a process has to be found as it is, not changed by looking at it.
 """
 
 from __future__ import annotations
@@ -98,12 +98,22 @@ def described(role: str, name: str, address: str | None, answer: Mapping[str, An
     )
 
 
-def owners(processes: Iterable[Process]) -> dict[str, Process]:
-    """Map every address seen, listening or of a dialled comm, to the process that holds it."""
-    found = {}
-    for process in processes:
-        for link in process.links:
-            found[link.local] = process
-        if process.address is not None:
-            found[process.address] = process
-    return found
+class Owners:
+    """Tells which of `processes` is at the other end of a link.
+
+    Both addresses are looked at: one process may dial from a port that another dials from as well,
+    to somebody else.
+    """
+
+    def __init__(self, processes: Iterable[Process]) -> None:
+        self._ends: dict[tuple[str, str], Process] = {}
+        self._listening: dict[str, Process] = {}
+        for process in processes:
+            for link in process.links:
+                self._ends[link.local, link.peer] = process
+            if process.address is not None:
+                self._listening[process.address] = process
+
+    def of_peer(self, link: Link) -> Process | None:
+        """Who is at the other end, if that was observed or listens there."""
+        return self._ends.get((link.peer, link.local)) or self._listening.get(link.peer)

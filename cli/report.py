@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sealwire.cli.judge import Check, Evidence, bytes_between_workers
-from sealwire.cli.observe import Process, owners
+from sealwire.cli.observe import Owners, Process
 from sealwire.cli.strangers import Attempt
 from sealwire.cli.work import Array, Words
 
@@ -121,11 +121,11 @@ def links_table(processes: Sequence[Process]) -> Table:
     """Every open link end: links of one process to the same peer in the same way share a row."""
     columns = ("process", "peer", "links", "protocol", "cipher", "peer certificate", "in", "out")
     made = table("Links, as each process sees them", *columns, right=("links", "in", "out"))
-    owner = owners(processes)
+    owners = Owners(processes)
     rows: dict[tuple[str, ...], list[int]] = {}
     for process in processes:
         for link in process.links:
-            peer = owner.get(link.peer)
+            peer = owners.of_peer(link)
             key = (
                 process.name,
                 peer.name if peer else link.peer,

@@ -146,6 +146,21 @@ def test_a_good_demo_keeps_every_promise(evidence: Evidence) -> None:
     assert all(check.detail for check in checks)
 
 
+def test_a_port_may_be_dialled_from_by_two(evidence: Evidence) -> None:
+    """The kernel gives the same one to both if they dial different addresses."""
+    links = {p.name: p.links for p in evidence.processes}
+    (dialled,) = (at for at in links["worker-1 nanny"])  # the scheduler's
+    (near,) = (at for at in links["worker-0"] if at.peer == "tls://127.0.0.1:9003")
+    (far,) = (at for at in links["worker-1"] if at.peer == near.local)
+    for name, end in (
+        ("worker-0", replace(near, local=dialled.peer)),
+        ("worker-1", replace(far, peer=dialled.peer)),
+    ):
+        evidence = process(name, links=(*links[name], end))(evidence)
+    assert [check for check in judge(evidence) if not check.kept] == []
+    assert bytes_between_workers(evidence.processes) == 2 * 3_005_000
+
+
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_is_not_observed_is_not_kept(case: str, evidence: Evidence) -> None:
     spoil, broken = BROKEN[case]

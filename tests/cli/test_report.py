@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from sealwire.cli.judge import Evidence, judge
-from sealwire.cli.observe import owners
+from sealwire.cli.observe import Owners
 from sealwire.cli.report import Story, print_report
 
 
@@ -39,11 +39,13 @@ def test_results_are_shown(evidence: Evidence) -> None:
 
 def test_every_link_end_is_shown(evidence: Evidence) -> None:
     text = printed(evidence)
-    owner = owners(evidence.processes)
+    owners = Owners(evidence.processes)
     for process in evidence.processes:
         for link in process.links:
             figures = (f"{link.bytes_in:,}", f"{link.bytes_out:,}")
-            row(text, process.name, owner[link.peer].name, str(link.peer_certificate), *figures)
+            peer = owners.of_peer(link)
+            assert peer is not None
+            row(text, process.name, peer.name, str(link.peer_certificate), *figures)
     cells = row(text, "worker-0", "worker-1").split()
     assert cells[:5] == ["worker-0", "worker-1", "1", "TLSv1.3", "TLS_AES_256_GCM_SHA384"]
     assert cells[-2:] == ["3,000,000", "5,000"]

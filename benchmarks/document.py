@@ -19,6 +19,17 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: made by benchmarks/document.py -->\n", "<!-- end of figures -->"
 
 
+def _revisions(results: list[dict[str, Any]]) -> str:
+    """Where all was measured, or what was measured where, of a run in parts."""
+    cases: dict[str, dict[str, None]] = {}
+    for result in results:
+        cases.setdefault(result["part"]["revision"], {})[result["case"]] = None
+    most, *others = sorted(cases, key=lambda revision: -len(cases[revision]))
+    return f"revision {most}" + "".join(
+        f" ({', '.join(cases[other])} at {other})" for other in others
+    )
+
+
 def figures(run: dict[str, Any], name: str) -> str:
     """What stands between the markers. `name` is that of the run's file."""
     machine, parts = run["machine"], [result["part"] for result in run["results"]]
@@ -26,7 +37,7 @@ def figures(run: dict[str, Any], name: str) -> str:
     rounds = sorted({part["method"]["rounds"] for part in parts})
     fresh = all(part["method"]["fresh"] for part in parts)
     lines = [
-        f"Measured {machine['when'][:10]} at revision {machine['revision']}, "
+        f"Measured {machine['when'][:10]} at {_revisions(run['results'])}, "
         f"{' to '.join(map(str, rounds[:: len(rounds) - 1 or 1]))} rounds, "
         f"{'new' if fresh else 'the same'} processes in every round: {name}.",
         f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['system']}, {machine['python']}, "

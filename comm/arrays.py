@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .budget import DIMENSIONS, Budget, brief
 from .errors import EncodeError
 
 if TYPE_CHECKING:
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["array_from_parts", "array_to_parts", "is_array", "is_number"]
 
-_MEMORY = "biufc"  # kinds whose memory the buffer protocol can tell
+_MEMORY = "?bBhHiIlLqQefdFD"  # types whose memory the buffer protocol can tell
 _known: dict[str, Any] = {}  # dtypes by their names, once checked
-_SCALAR = re.compile(r"[<>|=]?[biufcSUVmM]\d{1,9}(\[\d*[A-Za-z]{1,2}\])?")
+# Not among them: long doubles, which differ from machine to machine and have bytes that are
+# nobody's; dates without a unit, or of none of one, which numpy makes but cannot print.
+_UNIT = r"\[(?:[1-9]\d{0,8})?[A-Za-z]{1,2}\]"
+_SCALAR = re.compile(
+    rf"[<>|](?:[biu][1248]|f[248]|c8|c16|[SUV]\d{{1,9}}|M8{_UNIT}|m8(?:{_UNIT})?)", re.ASCII
+)
 
 
 def is_array(value: object) -> bool:
@@ -41,7 +47,8 @@ def is_number(value: object) -> bool:
 def array_to_parts(array: numpy.ndarray[Any, Any]) -> tuple[Any, list[int], str, memoryview]:
     """`array` as (dtype, shape, order, bytes); copied only if its memory has gaps.
 
-    Raises `EncodeError` for a dtype that holds Python objects.
+    Raises `EncodeError` for a dtype that holds Python objects, and `ValueError` for an array that
+    its receiver would refuse.
     """
     dtype = array.dtype
     if dtype.hasobject:
@@ -49,56 +56,115 @@ def array_to_parts(array: numpy.ndarray[Any, Any]) -> tuple[Any, list[int], str,
             f"cannot encode a numpy array of dtype {dtype}: it holds Python objects; "
             f"convert it to a fixed-size dtype"
         )
-    if dtype.kind in _MEMORY and dtype.isnative and array.size and array.flags.c_contiguous:
+    simple = dtype.char in _MEMORY and dtype.isnative and array.ndim <= DIMENSIONS
+    if simple and array.size and array.flags.c_contiguous:
         return dtype.str, list(array.shape), "C", array.data.cast("B")
+    Budget.check_shape(array.shape, dtype.itemsize)
     import numpy
 
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     flat = numpy.ascontiguousarray(array.T if order == "F" else array)
     # Through uint8: the buffer protocol knows no datetime64.
     view = flat.reshape(-1).view("u1").data if flat.nbytes else memoryview(b"")
-    return numpy.lib.format.dtype_to_descr(dtype), list(array.shape), order, view
+    described = _plain(numpy.lib.format.dtype_to_descr(dtype))
+    if not isinstance(described, str) or described not in _known:
+        _dtype(described)
+    return described, list(array.shape), order, view
 
 
 def array_from_parts(dtype: Any, shape: Any, order: Any, data: Frame) -> Any:
-    """The array in `data`, without a copy. Raises `ValueError` for parts that do not fit."""
+    """The array in `data`, without a copy. Raises `ValueError` for parts that do not fit.
+
+    All of its bytes are those of `data`: what numpy makes of a description is compared with what
+    came.
+    """
     import numpy
 
     described = (_known.get(dtype) if isinstance(dtype, str) else None) or _dtype(dtype)
     shape = _checked_shape(shape)
     if order not in ("C", "F"):
-        raise ValueError(f"{order!r} is not an array's order")
+        raise ValueError(f"{brief(order)} is not an array's order")
     size = math.prod(shape) * described.itemsize
     if size != len(data):
         raise ValueError(f"an array of {size} bytes came with {len(data)} bytes of data")
     if not size:
-        return numpy.empty(shape, described)
-    return numpy.ndarray(shape, described, data, 0, None, order)
+        Budget.check_shape(shape, described.itemsize)
+    array = numpy.ndarray(shape, described, data if size else bytearray(), 0, None, order)
+    if array.nbytes != len(data) or array.dtype != described:
+        raise ValueError(f"numpy makes {array.nbytes} bytes of an array that came with {len(data)}")
+    if described.kind in "UV":
+        _check_text(array)
+    return array
 
 
-def _dtype(dtype: Any) -> Any:
+def _check_text(array: Any) -> None:
+    """Raise `ValueError` if a text in `array` has characters that are none: none could be read."""
+    if array.dtype.names is not None:
+        for name in array.dtype.names:
+            _check_text(array[name])
+    elif array.dtype.kind == "U" and array.nbytes:
+        import numpy
+
+        characters = numpy.ascontiguousarray(array).view(f"{array.dtype.str[0]}u4")
+        if characters.max() > sys.maxunicode:
+            raise ValueError(f"an array of text with a character {characters.max():#x}")
+
+
+def _dtype(description: Any) -> Any:
+    """The dtype of a description that `dtype_to_descr` gives for it, and of no other.
+
+    So numpy parses no text of a peer's making, and what it makes can be printed and sent back.
+    """
     import numpy
 
-    known = numpy.lib.format.descr_to_dtype(_checked_dtype(dtype))
-    if isinstance(dtype, str) and len(_known) < 256:  # a peer chooses the names
-        _known[dtype] = known
-    return known
+    made = numpy.lib.format.descr_to_dtype(_Description().checked(description))
+    if _plain(numpy.lib.format.dtype_to_descr(made)) != description:
+        raise ValueError(f"{brief(description)} is not how numpy describes a dtype")
+    if isinstance(description, str) and len(_known) < 256:  # a peer chooses the names
+        _known[description] = made
+    return made
 
 
-def _checked_dtype(dtype: Any, depth: int = 0) -> Any:
-    """`dtype` if `dtype_to_descr` can have given it: numpy parses no text of a peer's making."""
-    if isinstance(dtype, str) and _SCALAR.fullmatch(dtype):
-        return dtype
-    if not isinstance(dtype, list) or depth > 8:
-        raise ValueError(f"{str(dtype)[:60]!r} is not a dtype")
-    fields: list[tuple[Any, ...]] = []
-    for field in dtype:
+def _plain(description: Any) -> Any:
+    """A description as it travels, with lists in place of tuples."""
+    if isinstance(description, (list, tuple)):
+        return [_plain(part) for part in description]
+    return description
+
+
+class _Description:
+    """Looks through a description of a dtype before numpy does; counts its fields."""
+
+    def __init__(self) -> None:
+        self._fields = 0
+
+    def checked(self, description: Any, level: int = 0) -> Any:
+        """`description` as numpy takes it. Raises `ValueError` for what it cannot have given."""
+        Budget.check_fields(self._fields, level)
+        if isinstance(description, str) and _SCALAR.fullmatch(description):
+            return description
+        if not isinstance(description, list):
+            raise ValueError(f"{brief(description)} is no dtype that can be sent")
+        self._fields += len(description)
+        Budget.check_fields(self._fields, level)
+        return [self._field(field, level) for field in description]
+
+    def _field(self, field: Any, level: int) -> tuple[Any, ...]:
         if not isinstance(field, list) or len(field) not in (2, 3) or not _is_name(field[0]):
-            raise ValueError(f"{str(field)[:60]!r} is not a field of a dtype")
+            raise ValueError(f"{brief(field)} is not a field of a dtype")
+        if field[0] == "":
+            # A copy of such an array, and with it `tobytes`, has in them what was in memory before.
+            raise ValueError(
+                "a dtype with gaps between its fields; "
+                "numpy.lib.recfunctions.repack_fields makes one without"
+            )
         name = field[0] if isinstance(field[0], str) else tuple(field[0])
-        shape = field[2:] and [_checked_shape(field[2])]
-        fields.append((name, _checked_dtype(field[1], depth + 1), *shape))
-    return fields
+        inner = self.checked(field[1], level + 1)
+        if len(field) == 2:
+            return name, inner
+        shape = _checked_shape(field[2])
+        Budget.check_shape(shape, itemsize=1)
+        return name, inner, shape
 
 
 def _is_name(name: Any) -> bool:
@@ -109,10 +175,10 @@ def _is_name(name: Any) -> bool:
 
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:
-    if isinstance(shape, list):
+    if isinstance(shape, list) and len(shape) <= DIMENSIONS:
         for length in shape:
             if type(length) is not int or length < 0:
                 break
         else:
             return tuple(shape)
-    raise ValueError(f"{str(shape)[:60]!r} is not a shape")
+    raise ValueError(f"{brief(shape)} is not a shape")

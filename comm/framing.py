@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Union
 
-from .errors import FramingError, MessageTooLarge
+from .errors import FramingError, HelloError, MessageTooLarge
 
 __all__ = ["OVERHEAD", "Buffer", "Frame", "Splitter", "pack"]
 
@@ -148,8 +148,8 @@ class Splitter:
         """Take the first `size` bytes of `data`: a part of a message, one or many.
 
         The caller may reuse `data`. Raises `FramingError` or `MessageTooLarge` at the first number
-        that cannot be, after delivering the messages before it, and `MemoryError` if a frame cannot
-        be reserved.
+        that cannot be, after delivering the messages before it, `HelloError` for a hello of several
+        frames, and `MemoryError` if a frame cannot be reserved.
         """
         position = 0
         if self._between and not self._hello_ahead:  # small messages, whole: the common case
@@ -226,6 +226,11 @@ class Splitter:
             raise self._not_ours(lead, head)
         if count == 0:
             raise self._bad("a message of 0 frames; it needs at least a header")
+        if self._hello_ahead and count != 1:  # before the lengths of so many are waited for
+            raise HelloError(
+                f"bad hello{self._from}: got {count} frames, need 1; "
+                f"check what listens on that port"
+            )
         if count > self._max_frames:
             raise self._too_large(f"{count} frames", count, self._max_frames, "max_frames")
         if 8 + 8 * count > lead:

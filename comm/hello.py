@@ -3,7 +3,7 @@
 A hello is one frame of plain msgpack: the three keys that distributed sends and, in the standalone
 comm, ours under ``"sealwire"``. Unknown keys are ignored, so each side may learn new ones. It is
 read with msgpack alone, and no type in it can run anything: it comes from a stranger on a plain
-port.
+port. So it is not deep, and its keys are texts, whose hashes nobody can choose.
 
 Whoever refuses a peer after the handshake, which TLS has no alert for, says so in the place of its
 hello, with ``"refused"`` besides, and closes. To a stock peer it is a hello and then the end.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from typing import Any
 
 import msgpack
 
+from .budget import brief, check_structure, reason
 from .errors import HandshakeError, HelloError, quoted
 from .framing import Buffer, pack
 
@@ -29,7 +29,16 @@ __all__ = ["Agreement", "agree", "decode", "encode", "offer", "refusal"]
 EXTENSION = "sealwire"
 VERSION = 1
 REFUSED = "refused"
+_DEPTH = 16  # lists and maps within one another
+_SHORT = 512  # bytes, in which nobody can claim much
 _LONGEST = 1000  # characters of a refusal, sent or shown
+
+# What every peer's hello has, distributed's of any release too, and of which types.
+_NEEDED: dict[str, tuple[type, ...]] = {
+    "compression": (type(None), str, bool),
+    "python": (tuple,),
+    "pickle-protocol": (int,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +79,7 @@ def agree(remote: Mapping[str, Any], peer: str = "its peer") -> Agreement:
     if extension is None:  # a stock peer
         return Agreement()
     if not isinstance(extension, Mapping) or not isinstance(extension.get("version"), int):
-        raise _bad(peer, f"{EXTENSION!r} is {_brief(extension)}, need a map with a version")
+        raise _bad(peer, f"{EXTENSION!r} is {brief(extension)}, need a map with a version")
     return Agreement(buffers=True, arrays=bool(extension.get("arrays")))
 
 
@@ -88,25 +97,48 @@ def refusal(why: str) -> bytes:
 def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
     """The hello in the first message of `peer`; runs nothing.
 
-    Arrays come back as tuples, as distributed has them. Raises `HelloError` if it is none, and
-    `HandshakeError` if the peer refuses us in it.
+    Arrays come back as tuples, as distributed has them. Raises `HelloError` if it is none, or lacks
+    what every peer's has, and `HandshakeError` if the peer refuses us in it.
     """
     if len(frames) != 1:
         raise _bad(peer, f"got {len(frames)} frames, need 1")
     try:
-        hello = msgpack.unpackb(frames[0], use_list=False, strict_map_key=False)
+        if len(frames[0]) > _SHORT:
+            check_structure(frames[0], _DEPTH)
+        hello = _with_tuples(msgpack.unpackb(frames[0]))
     except Exception as error:  # msgpack documents no base class for what bad bytes raise
-        why = str(error) or type(error).__name__
-        raise _bad(peer, f"{bytes(frames[0][:16])!r} is not msgpack ({why})") from error
+        raise _bad(peer, f"{bytes(frames[0][:16])!r} is not msgpack ({reason(error)})") from error
     if not isinstance(hello, dict):
-        raise _bad(peer, f"got {_brief(hello)}, need a map")
+        raise _bad(peer, f"got {brief(hello)}, need a map")
     if REFUSED in hello:
         raise _refused(peer, hello[REFUSED])
+    for key, kinds in _NEEDED.items():
+        if key not in hello:
+            raise _bad(peer, f"it has no {key!r}")
+        if type(hello[key]) not in kinds:
+            raise _bad(peer, f"its {key!r} is {brief(hello[key])}")
     return hello
 
 
+def _with_tuples(value: Any, depth: int = 0) -> Any:
+    """`value` with tuples for lists: made by msgpack they could be keys, and collide."""
+    kind = type(value)
+    if kind is list or kind is dict:
+        if depth == _DEPTH:
+            raise ValueError(f"its values are nested more than {_DEPTH} deep")
+        if kind is list:
+            return tuple([_with_tuples(item, depth + 1) for item in value])
+        for key, item in value.items():
+            if type(item) in _CONTAINERS:
+                value[key] = _with_tuples(item, depth + 1)
+    return value
+
+
+_CONTAINERS = frozenset({dict, list})
+
+
 def _refused(peer: str, why: object) -> HandshakeError:
-    words = quoted(why if isinstance(why, str) else _brief(why), _LONGEST)
+    words = quoted(why if isinstance(why, str) else brief(why), _LONGEST)
     error = HandshakeError(
         f"TLS handshake with {peer} failed: it refused our certificate: {words}; "
         f"add one of them to the other side's tls_allowed_peers, or use a certificate it allows",
@@ -120,8 +152,3 @@ def _refused(peer: str, why: object) -> HandshakeError:
 def _bad(peer: str, why: str) -> HelloError:
     why = f"bad hello from {peer}: {why}; check what listens on that port"
     return HelloError(why, peer=peer)
-
-
-def _brief(value: object) -> str:
-    text = reprlib.repr(value)  # of what is nested deeply repr makes a RecursionError
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -201,7 +201,7 @@ NOT_OURS = {
     "a hello that is a list": (message(b"\x90"), HelloError, "need a map"),
     "a hello of two frames": (message(b"\x80", b""), HelloError, "got 2 frames"),
     "a hello with a bad extension": (
-        message(hello.encode({"sealwire": 5})),
+        message(hello.encode({**hello.offer(), "sealwire": 5})),
         HelloError,
         "need a map with a version",
     ),

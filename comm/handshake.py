@@ -10,10 +10,11 @@ import ssl
 from socket import SHUT_WR, socket
 from typing import Any
 
-from .errors import CommClosedError
+from .errors import CommClosedError, HandshakeError
 from .gil import Guard
+from .openssl import limit_certificates
 from .refusals import explain
-from .sockets import is_dead, tells_errors_once
+from .sockets import bytes_received, is_dead, tells_errors_once
 from .turns import Turns
 
 __all__ = ["Handshake"]
@@ -35,18 +36,30 @@ class Handshake:
         Of that loop.
     peer
         For errors.
+    most
+        Bytes that the peer may send until it is done. Before each step the kernel is asked how many
+        have arrived. OpenSSL itself is told too, since it takes what arrives during a step, and
+        looks at every certificate among it.
     turns
         Which its steps wait for, if it is a stranger's.
     """
 
     def __init__(
-        self, tls: ssl.SSLSocket, loop: Any, guard: Guard, peer: str, turns: Turns | None = None
+        self,
+        tls: ssl.SSLSocket,
+        loop: Any,
+        guard: Guard,
+        peer: str,
+        most: int,
+        turns: Turns | None = None,
     ) -> None:
         self._tls = tls
         self._fd = tls.fileno()
         self._loop = loop
         self._guard = guard
         self._peer = peer
+        self._most = most
+        limit_certificates(getattr(tls, "_sslobj", None), most)
         self._turns = turns
         self._reads = False
         self._writes = False
@@ -100,16 +113,23 @@ class Handshake:
         if self._outcome.done():  # it was stopped while it waited for its turn
             return
         tls = self._tls
+        if self._has_sent_too_much():
+            return
         try:
             tls.do_handshake()
         except ssl.SSLWantReadError:
+            if self._has_sent_too_much():  # while the step was on, so that it keeps none of it
+                return
             self._watch(reads=True, writes=False)
             if tells_errors_once(self._loop) and is_dead(tls):  # no event will follow
                 self._loop.call_soon(self._proceed)
         except ssl.SSLWantWriteError:
             self._watch(reads=False, writes=True)
         except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object
-            explained = explain(error, self._peer, handshaking=True, tls=tls)
+            if getattr(error, "reason", None) == "EXCESSIVE_MESSAGE_SIZE":
+                explained: CommClosedError = self._too_much("more certificates")
+            else:
+                explained = explain(error, self._peer, handshaking=True, tls=tls)
             explained.__cause__ = error
             self._let_alert_arrive()
             self._end(explained)
@@ -123,6 +143,24 @@ class Handshake:
                     )
                 )
             self._end()
+
+    def _has_sent_too_much(self) -> bool:
+        sent = bytes_received(self._tls)
+        if sent is None or sent <= self._most:
+            return False
+        self._let_alert_arrive()
+        self._end(self._too_much(f"{sent} bytes"))
+        return True
+
+    def _too_much(self, what: str) -> HandshakeError:
+        error = HandshakeError(
+            f"TLS handshake with {self._peer} failed: it sent {what} before it was done, the limit "
+            f"is {self._most}; shorten its chain of certificates, or raise "
+            f"Limits.max_handshake_size on our side",
+            peer=self._peer,
+        )
+        error.kind = "too-large"
+        return error
 
     def _let_alert_arrive(self) -> None:
         """OpenSSL has sent its alert. Closing with bytes unread would make the kernel reset the

@@ -45,6 +45,12 @@ class Limits:
     max_message_size: int = dataclasses.field(default_factory=_memory_size)
     """All frames of one message. The machine's memory: more could not be received anyway."""
 
+    max_handshake_size: int = 16 * KiB
+    """What a peer may send before its TLS handshake is done: nearly all of it certificates, which
+    anybody may send and which cost 0.3 ms each to look at. A chain of four with RSA-4096 keys and
+    all that goes with it is 9 KiB. Where the system does not count (it is Linux that does),
+    OpenSSL's own limit of 100 KiB for the certificates holds."""
+
     max_hello_size: int = 64 * KiB
     """The first message, which a stranger may send. A hello is about 100 bytes."""
 

@@ -143,6 +143,12 @@ _ALERTS: dict[str, _Cause] = {
     "ACCESS_DENIED": _Cause(
         "by-peer", "it does not let us in", "check whom the peer allows", "certificate"
     ),
+    "ILLEGAL_PARAMETER": _Cause(
+        "by-peer",
+        "it does not take what we sent, perhaps because our chain of certificates is too long",
+        "leave out of our file what is not of the chain; its log says more",
+        "certificate",
+    ),
     "INTERNAL_ERROR": _Cause(
         "by-peer", "it failed for reasons of its own", "see the peer's log", passing=True
     ),

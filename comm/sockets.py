@@ -20,6 +20,7 @@ except ImportError:  # Windows has no such limits
 __all__ = [
     "INHERITED",
     "STARVED",
+    "bytes_received",
     "descriptor_limit",
     "given_up",
     "has_caller",
@@ -41,6 +42,7 @@ INHERITED = sys.platform == "linux"
 _PROBES = 10
 _LONGEST = 60_000.0  # seconds; beyond, Linux would refuse the idle time, and with it the rest
 _TCP_CLOSE = 7  # first byte of Linux's struct tcp_info
+_INFO_SIZE = 136  # of that, up to tcpi_bytes_received, since Linux 4.1
 
 
 def tune(sock: socket.socket, keepalive_timeout: float) -> None:
@@ -78,6 +80,17 @@ def is_dead(sock: socket.socket) -> bool:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
     except (AttributeError, OSError):
         return False
+
+
+def bytes_received(sock: socket.socket) -> int | None:
+    """What the peer has sent in all, read or not; None where the system does not say."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
+    except (AttributeError, OSError):
+        return None
+    if sys.platform != "linux" or len(info) < _INFO_SIZE:
+        return None
+    return int.from_bytes(info[_INFO_SIZE - 8 :], sys.byteorder)
 
 
 def tells_errors_once(loop: object) -> bool:

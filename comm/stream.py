@@ -195,7 +195,14 @@ class FrameStream(IOStream):
         except (OSError, ValueError) as error:  # the peer has gone already
             self.fail(explain(error, self.peer, handshaking=True), error)
             raise self.failure() from error
-        self._handshake = Handshake(self._tls, self._selector_loop, self._gil, self.peer, turns)
+        self._handshake = Handshake(
+            self._tls,
+            self._selector_loop,
+            self._gil,
+            self.peer,
+            self.limits.max_handshake_size,
+            turns,
+        )
         try:
             await self._handshake.finish()
         except CommClosedError as error:

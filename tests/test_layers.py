@@ -20,7 +20,7 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
 errors limits watch addressing framing budget arrays codec hello interfaces registry sockets pulse
-buffers gil wakeup outbox refusals turns handshake stream transport server tcp api __init__
+buffers gil wakeup outbox refusals turns openssl handshake stream transport server tcp api __init__
 """
 SECURITY = """
 errors pem config peers expiry keys names certinfo tls fields reload profile authority security

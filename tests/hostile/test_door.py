@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attacker
 import pytest
 from attacker import HELLO, Socket
+from crowds import crowd, meanwhile
 from target import COMBINATIONS, MODES, Target, check, count, figure
 
 SCHEMES = ["tcp", "tls"]
@@ -18,42 +18,6 @@ KINDS = ["standalone", "dask"]
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_combination = pytest.mark.parametrize(("kind", "scheme", "mode"), COMBINATIONS)
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
-
-
-@contextlib.contextmanager
-def crowd(number: int, address: str) -> Iterator[list[Socket]]:
-    """That many connections that say nothing."""
-    sockets = [attacker.dial(address) for _ in range(number)]
-    try:
-        yield sockets
-    finally:
-        for sock in sockets:
-            sock.close()
-
-
-@contextlib.contextmanager
-def meanwhile(act: Callable[[], object], threads: int = 1) -> Iterator[Callable[[], int]]:
-    """Repeat `act` in threads; gives how often it was done so far."""
-    stop = threading.Event()
-    done = itertools.count()
-    times = 0
-
-    def run() -> None:
-        nonlocal times
-        while not stop.is_set():
-            with contextlib.suppress(OSError):
-                act()
-            times = next(done) + 1
-
-    running = [threading.Thread(target=run) for _ in range(threads)]
-    for thread in running:
-        thread.start()
-    try:
-        yield lambda: times
-    finally:
-        stop.set()
-        for thread in running:
-            thread.join()
 
 
 # Time

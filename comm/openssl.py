@@ -1,0 +1,71 @@
+"""What OpenSSL offers and `ssl` does not, asked of the very library that `ssl` uses.
+
+CPython's objects hold pointers to OpenSSL's. Where they stand is no promise, so it is looked at
+once, on a connection made for it: a field that should be the connection's context must be that. If
+anything is otherwise (another interpreter, an OpenSSL whose functions cannot be found), nothing
+here does anything, and says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import ssl
+import sys
+from typing import Any
+
+__all__ = ["limit_certificates"]
+
+_SET_MAX_CERT_LIST = 51  # SSL_CTRL_SET_MAX_CERT_LIST of ssl.h
+_POINTER = 8
+
+
+def limit_certificates(connection: Any, size: int) -> bool:
+    """Let the peer of a connection send certificates of no more than `size` bytes in its handshake.
+
+    `connection` is what an `ssl.SSLSocket` or `ssl.SSLObject` keeps as ``_sslobj``. OpenSSL refuses
+    more before it has read them, with an alert; its own limit is 100 KiB
+    (`SSL_set_max_cert_list`). Returns whether it could be told.
+    """
+    control = _control()
+    if control is None or connection is None:
+        return False
+    return bool(control(_pointer(connection), _SET_MAX_CERT_LIST, size, None) >= 0)
+
+
+@functools.cache
+def _control() -> Any:
+    """OpenSSL's `SSL_ctrl`, or None."""
+    try:
+        import _ssl
+        import ctypes
+
+        if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != _POINTER:
+            return None
+        control = ctypes.PyDLL(_ssl.__file__).SSL_ctrl
+        control.restype = ctypes.c_long
+        control.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
+        return control if _is_laid_out_as_expected() else None
+    except (ImportError, AttributeError, OSError):
+        return None
+
+
+def _pointer(connection: Any) -> int:
+    """The connection's ``SSL *``, which follows the head of the object and a reference to its
+    socket."""
+    import ctypes
+
+    where = id(connection) + object.__basicsize__ + _POINTER
+    return int(ctypes.c_void_p.from_address(where).value or 0)
+
+
+def _is_laid_out_as_expected() -> bool:
+    """Whether the context, which follows the pointer, is found where it is looked for."""
+    import ctypes
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    connection: Any = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+    made = connection._sslobj
+    if type(made).__basicsize__ < object.__basicsize__ + 3 * _POINTER:
+        return False
+    after = id(made) + object.__basicsize__ + 2 * _POINTER
+    return ctypes.c_void_p.from_address(after).value == id(context) and bool(_pointer(made))

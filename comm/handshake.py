@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import CommClosedError, HandshakeError
 from .gil import Guard
-from .openssl import limit_certificates
+from .openssl import bound
 from .refusals import explain
 from .sockets import bytes_received, is_dead, tells_errors_once
 from .turns import Turns
@@ -59,7 +59,7 @@ class Handshake:
         self._guard = guard
         self._peer = peer
         self._most = most
-        limit_certificates(getattr(tls, "_sslobj", None), most)
+        bound(getattr(tls, "_sslobj", None), certificates=most)
         self._turns = turns
         self._reads = False
         self._writes = False

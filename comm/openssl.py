@@ -13,23 +13,35 @@ import ssl
 import sys
 from typing import Any
 
-__all__ = ["limit_certificates"]
+__all__ = ["bound"]
 
-_SET_MAX_CERT_LIST = 51  # SSL_CTRL_SET_MAX_CERT_LIST of ssl.h
+# Of ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
+_SET_MAX_CERT_LIST = 51
+_CLEAR_MODE = 78
+_AUTO_RETRY = 4
 _POINTER = 8
 
 
-def limit_certificates(connection: Any, size: int) -> bool:
-    """Let the peer of a connection send certificates of no more than `size` bytes in its handshake.
+def bound(connection: Any, certificates: int) -> bool:
+    """Bound what the peer of a connection can make one call into OpenSSL do.
 
-    `connection` is what an `ssl.SSLSocket` or `ssl.SSLObject` keeps as ``_sslobj``. OpenSSL refuses
-    more before it has read them, with an alert; its own limit is 100 KiB
-    (`SSL_set_max_cert_list`). Returns whether it could be told.
+    - In its handshake it may send `certificates` bytes of them. OpenSSL refuses more before it has
+      read them, with an alert; its own limit is 100 KiB (`SSL_set_max_cert_list`).
+    - A read comes back after each record that holds no data, as after one that is not whole. It
+      would go on to the next: a peer that has sent 100,000 requests for new keys, 2.7 MB, held the
+      event loop for 2.6 s (`SSL_MODE_AUTO_RETRY`, which `ssl` sets). Who polls, and reads when
+      told, need not know.
+
+    `connection` is what an `ssl.SSLSocket` or `ssl.SSLObject` keeps as ``_sslobj``. Returns whether
+    OpenSSL could be told.
     """
     control = _control()
     if control is None or connection is None:
         return False
-    return bool(control(_pointer(connection), _SET_MAX_CERT_LIST, size, None) >= 0)
+    pointer = _pointer(connection)
+    control(pointer, _SET_MAX_CERT_LIST, certificates, None)
+    control(pointer, _CLEAR_MODE, _AUTO_RETRY, None)
+    return True
 
 
 @functools.cache

@@ -9,7 +9,8 @@ import pytest
 
 from sealwire.comm import openssl
 
-GET_MAX_CERT_LIST = 50  # SSL_CTRL_GET_MAX_CERT_LIST
+# Of ssl.h: SSL_CTRL_GET_MAX_CERT_LIST, SSL_CTRL_MODE (which adds to it), SSL_MODE_AUTO_RETRY
+GET_MAX_CERT_LIST, SET_MODE, AUTO_RETRY = 50, 33, 4
 
 
 def connection() -> ssl.SSLObject:
@@ -17,21 +18,24 @@ def connection() -> ssl.SSLObject:
     return context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x")
 
 
-def limit_of(made: ssl.SSLObject) -> int:
-    internal = made._sslobj  # type: ignore[attr-defined]
-    return openssl._control()(openssl._pointer(internal), GET_MAX_CERT_LIST, 0, None)
+def asked(made: ssl.SSLObject) -> tuple[int, int]:
+    """The limit of certificates, and whether reads go on past what is no data."""
+    control = openssl._control()
+    pointer = openssl._pointer(made._sslobj)  # type: ignore[attr-defined]
+    mode = control(pointer, SET_MODE, 0, None)
+    return control(pointer, GET_MAX_CERT_LIST, 0, None), mode & AUTO_RETRY
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it may be linked in another way")
-def test_the_limit_is_that_connections_alone() -> None:
+def test_the_bounds_are_that_connections_alone() -> None:
     one, other = connection(), connection()
-    assert limit_of(one) == limit_of(other) == 100 * 1024
-    assert openssl.limit_certificates(one._sslobj, 5000)  # type: ignore[attr-defined]
-    assert (limit_of(one), limit_of(other)) == (5000, 100 * 1024)
+    assert asked(one) == asked(other) == (100 * 1024, AUTO_RETRY)
+    assert openssl.bound(one._sslobj, 5000)  # type: ignore[attr-defined]
+    assert (asked(one), asked(other)) == ((5000, 0), (100 * 1024, AUTO_RETRY))
 
 
-def test_no_connection_has_no_limit() -> None:
-    assert not openssl.limit_certificates(None, 5000)
+def test_no_connection_has_no_bounds() -> None:
+    assert not openssl.bound(None, 5000)
 
 
 @pytest.mark.parametrize("what", ["interpreter", "pointers", "symbol"])
@@ -46,6 +50,6 @@ def test_where_anything_is_otherwise_nothing_is_done(
         monkeypatch.setattr("_ssl.__file__", __file__)
     openssl._control.cache_clear()
     try:
-        assert not openssl.limit_certificates(connection()._sslobj, 5000)  # type: ignore[attr-defined]
+        assert not openssl.bound(connection()._sslobj, 5000)  # type: ignore[attr-defined]
     finally:
         openssl._control.cache_clear()

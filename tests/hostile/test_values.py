@@ -17,7 +17,7 @@ import pytest
 from target import HANG, MODES, check, count, figure
 
 SCRIPT = Path(__file__).parent.parent / "support" / "value_fuzz.py"
-SECONDS = count(600, 4)  # of each
+SECONDS = count(300, 4)  # of each
 
 
 @pytest.mark.parametrize("mode", ["plain", "optimised"])

@@ -41,7 +41,7 @@ import msgpack
 from msgpack import ExtType
 
 from .arrays import array_from_parts, array_to_parts, is_array, is_number
-from .budget import DEPTH, QUOTED, Budget, brief, check_structure, reason
+from .budget import DEPTH, FEW_KEYS, QUOTED, Budget, brief, check_structure, large_dict, reason
 from .errors import DecodeError, EncodeError
 from .framing import Buffer, Frame
 
@@ -346,7 +346,7 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         if len(frames) > 1:
             return _Decoder(frames).message(header)
         try:
-            value = _unpackb(header, ext_hook=_at_once, strict_map_key=False, timestamp=3)
+            value = _unpacked(header, _at_once)
         except _Another:
             return _Decoder(frames).message(header)
         if type(header) is memoryview:
@@ -366,7 +366,29 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
 
 
 class _Another(Exception):
-    """A value that must be set aside."""
+    """A value that must be set aside, or a dict of very many keys."""
+
+
+def _unpacked(
+    data: Buffer,
+    extension: Callable[[int, bytes], Any],
+    keys: int | None = FEW_KEYS,
+    make_dict: Callable[[list[tuple[Any, Any]]], Any] | None = None,
+) -> Any:
+    """What msgpack makes of `data`. Raises `_Another` for a dict of more than so many keys."""
+    try:
+        return _unpackb(
+            data,
+            ext_hook=extension,
+            strict_map_key=False,
+            timestamp=3,
+            max_map_len=len(data) if keys is None else keys,
+            object_pairs_hook=make_dict,
+        )
+    except ValueError as error:
+        if keys is not None and "max_map_len" in str(error):
+            raise _Another from None
+        raise
 
 
 class _Later:
@@ -406,7 +428,12 @@ class _Decoder(Budget):
     def message(self, data: Buffer, depth: int = 0, objects: int = 0) -> Any:
         """What is packed in `data`, which stands within so many values, and objects among them."""
         self._set_aside = False
-        value = _unpackb(data, ext_hook=self._extension, strict_map_key=False, timestamp=3)
+        taken = len(self._taken)
+        try:
+            value = _unpacked(data, self._extension)
+        except _Another:
+            self.give_back(taken)
+            value = _unpacked(data, self._extension, None, large_dict)
         if self._set_aside:
             return self._finished(value, depth, objects)
         return _writable(value) if _may_hold_bytes(data) else value

@@ -107,7 +107,12 @@ class TCP(Comm):
             self.abort()
             raise
         try:
-            message = codec.decode_short(frames, deserialize=self.deserialize, peer=stream.peer)
+            message = codec.decode_short(
+                frames,
+                deserialize=self.deserialize,
+                deserializers=deserializers,
+                peer=stream.peer,
+            )
             if message is not codec.NOT_SHORT:
                 return message
             return await codec.decode(

@@ -21,14 +21,18 @@ from typing import Any
 
 import cloudpickle
 import msgpack
+from distributed.comm import utils
 from distributed.comm.utils import from_frames, to_frames
+from distributed.protocol import core
 from distributed.protocol import pickle as distributed_pickle
+from distributed.protocol.compression import decompress
 from distributed.protocol.pickle import HIGHEST_PROTOCOL
 from distributed.protocol.serialize import (
     Pickled,
     Serialize,
     Serialized,
     ToPickle,
+    merge_and_deserialize,
     msgpack_decode_default,
     msgpack_encode_default,
 )
@@ -147,13 +151,13 @@ async def encode(
 
 NOT_SHORT = object()
 
-_OTHERS = (b"__Enum__", b"__Set__", b"__Serialized__")  # that stand for something, besides pickles
 
+def decode_short(
+    frames: Sequence[Frame], *, deserialize: bool = True, deserializers: Any = None, peer: str = ""
+) -> Any:
+    """The message in `frames`, or `NOT_SHORT` for a large one, nothing of which has run.
 
-def decode_short(frames: Sequence[Frame], *, deserialize: bool = True, peer: str = "") -> Any:
-    """The message in `frames`, or `NOT_SHORT` if it needs `decode`.
-
-    Raises `DecodeError` for what is not msgpack.
+    Raises as `decode` does.
     """
     first: Buffer = frames[0]
     if len(first) > OFFLOADED:
@@ -165,31 +169,79 @@ def decode_short(frames: Sequence[Frame], *, deserialize: bool = True, peer: str
             return msgpack.unpackb(first, use_list=False, **msgpack_opts)
         except Exception as error:  # msgpack documents no base class for what bad bytes raise
             raise _bad(frames, peer, error) from error
-    others = [name for name in _OTHERS if name in first]
-    if (deserialize and b"__Serialized__" in others) or sum(map(len, frames)) > OFFLOADED:
+    if sum(map(len, frames)) > OFFLOADED:
         return NOT_SHORT
 
     def stood_for(value: dict[Any, Any]) -> Any:
-        """What a map in the first frame stands for, or the map."""
-        if "__Pickled__" in value and value["__Pickled__"] > 0:
-            header = msgpack.unpackb(frames[value["__Pickled__"]])
-            if header["num-sub-frames"]:
-                raise _Another
-            return distributed_pickle.loads(header["pickled-obj"])
-        if not others:
+        """What a map in the first frame stands for, or the map: distributed's `loads`.
+
+        Its steps in its order, whatever the peer has put in the place of an offset. No byte of the
+        frame tells that a map has no marker: a pickle can make one where it stands for a key.
+        """
+        if "__Serialized__" in value:
+            offset = value["__Serialized__"]
+            if offset > 0:
+                return _serialized(frames, offset, deserialize, deserializers)
+        elif "__Pickled__" not in value:
+            if "__Enum__" in value or "__Set__" in value:
+                return msgpack_decode_default(value)
             return value
-        offset = value.get("__Serialized__", 0)
-        if offset <= 0:
-            return msgpack_decode_default(value)
-        header = msgpack.unpackb(
-            frames[offset], object_hook=msgpack_decode_default, use_list=False, **msgpack_opts
-        )
-        return Serialized(header, frames[offset + 1 : offset + 1 + header["num-sub-frames"]])
+        if "__Pickled__" in value:
+            offset = value["__Pickled__"]
+            if offset > 0:
+                header = msgpack.unpackb(frames[offset])
+                more = header["num-sub-frames"]
+                if more is _NONE and type(offset) is int and header.get("compression") == []:
+                    pickled = header["pickled-obj"]
+                    try:  # as `_pickled` without buffers, and without its calls
+                        return pickle.loads(pickled)
+                    except Exception:
+                        words = "Failed to deserialize %s"
+                        distributed_pickle.logger.info(words, pickled[:10000], exc_info=True)
+                        raise
+                return _pickled(frames, offset, header)
+        return msgpack_decode_default(value)
 
     try:
         return msgpack.unpackb(first, object_hook=stood_for, use_list=False, **msgpack_opts)
-    except Exception:
-        return NOT_SHORT
+    except Exception as error:
+        _expect_msgpack(frames, peer)
+        _log(error, frames)
+        raise
+
+
+def _serialized(frames: Any, offset: Any, deserialize: bool, deserializers: Any) -> Any:
+    header = msgpack.unpackb(
+        frames[offset], object_hook=msgpack_decode_default, use_list=False, **msgpack_opts
+    )
+    offset += 1
+    buffers = frames[offset : offset + header["num-sub-frames"]]
+    if not deserialize:
+        return Serialized(header, buffers)
+    if "compression" in header:
+        buffers = decompress(header, buffers)
+    return merge_and_deserialize(header, buffers, deserializers=deserializers)
+
+
+def _pickled(frames: Any, offset: Any, header: dict[str, Any]) -> Any:
+    offset += 1
+    buffers = frames[offset : offset + header["num-sub-frames"]]
+    if "compression" in header:
+        buffers = decompress(header, buffers)
+    return distributed_pickle.loads(header["pickled-obj"], buffers=buffers)
+
+
+def _log(error: Exception, frames: Sequence[Frame]) -> None:
+    """What distributed logs of a message that it cannot decode, in its own words and loggers."""
+    core.logger.critical("Failed to deserialize", exc_info=True)
+    if isinstance(error, EOFError):
+        size = sum(map(len, frames))
+        shown = frames if size <= _SHOWN else "[too large to display]"
+        utils.logger.error("truncated data stream (%d bytes): %s", size, shown)
+
+
+_SHOWN = 1000  # bytes of a message
+_NONE = 0  # of which there is one; another one would go the longer way
 
 
 def _bad(frames: Sequence[Frame], peer: str, why: object) -> DecodeError:
@@ -209,17 +261,23 @@ async def decode(
     Raises `DecodeError` for a header that is not msgpack, and for the rest what the deserialisers
     raise.
     """
+    _expect_msgpack(frames, peer)
+    return await from_frames(
+        frames, deserialize=deserialize, deserializers=deserializers, allow_offload=allow_offload
+    )
+
+
+def _expect_msgpack(frames: Sequence[Frame], peer: str) -> None:
+    """Say in one line what is wrong with the header, if that is it; distributed would log a
+    traceback."""
     header = msgpack.Unpacker(max_buffer_size=len(frames[0]) or 1)
-    try:  # what is wrong is said here, in one line; distributed would log a traceback
+    try:
         header.feed(frames[0])
         header.skip()
         if header.tell() != len(frames[0]):
             raise ValueError(f"it ends after {header.tell()} bytes")
     except Exception as error:  # msgpack documents no base class for what bad bytes raise
         raise _bad(frames, peer, error) from error
-    return await from_frames(
-        frames, deserialize=deserialize, deserializers=deserializers, allow_offload=allow_offload
-    )
 
 
 def decode_hello(frames: Sequence[Buffer], peer: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from sealwire.comm import DecodeError
 from sealwire.dask_backend import TCP, codec, install
-from sealwire.dask_backend.sizes import is_small
+from sealwire.dask_backend.sizes import OFFLOADED, is_small
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +87,10 @@ def test_the_values_are_distributeds(corpus: list[Any]) -> None:
     shortcuts = tasks = 0
     for message in corpus:
         frames = arrived(protocol.dumps(message))
-        value = codec.decode_short(frames)
+        plain = b"__Serialized__" not in frames[0]  # what dask serialises is equal to nothing else
+        value = codec.decode_short(frames, deserialize=plain)
         if value is not codec.NOT_SHORT:
-            assert value == protocol.loads(frames)
+            assert value == protocol.loads(frames, deserialize=plain)
             shortcuts += 1
             tasks += len(frames) > 1
     assert shortcuts > len(corpus) / 2
@@ -148,10 +149,12 @@ def test_what_is_not_plain_is_distributeds_too(name: str) -> None:
 @pytest.mark.parametrize("name", SHORT)
 def test_what_stands_for_something_else_is_found(name: str, memory: Any, deserialize: bool) -> None:
     frames = arrived(protocol.dumps(SHORT[name]), memory)
-    value = codec.decode_short(frames, deserialize=deserialize)
-    if deserialize and b"__Serialized__" in bytes(frames[0]):
-        assert value is codec.NOT_SHORT
+    if deserialize and b"__Serialized__" in bytes(frames[0]):  # of no kind that could be known
+        for decode in (codec.decode_short, protocol.loads):
+            with pytest.raises(KeyError):
+                decode(frames, deserialize=deserialize)
         return
+    value = codec.decode_short(frames, deserialize=deserialize)
     expected = protocol.loads(frames, deserialize=deserialize)
     if name == "pickled by value":
         assert value["x"](1) == expected["x"](1) == 2
@@ -166,9 +169,34 @@ def test_what_needs_distributed_goes_there(name: str) -> None:
     assert codec.encode_short({"plain": 1}) == protocol.dumps({"plain": 1}), "and leaves no trace"
 
 
-@pytest.mark.parametrize("name", ["marked", "an array to pickle"])
-def test_what_distributed_must_decode_goes_there(name: str) -> None:
-    assert codec.decode_short(arrived(protocol.dumps(LONG[name]))) is codec.NOT_SHORT
+@pytest.mark.parametrize("name", ["marked", "an array to pickle", "an object"])
+def test_what_distributed_has_encoded_is_decoded(name: str) -> None:
+    frames = arrived(protocol.dumps(LONG[name]))
+    assert repr(codec.decode_short(frames))[:20] == repr(protocol.loads(frames))[:20]
+
+
+def test_what_distributed_has_compressed_is_decoded() -> None:
+    message = {"x": to_serialize(bytes(100_000)), "y": ToPickle(np.zeros(100_000))}
+    frames = arrived(protocol.dumps(message, context={"compression": "zlib"}))
+    assert sum(map(len, frames)) < 10_000
+    value = codec.decode_short(frames)
+    assert value["x"] == bytes(100_000)
+    assert value["y"].tolist() == [0.0] * 100_000
+
+
+def test_the_deserialisers_are_those_that_are_asked_for() -> None:
+    frames = arrived(protocol.dumps({"x": to_serialize(object)}))
+    with pytest.raises(TypeError, match="pickle but only able to deserialize"):
+        codec.decode_short(frames, deserializers=["dask"])
+    assert codec.decode_short(frames, deserializers=["pickle"]) == {"x": object}
+
+
+@pytest.mark.parametrize("size", [OFFLOADED, OFFLOADED + 1])
+def test_what_is_large_is_not_decoded_at_once(size: int) -> None:
+    frames = [bytearray(b"\xa2__")]
+    frames.append(bytearray(size - sum(map(len, frames))))
+    decoded = codec.decode_short(frames)
+    assert decoded == "__" if size == OFFLOADED else decoded is codec.NOT_SHORT
 
 
 FAILING = [
@@ -180,11 +208,19 @@ FAILING = [
 
 
 @pytest.mark.parametrize("message", FAILING)
-def test_what_fails_is_told_by_distributed(message: Any) -> None:
+def test_what_fails_is_told_as_by_distributed(
+    message: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     frames = arrived(protocol.dumps(message))
-    assert codec.decode_short(frames, deserialize=False) is codec.NOT_SHORT
-    with pytest.raises((TypeError, ValueError, KeyError, RuntimeError)):
-        protocol.loads(frames, deserialize=False)
+    told = []
+    for decode in (codec.decode_short, protocol.loads):
+        with pytest.raises((TypeError, ValueError, KeyError, RuntimeError)) as raised:
+            decode(frames, deserialize=False)
+        lines = [(line.name, line.levelno, line.getMessage()) for line in caplog.records]
+        told.append((raised.type, str(raised.value), lines))
+        caplog.clear()
+    assert told[0] == told[1]
+    assert ("distributed.protocol.core", 50, "Failed to deserialize") in told[0][2]
 
 
 PLAIN = st.recursive(

@@ -64,6 +64,14 @@ class Limits:
     write_ahead: int = 1 * MiB
     """Bytes queued for sending beyond which `write` waits."""
 
+    max_queued: int | None = None
+    """Bytes of one comm that may be queued unsent, besides the largest message among them; at a
+    write that finds more the comm is closed, and what was queued is freed. For writers that do not
+    wait, as Dask's: without it a peer that takes nothing makes this process grow for ever. None is
+    no limit, the default: how much a good peer may be behind depends on what is sent to it, and
+    how long its event loop may be held, and closing a comm loses work. Who does wait is held back
+    before, never closed for it."""
+
     backlog: int = 2048
     """Connections the kernel holds for a listener. A shuffle dials one listener from every
     worker at once."""
@@ -93,6 +101,8 @@ class Limits:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
             if not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ValueError(
                     f"bad limit {field.name}: got {value!r}, need a positive finite number; "

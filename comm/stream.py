@@ -20,6 +20,7 @@ import os
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -132,6 +133,11 @@ class FrameStream(IOStream):
         self._paused = True  # until open() or the end of the handshake
         self._reader: Wakeup | None = None
         self._outbox = Outbox(limits, peer)
+        most = limits.max_queued
+        self._max_queued = sys.maxsize if most is None else most
+        self._write_ahead = min(limits.write_ahead, self._max_queued)
+        self._largest = 0  # message among those that are queued; of no meaning while none is
+        self.dialled = False  # so that no listener logs its end
         self._gathers = _GATHERS
         self._smallest = min(_RECORD - 24, limits.max_message_size)
         self._answering = True  # something has arrived since the last send
@@ -632,16 +638,48 @@ class FrameStream(IOStream):
                 self._answering = False
                 self._flush()
                 if outbox.queued != outbox.sent:
+                    self._largest = size
                     self._watch()
             else:
                 self._flush_due = True
                 self._loop.call_soon(self._flush_now)
-        elif self._flush_due and (borrowed or outbox.queued - outbox.sent > _TOGETHER):
-            self._flush_now()
+        elif self._flush_due:
+            if borrowed or outbox.queued - outbox.sent > _TOGETHER:
+                self._flush_now()
+                self._largest = size
+        else:  # the socket has been offered what is queued, and did not take it yet
+            if before - outbox.sent > self._max_queued + self._largest:
+                self._expect_room(before)
+            if size > self._largest:
+                self._largest = size
         unsent = outbox.queued - outbox.sent
         if borrowed and unsent:
             return size, 0
-        return size, self.limits.write_ahead if unsent > self.limits.write_ahead else None
+        return size, self._write_ahead if unsent > self._write_ahead else None
+
+    def _expect_room(self, before: int) -> None:
+        """Close, and raise, if too much of the first `before` bytes stays queued.
+
+        They are offered once more: a writer that does not wait may have let no turn of the loop
+        pass. What is queued is freed.
+        """
+        behind = time.perf_counter() - self._last_send
+        self._flush()
+        if self._closed:
+            raise self.failure()
+        unsent = before - self._outbox.sent
+        if unsent <= self._max_queued + self._largest:
+            return
+        error = CommClosedError(
+            f"comm with {self.peer} closed: {unsent} bytes are queued unsent, the limit is "
+            f"{self._max_queued}, and it last took some {behind:.1f} s ago; see whether that "
+            f"process is stopped or overloaded, or raise Limits.max_queued"
+        )
+        error.kind = "slow-consumer"
+        self.fail(error)
+        if self.dialled:
+            logger.info("%s", error)
+        raise self.failure()
 
     def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
         """`write_frames` for a message of one frame. A small one, as most are, passes the queue."""
@@ -667,6 +705,7 @@ class FrameStream(IOStream):
         outbox.sent += sent
         if sent < size:
             outbox.put_back(data[sent:])
+            self._largest = size
             self._flush()
             self._watch()
         return size, None
@@ -677,6 +716,7 @@ class FrameStream(IOStream):
             self._flush_due = False
             self._flush()
             if self._outbox:
+                self._largest = 0  # none of them is large
                 self._watch()
 
     @property

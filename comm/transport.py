@@ -86,6 +86,7 @@ async def dial(
     stream = None
     try:
         stream = await _connect(address.host or "localhost", address.port, limits, peer)
+        stream.dialled = True
         tune(stream.socket, limits.keepalive_timeout)
         stream.set_deadline(limits.handshake_timeout)
         if context is None:

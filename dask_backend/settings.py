@@ -42,8 +42,10 @@ def limits() -> Limits:
         if value is None:
             continue
         try:
+            if isinstance(value, bool):
+                raise TypeError("a number to Python, and to nobody else")
             chosen[name] = parse_timedelta(value) if is_time else int(parse_bytes(value))
-        except (AttributeError, TypeError, ValueError, KeyError) as error:
+        except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
             raise ValueError(
                 f"bad setting {key}: got {value!r}, need a {'time' if is_time else 'size'}; "
                 f"write for example {'30 s' if is_time else '64 MiB'}"

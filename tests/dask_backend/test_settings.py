@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,8 @@ LIMITS = "sealwire.limits"
         (f"{LIMITS}.close-timeout", "1 minute", "close_timeout", 60),
         (f"{LIMITS}.max-message-size", "1 MiB", "max_message_size", 1 << 20),
         (f"{LIMITS}.max-frames", 1_000, "max_frames", 1_000),
+        (f"{LIMITS}.max-queued", "256 MiB", "max_queued", 256 << 20),
+        (f"{LIMITS}.max-queued", 1, "max_queued", 1),
         (f"{LIMITS}.backlog", 5, "backlog", 5),
         ("distributed.comm.socket-backlog", 6, "backlog", 6),
         ("distributed.comm.timeouts.tcp", "20s", "keepalive_timeout", 20),
@@ -37,6 +41,26 @@ def test_a_setting_sets_its_limit(setting: str, value: Any, field: str, expected
     assert getattr(limits(), field) != expected
 
 
+@pytest.mark.parametrize("nothing", [{}, {f"{LIMITS}.max-queued": None}])
+def test_what_may_be_queued_has_no_limit_of_its_own(nothing: dict[str, Any]) -> None:
+    with dask.config.set(nothing):
+        assert limits().max_queued is None
+
+
+@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "64 MiB", b"1", [1]])
+def test_a_bound_of_the_queue_is_a_positive_number(value: Any) -> None:
+    words = r"bad limit max_queued: got .*, need a positive finite number; leave it out"
+    with pytest.raises(ValueError, match=words):
+        Limits(max_queued=value)
+
+
+def test_only_the_queue_may_be_without_a_bound() -> None:
+    for field in dataclasses.fields(Limits):
+        if field.name != "max_queued":
+            with pytest.raises(ValueError, match=f"bad limit {field.name}: got None"):
+                Limits(**{field.name: None})
+
+
 def test_what_is_not_set_is_the_default_or_dasks() -> None:
     assert limits() == Limits(keepalive_timeout=30, backlog=2048)
 
@@ -47,6 +71,15 @@ def test_what_is_not_set_is_the_default_or_dasks() -> None:
         ("handshake-timeout", "soon", "30 s"),
         ("max-message-size", "much", "64 MiB"),
         ("max-frames", [1], "64 MiB"),
+        ("max-queued", "64 potatoes", "64 MiB"),
+        ("max-queued", math.inf, "64 MiB"),
+        ("max-queued", math.nan, "64 MiB"),
+        ("max-queued", "inf", "64 MiB"),
+        ("max-queued", True, "64 MiB"),
+        ("max-queued", False, "64 MiB"),
+        ("max-queued", {"is": 1}, "64 MiB"),
+        ("close-timeout", True, "30 s"),
+        ("close-timeout", {"is": 1}, "30 s"),
     ],
 )
 def test_a_setting_that_cannot_be_read_is_named(field: str, value: Any, example: str) -> None:
@@ -55,9 +88,11 @@ def test_a_setting_that_cannot_be_read_is_named(field: str, value: Any, example:
         limits()
 
 
-def test_a_limit_must_be_positive() -> None:
-    zero = dask.config.set({f"{LIMITS}.max-frames": 0})
-    with zero, pytest.raises(ValueError, match="max_frames"):
+@pytest.mark.parametrize("value", [0, -1, "0 MiB"])
+@pytest.mark.parametrize("field", ["max-frames", "max-queued"])
+def test_a_limit_must_be_positive(field: str, value: Any) -> None:
+    bad = dask.config.set({f"{LIMITS}.{field}": value})
+    with bad, pytest.raises(ValueError, match=f"bad limit {field.replace('-', '_')}: got"):
         limits()
 
 

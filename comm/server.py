@@ -265,6 +265,7 @@ class FrameServer:
             end = stream.error
             if isinstance(end, CommClosedError) and not end.clean:
                 self._watch.broken(end.kind, end.__str__)
+            stream.tell = self._watch.broken  # Dask's servers go on with it in a task of theirs
 
     async def _let_in(self, visitor: _Visitor) -> Any:
         stream = visitor.stream

@@ -43,7 +43,7 @@ from .sockets import given_up, is_dead, tells_errors_once
 from .turns import Turns
 from .wakeup import Wakeup
 
-__all__ = ["FrameStream", "selector_loop"]
+__all__ = ["FrameStream", "log_end", "selector_loop"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -72,6 +72,11 @@ def _scratch() -> bytearray:
 def _nothing_goes(data: Buffer) -> int:
     """What a closed stream sends with."""
     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def log_end(kind: str, words: Callable[[], str]) -> None:
+    """Tell of a comm that no listener watches."""
+    logger.info("%s", words())
 
 
 def selector_loop() -> Any:
@@ -137,7 +142,8 @@ class FrameStream(IOStream):
         self._max_queued = sys.maxsize if most is None else most
         self._write_ahead = min(limits.write_ahead, self._max_queued)
         self._largest = 0  # message among those that are queued; of no meaning while none is
-        self.dialled = False  # so that no listener logs its end
+        # Who tells of a slow consumer, by kind and words; None if that is for the handler's end.
+        self.tell: Callable[[str, Callable[[], str]], object] | None = None
         self._gathers = _GATHERS
         self._smallest = min(_RECORD - 24, limits.max_message_size)
         self._answering = True  # something has arrived since the last send
@@ -677,8 +683,8 @@ class FrameStream(IOStream):
         )
         error.kind = "slow-consumer"
         self.fail(error)
-        if self.dialled:
-            logger.info("%s", error)
+        if self.tell is not None:
+            self.tell(error.kind, error.__str__)
         raise self.failure()
 
     def write_frame(self, frame: Buffer) -> tuple[int, int | None]:

@@ -19,7 +19,7 @@ from .errors import CommClosedError
 from .limits import Limits
 from .refusals import naming_files
 from .sockets import numeric_address, reach, tune
-from .stream import FrameStream, selector_loop
+from .stream import FrameStream, log_end, selector_loop
 
 __all__ = ["dial"]
 
@@ -86,7 +86,7 @@ async def dial(
     stream = None
     try:
         stream = await _connect(address.host or "localhost", address.port, limits, peer)
-        stream.dialled = True
+        stream.tell = log_end
         tune(stream.socket, limits.keepalive_timeout)
         stream.set_deadline(limits.handshake_timeout)
         if context is None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import pickle
 import reprlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cloudpickle
@@ -281,14 +281,32 @@ def _expect_msgpack(frames: Sequence[Frame], peer: str) -> None:
 
 
 def decode_hello(frames: Sequence[Buffer], peer: str) -> dict[str, Any]:
-    """The hello of `peer`. Raises `HelloError` also if it lacks what distributed's has."""
+    """The hello of `peer`. Raises `HelloError` also if what distributed reads in it is not there,
+    or is nothing that a peer of its would say: a number below 1 means the highest to pickle."""
     offered = hello.decode(frames, peer)
-    if not isinstance(offered.get("pickle-protocol"), int) or "compression" not in offered:
+    for name, need, fits in _OFFERED:
+        if name not in offered:
+            why = f"no {name} among {reprlib.repr(list(offered))}"
+        elif not fits(offered[name]):
+            why = f"{name} is {reprlib.repr(offered[name])}, need {need}"
+        else:
+            continue
         raise HelloError(
-            f"bad hello from {peer}: no pickle-protocol and compression among "
-            f"{reprlib.repr(list(offered))}; install the same version of distributed on both sides"
+            f"bad hello from {peer}: {why}; install the same version of distributed on both sides",
+            peer=peer,
         )
     return offered
+
+
+def _is_version(value: Any) -> bool:
+    return type(value) is tuple and {int}.issuperset(map(type, value)) and 0 < len(value) <= 5
+
+
+_OFFERED: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("pickle-protocol", "a number from 1", lambda value: type(value) is int and value >= 1),
+    ("compression", "a name or nothing", lambda value: value is None or type(value) is str),
+    ("python", "the numbers of a version", _is_version),
+)
 
 
 def arranged(frames: list[Any]) -> tuple[list[Buffer], int]:

@@ -75,6 +75,7 @@ FEW_KEYS = 4096
 """Among so many, keys that are made to collide cost no more than 10 microseconds each."""
 
 QUOTED = 200
+_TEXT = 60  # characters of one text among them
 
 MULTIPLE = 100
 SPARE = 1 << 20
@@ -221,7 +222,7 @@ def brief(value: Any) -> str:
     """A value of a peer's in an error: short, and in time that does not depend on its size."""
     kind = type(value)
     if kind is str:
-        return quoted(repr(value[:QUOTED]), QUOTED) + ("..." if len(value) > QUOTED else "")
+        return quoted(repr(value[:_TEXT]), QUOTED) + ("..." if len(value) > _TEXT else "")
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"{len(value)} bytes"
     if isinstance(value, (list, tuple, dict)):

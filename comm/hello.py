@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -33,12 +33,26 @@ _DEPTH = 16  # lists and maps within one another
 _SHORT = 512  # bytes, in which nobody can claim much
 _LONGEST = 1000  # characters of a refusal, sent or shown
 
-# What every peer's hello has, distributed's of any release too, and of which types.
-_NEEDED: dict[str, tuple[type, ...]] = {
-    "compression": (type(None), str, bool),
-    "python": (tuple,),
-    "pickle-protocol": (int,),
-}
+
+def _is_protocol(value: Any) -> bool:
+    """A number below 1 means the highest to pickle."""
+    return type(value) is int and value >= 1
+
+
+def _is_compression(value: Any) -> bool:
+    return value is None or type(value) is str
+
+
+def _is_version(value: Any) -> bool:
+    return type(value) is tuple and {int}.issuperset(map(type, value)) and 0 < len(value) <= 5
+
+
+# What every peer's hello has, also one of distributed's of any release.
+_NEEDED: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("pickle-protocol", "a number from 1", _is_protocol),
+    ("compression", "a name or nothing", _is_compression),
+    ("python", "the numbers of a version", _is_version),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +126,11 @@ def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
         raise _bad(peer, f"got {brief(hello)}, need a map")
     if REFUSED in hello:
         raise _refused(peer, hello[REFUSED])
-    for key, kinds in _NEEDED.items():
+    for key, need, fits in _NEEDED:
         if key not in hello:
-            raise _bad(peer, f"it has no {key!r}")
-        if type(hello[key]) not in kinds:
-            raise _bad(peer, f"its {key!r} is {brief(hello[key])}")
+            raise _bad(peer, f"no {key} in a map of {len(hello)} keys")
+        if not fits(hello[key]):
+            raise _bad(peer, f"{key} is {brief(hello[key])}, need {need}")
     return hello
 
 

@@ -29,7 +29,7 @@ from distributed.comm.core import (
 )
 from distributed.comm.utils import ensure_concrete_host
 
-from sealwire.comm import ListenerStats, errors
+from sealwire.comm import ListenerStats, errors, hello
 from sealwire.comm.addressing import Address
 from sealwire.comm.refusals import naming_files, tell_refused
 from sealwire.comm.server import FrameServer, serve
@@ -137,7 +137,7 @@ class TCP(Comm):
         offered, self.offered = self.offered, None
         if offered is None:
             try:
-                offered = codec.decode_hello(frames, self.stream.peer)
+                offered = hello.decode(frames, self.stream.peer)
             except errors.CommClosedError as error:
                 self.stream.fail(error)
                 raise
@@ -281,7 +281,7 @@ class TCPConnector(Connector):
                 with naming_files(dial_args.get("context")):
                     while not stream.inbox:
                         await stream.arrival()
-                    offered = codec.decode_hello(stream.inbox[0][0], stream.peer)
+                    offered = hello.decode(stream.inbox[0][0], stream.peer)
                 local = self.prefix + unparse_host_port(*stream.local_host_port)
                 comm = self.comm_class(stream, local, self.prefix + address, deserialize)
                 comm.offered = offered

@@ -14,9 +14,8 @@ plain. Where anything fails distributed is asked, which says what is wrong in it
 from __future__ import annotations
 
 import pickle
-import reprlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cloudpickle
@@ -39,7 +38,7 @@ from distributed.protocol.serialize import (
 from distributed.protocol.utils import msgpack_opts
 from distributed.utils import ensure_memoryview
 
-from sealwire.comm import DecodeError, HelloError, hello
+from sealwire.comm import DecodeError
 from sealwire.comm.framing import Buffer, Frame
 
 from .sizes import OFFLOADED
@@ -48,7 +47,6 @@ __all__ = [
     "NOT_SHORT",
     "arranged",
     "decode",
-    "decode_hello",
     "decode_short",
     "encode",
     "encode_short",
@@ -278,35 +276,6 @@ def _expect_msgpack(frames: Sequence[Frame], peer: str) -> None:
             raise ValueError(f"it ends after {header.tell()} bytes")
     except Exception as error:  # msgpack documents no base class for what bad bytes raise
         raise _bad(frames, peer, error) from error
-
-
-def decode_hello(frames: Sequence[Buffer], peer: str) -> dict[str, Any]:
-    """The hello of `peer`. Raises `HelloError` also if what distributed reads in it is not there,
-    or is nothing that a peer of its would say: a number below 1 means the highest to pickle."""
-    offered = hello.decode(frames, peer)
-    for name, need, fits in _OFFERED:
-        if name not in offered:
-            why = f"no {name} among {reprlib.repr(list(offered))}"
-        elif not fits(offered[name]):
-            why = f"{name} is {reprlib.repr(offered[name])}, need {need}"
-        else:
-            continue
-        raise HelloError(
-            f"bad hello from {peer}: {why}; install the same version of distributed on both sides",
-            peer=peer,
-        )
-    return offered
-
-
-def _is_version(value: Any) -> bool:
-    return type(value) is tuple and {int}.issuperset(map(type, value)) and 0 < len(value) <= 5
-
-
-_OFFERED: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    ("pickle-protocol", "a number from 1", lambda value: type(value) is int and value >= 1),
-    ("compression", "a name or nothing", lambda value: value is None or type(value) is str),
-    ("python", "the numbers of a version", _is_version),
-)
 
 
 def arranged(frames: list[Any]) -> tuple[list[Buffer], int]:

@@ -1,4 +1,4 @@
-"""What a hello offers to Dask: values that no peer of distributed's says are refused in a line."""
+"""What a hello offers: values that no peer of distributed's says are refused in a line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from attacker import packed
 from distributed.comm.core import Comm
 from target import Target, check
 
-from sealwire.comm import HelloError
-from sealwire.dask_backend import codec
+from sealwire.comm import HelloError, hello
 
 GOOD = {"compression": None, "python": (3, 11, 7), "pickle-protocol": 5}
 DEEP: Any = 1
-for _ in range(20):
+for _ in range(12):
     DEEP = [DEEP]
 ODD = [True, False, -1, 0, -(2**63), 1.0, float("nan"), float("inf"), "5", "", b"5", (), [5], {}]
 ODD += [{"a": 1}, DEEP, msgpack.Timestamp(1), msgpack.ExtType(1, b"5"), "x" * 50_000]
@@ -32,31 +31,31 @@ OTHERS = [
     {**GOOD, "pickle-protocol": 1},
     {**GOOD, "compression": "no such"},
     {**GOOD, "compression": "x" * 50_000},
-    {**GOOD, "address": DEEP, "remote_info": 1, "python": (3,)},
-    {**GOOD, 1: 2, None: 3, b"x": 4, "compression": "lz4"},
+    {**GOOD, "address": [[5]], "remote_info": 1, "python": (3,)},
+    {**GOOD, b"x": 4, "compression": "lz4"},
 ]
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_what_distributed_reads_must_be_there(name: str) -> None:
     offered = {key: value for key, value in GOOD.items() if key != name}
-    words = f"bad hello from tcp://a:1: no {name} among "
+    words = f"bad hello from tcp://a:1: no {name} in a map of 2 keys"
     with pytest.raises(HelloError, match=words) as raised:
-        codec.decode_hello([msgpack.packb(offered)], "tcp://a:1")
+        hello.decode([msgpack.packb(offered)], "tcp://a:1")
     assert len(str(raised.value)) < 300
 
 
 @pytest.mark.parametrize(("name", "value"), TABLE)
 def test_a_value_that_nobody_says_is_refused(name: str, value: Any) -> None:
-    words = f"bad hello from tcp://a:1: {name} is .*, need a?.*; install the same version"
+    words = f"bad hello from tcp://a:1: {name} is .*, need a?.*; check what listens on that port"
     with pytest.raises(HelloError, match=words) as raised:
-        codec.decode_hello([msgpack.packb({**GOOD, name: value})], "tcp://a:1")
+        hello.decode([msgpack.packb({**GOOD, name: value})], "tcp://a:1")
     assert len(str(raised.value)) < 300
 
 
 @pytest.mark.parametrize("offered", OTHERS)
 def test_what_is_taken_is_of_use_to_distributed(offered: dict[Any, Any]) -> None:
-    taken = codec.decode_hello([msgpack.packb(offered)], "tcp://a:1")
+    taken = hello.decode([msgpack.packb(offered)], "tcp://a:1")
     for protocol in (4, 5):
         agreed = Comm.handshake_configuration({**GOOD, "pickle-protocol": protocol}, taken)
         assert type(agreed["pickle-protocol"]) is int

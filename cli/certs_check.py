@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from sealwire.cli.certs_common import (
     password_from,
     password_option,
 )
+from sealwire.cli.shown import cell, to_json
 
 if TYPE_CHECKING:
     from sealwire.security.findings import Finding
@@ -60,7 +60,7 @@ def command(
     with errors(exit_code=2):
         found = _findings(path, soon, password_from(password_file))
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+        click.echo(to_json([dataclasses.asdict(each) for each in found]))
     else:
         _print(found)
     severities = {each.severity for each in found}
@@ -105,16 +105,16 @@ def _brought_here(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _print(found: list[Finding]) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
     from sealwire.cli.report import output
 
     console = output()
     for each in found:
-        mark = f"[{COLOURS[each.severity]}]{each.severity}[/]"
-        lines = f"{mark} [bold]{escape(each.subject)}[/]: {escape(each.message)}"
+        first = (cell(each.severity, COLOURS[each.severity]), " ", cell(each.subject, "bold"))
+        second = (cell(each.code, "dim"), "  ", cell(each.advice))
         console.print(
-            f"{lines}\n  [dim]{escape(each.code)}[/]  {escape(each.advice)}", soft_wrap=True
+            Text.assemble(*first, ": ", cell(each.message), "\n  ", *second), soft_wrap=True
         )
     count = len(found)
     words = "all fits" if not count else f"{count} finding{'s' if count > 1 else ''}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from sealwire.cli.shown import cell, to_json, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,9 +99,9 @@ class Failed(click.ClickException):
         self.as_json = context is not None and bool(context.params.get("as_json"))
 
     def show(self, file: IO[Any] | None = None) -> None:
-        super().show(file)
+        click.echo(f"Error: {visible(self.message)}", file=file, err=file is None)
         if self.as_json:
-            click.echo(json.dumps({"error": self.message}, indent=2))
+            click.echo(to_json({"error": self.message}))
 
 
 @contextlib.contextmanager
@@ -125,13 +126,15 @@ def errors(exit_code: int = 1) -> Iterator[None]:
 def opened(folder: Path, password_file: Path | None, dry_run: bool) -> Iterator[Store]:
     """The folder's store, and nobody else in it until the block ends."""
     from sealwire.security.files import locked
+    from sealwire.security.folder import Folder
     from sealwire.security.store import Store
 
     with errors(), contextlib.ExitStack() as stack:
         password = password_from(password_file)
-        if not dry_run and folder.is_dir():
-            stack.enter_context(locked(folder))
-        yield Store(folder, password)
+        place = Folder(folder)
+        if not dry_run and place.exists():
+            stack.enter_context(locked(place))
+        yield Store(place, password)
 
 
 def finish(
@@ -150,10 +153,8 @@ def finish(
         {"path": str(each.path), "content": each.words, "private": each.private} for each in writes
     ]
     if as_json:
-        click.echo(json.dumps({"dry_run": dry_run, **result, "written": files}, indent=2))
+        click.echo(to_json({"dry_run": dry_run, **result, "written": files}))
         return
-    from rich.markup import escape
-
     from sealwire.cli.report import output, table
 
     console = output()
@@ -164,7 +165,7 @@ def finish(
     made = table("Would be written" if dry_run else "Written", "file", "content", "")
     for each in writes:
         made.add_row(
-            escape(str(each.path)), escape(each.words), "[yellow]private[/]" if each.private else ""
+            cell(each.path), cell(each.words), cell("private" if each.private else "", "yellow")
         )
     console.print(made)
 

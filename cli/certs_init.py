@@ -17,6 +17,7 @@ from sealwire.cli.certs_common import (
     password_from,
     password_option,
 )
+from sealwire.cli.shown import visible
 
 
 @click.command("init", short_help="Make a CA, the three roles' identities, and a dask.yaml.")
@@ -88,14 +89,16 @@ def command(
     Exit codes: 0 made, 1 failed (such as: a CA is there), 2 wrong usage.
     """
     with errors(), contextlib.ExitStack() as stack:
-        from sealwire.security.files import locked
+        from sealwire.security.files import locked, make_folder
+        from sealwire.security.folder import Folder
         from sealwire.security.founding import new_store
 
+        place = Folder(folder)
         if not dry_run:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stack.enter_context(locked(folder))
+            make_folder(folder)
+            stack.enter_context(locked(place))
         writes = new_store(
-            folder,
+            place,
             name=name,
             kind=kind,
             ca_days=ca_days,
@@ -109,4 +112,4 @@ def command(
     if not as_json and not dry_run:
         from sealwire.cli.certs_next import next_steps
 
-        click.echo(next_steps(folder, seen_at))
+        click.echo(visible(next_steps(folder, seen_at), lines=True))

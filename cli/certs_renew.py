@@ -20,6 +20,7 @@ from sealwire.cli.certs_common import (
     options,
     password_option,
 )
+from sealwire.cli.shown import cell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,14 +80,13 @@ def command(
         results, writes = renew(store, chosen, within=within, keep_key=keep_key, days=days)
 
         def tell(console: Console) -> None:
-            from rich.markup import escape
-
             from sealwire.cli.report import table
 
             made = table("Identities", "file", "status", "valid until", "")
             for each in results:
-                status = f"[{COLOURS[each.status]}]{each.status}[/]"
-                made.add_row(escape(str(each.path)), status, day(each.until), escape(each.why))
+                status = cell(each.status, COLOURS[each.status])
+                until = day(each.until) if each.until else ""
+                made.add_row(cell(each.path), status, until, cell(each.why))
             console.print(made)
 
         rows = [
@@ -94,7 +94,7 @@ def command(
                 "path": str(each.path),
                 "status": each.status,
                 "why": each.why,
-                "not_after": moment(each.until),
+                "not_after": moment(each.until) if each.until else None,
             }
             for each in results
         ]

@@ -16,6 +16,7 @@ from sealwire.cli.certs_common import (
     options,
     password_option,
 )
+from sealwire.cli.shown import cell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,17 +75,15 @@ def command(
         records, writes = revoke(store, what, reason)
 
         def tell(console: Console) -> None:
-            from rich.markup import escape
-
             from sealwire.cli.report import table
 
             if not records:
-                console.print(f"{escape(what)} was revoked before", soft_wrap=True)
+                console.print(cell(what), "was revoked before", soft_wrap=True)
                 return
             made = table("Revoked", "serial", "subject", "file", "reason")
             for each in records:
                 row = (hexadecimal(each.serial), each.subject, each.file, each.detail)
-                made.add_row(*map(escape, row))
+                made.add_row(*map(cell, row))
             console.print(made)
 
         rows = [

@@ -17,6 +17,7 @@ from sealwire.cli.certs_common import (
     options,
     password_option,
 )
+from sealwire.cli.shown import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,6 +78,8 @@ def command(
             writes = rotation.begin(store, name=name, days=ca_days)
 
         def tell(console: Console) -> None:
+            from rich.text import Text
+
             if dry_run and writes:
                 return
             where = "" if str(folder) == "certs" else f" --dir {shlex.quote(str(folder))}"
@@ -90,7 +93,7 @@ def command(
                     "and when every process has its new identity:\n"
                     f"  sealwire certs rotate-ca --complete{where}\n"
                 )
-            console.print(words, soft_wrap=True, markup=False)
+            console.print(Text(visible(words, lines=True)), soft_wrap=True)
 
         result = {"step": "complete" if complete else "begin", "was_begun": begun}
         finish(writes, dry_run=dry_run, as_json=as_json, result=result, tell=tell)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sealwire.cli.certs_common import ROLES, day, errors, json_option, moment
+from sealwire.cli.shown import cell, to_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +41,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
     with errors():
         entries = [entry for path in paths or (_default(),) for entry in _entries(path)]
     if as_json:
-        click.echo(json.dumps(entries, indent=2))
+        click.echo(to_json(entries))
         return
     from sealwire.cli.report import output
 
@@ -57,35 +57,36 @@ def _default() -> Path:
 def _entries(path: Path) -> list[dict[str, Any]]:
     """What the files at a path hold, certificates in order, then lists."""
     from sealwire.security.errors import PEMError
-    from sealwire.security.files import names_in
-    from sealwire.security.pem import Source, blocks
+    from sealwire.security.folder import Folder
 
     if not path.exists():
         raise PEMError(f"cannot show {path}: there is no such file or folder; name one")
     if not path.is_dir():
-        source = Source("file", str(path))
-        found = _of_file(path, source, blocks(source.read()))
+        found = _of_file(path, Folder(path.parent, links=True).text(path.name))
         if not found:
             raise PEMError(f"cannot show {path}: no certificate and no CRL in it")
         return found
-    files = [(each, Source("file", str(each))) for each in names_in(path)]
-    shown = [row for each, source in files for row in _of_file(each, source, blocks(source.read()))]
+    folder = Folder(path, links=True)
+    names = [n for n in folder.names() if n.endswith(".pem") and not n.startswith(".")]
+    shown = [row for name in names for row in _of_file(path / name, folder.text(name))]
     if not shown:
         raise PEMError(f"cannot show {path}: no PEM file in it has a certificate")
     return shown
 
 
-def _of_file(path: Path, source: Any, found: list[Any]) -> list[dict[str, Any]]:
+def _of_file(path: Path, text: str) -> list[dict[str, Any]]:
     from cryptography import x509
 
     from sealwire.security.certinfo import hexadecimal, read_certificates
+    from sealwire.security.pem import Source, blocks
     from sealwire.security.revocations import read_lists
 
+    found = blocks(text)
     keys = [block for block in found if block.is_private_key]
     held = "encrypted" if any(block.is_encrypted for block in keys) else "yes" if keys else "no"
     rows: list[dict[str, Any]] = []
     if any(block.is_certificate for block in found):
-        for number, info in enumerate(read_certificates(source)):
+        for number, info in enumerate(read_certificates(Source("file", str(path)))):
             left = info.not_after - datetime.datetime.now(datetime.timezone.utc)
             role = "CA" if info.is_ca else info.common_name if info.common_name in ROLES else ""
             rows.append(
@@ -106,7 +107,6 @@ def _of_file(path: Path, source: Any, found: list[Any]) -> list[dict[str, Any]]:
                     "fingerprint": info.fingerprint,
                 }
             )
-    text = "\n".join(block.text for block in found)
     crl: x509.CertificateRevocationList
     for crl in read_lists(text):
         ends = crl.next_update_utc
@@ -124,28 +124,28 @@ def _of_file(path: Path, source: Any, found: list[Any]) -> list[dict[str, Any]]:
 
 
 def _shown(entry: dict[str, Any]) -> Table:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(box=None, show_header=False, pad_edge=False, title_justify="left")
     made.add_column(style="dim", no_wrap=True)
     made.add_column(overflow="fold")
-    made.title = f"\n[bold]{escape(entry['file'])}[/]"
+    made.title = Text.assemble("\n", cell(entry["file"], "bold not italic"))
     until = entry["not_after"]
     ends = datetime.datetime.fromisoformat(until.replace("Z", "+00:00")) if until else None
     if entry["kind"] == "crl":
-        made.add_row("revocation list of", escape(entry["issuer"]))
+        made.add_row("revocation list of", cell(entry["issuer"]))
         made.add_row("valid until", day(ends) if ends else "for ever")
-        made.add_row("revoked", escape(", ".join(entry["revoked"]) or "none"))
+        made.add_row("revoked", Text(", ".join(entry["revoked"]) or "none"))
         return made
     private = {"yes": " with its private key", "encrypted": " with its private key, encrypted"}
-    made.add_row("who", escape(entry["subject"] or "nobody"))
-    made.add_row("role", escape(entry["role"] or "-"))
-    made.add_row("names", escape(", ".join(entry["names"]) or "-"))
-    made.add_row("issuer", escape(entry["issuer"]))
+    made.add_row("who", cell(entry["subject"] or "nobody"))
+    made.add_row("role", cell(entry["role"] or "-"))
+    made.add_row("names", cell(", ".join(entry["names"]) or "-"))
+    made.add_row("issuer", cell(entry["issuer"]))
     made.add_row("valid", f"{entry['not_before'][:10]} to {day(ends) if ends else ''}")
-    made.add_row("key", escape(entry["key"]) + private.get(entry["private_key"], ""))
-    made.add_row("purposes", escape(", ".join(entry["purposes"]) or "any"))
+    made.add_row("key", cell(entry["key"] + private.get(entry["private_key"], "")))
+    made.add_row("purposes", cell(", ".join(entry["purposes"]) or "any"))
     made.add_row("serial", entry["serial"])
     made.add_row("SHA-256", entry["fingerprint"])
     return made

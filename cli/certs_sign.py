@@ -20,6 +20,7 @@ from sealwire.cli.certs_common import (
     options,
     password_option,
 )
+from sealwire.cli.shown import visible
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -116,7 +117,7 @@ def grant(
         finish(writes, dry_run=dry_run, as_json=as_json, result=result)
     if not as_json:
         alternatives = ", ".join(info.names) or "no names"
-        click.echo(f"{info} ({alternatives})")
+        click.echo(visible(f"{info} ({alternatives})"))
 
 
 def _request(path: Path) -> x509.CertificateSigningRequest:

@@ -7,10 +7,14 @@ their first lines; what a command needs to run, it imports when it runs.
 
 from __future__ import annotations
 
+import io
+import sys
 from importlib import import_module
 from typing import Any
 
 import click
+
+from sealwire.cli.shown import log_visibly, visible
 
 COMMANDS = {
     "bench": "sealwire.cli.bench",
@@ -36,6 +40,20 @@ class LazyGroup(click.Group):
         command = import_module(self.table[cmd_name]).command
         assert isinstance(command, click.Command), self.table[cmd_name]
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; whatever its errors quote is visible text, as its warnings are."""
+        log_visibly()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(
+                stream, io.TextIOWrapper
+            ):  # of any encoding: \u2026 is better than an end
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = visible(error.message, lines=True)  # type: ignore[misc]
+            raise
 
 
 # Named, since `dask sealwire` is registered under this name; see `dask_plugin`.

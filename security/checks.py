@@ -56,7 +56,7 @@ def check_folder(
     A folder without the CA's key, as it is on other machines, is checked as far as it goes. Raises
     `AuthorityError` if there is no CA certificate, `PEMError` if a file that matters is damaged.
     """
-    store = Store(folder, password)
+    store = Store(folder, password, links=True)  # Kubernetes mounts links
     found = list(_folder_mode(folder))
     anchors = Source("ca", str(folder / TRUST))
     found += findings.trust(anchors, store.trusted, soon)

@@ -12,6 +12,7 @@ from cryptography import x509
 from .authority import Authority
 from .errors import AuthorityError
 from .files import Write
+from .folder import Folder
 from .journal import JOURNAL, Journal
 from .profile import now
 from .revocations import updated
@@ -24,7 +25,7 @@ _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]*")
 
 
 def new_store(
-    folder: Path,
+    place: Path | Folder,
     *,
     name: str = "sealwire CA",
     kind: str = "p256",
@@ -40,36 +41,43 @@ def new_store(
     under which the processes will see the folder, if not its own. Raises `AuthorityError` if a
     file is in the way, or for an unusable name, kind, number of days or domain.
     """
+    folder = place if isinstance(place, Folder) else Folder(place)
+    at = seen_at or os.path.abspath(folder.path)
     files = [TRUST, KEYS, CRL, JOURNAL, CONFIG, *(f"{role}.pem" for role in ROLES)]
-    there = [file for file in files if os.path.lexists(folder / file)]
+    there = [file for file in files if folder.exists() and folder.has(file)]
     if there:
         raise AuthorityError(
-            f"cannot make certificates in {folder}: there is {', '.join(there)} already; "
+            f"cannot make certificates in {folder.path}: there is {', '.join(there)} already; "
             "name another folder, or look at this one with: "
-            f"sealwire certs check {folder}"
+            f"sealwire certs check {folder.path}"
         )
     authority = Authority.create(name, kind=kind, days=ca_days, permitted=permitted)
     journal = Journal(folder)
     records, identities = [], []
+
+    def write(name: str, text: str, words: str, *, private: bool = False) -> Write:
+        path = folder.path / name
+        return Write(path, text, words, private=private, new=True, folder=folder)
+
     latest = now()
     for role in ROLES:
         identity = authority.issue(role, days=days, kind=kind)
-        path = folder / f"{role}.pem"
+        name = f"{role}.pem"
         certificate = x509.load_pem_x509_certificate(identity.certificate.encode())
         latest = max(latest, certificate.not_valid_after_utc)
-        records.append(journal.issue(certificate, authority.parsed, path))
+        records.append(journal.issue(certificate, authority.parsed, folder.path / name))
         text = identity.certificate + identity.key
-        identities.append(Write(path, text, f"the {role}'s certificate and key", True, True))
+        words = f"the {role}'s certificate and key"
+        identities.append(write(name, text, words, private=True))
     crl = updated([], [authority], [], {}, latest)
     assert crl is not None, "a new CA has no list yet"
-    at = seen_at or os.path.abspath(folder)
     return [
-        Write(folder / KEYS, authority.key(password), "the CA's private key", True, True),
-        Write(folder / TRUST, authority.certificate, "the CA, whom everybody trusts", new=True),
-        Write(folder / CRL, crl, "revoked certificates: none yet", new=True),
+        write(KEYS, authority.key(password), "the CA's private key", private=True),
+        write(TRUST, authority.certificate, "the CA, whom everybody trusts"),
+        write(CRL, crl, "revoked certificates: none yet"),
         *journal.write(records),
         *identities,
-        Write(folder / CONFIG, configuration(at), "configuration for Dask", new=True),
+        write(CONFIG, configuration(at), "configuration for Dask"),
     ]
 
 

@@ -20,7 +20,9 @@ from cryptography import x509
 
 from . import keys
 from .certinfo import hexadecimal
+from .errors import AuthorityError, PEMNotFound
 from .files import Write
+from .folder import Folder
 from .names import common_name
 from .profile import now
 
@@ -57,16 +59,21 @@ class Record:
 
 
 class Journal:
-    """The lines of one authority's journal; a folder without one has an empty one."""
+    """The lines of one authority's journal; a folder without one has an empty one.
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / JOURNAL
+    Its columns are words: no path in it is ever opened. Raises `PEMError` if the file cannot be
+    read, and `AuthorityError` for a revocation in it whose certificate cannot be told.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.path = folder.path / JOURNAL
         try:
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+            text = folder.read(JOURNAL).decode("utf-8", "replace") if folder.exists() else ""
+        except PEMNotFound:
             text = ""
         self._empty = not text
-        self.records = list(_parsed(text.split("\n")))
+        self.records = list(_parsed(text.split("\n"), self.path))
 
     def issued(self) -> list[Record]:
         """What was issued, in order."""
@@ -109,24 +116,40 @@ class Journal:
         if not text:
             return []
         text = (_HEADING if self._empty else "") + text
-        return [Write(self.path, text, "what was issued and revoked", append=True)]
+        words = "what was issued and revoked"
+        return [Write(self.path, text, words, append=True, folder=self.folder)]
 
 
 def _time(text: str) -> datetime.datetime:
-    return datetime.datetime.strptime(text, _FORMAT).replace(tzinfo=datetime.timezone.utc)
+    found = datetime.datetime.strptime(text, _FORMAT).replace(tzinfo=datetime.timezone.utc)
+    if found.year < 1950:  # before which neither certificates nor lists have a time
+        raise ValueError(text)
+    return found
 
 
-def _parsed(lines: Iterable[str]) -> Iterator[Record]:
+def _parsed(lines: Iterable[str], path: Path) -> Iterator[Record]:
     """The records of whole lines: one that a crash cut off is of a command that never ended."""
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         columns = line.split("\t")
         if len(columns) != 7 or line.startswith("#"):
             continue
         when, event, serial, issuer, detail, subject, file = columns
         try:
-            record = Record(_time(when), event, int(serial, 16), issuer, detail, subject, file)
+            record = Record(_time(when), event, _serial(serial), issuer, detail, subject, file)
             if event == "issued":
                 _time(detail)
-        except ValueError:
-            continue
+        except ValueError as error:
+            if event != "revoked":
+                continue
+            raise AuthorityError(
+                f"cannot use {path}: line {number} is a revocation, and its time or serial is "
+                "damaged; correct it, or take the file from a copy"
+            ) from error
         yield record
+
+
+def _serial(text: str) -> int:
+    """A serial number as certificates have it. Raises ValueError for anything else."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{1,40}", text) or not 0 < int(text, 16) < 1 << 159:
+        raise ValueError(text)
+    return int(text, 16)

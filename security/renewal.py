@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +29,14 @@ class Renewal:
     """What comes of one identity.
 
     `status`: `renewed`; `kept` (not due, or not ours); `revoked` (left alone); `stuck` (due, but
-    its CA ends as soon). `why` says more, `until` is the end of validity after it.
+    its CA ends as soon; or a link, which is not followed). `why` says more, `until` is the end of
+    validity after it, None where that is not known.
     """
 
     path: Path
     status: str
     why: str
-    until: datetime.datetime
+    until: datetime.datetime | None
 
 
 def renew(
@@ -75,7 +77,7 @@ def renew(
         # What its CA's end has cut short must not stay short for ever.
         cut = issuer is not None and until >= issuer.parsed.not_valid_after_utc
         lasts = _DAYS if days is None and cut else days
-        certificate, text, words = _renewed(signer, held, keep_key, lasts)
+        certificate, write = _renewed(signer, held, keep_key, lasts)
         after = certificate.not_valid_after_utc
         if within is not None and issuer is signer and after - until < _WORTH:
             ends = signer.parsed.not_valid_after_utc
@@ -85,10 +87,11 @@ def renew(
                 words = f"its CA ends {ends:%Y-%m-%d} itself; run: sealwire certs rotate-ca"
             results.append(Renewal(held.path, status, words, until))
             continue
-        private = any(block.is_private_key for block in held.blocks)
         records.append(store.journal.issue(certificate, signer.parsed, held.path))
-        writes.append(Write(held.path, text, words, private=private))
-        results.append(Renewal(held.path, "renewed", words, after))
+        writes.append(write)
+        results.append(Renewal(held.path, "renewed", write.words, after))
+    if chosen is None:
+        results += [Renewal(path, "stuck", why, None) for path, why in store.passed_over()]
     return results, [*store.journal.write(records), *store.crl(records), *writes]
 
 
@@ -103,7 +106,7 @@ def revoke(store: Store, what: str, reason: str) -> tuple[list[Record], list[Wri
     known = {record.serial: record for record in store.journal.issued()}
     serial = _serial(what)
     records = []
-    if (store.path / f"{what}.pem").is_file() or Path(what).is_file() or serial is None:
+    if store.holds(what) or os.path.lexists(what) or serial is None:
         held = store.find(what)
         certificate = held.certificate
         issuer = store.issuer_of(certificate)
@@ -151,17 +154,17 @@ def _must_be_renewable(store: Store, held: Held, issuer: Authority | None, keep_
 
 def _renewed(
     signer: Authority, held: Held, keep_key: bool, days: float | None
-) -> tuple[x509.Certificate, str, str]:
-    """The new certificate, the new text of its file, and words for it."""
+) -> tuple[x509.Certificate, Write]:
+    """The new certificate, and what writes its file."""
     old = held.certificate
     if keep_key or not held.has_plain_key:
         certificate = signer.renew(old, days=days)
-        text, words = held.replaced(certificate, None), "new certificate, same key"
+        write = held.replaced(certificate, None, "new certificate, same key")
     else:
         key = keys.generate(keys.kind_of(old.public_key()))
         certificate = signer.renew(old, key.public_key(), days=days)
-        text, words = held.replaced(certificate, keys.write(key)), "new certificate, new key"
-    return x509.load_pem_x509_certificate(certificate.encode()), text, words
+        write = held.replaced(certificate, keys.write(key), "new certificate, new key")
+    return x509.load_pem_x509_certificate(certificate.encode()), write
 
 
 def _serial(text: str) -> int | None:

@@ -25,6 +25,8 @@ __all__ = ["read_lists", "signed_by", "updated"]
 #: how much longer a list lives than any certificate it may speak of
 MARGIN = datetime.timedelta(days=30)
 
+_REASONS = {flag.value for flag in x509.ReasonFlags} - {"removeFromCRL"}
+
 
 def read_lists(text: str) -> list[x509.CertificateRevocationList]:
     """The sound lists in PEM text; damaged ones are left out."""
@@ -71,13 +73,20 @@ def updated(
         else:
             number = max(number, _number(old) + 1)
             ends = old.next_update_utc
-            due |= ends is None or ends <= latest or len(entries) > len(old)
-        texts.append(authority.revoke(entries, number=number, until=latest + MARGIN))
+            short = ends is None or (ends <= latest and ends < _after(latest))
+            due |= short or len(entries) > len(old)
+        texts.append(authority.revoke(entries, number=number, until=_after(latest)))
     ours = [*(each.parsed for each in authorities), *former]
     others = [crl for crl in known if not any(signed_by(crl, each) for each in ours)]
     texts += [crl.public_bytes(Encoding.PEM).decode() for crl in others]
     due |= len(known) != used + len(others)
     return "".join(texts) if due else None
+
+
+def _after(latest: datetime.datetime) -> datetime.datetime:
+    """The end of a list; certificates that are to last for ever end with the last year."""
+    last = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.timezone.utc)
+    return last if latest > last - MARGIN else latest + MARGIN
 
 
 def _entries(
@@ -87,7 +96,7 @@ def _entries(
 ) -> list[tuple[int, datetime.datetime, str]]:
     mine = keys.identifier(authority.parsed.public_key())
     found = {
-        serial: (record.time, record.detail)
+        serial: (record.time, record.detail if record.detail in _REASONS else "unspecified")
         for serial, record in revoked.items()
         if record.issuer == mine
     }

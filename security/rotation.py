@@ -58,8 +58,8 @@ def begin(store: Store, *, name: str | None = None, days: float = 3650) -> list[
     both = [fresh, present]
     texts = [fresh.certificate, present.certificate, *_foreign(store)]
     return [
-        Write(store.path / KEYS, _keys(store, both), "keys of the new and the old CA", True),
-        Write(store.path / TRUST, "".join(texts), "trust in the new and the old CA"),
+        store.write(KEYS, _keys(store, both), "keys of the new and the old CA", private=True),
+        store.write(TRUST, "".join(texts), "trust in the new and the old CA"),
         *store.crl(authorities=both),
     ]
 
@@ -86,9 +86,9 @@ def complete(store: Store, *, force: bool = False) -> list[Write]:
         )
     trust = newest.certificate + "".join(_foreign(store))
     return [
-        Write(store.path / TRUST, trust, "trust in the new CA only"),
+        store.write(TRUST, trust, "trust in the new CA only"),
         *store.crl(authorities=[newest]),
-        Write(store.path / KEYS, _keys(store, [newest]), "key of the new CA only", True),
+        store.write(KEYS, _keys(store, [newest]), "key of the new CA only", private=True),
     ]
 
 

@@ -18,8 +18,9 @@ until they are applied.
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,9 +30,10 @@ from . import keys
 from .authority import Authority
 from .certinfo import CertificateInfo
 from .errors import AuthorityError, PEMError
-from .files import Write, names_in
+from .files import Write
+from .folder import Folder
 from .journal import Journal, Record
-from .pem import Block, Source, blocks
+from .pem import Block, blocks
 from .profile import BACKDATED, now
 from .revocations import read_lists, updated
 
@@ -51,54 +53,69 @@ class Held:
     path: Path
     certificate: x509.Certificate
     blocks: tuple[Block, ...]
+    #: the folder it was found in by its name; None if the user gave its path
+    folder: Folder | None = field(default=None, repr=False, compare=False)
 
     @property
     def has_plain_key(self) -> bool:
         """Whether the file holds the private key itself, not encrypted."""
         return any(block.is_private_key and not block.is_encrypted for block in self.blocks)
 
-    def replaced(self, certificate: str, key: str | None) -> str:
-        """The file's text with another certificate, without the old chain, and with another key;
-        None keeps the key that is there."""
+    def replaced(self, certificate: str, key: str | None, words: str) -> Write:
+        """What writes the file with another certificate, without the old chain, and with another
+        key; None keeps the key that is there."""
         rest = [block.text + "\n" for block in self.blocks if not block.is_certificate]
-        return certificate + (key if key is not None else "".join(rest))
+        text = certificate + (key if key is not None else "".join(rest))
+        private = any(block.is_private_key for block in self.blocks)
+        return Write(self.path, text, words, private=private, folder=self.folder)
 
 
 def load(path: Path) -> Held:
-    """Read a file with an identity. Raises `PEMError` if it has no certificate or a damaged one."""
-    source = Source("certificate", str(path))
-    found = blocks(source.read())
+    """Read a file with an identity, by a path that the user gave and that may be a link.
+
+    Raises `PEMError` if it cannot be read, has no certificate or a damaged one.
+    """
+    real = Path(os.path.realpath(path))
+    found = _loaded(Folder(real.parent), real.name, path)
+    return replace(found, folder=None)
+
+
+def _loaded(folder: Folder, name: str, path: Path) -> Held:
+    found = blocks(folder.text(name))
     first = next((block for block in found if block.is_certificate), None)
     if first is None:
         raise PEMError(f"cannot use {path}: there is no certificate in it")
-    return Held(path, _certificate(first, source), tuple(found))
+    return Held(path, _certificate(first, path), tuple(found), folder)
 
 
 class Store:
     """The folder, read once. Raises `AuthorityError` if it holds no CA, `PEMError` for a damaged
-    file. The private keys are read when they are first needed, with `password` if encrypted."""
+    file, or one that is a link. The private keys are read when they are first needed, with
+    `password` if encrypted. `links` follows links, for who writes nothing (see `Folder`)."""
 
-    def __init__(self, path: Path, password: bytes | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, place: Path | Folder, password: bytes | None = None, *, links: bool = False
+    ) -> None:
+        self.folder = place if isinstance(place, Folder) else Folder(place, links=links)
+        self.path = self.folder.path
         self.password = password
         self.trusted = self._trusted()
-        self.journal = Journal(path)
+        self.journal = Journal(self.folder)
 
     def _trusted(self) -> list[x509.Certificate]:
-        if not (self.path / TRUST).is_file():
+        if not self.folder.exists() or not self.folder.has(TRUST):
             raise AuthorityError(
                 f"cannot use {self.path}: there is no {TRUST} in it; "
                 "name the folder with --dir, or make one with: sealwire certs init"
             )
-        source = Source("ca", str(self.path / TRUST))
-        found = blocks(source.read())
-        return [_certificate(block, source) for block in found if block.is_certificate]
+        path = self.path / TRUST
+        found = blocks(self.folder.text(TRUST))
+        return [_certificate(block, path) for block in found if block.is_certificate]
 
     @cached_property
     def private_keys(self) -> list[keys.PrivateKey]:
         """The keys in `ca-key.pem`, newest first; those without a certificate among them."""
-        source = Source("ca-key", str(self.path / KEYS))
-        found = [block for block in blocks(source.read()) if block.is_private_key]
+        found = [block for block in blocks(self.folder.text(KEYS)) if block.is_private_key]
         return [keys.read(block.text, str(self.path / KEYS), self.password) for block in found]
 
     @cached_property
@@ -129,15 +146,24 @@ class Store:
     def identities(self) -> list[Held]:
         """The identities in the folder, by name."""
         found = []
-        for path in names_in(self.path):
-            if path.name not in (TRUST, KEYS, CRL):
-                try:
-                    held = load(path)
-                except PEMError:
-                    continue  # a key of its own, or nothing of ours
+        for name in self._names():
+            try:
+                held = _loaded(self.folder, name, self.path / name)
                 if not CertificateInfo.of(held.certificate).is_ca:
                     found.append(held)
+            except PEMError:
+                continue  # a key of its own, or nothing of ours
         return found
+
+    def passed_over(self) -> list[tuple[Path, str]]:
+        """PEM files by name that are none, such as links, and why they are not read."""
+        unfit = [(self.path / name, self.folder.unfit(name)) for name in self._names()]
+        return [(path, why) for path, why in unfit if why is not None]
+
+    def _names(self) -> list[str]:
+        """What may be an identity by its name."""
+        names = [name for name in self.folder.names() if name.endswith(".pem")]
+        return [n for n in names if not n.startswith(".") and n not in (TRUST, KEYS, CRL)]
 
     def find(self, name: str) -> Held:
         """An identity by its name here, or by a path.
@@ -145,21 +171,32 @@ class Store:
         Raises `AuthorityError` for neither, and for a CA: what is done with identities would
         leave everybody without it.
         """
-        here = self.path / f"{name}.pem"
-        path = here if here.is_file() else Path(name)
-        if not path.is_file():
+        path = self.path / f"{name}.pem" if self.holds(name) else Path(name)
+        if not os.path.lexists(path):
             known = ", ".join(held.path.stem for held in self.identities())
             raise AuthorityError(
                 f"cannot find {name!r}: it is neither a file nor an identity in {self.path}; "
                 f"there are {known or 'none'}"
             )
-        held = load(path)
+        here = self.here(path)
+        held = load(path) if here is None else _loaded(here, path.name, here.path / path.name)
         if CertificateInfo.of(held.certificate).is_ca:
             raise AuthorityError(
                 f"cannot use {path}: it is a CA's certificate, not an identity; to replace the CA "
                 "run: sealwire certs rotate-ca"
             )
         return held
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a file NAME.pem here."""
+        try:
+            return self.folder.has(f"{name}.pem")
+        except OSError:  # a path, or no name at all
+            return False
+
+    def here(self, path: Path) -> Folder | None:
+        """The folder, if a path is that of an entry of it; links in it are not followed then."""
+        return self.folder if self.folder.is_at(path.parent) else None
 
     def issuer_of(self, certificate: x509.Certificate) -> Authority | None:
         """Which of our CAs has signed a certificate."""
@@ -211,7 +248,8 @@ class Store:
         if path is not None:
             private = request is None
             words = "certificate and key" if private else "certificate"
-            writes.append(Write(path, text, words, private=private, new=True))
+            here = self.here(path)
+            writes.append(Write(path, text, words, private=private, new=True, folder=here))
         return certificate, text, writes
 
     def crl(
@@ -230,20 +268,21 @@ class Store:
         issued = [record.until for record in (*self.journal.issued(), *_issued(new))]
         held = [held.certificate.not_valid_after_utc for held in self.identities()]
         former = [each.parsed for each in self.authorities if each not in kept]
-        try:
-            known = read_lists((self.path / CRL).read_text("ascii", "replace"))
-        except FileNotFoundError:
-            known = []
+        known = read_lists(self.folder.text(CRL)) if self.folder.has(CRL) else []
         text = updated(known, kept, former, revoked, max([now(), *issued, *held]))
-        return [] if text is None else [Write(self.path / CRL, text, "revocation lists")]
+        return [] if text is None else [self.write(CRL, text, "revocation lists")]
+
+    def write(self, name: str, text: str, words: str, *, private: bool = False) -> Write:
+        """What writes a file of the folder."""
+        return Write(self.path / name, text, words, private=private, folder=self.folder)
 
 
 def _issued(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if record.event == "issued"]
 
 
-def _certificate(block: Block, source: Source) -> x509.Certificate:
+def _certificate(block: Block, path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(block.text.encode())
     except ValueError as error:
-        raise PEMError(f"cannot use {source}: a certificate in it is damaged") from error
+        raise PEMError(f"cannot use {path}: a certificate in it is damaged") from error

@@ -23,9 +23,9 @@ errors limits watch addressing framing budget arrays codec hello interfaces regi
 buffers gil wakeup outbox refusals turns openssl handshake stream transport server tcp api __init__
 """
 SECURITY = """
-errors pem config peers expiry keys names certinfo tls fields reload profile authority security
-files journal revocations store founding renewal rotation handshakes findings inspection checks
-__init__
+errors text pem config peers expiry keys names certinfo tls fields reload profile authority
+security folder files journal revocations store founding renewal rotation handshakes
+findings inspection checks __init__
 """
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
 

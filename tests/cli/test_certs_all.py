@@ -209,12 +209,12 @@ def test_a_failure_half_way_leaves_nothing_behind(
         folder = home / ("new" if name == "init" else "certs")
         before = texts(folder) if folder.is_dir() else {}
 
-        def fail(source: str, target: str) -> None:
+        def fail(source: str, target: str, **at: int) -> None:
             nonlocal left
             if left == 0:
                 raise OSError(28, "No space left on device")
             left -= 1
-            replace(source, target)
+            replace(source, target, **at)
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", fail)

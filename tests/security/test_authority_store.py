@@ -368,12 +368,12 @@ from pathlib import Path
 from sealwire.security import files, rotation, store
 left = int(sys.argv[2])
 replace = os.replace
-def killed(*paths):
+def killed(*paths, **at):
     global left
     left -= 1
     if left < 0:
         os.kill(os.getpid(), 9)
-    replace(*paths)
+    replace(*paths, **at)
 os.replace = killed
 folder = Path(sys.argv[1])
 plan = {"begin": rotation.begin, "complete": rotation.complete}[sys.argv[3]](store.Store(folder))

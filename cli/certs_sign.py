@@ -25,6 +25,8 @@ from sealwire.cli.shown import visible
 if TYPE_CHECKING:
     from cryptography import x509
 
+_LARGEST = 1 << 20  # bytes of a request
+
 
 @click.command("sign", short_help="Sign a certificate request.")
 @click.argument("csr", type=click.Path(path_type=Path, dir_okay=False, exists=True))
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     click.option(
         "--role",
         type=click.Choice(ROLES),
-        help="Its common name.  [default: as the request has it]",
+        required=True,
+        help="What its holder may be in the cluster: the certificate's common name.",
     ),
     days_option,
     click.option(
@@ -47,26 +50,27 @@ if TYPE_CHECKING:
 )
 def command(
     csr: Path,
-    role: str | None,
+    role: str,
     out: Path | None,
     folder: Path,
     **given: Any,
 ) -> None:
-    """Issue a certificate for the key and the names in a request (CSR).
+    """Issue a certificate to a process of ROLE for the key and the hosts in a request (CSR).
 
-    Common name, DNS names and IP addresses are the request's: look at them first (openssl req
-    -in CSR -noout -text). Whatever else it asks for is passed over.
+    The role is yours to say, whatever the request calls itself. DNS names and IP addresses are the
+    request's: look at them first (openssl req -in CSR -noout -text). Whatever else it asks for is
+    passed over.
 
     \b
       openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
           -keyout node8-key.pem -out node8.csr -subj /CN=worker -addext subjectAltName=DNS:node8.lab
-      sealwire certs sign node8.csr
+      sealwire certs sign node8.csr --role worker
       sealwire certs sign node8.csr --role worker --days 30 --out -
 
     Exit codes: 0 signed, 1 failed, 2 wrong usage.
     """
     path = out or folder / f"{csr.stem}.pem"
-    grant(role or "", (), csr=csr, own_names=True, out=path, folder=folder, **given)
+    grant(role, (), csr=csr, own_names=True, out=path, folder=folder, **given)
 
 
 def grant(
@@ -123,8 +127,10 @@ def grant(
 def _request(path: Path) -> x509.CertificateSigningRequest:
     from cryptography import x509
 
+    with path.open("rb") as file:
+        data = file.read(_LARGEST)
     try:
-        return x509.load_pem_x509_csr(path.read_bytes())
+        return x509.load_pem_x509_csr(data)
     except ValueError as error:
         raise Failed(
             f"cannot use {path}: it is no PEM certificate request; make one with: openssl req -new"

@@ -179,6 +179,8 @@ def _shaken(security: Security) -> Iterator[Finding]:
             why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
             if error is None or why in told:
                 continue
+            if isinstance(error, PeerNotAllowed) and (client, server) == ("client", "worker"):
+                continue  # the scheduler stands between them, unless both lists say otherwise
             told.add(why)
             listed = isinstance(error, PeerNotAllowed)
             yield Finding(

@@ -19,7 +19,15 @@ from .revocations import updated
 from .security import ROLES
 from .store import CONFIG, CRL, KEYS, TRUST
 
-__all__ = ["configuration", "new_store"]
+__all__ = ["PEERS", "configuration", "new_store"]
+
+#: Whom each role talks to in a cluster. A client reaches workers through the scheduler, and so do
+#: clients inside tasks if they cannot otherwise; a nanny has its worker's certificate.
+PEERS = {
+    "client": ("scheduler",),
+    "scheduler": ("client", "worker"),
+    "worker": ("scheduler", "worker"),
+}
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]*")
 
@@ -94,8 +102,16 @@ def configuration(at: str) -> str:
     ]
     for role in ROLES:
         lines += [f"      {role}:", f"        cert: {_quoted(at, f'{role}.pem')}"]
-    lines += ["sealwire:", "  tls:", f"    crl-file: {_quoted(at, CRL)}", ""]
-    return "\n".join(lines)
+    lines += [
+        "sealwire:",
+        "  tls:",
+        f"    crl-file: {_quoted(at, CRL)}",
+        "    # Whom each role talks to, by the common names of certificates. A client that is to",
+        "    # reach workers directly (direct_to_workers) stands in their list, and they in its.",
+        "    allowed-peers:",
+    ]
+    lines += [f"      {role}: [{', '.join(PEERS[role])}]" for role in ROLES]
+    return "\n".join([*lines, ""])
 
 
 def _quoted(folder: str, name: str) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "constraints",
     "constraints_of",
     "extension",
+    "hosts_of",
     "outside",
     "permitted",
     "split",
@@ -137,6 +138,11 @@ def extension(
     except x509.ExtensionNotFound:
         return []
     return list(value)
+
+
+def hosts_of(request: x509.CertificateSigningRequest) -> list[str]:
+    """The DNS names that a request asks for."""
+    return [each.value for each in extension(request) if isinstance(each, x509.DNSName)]
 
 
 def _within(name: object, bound: object) -> bool:

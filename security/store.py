@@ -26,7 +26,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from . import keys
+from . import keys, names
 from .authority import Authority
 from .certinfo import CertificateInfo
 from .errors import AuthorityError, PEMError
@@ -36,6 +36,7 @@ from .journal import Journal, Record
 from .pem import Block, blocks
 from .profile import BACKDATED, now
 from .revocations import read_lists, updated
+from .security import ROLES
 
 __all__ = ["CONFIG", "CRL", "KEYS", "TRUST", "Held", "Store", "load"]
 
@@ -235,6 +236,13 @@ class Store:
         Returns the certificate, the text, and what is to be written. Raises `AuthorityError`.
         """
         signer = self.signer()
+        asked_for = [*hosts, *(names.hosts_of(request) if request and own_names else ())]
+        for host in asked_for:
+            if host.lower() in ROLES and host.lower() != role:
+                raise AuthorityError(
+                    f"cannot issue {role!r}: the host name {host!r} is that of a role, and whoever "
+                    "allows peers by their names would take the one for the other; leave it out"
+                )
         if request is not None:
             asked = None if own_names else hosts
             text = signer.sign(request, role or None, days=days, names=asked, ips=ips)

@@ -107,7 +107,10 @@ def test_a_file_in_the_way_stops_it_before_anything_is_written(
     home: Path, option: list[str]
 ) -> None:
     before = texts(home / "certs")
-    for words in (["issue", "worker"], ["sign", "node8.csr", "--out", "certs/client.pem"]):
+    for words in (
+        ["issue", "worker"],
+        ["sign", "node8.csr", "--role", "client", "--out", "certs/client.pem"],
+    ):
         done = run(*words, *option)
         assert done.exit_code == 1
         assert "it exists already; name another file, or renew what is in this one" in done.output
@@ -124,7 +127,7 @@ def test_a_failure_is_json_as_well(home: Path, name: str) -> None:
         "revoke": ["nobody"],
         "rotate-ca": ["--name", "sealwire CA"],
         "show": ["node8.csr"],
-        "sign": ["certs/ca.pem"],
+        "sign": ["certs/ca.pem", "--role", "worker"],
     }[name]
     done = run(name, *arguments, "--json")
     assert done.exit_code == (2 if name == "check" else 1)
@@ -134,7 +137,7 @@ def test_a_failure_is_json_as_well(home: Path, name: str) -> None:
 
 
 def test_a_signed_certificate_is_json_as_well(home: Path) -> None:
-    said = told("sign", "node8.csr", "--out", "-")
+    said = told("sign", "node8.csr", "--role", "worker", "--out", "-")
     made = x509.load_pem_x509_certificate(said["certificate"].encode())
     assert int(said["serial"], 16) == made.serial_number
     assert [Path(each["path"]).name for each in said["written"]] == ["journal.tsv"]

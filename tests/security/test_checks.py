@@ -338,7 +338,11 @@ def test_settings(folder: Path) -> None:
     ):
         assert look(folder, tls_allowed_peers=listed) == expected
     worker = str(folder / "worker.pem")
-    assert look(folder, tls_scheduler_cert=worker) == {"wrong-role": "warning"}
+    wrong = {"wrong-role": "warning"}
+    assert look(folder, tls_scheduler_cert=worker, tls_allowed_peers=None) == wrong
+    # As it is configured, nobody takes a worker for the scheduler.
+    wrong |= {"peer-not-allowed": "warning"}
+    assert look(folder, tls_scheduler_cert=worker) == wrong
     assert said(check_configuration(dict.fromkeys(KEYS))) == {"no-tls": "error"}
 
 

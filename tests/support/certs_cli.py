@@ -18,7 +18,7 @@ ROLES = ("client", "scheduler", "worker")
 WRITERS = {
     "init": ["init", "new"],
     "issue": ["issue", "worker", "node7.lab"],
-    "sign": ["sign", "node8.csr"],
+    "sign": ["sign", "node8.csr", "--role", "worker"],
     "renew": ["renew"],
     "revoke": ["revoke", "worker"],
     "rotate-ca": ["rotate-ca"],

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sealwire.cli.shown import visible
+
 if TYPE_CHECKING:
     from sealwire.cli.bench_client import Figure
     from sealwire.cli.report import Story
     from sealwire.security import Security
 
 CONNECT_TIMEOUT = 10.0
+STEP_TIMEOUT = 60.0  # seconds for one measurement, beside several times the wished ones
 SERVED = "tls://0.0.0.0:8788"
 
 
@@ -95,7 +98,8 @@ def command(
             with child(uvloop) as (security, addresses):
                 results = run_loop(measure_all(story, addresses, security, seconds), uvloop=uvloop)
     except (CommError, AddressError, SecurityError, OSError) as error:
-        raise click.ClickException(getattr(error, "strerror", None) or str(error)) from error
+        words = visible(getattr(error, "strerror", None) or str(error))
+        raise click.ClickException(words) from error
     about = facts_of(address or "a process of this machine", uvloop)
     story.console.print(table(results))
     if json_file:
@@ -221,10 +225,18 @@ async def measure_all(
             done = 0
             async with connect(address, timeout=CONNECT_TIMEOUT, limits=LIMITS, **args) as comm:
                 try:
-                    async for figures in measure(comm, seconds):
-                        results[link] += figures
+                    steps = measure(comm, seconds)
+                    while done < STEPS:
+                        limit = STEP_TIMEOUT + 20 * seconds
+                        results[link] += await asyncio.wait_for(anext(steps), limit)
                         done += 1
                         advance(done, STEPS)
                 except Busy as error:
                     raise click.ClickException(f"cannot measure {address}: {error}") from error
+                except asyncio.TimeoutError:
+                    comm.abort()  # what is queued, the other side does not take
+                    raise click.ClickException(
+                        f"cannot measure {address}: measurement {done + 1} of {STEPS} was not done "
+                        f"within {limit:g} s; the other side hangs, or is no sealwire bench --serve"
+                    ) from None
     return results

@@ -19,7 +19,7 @@ PATIENCE = 4  # a payload that would take this many times the wished time is lef
 
 
 class Busy(Exception):
-    """The server has enough to do."""
+    """The server has enough to do, or it is another one than it should be."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ async def measure(comm: Comm, seconds: float) -> AsyncIterator[list[Figure]]:
 async def ask(comm: Comm, message: dict[str, Any]) -> dict[str, Any]:
     """Send and receive one message. Raises `Busy` if the server says so."""
     await comm.write(message)
-    answer: dict[str, Any] = await comm.read()
+    answer = await comm.read()
+    if not isinstance(answer, dict):
+        raise Busy(f"it answers with a {type(answer).__name__}: it is no sealwire bench --serve")
     if answer.get("op") == "busy":
         raise Busy("it serves as many comms as it can; try again later")
     return answer

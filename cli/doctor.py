@@ -6,8 +6,10 @@ words, but without retries. Where a step fails, further connections find out wha
 
 from __future__ import annotations
 
+import queue
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from sealwire.cli.deadline import Deadline
 from sealwire.cli.door import Door, Heard
 from sealwire.comm import Address, CommClosedError, HandshakeError, hello
 from sealwire.comm.refusals import explain, naming_files, tell_refused
@@ -83,6 +86,27 @@ def examine(target: Address, context: ssl.SSLContext | None, timeout: float) -> 
     return _Examination(target, context, timeout).run()
 
 
+def _resolved(target: Address, timeout: float) -> list[tuple[Any, ...]]:
+    """The addresses of a name; the system's resolver knows no timeout."""
+    found: queue.Queue[list[tuple[Any, ...]] | OSError] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            host, kind = target.host or "localhost", socket.SOCK_STREAM
+            found.put(list(socket.getaddrinfo(host, target.port, type=kind)))
+        except (OSError, UnicodeError) as error:  # a name that no name can be
+            found.put(error if isinstance(error, OSError) else OSError(0, str(error)))
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = found.get(timeout=timeout)
+    except queue.Empty:
+        raise TimeoutError("timed out") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
 def _opening(heard: Heard) -> str:
     return f"its first bytes are {heard.first[:24]!r}; {_CHECK}"
 
@@ -129,9 +153,13 @@ class _Examination:
     def resolve(self) -> list[tuple[Any, ...]]:
         with self.step("resolve") as detail:
             try:
-                places = socket.getaddrinfo(
-                    self.target.host or "localhost", self.target.port, type=socket.SOCK_STREAM
-                )
+                places = _resolved(self.target, self.timeout)
+            except TimeoutError as error:
+                raise _Found(
+                    Outcome.UNREACHABLE,
+                    f"the host name {self.target.host} did not resolve within {self.timeout:g} s; "
+                    "check this machine's DNS",
+                ) from error
             except OSError as error:
                 raise _Found(
                     Outcome.UNREACHABLE,
@@ -143,10 +171,12 @@ class _Examination:
 
     def connect(self, places: list[tuple[Any, ...]]) -> socket.socket:
         with self.step("connect") as detail:
-            for place in places:
+            until = time.monotonic() + self.timeout
+            for number, place in enumerate(places):
                 self.door = Door(self.peer, place, self.timeout)
+                share = (until - time.monotonic()) / (len(places) - number)
                 try:
-                    sock = self.door.dial()
+                    sock = self.door.dial(max(0.001, share))
                 except OSError as error:
                     last = error
                 else:
@@ -169,7 +199,7 @@ class _Examination:
     def greet_tls(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         tell_refused(context)
         try:
-            with self.step("TLS") as detail:
+            with self.step("TLS") as detail, Deadline(sock, self.timeout):
                 tls = context.wrap_socket(sock, server_hostname=None, suppress_ragged_eofs=False)
                 self.found.protocol = tls.version()
                 self.found.cipher = (tls.cipher() or ("?",))[0]

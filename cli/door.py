@@ -2,24 +2,25 @@
 
 `exchange_hellos` does what a comm does. The two that sniff find out what is really there: one
 listens and asks in HTTP, one sends a ClientHello and verifies nothing. Neither shows a certificate
-of ours.
+of ours. Each has one deadline, from connecting to the last byte.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from sealwire.cli.deadline import Deadline
 from sealwire.comm import CommClosedError, Limits, hello
 from sealwire.comm.framing import Frame, Splitter, pack
 
 __all__ = ["Door", "Heard"]
 
 _SNIFF = 1.0  # seconds to wait for who should speak at once
+_MOST = 1 << 18  # bytes of a TLS handshake that we look at
 
 
 @dataclass
@@ -53,11 +54,11 @@ class Door:
     place: tuple[Any, ...]
     timeout: float
 
-    def dial(self) -> socket.socket:
-        """A new connection. Raises OSError."""
+    def dial(self, seconds: float | None = None) -> socket.socket:
+        """A new connection, within `seconds` or the step's time. Raises OSError."""
         family, kind, number, _, where = self.place
         sock = socket.socket(family, kind, number)
-        sock.settimeout(self.timeout)
+        sock.settimeout(self.timeout if seconds is None else seconds)
         try:
             sock.connect(where)
         except BaseException:
@@ -68,15 +69,21 @@ class Door:
     def exchange_hellos(self, sock: socket.socket) -> Heard:
         """Say hello and listen; errors are part of what is heard."""
         frame = hello.encode(hello.offer())
+        data = pack([len(frame)], shared=1) + frame
+        with Deadline(sock, self.timeout) as deadline:
+            return self._ask(sock, deadline, data)
+
+    def _ask(self, sock: socket.socket, deadline: Deadline, data: bytes) -> Heard:
         try:
-            sock.sendall(pack([len(frame)], shared=1) + frame)
+            sock.settimeout(deadline.left())
+            sock.sendall(data)
         except OSError as error:  # the reason may be there to be read
-            heard = self.listen(sock)
+            heard = self._listen(sock, deadline)
             heard.error = heard.error or error
             return heard
-        return self.listen(sock)
+        return self._listen(sock, deadline)
 
-    def listen(self, sock: socket.socket, seconds: float | None = None) -> Heard:
+    def _listen(self, sock: socket.socket, deadline: Deadline) -> Heard:
         """The first message, or what came instead of it."""
         heard = Heard()
         messages: deque[tuple[list[Frame], int]] = deque()
@@ -89,12 +96,12 @@ class Door:
             max_hello_size=limits.max_hello_size,
             peer=self.peer,
         )
-        deadline = time.monotonic() + (seconds or self.timeout)
         try:
             while not messages:
-                sock.settimeout(max(0.001, deadline - time.monotonic()))
+                sock.settimeout(deadline.left())
                 data = sock.recv(65536)
                 if not data:
+                    heard.silent = deadline.over
                     return heard
                 heard.first = heard.first or data
                 splitter.feed(bytearray(data), len(data))
@@ -102,25 +109,27 @@ class Door:
         except TimeoutError:
             heard.silent = True
         except (OSError, CommClosedError) as error:
-            heard.error = error
+            heard.silent = deadline.over and isinstance(error, OSError)
+            heard.error = None if heard.silent else error
         return heard
 
     def nudge(self, sock: socket.socket) -> Heard:
         """What comes after an empty line: a web server waits for the end of our "request"."""
         try:
-            sock.sendall(b"\r\n\r\n")
+            with Deadline(sock, min(_SNIFF, self.timeout)) as deadline:
+                return self._ask(sock, deadline, b"\r\n\r\n")
         except OSError as error:
             return Heard(error=error)
-        return self.listen(sock, min(_SNIFF, self.timeout))
 
     def sniff_plain(self) -> Heard:
         """Whether it speaks unasked, as our listeners do, or answers HTTP."""
         try:
             with self.dial() as sock:
-                heard = self.listen(sock, min(_SNIFF, self.timeout))
+                with Deadline(sock, min(_SNIFF, self.timeout)) as deadline:
+                    heard = self._listen(sock, deadline)
                 if heard.silent and not heard.first:
-                    sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                    heard = self.listen(sock)
+                    with Deadline(sock, self.timeout) as deadline:
+                        heard = self._ask(sock, deadline, b"GET / HTTP/1.0\r\n\r\n")
                 return heard
         except OSError as error:
             return Heard(error=error)
@@ -132,18 +141,20 @@ class Door:
         context.verify_mode = ssl.CERT_NONE  # nothing is sent to whom it lets in
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = context.wrap_bio(incoming, outgoing)
-        first = b""
+        first, received = b"", 0
         try:
-            with self.dial() as sock:
-                sock.settimeout(min(_SNIFF, self.timeout))
-                while True:
+            seconds = min(_SNIFF, self.timeout)
+            with self.dial(seconds) as sock, Deadline(sock, seconds) as deadline:
+                while received < _MOST:
                     try:
                         tls.do_handshake()
                         return True, tls.getpeercert(binary_form=True)
                     except ssl.SSLWantReadError:
+                        sock.settimeout(deadline.left())
                         sock.sendall(outgoing.read())
                         data = sock.recv(65536)
                         first = first or data
+                        received += len(data)
                         if not data:
                             break
                         incoming.write(data)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from sealwire.cli.shown import cell, to_json
 
 if TYPE_CHECKING:
     from sealwire.cli.doctor import Diagnosis
@@ -108,9 +109,7 @@ def command(
         found = Diagnosis(str(target), Outcome.HERE, str(error))
     certificates = describe(found, security, role)
     if as_json:
-        click.echo(
-            json.dumps(as_dict(found, role, certificates), indent=2, skipkeys=True, default=repr)
-        )
+        click.echo(to_json(as_dict(found, role, certificates), skipkeys=True, default=repr))
     else:
         show(found, role, certificates)
     raise SystemExit(found.outcome.value)
@@ -186,29 +185,25 @@ def as_dict(
 
 def show(found: Diagnosis, role: str, certificates: dict[str, CertificateInfo | None]) -> None:
     """Print the diagnosis for people."""
-    from rich.markup import escape
+    from rich.text import Text
 
     from sealwire.cli.doctor import Outcome
     from sealwire.cli.report import output, table
 
     console = output()
     if found.steps:
-        console.print(f"[bold]{escape(found.address)} as {role}[/]")
+        console.print(cell(f"{found.address} as {role}", "bold"))
         steps = table("", "step", "ms", "", right=("ms",))
         for step in found.steps:
-            steps.add_row(step.name, f"{step.seconds * 1000:,.1f}", escape(printable(step.detail)))
+            steps.add_row(step.name, f"{step.seconds * 1000:,.1f}", cell(step.detail))
         console.print(steps)
     if any(certificates.values()):
         rows = table("\nCertificates", "whose", "what it says", "names", "SHA-256")
         for who, info in certificates.items():
             if info is not None:
-                what, names = printable(str(info)), printable(", ".join(info.names))
-                rows.add_row(who, escape(what), escape(names), info.fingerprint[:16] + "…")
+                names = cell(", ".join(info.names))
+                rows.add_row(who, cell(info), names, info.fingerprint[:16] + "…")
         console.print(rows)
-    mark = "[green]ok[/]" if found.outcome is Outcome.OK else "[bold red]FAILED[/]"
-    console.print(f"\n{mark}  {escape(printable(found.words))}", soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Text of a stranger's, without what could move the cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    good = found.outcome is Outcome.OK
+    mark = cell("ok", "green") if good else cell("FAILED", "bold red")
+    console.print(Text.assemble("\n", mark, "  ", cell(found.words)), soft_wrap=True)

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from sealwire.cli.judge import Check, Evidence, bytes_between_workers
 from sealwire.cli.observe import Owners, Process
+from sealwire.cli.shown import cell, visible
 from sealwire.cli.strangers import Attempt
 from sealwire.cli.work import Array, Words
 
@@ -38,7 +39,7 @@ class Story:
 
     def say(self, words: str) -> None:
         """Print a line."""
-        self.console.print(escape(words), soft_wrap=True)
+        self.console.print(Text(visible(words, lines=True)), soft_wrap=True)
 
     @contextmanager
     def step(self, words: str, parts: str = "tasks") -> Iterator[Callable[[int, int], None]]:
@@ -55,7 +56,7 @@ class Story:
 
     @contextmanager
     def _bar(self, words: str) -> Iterator[Callable[[int, int], None]]:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn())
         progress = Progress(
             *columns,
             TimeElapsedColumn(),
@@ -64,7 +65,7 @@ class Story:
             redirect_stderr=False,
         )
         with progress:
-            task = progress.add_task(escape(words), total=None)
+            task = progress.add_task(visible(words), total=None)
             yield lambda done, of: progress.update(task, completed=done, total=of)
 
     def _quarters(self, words: str, parts: str) -> Callable[[int, int], None]:
@@ -95,7 +96,7 @@ def print_words(console: Console, words: Words) -> None:
         f"\n[bold]Words[/]  {words.files:,} files, {words.size:,} bytes, {words.total:,} words, "
         f"{words.distinct:,} different"
     )
-    console.print("  " + "  ".join(f"{escape(word)} {count:,}" for word, count in words.top))
+    console.print(cell("  " + "  ".join(f"{word} {count:,}" for word, count in words.top)))
 
 
 def print_array(console: Console, array: Array) -> None:
@@ -138,7 +139,7 @@ def links_table(processes: Sequence[Process]) -> Table:
                 sums[index] += value or 0
     for (name, to, *how), (count, bytes_in, bytes_out) in rows.items():
         texts = (name, to, str(count), *how, f"{bytes_in:,}", f"{bytes_out:,}")
-        made.add_row(*map(escape, texts))
+        made.add_row(*map(cell, texts))
     return made
 
 
@@ -150,7 +151,7 @@ def traffic_table(evidence: Evidence) -> Table:
         backend = "sealwire" if process.installed else "not ours"
         address = process.address or "-"
         figures = (f"{process.bytes_in:,}", f"{process.bytes_out:,}")
-        made.add_row(escape(process.name), str(process.pid), backend, escape(address), *figures)
+        made.add_row(cell(process.name), str(process.pid), backend, cell(address), *figures)
     moved = bytes_between_workers(evidence.processes)
     made.caption = f"from worker to worker: {moved:,} bytes\n"
     made.caption_justify = "left"
@@ -165,7 +166,7 @@ def strangers_table(attempts: Sequence[Attempt]) -> Table:
         key = (attempt.visitor, attempt.outcome, attempt.words)
         rows[key] = rows.get(key, 0) + 1
     for (visitor, outcome, words), count in rows.items():
-        made.add_row(escape(visitor), outcome, str(count), escape(words))
+        made.add_row(cell(visitor), outcome, str(count), cell(words))
     return made
 
 
@@ -174,5 +175,5 @@ def checks_table(checks: Sequence[Check]) -> Table:
     made = table("\nPromises", "", "promise", "observed")
     for check in checks:
         mark = "[green]kept[/]" if check.kept else "[bold red]FAILED[/]"
-        made.add_row(mark, escape(check.promise), escape(check.detail))
+        made.add_row(mark, cell(check.promise), cell(check.detail))
     return made

@@ -191,12 +191,15 @@ def link_of(address: str, security: Security, role: str) -> str:
 
     link = parse_address(address).scheme or "tls"
     if link not in ("tcp", "tls"):
-        raise click.ClickException(f"cannot use {address}: unknown scheme {link}; use tls or tcp")
+        raise click.ClickException(
+            f"cannot use {visible(address)}: unknown scheme {link}; use tls or tcp"
+        )
     config = security.get_tls_config_for_role(role)
     if link == "tls" and not (config["ca_file"] and config["cert"]):
         raise click.ClickException(
-            f"cannot use {address}: no CA and certificate for role {role}; give --tls-ca-file and "
-            f"--tls-cert, configure distributed.comm.tls, or say tcp:// to go without protection"
+            f"cannot use {visible(address)}: no CA and certificate for role {role}; give "
+            "--tls-ca-file and --tls-cert, configure distributed.comm.tls, or say tcp:// to go "
+            "without protection"
         )
     return link
 
@@ -232,11 +235,14 @@ async def measure_all(
                         done += 1
                         advance(done, STEPS)
                 except Busy as error:
-                    raise click.ClickException(f"cannot measure {address}: {error}") from error
+                    raise click.ClickException(
+                        f"cannot measure {visible(address)}: {error}"
+                    ) from error
                 except asyncio.TimeoutError:
                     comm.abort()  # what is queued, the other side does not take
                     raise click.ClickException(
-                        f"cannot measure {address}: measurement {done + 1} of {STEPS} was not done "
-                        f"within {limit:g} s; the other side hangs, or is no sealwire bench --serve"
+                        f"cannot measure {visible(address)}: measurement {done + 1} of {STEPS} was "
+                        f"not done within {limit:g} s; the other side hangs, or is no "
+                        "sealwire bench --serve"
                     ) from None
     return results

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -44,6 +45,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; whatever its errors quote is visible text, as its warnings are."""
         log_visibly()
+        warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)  # of a name
         for stream in (sys.stdout, sys.stderr):
             if isinstance(
                 stream, io.TextIOWrapper
@@ -52,7 +54,8 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = visible(error.message, lines=True)  # type: ignore[misc]
+            words = visible(error.message.expandtabs(), lines=True)  # click's own have lines
+            error.message = words  # type: ignore[misc]
             raise
 
 

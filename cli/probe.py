@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sealwire.cli.shown import cell, to_json
+from sealwire.cli.shown import cell, to_json, visible
 
 if TYPE_CHECKING:
     from sealwire.cli.doctor import Diagnosis
@@ -78,7 +78,7 @@ def command(
     try:
         target = parse_address(address)
     except AddressError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(visible(str(error))) from error
     given = {"tls_ca_file": ca, f"tls_{role}_cert": cert, f"tls_{role}_key": key}
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if cert is not None:
@@ -91,7 +91,7 @@ def command(
             target = target._replace(scheme="tls" if args["ssl_context"] else "tcp")
         if target.scheme not in ("tcp", "tls") or not target.port:
             raise click.UsageError(
-                f"cannot probe {address}: need tcp://host:port or tls://host:port"
+                f"cannot probe {visible(address)}: need tcp://host:port or tls://host:port"
             )
         if target.scheme == "tls" and args["ssl_context"] is None:
             raise SecurityError(

@@ -42,7 +42,7 @@ def to_json(value: Any, **how: Any) -> str:
 
 class _Visible(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record), lines=True)
+        return visible(super().format(record), lines=bool(record.exc_info))
 
 
 class _ToStderr(logging.StreamHandler[TextIO]):

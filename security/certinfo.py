@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -14,6 +15,7 @@ from .errors import PEMError
 from .keys import describe
 from .names import common_name
 from .pem import Source, certificates
+from .text import visible
 
 __all__ = ["CertificateInfo", "hexadecimal", "read_certificates"]
 
@@ -24,6 +26,17 @@ _PURPOSES = {
     ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
     ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
 }
+
+#: what the library raises for what it cannot read in a certificate that it has parsed
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 _ExtensionT = TypeVar("_ExtensionT", bound=x509.ExtensionType)
 
@@ -60,12 +73,23 @@ class CertificateInfo:
             return cls.of(x509.load_der_x509_certificate(data))
         except ValueError as error:
             raise PEMError(
-                f"cannot read {len(data)} bytes as a DER certificate: {error}"
+                f"cannot read {len(data)} bytes as a DER certificate: {_brief(error)}"
             ) from error
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> CertificateInfo:
-        """What a certificate of the library `cryptography` says."""
+        """What a certificate of the library `cryptography` says.
+
+        Raises `PEMError` for one that has names, dates or extensions which nobody can read: the
+        library looks at them only when they are asked for.
+        """
+        try:
+            return cls._of(certificate)
+        except UNREADABLE as error:
+            raise PEMError(f"cannot read a certificate: {_brief(error)}") from error
+
+    @classmethod
+    def _of(cls, certificate: x509.Certificate) -> CertificateInfo:
         constraints = _extension(certificate, x509.BasicConstraints)
         usage = _extension(certificate, x509.ExtendedKeyUsage)
         return cls(
@@ -110,7 +134,7 @@ def read_certificates(source: Source) -> list[CertificateInfo]:
     for number, block in enumerate(certificates(source), 1):
         try:
             found.append(CertificateInfo.of(x509.load_pem_x509_certificate(block.text.encode())))
-        except ValueError as error:
+        except (ValueError, PEMError) as error:
             raise PEMError(
                 f"cannot use {source}: certificate {number} in it is damaged; write the file again"
             ) from error
@@ -131,6 +155,11 @@ def _names(alternatives: x509.SubjectAlternativeName | None) -> tuple[str, ...]:
         *alternatives.get_values_for_type(x509.DNSName),
         *map(str, alternatives.get_values_for_type(x509.IPAddress)),
     )
+
+
+def _brief(error: Exception) -> str:
+    """The library's words; some of them quote what they could not read."""
+    return visible(str(error) or type(error).__name__, longest=200)
 
 
 def _purpose(oid: x509.ObjectIdentifier) -> str:

@@ -101,7 +101,8 @@ class Failed(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"Error: {visible(self.message)}", file=file, err=file is None)
         if self.as_json:
-            click.echo(to_json({"error": self.message}))
+            with contextlib.suppress(OSError):  # of what the output goes to; it was said already
+                click.echo(to_json({"error": self.message}))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ their first lines; what a command needs to run, it imports when it runs.
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 import warnings
@@ -16,6 +17,8 @@ from typing import Any
 import click
 
 from sealwire.cli.shown import log_visibly, visible
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of what the output goes to
 
 COMMANDS = {
     "bench": "sealwire.cli.bench",
@@ -57,6 +60,14 @@ class LazyGroup(click.Group):
             words = visible(error.message.expandtabs(), lines=True)  # click's own have lines
             error.message = words  # type: ignore[misc]
             raise
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            words = (error.strerror or str(error)).lower()
+            raise click.ClickException(
+                f"cannot write what is to be said: {words}; the command may have done its work, "
+                "so look before you give it again"
+            ) from error
 
 
 # Named, since `dask sealwire` is registered under this name; see `dask_plugin`.

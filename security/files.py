@@ -124,10 +124,9 @@ def locked(place: Path | Folder) -> Iterator[Folder]:
     try:
         descriptor = _lock_file(folder)
     except OSError as error:
-        raise AuthorityError(
-            f"cannot write in {folder.path}: {_LOCK}: {reason(error)}; "
-            "run the command as the owner of that folder"
-        ) from error
+        why = reason(error)
+        advice = "" if ";" in why else "; run the command as the owner of that folder"
+        raise AuthorityError(f"cannot write in {folder.path}: {_LOCK}: {why}{advice}") from error
     try:
         _lock(descriptor, folder.path)
         for name in folder.names():

@@ -350,3 +350,21 @@ def test_folders_that_two_make_at_once(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").stat().st_mode & 0o7777 == 0o700
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("command", [["show"], ["check", "certs"], ["issue", "worker", "n.lab"]])
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=str)
+def test_an_output_that_is_full_is_an_error(
+    tmp_path: Path, command: list[str], form: list[str]
+) -> None:
+    folders.found(tmp_path / "certs")
+    words = [sys.executable, "-m", "sealwire.cli", "certs", *command, *form]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "no space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

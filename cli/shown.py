@@ -45,7 +45,13 @@ class _Visible(logging.Formatter):
         return visible(super().format(record), lines=bool(record.exc_info))
 
 
-class _ToStderr(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:  # not to be subscripted before Python 3.11
+    _Handler = logging.StreamHandler
+
+
+class _ToStderr(_Handler):
     """To what is standard error when something is logged."""
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ def _pieces(text: str, lines: bool) -> list[str]:
 
     pieces, marks = [], 0
     for character in text:
-        marks = marks + 1 if unicodedata.combining(character) else 0
+        marks = marks + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
         plain = character.isprintable() and not _UNSEEN.match(character) and marks <= _MARKS
         keep = plain or (lines and character == "\n")
         pieces.append(character if keep else _written_out(character))

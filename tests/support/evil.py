@@ -25,6 +25,7 @@ HOSTILE = (
     "\u200b\u200d\ufeff\u2060\u00ad\u3164",
     "\u2028\u2029\U000e0041\ue000",
     "e" + "\u0301" * 40,
+    "e" + "\u0e34" * 40,
     "[red]x[/red][/][link=https://evil.example]y[/link]",
     ":pile_of_poo: :boom:",
     "back\\",
@@ -33,7 +34,7 @@ HOSTILE = (
 #: of which nothing may be left in what is printed; newlines are looked at by line
 UNSEEN = re.compile(
     "[^\\S\n ]|[\x00-\x09\x0b-\x1f\x7f-\xa0\xad\u115f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
-    "\ue000-\uf8ff\ufeff\U000e0000-\U000e0fff]|\u0301{5}"
+    "\ue000-\uf8ff\ufeff\U000e0000-\U000e0fff]|[\u0301\u0e34]{5}"
 )
 ALL = "|".join(HOSTILE)
 

@@ -183,6 +183,79 @@ print(json.dumps(said))
 """
 
 
+#: stands for `asyncssh`: what it is told to run elsewhere, it runs here
+SHELL = """
+import asyncio, os, signal
+from asyncio.subprocess import DEVNULL, PIPE
+from types import SimpleNamespace
+
+class Lines:
+    def __init__(self, stream):
+        self.stream = stream
+    async def readline(self):
+        return (await self.stream.readline()).decode()
+
+class Process:
+    def __init__(self, process):
+        self.process, self.stderr = process, Lines(process.stderr)
+    def kill(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+
+class Connection:
+    async def run(self, command):
+        process = await asyncio.create_subprocess_shell(command, stdout=DEVNULL, stderr=DEVNULL)
+        return SimpleNamespace(exit_status=await process.wait())
+    async def create_process(self, command):
+        return Process(await asyncio.create_subprocess_shell(
+            command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, start_new_session=True))
+    def close(self):
+        pass
+
+async def connect(address, **options):
+    return Connection()
+"""
+
+SSH_CLUSTER = """
+import sealwire.dask_backend
+from distributed import Client, SSHCluster, get_client, secede
+
+def inside():
+    client = get_client()
+    secede()
+    return client.submit(sum, [1, 2], pure=False).result(timeout=30)
+
+if __name__ == "__main__":
+    options = {"host": "127.0.0.1", "protocol": "tls", "dashboard": False,
+               "preload": ["sealwire.dask_backend.preload"]}
+    with SSHCluster(["127.0.0.1"] * 3, worker_options={**options, "nthreads": 1},
+                    scheduler_options={**options, "port": 0}) as cluster:
+        with Client(cluster, timeout=30) as client:
+            client.wait_for_workers(2, timeout=60)
+            print(client.submit(sum, [1, 2, 3]).result(timeout=30),
+                  client.submit(inside).result(timeout=60), len(client.run(int, nanny=True)))
+"""
+
+
+def test_what_ssh_cluster_starts(folder: Path, tmp_path: Path) -> None:
+    """Its own code and commands, and the configuration that it hands over; without SSH."""
+    (tmp_path / "asyncssh.py").write_text(SHELL)
+    (tmp_path / "cluster.py").write_text(SSH_CLUSTER)
+    done = subprocess.run(
+        [sys.executable, "cluster.py"],
+        env={
+            **os.environ,
+            "DASK_CONFIG": str(folder / "dask.yaml"),
+            "DASK_TEMPORARY_DIRECTORY": str(tmp_path),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.stdout == "6 3 2\n", done.stderr
+
+
 def test_a_cluster_does_all_that_a_cluster_does(folder: Path, tmp_path: Path) -> None:
     """Nannies, workers among themselves, clients inside tasks, actors, P2P, a restart."""
     with pytest.MonkeyPatch.context() as patch, Programs(tmp_path) as programs:

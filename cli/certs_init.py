@@ -76,7 +76,9 @@ def command(
 ) -> None:
     """Make a CA, an identity for each role, and a dask.yaml that names them, in DIR (certs).
 
-    Keys are readable by you alone. A CA that is there already is never touched. A password, if
+    The dask.yaml also says whom each role talks to (sealwire.tls.allowed-peers), so that no
+    worker's certificate stands for the scheduler. Keys are readable by you alone. A CA that is
+    there already is never touched. A password, if
     there is one, encrypts the CA's key; the processes' keys stay open for them.
 
     \b

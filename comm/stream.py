@@ -37,7 +37,7 @@ from .handshake import Handshake
 from .limits import Limits
 from .outbox import Outbox
 from .pulse import pulse_of
-from .refusals import explain
+from .refusals import explain, facts
 from .sockets import given_up, is_dead, tells_errors_once
 from .turns import Turns
 from .wakeup import Wakeup
@@ -208,17 +208,17 @@ class FrameStream(IOStream):
             self._handshake = None
         if self.closed():
             raise self.failure()
+        try:
+            self.tls_facts = facts(self._tls, self.peer)
+        except CommClosedError as error:
+            self.fail(error, error.__cause__)
+            raise self.failure() from error.__cause__
         # The handshake is over, and an allow-list has been asked: it stands in the way of nothing.
         tls: Any = getattr(self._tls, "_sslobj", None) or self._tls
         self._send, self._read_tls = tls.write, tls.read
         self._outbox.fill_records = True
         self._gathers = False
         self.local_host_port = self.socket.getsockname()[:2]
-        self.tls_facts = {
-            "peercert": self._tls.getpeercert(),
-            "cipher": self._tls.cipher(),
-            "protocol": self._tls.version(),
-        }
         self._paused = False
         self._watch()
         self._receive_rest()

@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import CommClosedError
 from .gil import Guard
-from .refusals import explain
+from .refusals import explain, facts
 from .sockets import is_dead, tells_errors_once
 from .turns import Turns
 
@@ -37,6 +37,11 @@ class Handshake:
         For errors.
     turns
         Which its steps wait for, if it is a stranger's.
+
+    Attributes
+    ----------
+    facts : dict
+        What it has brought to light, once it is done; see `Comm.extra_info`.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Handshake:
         self._guard = guard
         self._peer = peer
         self._turns = turns
+        self.facts: dict[str, Any] = {}
         self._reads = False
         self._writes = False
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -102,12 +108,16 @@ class Handshake:
         tls = self._tls
         try:
             tls.do_handshake()
+            self.facts = facts(tls, self._peer)
         except ssl.SSLWantReadError:
             self._watch(reads=True, writes=False)
             if tells_errors_once(self._loop) and is_dead(tls):  # no event will follow
                 self._loop.call_soon(self._proceed)
         except ssl.SSLWantWriteError:
             self._watch(reads=False, writes=True)
+        except CommClosedError as error:
+            self._let_alert_arrive()
+            self._end(error)
         except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object
             explained = explain(error, self._peer, handshaking=True, tls=tls)
             explained.__cause__ = error

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from . import hello
@@ -235,7 +235,8 @@ def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
     """What is to be known of a connection after its handshake, for `Comm.extra_info`.
 
     Raises `HandshakeError` if the peer has shown no certificate, which a context that demands one
-    cannot let happen, or one that `ssl` cannot read, which raises there whatever it likes.
+    cannot let happen, or one that `ssl` cannot read, which raises there whatever it likes. The
+    peer is told of that, which contexts of `sealwire.security` have done before.
     """
     try:
         if not tls.getpeercert(binary_form=True):
@@ -244,9 +245,12 @@ def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
     except CommClosedError:
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: {quoted(str(error), 100)}"
-        why = f"we refused its certificate: what it says cannot be read ({why})"
-        raise _refused(None, peer, _Cause("certificate", why, _READABLE)) from error
+        details = f"{type(error).__name__}: {quoted(str(error), 100)}"
+        why = f"what it says cannot be read ({details})"
+        with suppress(OSError):
+            tls.send(hello.refusal(why))
+        cause = _Cause("certificate", f"we refused its certificate: {why}", _READABLE)
+        raise _refused(None, peer, cause) from error
 
 
 def _shown_by(tls: Any) -> str:

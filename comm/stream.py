@@ -37,7 +37,7 @@ from .handshake import Handshake
 from .limits import Limits
 from .outbox import Outbox
 from .pulse import pulse_of
-from .refusals import explain, facts
+from .refusals import explain
 from .sockets import given_up, is_dead, tells_errors_once
 from .turns import Turns
 from .wakeup import Wakeup
@@ -195,9 +195,10 @@ class FrameStream(IOStream):
         except (OSError, ValueError) as error:  # the peer has gone already
             self.fail(explain(error, self.peer, handshaking=True), error)
             raise self.failure() from error
-        self._handshake = Handshake(self._tls, self._selector_loop, self._gil, self.peer, turns)
+        handshake = Handshake(self._tls, self._selector_loop, self._gil, self.peer, turns)
+        self._handshake = handshake
         try:
-            await self._handshake.finish()
+            await handshake.finish()
         except CommClosedError as error:
             self.fail(error, error.__cause__)
             raise self.failure() from error.__cause__
@@ -208,17 +209,13 @@ class FrameStream(IOStream):
             self._handshake = None
         if self.closed():
             raise self.failure()
-        try:
-            self.tls_facts = facts(self._tls, self.peer)
-        except CommClosedError as error:
-            self.fail(error, error.__cause__)
-            raise self.failure() from error.__cause__
         # The handshake is over, and an allow-list has been asked: it stands in the way of nothing.
         tls: Any = getattr(self._tls, "_sslobj", None) or self._tls
         self._send, self._read_tls = tls.write, tls.read
         self._outbox.fill_records = True
         self._gathers = False
         self.local_host_port = self.socket.getsockname()[:2]
+        self.tls_facts = handshake.facts
         self._paused = False
         self._watch()
         self._receive_rest()

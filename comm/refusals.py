@@ -174,6 +174,11 @@ _PROTOCOL: dict[str, _Cause] = {
     "RECORD_LAYER_FAILURE": _NO_TLS,
     "NOT_SSL_RECORD_OR_VERSION_NUMBER_IS_WRONG": _NO_TLS,
 }
+_UNVERIFIED = _Cause(
+    "certificate",
+    "we did not verify its certificate, since our ssl_context was changed",
+    "leave its verify_mode at ssl.CERT_REQUIRED",
+)
 _HTTP = _Cause("not-tls", "it speaks plain HTTP", "browse the dashboard's port instead")
 
 TLS_RECORD = b"\x16"
@@ -234,11 +239,14 @@ def explain(
 def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
     """What is to be known of a connection after its handshake, for `Comm.extra_info`.
 
-    Raises `HandshakeError` if the peer has shown no certificate, which a context that demands one
-    cannot let happen, or one that `ssl` cannot read, which raises there whatever it likes. The
-    peer is told of that, which contexts of `sealwire.security` have done before.
+    Raises `HandshakeError` if the peer has shown no certificate, or none that was verified, which a
+    context that demands one cannot let happen, or one that `ssl` cannot read, which raises there
+    whatever it likes. The peer is told of that, which contexts of `sealwire.security` have done
+    before.
     """
     try:
+        if tls.context.verify_mode is not ssl.CERT_REQUIRED:  # it was, when the context was given
+            raise _refused(None, peer, _UNVERIFIED)
         if not tls.getpeercert(binary_form=True):
             raise _refused(None, peer, _PROTOCOL["PEER_DID_NOT_RETURN_A_CERTIFICATE"])
         return {"peercert": tls.getpeercert(), "cipher": tls.cipher(), "protocol": tls.version()}

@@ -19,8 +19,8 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-errors limits watch addressing framing arrays codec hello interfaces registry sockets pulse buffers
-gil wakeup outbox refusals turns handshake stream transport server tcp api __init__
+errors limits watch addressing arguments framing arrays codec hello interfaces registry sockets
+pulse buffers gil wakeup outbox refusals turns handshake stream transport server tcp api __init__
 """
 SECURITY = """
 errors pem config peers verified selfcheck expiry keys names certinfo sealed tls fields reload

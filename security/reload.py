@@ -85,6 +85,11 @@ class FollowingContext(SealedContext):
         """As `SealedContext.describe`, of what is in use now."""
         return self._watch.built[self._side].describe()
 
+    @property
+    def role(self) -> str | None:
+        """As `SealedContext.role`."""
+        return self._watch.built[self._side].role
+
     def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
         """As `SealedContext.lacks`, of what is in use now."""
         return self._watch.built[self._side].lacks(crl, allowed)

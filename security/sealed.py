@@ -254,6 +254,12 @@ class SealedContext(ssl.SSLContext):
             words["crl"] = str(self._material.crl)
         return words
 
+    @property
+    def role(self) -> str | None:
+        """Whose certificate it shows: client, scheduler or worker; None if that is not known."""
+        field = self._material.certificate.field if self._material is not None else ""
+        return field.removeprefix("tls_").removesuffix("_cert") or None
+
     def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
         """What is configured and not done, in words; empty if all is well.
 

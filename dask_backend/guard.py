@@ -59,7 +59,7 @@ def begin() -> None:
     """Guard the registry. Doing it twice does no harm."""
     if not _guards:
         _guards.append(_Guard(registry.get_backend))
-        registry.get_backend = _guards[0]
+        registry.get_backend = _guards[0]  # type: ignore[assignment]
 
 
 def end() -> None:

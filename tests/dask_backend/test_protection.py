@@ -13,7 +13,7 @@ import dask
 import distributed
 import pytest
 from cryptography import x509
-from distributed.comm import connect, listen, registry
+from distributed.comm import connect, listen, registry, ws
 from distributed.comm import tcp as stock
 from distributed.comm.registry import backends
 from distributed.security import Security as Stock
@@ -267,6 +267,11 @@ REQUIRED: dict[str, Callable[[], dict[str, Any]]] = {
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backends, "elsewhere", Elsewhere())
 
+    def start(listener: Any) -> None:
+        raise AssertionError("distributed's ws:// binds every interface, whatever its address")
+
+    monkeypatch.setattr(ws.WSListener, "start", start)
+
 
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("scheme", [*PLAIN, "tcp"])
@@ -291,9 +296,10 @@ async def test_and_works_where_it_is_not(how: str) -> None:
         args = sealwire.dask_backend.Security(require_encryption=False).get_listen_args("worker")
     if how == "uninstalled":
         uninstall()
-        assert type(registry.get_backend("ws")) is type(backends["ws"])
-    async with listen("ws://127.0.0.1:0", echo, **args) as listener:
-        address = listener.contact_address
+        assert registry.get_backend("elsewhere") is backends["elsewhere"]
+        args = {"require_encryption": False}
+    async with listen("elsewhere://127.0.0.1:0", echo, **args) as listener:
+        address = f"elsewhere://{listener.contact_address.partition('://')[2]}"
         comm = await connect(address, extra_conn_args={})
         await comm.write("let in")
         assert await comm.read() == "let in"

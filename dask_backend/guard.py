@@ -59,7 +59,7 @@ def begin() -> None:
     """Guard the registry. Doing it twice does no harm."""
     if not _guards:
         _guards.append(_Guard(registry.get_backend))
-        registry.get_backend = _guards[0]  # type: ignore[assignment]
+        registry.get_backend = _guards[0]
 
 
 def end() -> None:
@@ -68,7 +68,7 @@ def end() -> None:
         guard = _guards.pop()
         guard.off = True
         if registry.get_backend is guard:  # else somebody has wrapped it since
-            registry.get_backend = guard.find
+            registry.get_backend = guard.find  # type: ignore[assignment]
 
 
 class _Guarded(Backend):

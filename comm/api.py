@@ -151,8 +151,9 @@ def _checked(
 ) -> dict[str, Any]:
     """What was `given` besides the function's own arguments, if the backend `takes` all of it."""
     given.pop(_DECIDED, None)
-    own = [name for name in inspect.signature(function).parameters if name != "connection_args"]
-    expect_known(f"{function.__name__}()", given, {*own, *takes})
+    if given:
+        own = {name for name in inspect.signature(function).parameters if name != "connection_args"}
+        expect_known(f"{function.__name__}()", given, own.union(takes))
     return given
 
 

@@ -176,7 +176,7 @@ _PROTOCOL: dict[str, _Cause] = {
 }
 _UNVERIFIED = _Cause(
     "certificate",
-    "we did not verify its certificate, since our ssl_context was changed",
+    "it was let through without a verified certificate, since our ssl_context was changed",
     "leave its verify_mode at ssl.CERT_REQUIRED",
 )
 _HTTP = _Cause("not-tls", "it speaks plain HTTP", "browse the dashboard's port instead")
@@ -245,11 +245,10 @@ def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
     before.
     """
     try:
-        if tls.context.verify_mode is not ssl.CERT_REQUIRED:  # it was, when the context was given
+        certificate = tls.getpeercert()  # empty if it was not verified, None if there is none
+        if not certificate:
             raise _refused(None, peer, _UNVERIFIED)
-        if not tls.getpeercert(binary_form=True):
-            raise _refused(None, peer, _PROTOCOL["PEER_DID_NOT_RETURN_A_CERTIFICATE"])
-        return {"peercert": tls.getpeercert(), "cipher": tls.cipher(), "protocol": tls.version()}
+        return {"peercert": certificate, "cipher": tls.cipher(), "protocol": tls.version()}
     except CommClosedError:
         raise
     except Exception as error:

@@ -232,16 +232,13 @@ def _expect_context(address: str, connection_args: Mapping[str, Any], side: Side
 
 # What distributed and our `Security` pass to either call, whatever the scheme: the same arguments
 # may serve for several, so an ssl_context is no mistake for tcp:// here.
-_KNOWN = {
+_KNOWN = frozenset((
     "ssl_context", "require_encryption", "extra_conn_args", "server_hostname",
     "handshake_overrides", DECIDED,
-}  # fmt: skip
-# Arguments that another release of distributed may have for its own classes.
-_STOCK = {
-    name
-    for call in (stock.BaseTCPConnector.connect, stock.BaseTCPListener.__init__)
-    for name in inspect.signature(call).parameters
-}
+    # Arguments that another release of distributed may have for its own classes.
+    *inspect.signature(stock.BaseTCPConnector.connect).parameters,
+    *inspect.signature(stock.BaseTCPListener.__init__).parameters,
+))  # fmt: skip
 
 
 _SILENCE = 2.0  # seconds without a hello after which the log says what may be wrong
@@ -271,7 +268,7 @@ class TCPConnector(Connector):
         host, port = parse_host_port(address)
         target = Address(self.prefix[:-3], host, port)
         apply_gil_policy()
-        expect_known(f"connect() to {self.prefix}{address}", connection_args, _KNOWN | _STOCK)
+        expect_known(f"connect() to {self.prefix}{address}", connection_args, _KNOWN)
         dial_args = self._dial_args(address, connection_args)
         try:
             stream = await dial(target, limits(), **dial_args)
@@ -336,7 +333,7 @@ class TCPListener(BaseListener):
         self.allow_offload = allow_offload
         self.tcp_server: FrameServer | None = None
         self._stopped: FrameServer | None = None
-        expect_known(f"listen() on {self.prefix}{address}", connection_args, _KNOWN | _STOCK)
+        expect_known(f"listen() on {self.prefix}{address}", connection_args, _KNOWN)
         self._context = self._prepare(address, connection_args)
         self._overrides = connection_args.get("handshake_overrides")
 

@@ -55,18 +55,17 @@ class _Verified:
         """Verify what OpenSSL did not. Raises `SecurityError`s that are `ssl.SSLError`s."""
         if self.session_reused:  # type: ignore[attr-defined]
             raise SessionResumed
-        der = super().getpeercert(binary_form=True)  # type: ignore[misc]
         try:
             certificate = super().getpeercert()  # type: ignore[misc]
         except Exception as error:  # whatever `ssl` makes of what it did not expect
             raise CertificateUnreadable(
                 f"what it says cannot be read ({type(error).__name__}: {listed([str(error)])})"
             ) from error
-        if not der or not certificate:
+        if not certificate:
             raise CertificateUnreadable("there is none")
         allowed = self.context.allowed  # type: ignore[attr-defined]
         if allowed is not None:
-            allowed.check(certificate, der)
+            allowed.check(certificate, super().getpeercert(binary_form=True))  # type: ignore[misc]
         self._certificate = certificate
         self._admitted = True
 

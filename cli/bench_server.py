@@ -64,6 +64,8 @@ class Server:
 def listener(address: str, security: Security) -> Listener:
     """What serves the benchmark on `address` once it is awaited."""
     args = security.get_listen_args("scheduler")
+    if address.startswith("tcp://"):  # it would be no use there, which is an error
+        args["ssl_context"] = None
     return listen(address, Server().attend, limits=LIMITS, **args)
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import ssl
 import sys
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from types import TracebackType
 from typing import Any
 
 from .addressing import Address, parse_address
+from .arguments import expect_known
 from .errors import AddressError, CommClosedError, CommError, ConnectError, ConnectTimeout
 from .interfaces import Comm, Handler, Listener
 from .limits import DEFAULT_LIMITS, Limits
 from .registry import get_backend
 
 __all__ = ["connect", "listen"]
+
+#: What the `Security` of our Dask backend marks its arguments with; of no meaning here.
+_DECIDED = "encryption_decided"
 
 _BACKOFF_START = 0.01
 _BACKOFF_CAP = 1.0
@@ -73,9 +78,13 @@ def connect(
         Bounds for the comm.
     ssl_context, require_encryption, extra_conn_args
         As ``Security.get_connection_args(role)`` gives them. ``extra_conn_args`` may hold a
-        ``server_hostname``, sent as SNI.
+        ``server_hostname``, sent as SNI. With ``tcp://`` an `ssl_context` is an error.
+    connection_args
+        What the scheme's backend takes besides: ``server_hostname`` again for ``tls://``.
 
-    Raises `EncryptionRequired` and `AddressError` before any I/O, `HandshakeError` or another
+    Raises before any I/O `TypeError` for an argument that neither this function nor the scheme's
+    backend knows, `ValueError` for an `ssl_context` that verifies nobody, is for listening, or
+    speaks TLS before 1.2, `EncryptionRequired` and `AddressError`; `HandshakeError` or another
     non-retryable `CommClosedError` at once, `ConnectTimeout` if the last attempt had most of the
     time and was still waiting when it was up, else `ConnectError`. A cancelled call leaves nothing
     open.
@@ -83,6 +92,8 @@ def connect(
     target = _complete(address, ssl_context)
     if not target.port:
         raise AddressError(f"bad address {address!r}: no port; write {target.host}:8786")
+    backend = get_backend(target.scheme)
+    connection_args = _checked(connect, backend.connect_arguments, connection_args)
     args = {
         "ssl_context": ssl_context,
         "require_encryption": require_encryption,
@@ -114,13 +125,18 @@ def listen(
     limits
         Bounds for each comm.
     ssl_context, require_encryption
-        As ``Security.get_listen_args(role)`` gives them.
+        As ``Security.get_listen_args(role)`` gives them. With ``tcp://`` an `ssl_context` is an
+        error.
+    connection_args
+        What the scheme's backend takes besides; ``tcp://`` and ``tls://`` take nothing.
 
-    Raises `EncryptionRequired` and `AddressError` before any I/O; starting raises `OSError` if the
+    Raises as `connect` does before any I/O; starting raises `OSError` if the
     address cannot be bound.
     """
     target = _complete(address, ssl_context)
-    return get_backend(target.scheme).listener(
+    backend = get_backend(target.scheme)
+    connection_args = _checked(listen, backend.listen_arguments, connection_args)
+    return backend.listener(
         target,
         handler,
         limits or DEFAULT_LIMITS,
@@ -130,7 +146,22 @@ def listen(
     )
 
 
+def _checked(
+    function: Callable[..., Any], takes: Collection[str], given: dict[str, Any]
+) -> dict[str, Any]:
+    """What was `given` besides the function's own arguments, if the backend `takes` all of it."""
+    given.pop(_DECIDED, None)
+    if given:
+        own = {name for name in inspect.signature(function).parameters if name != "connection_args"}
+        expect_known(f"{function.__name__}()", given, own.union(takes))
+    return given
+
+
 def _complete(address: str, ssl_context: ssl.SSLContext | None) -> Address:
+    if not (ssl_context is None or isinstance(ssl_context, ssl.SSLContext)):
+        raise TypeError(
+            f"cannot use {address}: ssl_context is {ssl_context!r}, need an ssl.SSLContext or None"
+        )
     target = parse_address(address)
     if not target.scheme:
         target = target._replace(scheme="tls" if ssl_context else "tcp")

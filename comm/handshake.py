@@ -13,7 +13,7 @@ from typing import Any
 from .errors import CommClosedError, HandshakeError
 from .gil import Guard
 from .openssl import bound
-from .refusals import explain
+from .refusals import explain, facts
 from .sockets import bytes_received, is_dead, tells_errors_once
 from .turns import Turns
 
@@ -42,6 +42,11 @@ class Handshake:
         looks at every certificate among it.
     turns
         Which its steps wait for, if it is a stranger's.
+
+    Attributes
+    ----------
+    facts : dict
+        What it has brought to light, once it is done; see `Comm.extra_info`.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Handshake:
         self._most = most
         bound(getattr(tls, "_sslobj", None), certificates=most)
         self._turns = turns
+        self.facts: dict[str, Any] = {}
         self._reads = False
         self._writes = False
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -117,6 +123,7 @@ class Handshake:
             return
         try:
             tls.do_handshake()
+            self.facts = facts(tls, self._peer)
         except ssl.SSLWantReadError:
             if self._has_sent_too_much():  # while the step was on, so that it keeps none of it
                 return
@@ -125,6 +132,9 @@ class Handshake:
                 self._loop.call_soon(self._proceed)
         except ssl.SSLWantWriteError:
             self._watch(reads=False, writes=True)
+        except CommClosedError as error:
+            self._let_alert_arrive()
+            self._end(error)
         except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object
             if getattr(error, "reason", None) == "EXCESSIVE_MESSAGE_SIZE":
                 explained: CommClosedError = self._too_much("more certificates")

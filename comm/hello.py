@@ -153,9 +153,11 @@ _CONTAINERS = frozenset({dict, list})
 
 def _refused(peer: str, why: object) -> HandshakeError:
     words = quoted(why if isinstance(why, str) else brief(why), _LONGEST)
+    remedy = "use a certificate it allows"
+    if words.startswith("its names"):
+        remedy = f"add one of them to the other side's tls_allowed_peers, or {remedy}"
     error = HandshakeError(
-        f"TLS handshake with {peer} failed: it refused our certificate: {words}; "
-        f"add one of them to the other side's tls_allowed_peers, or use a certificate it allows",
+        f"TLS handshake with {peer} failed: it refused our certificate: {words}; {remedy}",
         peer=peer,
     )
     error.kind = "by-peer"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 from types import TracebackType
-from typing import Any, Union
+from typing import Any, ClassVar, Union
 
 from .addressing import Address
 from .errors import CommClosedError
@@ -119,7 +119,8 @@ class Connector(ABC):
     async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
         """A comm, with the hello behind it.
 
-        `connection_args` are those of ``Security.get_connection_args``. Raises `CommError`; one
+        `connection_args` are those of ``Security.get_connection_args``, and what
+        `Backend.connect_arguments` names. Raises `CommError`; one
         that is not `retryable` ends the caller's attempts.
         """
 
@@ -171,7 +172,17 @@ class Listener(ABC):
 
 
 class Backend(ABC):
-    """Connector and listener for one scheme; register it with `registry.register`."""
+    """Connector and listener for one scheme; register it with `registry.register`.
+
+    Attributes
+    ----------
+    connect_arguments, listen_arguments
+        Names of the arguments that `connect` and `listen` take for this scheme besides their own;
+        others are `TypeError`s before its connector or listener is asked.
+    """
+
+    connect_arguments: ClassVar[Collection[str]] = ()
+    listen_arguments: ClassVar[Collection[str]] = ()
 
     @abstractmethod
     def connector(self) -> Connector:
@@ -183,6 +194,6 @@ class Backend(ABC):
     ) -> Listener:
         """A listener that has not started.
 
-        `connection_args` are those of ``Security.get_listen_args``. Raises `EncryptionRequired`
-        if they demand encryption and the scheme has none.
+        `connection_args` are those of ``Security.get_listen_args``, and what `listen_arguments`
+        names. Raises `EncryptionRequired` if they demand encryption and the scheme has none.
         """

@@ -11,14 +11,14 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from . import hello
 from .errors import CommClosedError, HandshakeError, quoted
 from .framing import name_foreign
 
-__all__ = ["TLS_RECORD", "explain", "named", "naming_files", "not_tls", "tell_refused"]
+__all__ = ["TLS_RECORD", "explain", "facts", "named", "naming_files", "not_tls", "tell_refused"]
 
 
 class _Cause(NamedTuple):
@@ -44,6 +44,7 @@ _TLS_VERSIONS = "allow TLS 1.2 or 1.3 on both sides"
 _CIPHERS = "compare the ciphers of both sides"
 _USE_TLS = "use tls:// on both sides"
 _NEW_CRL = "put the CA's present one into tls_crl_file"
+_READABLE = "issue it again, with names that are text"
 _EVERY_CRL = "add the CRL of every CA to tls_crl_file"
 
 # X509_V_ERR_*: our verdict on the peer's certificate.
@@ -160,6 +161,11 @@ _PROTOCOL: dict[str, _Cause] = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": _Cause(
         "no-certificate", "it sent no certificate", "configure a certificate and key for its role"
     ),
+    "SESSION_RESUMED": _Cause(
+        "resumed",
+        "it resumed a TLS session, which skips the check of its certificate",
+        "connect without resumption",
+    ),
     "UNSUPPORTED_PROTOCOL": _Cause(
         "version", "it offers no TLS version that we allow", _TLS_VERSIONS
     ),
@@ -174,6 +180,11 @@ _PROTOCOL: dict[str, _Cause] = {
     "RECORD_LAYER_FAILURE": _NO_TLS,
     "NOT_SSL_RECORD_OR_VERSION_NUMBER_IS_WRONG": _NO_TLS,
 }
+_UNVERIFIED = _Cause(
+    "certificate",
+    "it was let through without a verified certificate, since our ssl_context was changed",
+    "leave its verify_mode at ssl.CERT_REQUIRED",
+)
 _HTTP = _Cause("not-tls", "it speaks plain HTTP", "browse the dashboard's port instead")
 
 TLS_RECORD = b"\x16"
@@ -199,7 +210,9 @@ def explain(
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         code, words = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
-        if code == _APPLICATION:
+        if getattr(error, "reason", "") == "CERTIFICATE_UNREADABLE":  # our own verdict too
+            cause = _Cause("certificate", words, _READABLE)
+        elif code == _APPLICATION:
             cause = _Cause(
                 "not-allowed", words, "name it in tls_allowed_peers if it is to be let in"
             )
@@ -229,6 +242,30 @@ def explain(
     )
 
 
+def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
+    """What is to be known of a connection after its handshake, for `Comm.extra_info`.
+
+    Raises `HandshakeError` if the peer has shown no certificate, or none that was verified, which a
+    context that demands one cannot let happen, or one that `ssl` cannot read, which raises there
+    whatever it likes. The peer is told of that, which contexts of `sealwire.security` have done
+    before.
+    """
+    try:
+        certificate = tls.getpeercert()  # empty if it was not verified, None if there is none
+        if not certificate:
+            raise _refused(None, peer, _UNVERIFIED)
+        return {"peercert": certificate, "cipher": tls.cipher(), "protocol": tls.version()}
+    except CommClosedError:
+        raise
+    except Exception as error:
+        details = f"{type(error).__name__}: {quoted(str(error), 100)}"
+        why = f"what it says cannot be read ({details})"
+        with suppress(OSError):
+            tls.send(hello.refusal(why))
+        cause = _Cause("certificate", f"we refused its certificate: {why}", _READABLE)
+        raise _refused(None, peer, cause) from error
+
+
 def _shown_by(tls: Any) -> str:
     """Name and dates of the certificate a refused peer has shown, as far as OpenSSL still has it.
 
@@ -241,7 +278,7 @@ def _shown_by(tls: Any) -> str:
         end = ssl.cert_time_to_seconds(facts["notAfter"])
         names = [value for part in facts["subject"] for key, value in part if key == "commonName"]
         names += [value for _, value in facts.get("subjectAltName", ())]
-    except (AttributeError, LookupError, OSError, TypeError, ValueError):
+    except Exception:  # what it says may be anything; the reason why we refused it is told anyway
         return ""
     now = time.time()
     dates = "expired" if end < now else "not valid before" if start > now else "valid until"

@@ -207,7 +207,7 @@ class FrameStream(IOStream):
         except (OSError, ValueError) as error:  # the peer has gone already
             self.fail(explain(error, self.peer, handshaking=True), error)
             raise self.failure() from error
-        self._handshake = Handshake(
+        handshake = Handshake(
             self._tls,
             self._selector_loop,
             self._gil,
@@ -215,8 +215,9 @@ class FrameStream(IOStream):
             self.limits.max_handshake_size,
             turns,
         )
+        self._handshake = handshake
         try:
-            await self._handshake.finish()
+            await handshake.finish()
         except CommClosedError as error:
             self.fail(error, error.__cause__)
             raise self.failure() from error.__cause__
@@ -233,11 +234,7 @@ class FrameStream(IOStream):
         self._outbox.fill_records = True
         self._gathers = False
         self.local_host_port = self.socket.getsockname()[:2]
-        self.tls_facts = {
-            "peercert": self._tls.getpeercert(),
-            "cipher": self._tls.cipher(),
-            "protocol": self._tls.version(),
-        }
+        self.tls_facts = handshake.facts
         self._paused = False
         self._watch()
         self._receive_rest()

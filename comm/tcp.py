@@ -12,6 +12,7 @@ from typing import Any
 
 from . import codec, hello
 from .addressing import Address, concrete_host, format_address
+from .arguments import Side, expect_known, expect_secure, tell_lacks
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("sealwire.comm")
+
+_EXTRA = ("server_hostname",)
 
 
 class TCP(Comm):
@@ -132,15 +135,32 @@ def _refuse_plain(address: Address, connection_args: Mapping[str, Any]) -> None:
         )
 
 
-def _context(address: Address, connection_args: Mapping[str, Any], side: str) -> ssl.SSLContext:
+def _refuse_context(address: Address, connection_args: Mapping[str, Any]) -> None:
     context = connection_args.get("ssl_context")
-    if not isinstance(context, ssl.SSLContext):
+    if context is not None:
         raise TypeError(
-            f"cannot use {address}: ssl_context is {context!r}, need an ssl.SSLContext; pass "
-            f"**security.get_{side}_args(role) of a Security with a CA, certificate and key"
+            f"cannot use {address} with an ssl_context: {address.scheme} is plain and would not "
+            f"use it; use {address._replace(scheme='tls')}, or leave ssl_context out"
         )
+
+
+def _context(address: Address, connection_args: Mapping[str, Any], side: Side) -> ssl.SSLContext:
+    method = "get_listen_args" if side == "server" else "get_connection_args"
+    context = expect_secure(
+        str(address),
+        connection_args.get("ssl_context"),
+        side,
+        f"pass **security.{method}(role) of a Security with a CA, certificate and key",
+    )
     tell_refused(context)
     return context
+
+
+def _server_hostname(connection_args: Mapping[str, Any]) -> str | None:
+    extra = connection_args.get("extra_conn_args") or {}
+    expect_known("extra_conn_args", extra, _EXTRA)
+    hostname: str | None = connection_args.get("server_hostname") or extra.get("server_hostname")
+    return hostname
 
 
 class TCPConnector(Connector):
@@ -148,6 +168,8 @@ class TCPConnector(Connector):
 
     async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
         _refuse_plain(address, connection_args)
+        _refuse_context(address, connection_args)
+        _server_hostname(connection_args)
         return await _greeted(TCP, await dial(address, limits))
 
 
@@ -155,9 +177,8 @@ class TLSConnector(Connector):
     """Dials ``tls://``; a ``server_hostname`` among the arguments is sent as SNI."""
 
     async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
-        context = _context(address, connection_args, "connection")
-        extra = connection_args.get("extra_conn_args") or {}
-        hostname = connection_args.get("server_hostname") or extra.get("server_hostname")
+        context = _context(address, connection_args, "client")
+        hostname = _server_hostname(connection_args)
         stream = await dial(address, limits, context=context, server_hostname=hostname)
         with naming_files(context):  # TLS 1.3 tells a client only now what the server made of it
             return await _greeted(TLS, stream)
@@ -190,6 +211,7 @@ class TCPListener(Listener):
 
     def _prepare(self, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
         _refuse_plain(self._address, connection_args)
+        _refuse_context(self._address, connection_args)
         return None
 
     async def start(self) -> None:
@@ -259,7 +281,13 @@ class TLSListener(TCPListener):
     comm_class = TLS
 
     def _prepare(self, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
-        return _context(self._address, connection_args, "listen")
+        return _context(self._address, connection_args, "server")
+
+    async def start(self) -> None:
+        await super().start()
+        lacks = getattr(self._context, "lacks", None)
+        if lacks is not None:
+            tell_lacks(self.listen_address, self._context, lacks())
 
 
 class TCPBackend(Backend):
@@ -276,6 +304,8 @@ class TCPBackend(Backend):
 
 class TLSBackend(Backend):
     """The backend for ``tls://``."""
+
+    connect_arguments = _EXTRA
 
     def connector(self) -> Connector:
         return TLSConnector()

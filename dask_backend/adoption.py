@@ -6,27 +6,45 @@ follow their files. So `install` makes its two methods return what ours would fo
 Worker, nanny and client ask once before they import a preload: `adopt` makes up for it. And a
 nanny's worker asks before it imports one: the `Security` that it is started with installs our
 backends there as it arrives, so that an encrypted key is opened with its password.
+
+A subclass that leaves the two methods alone, or calls them, gets ours. One that makes its contexts
+itself is told of in the log; where a CRL or an allow-list is configured that its context does not
+have, it is refused.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import multiprocessing.context
+import ssl
+import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from distributed.security import Security as DaskSecurity
 
+from sealwire.security import ConfigError
 from sealwire.security import Security as OwnSecurity
-from sealwire.security.security import FIELDS
+from sealwire.security.security import FIELDS, ROLES
 from sealwire.security.tls import SealedContext
+
+from .protection import configured, unprotected
 
 __all__ = ["adopt", "give_back", "take_over"]
 
+logger = logging.getLogger("sealwire.dask_backend")
+
 _METHODS = ("get_connection_args", "get_listen_args")
+_MAKER = "_get_tls_context"  # by which distributed's class makes them
 _PICKLING = "__reduce_ex__"  # which distributed's class leaves to object
+_SUBCLASSING = "__init_subclass__"  # likewise
 _replaced: dict[str, Callable[..., dict[str, Any]]] = {}
+_told: set[str] = set()  # classes that make their own contexts
+
+# Methods of subclasses that are watched: the class, the method's name, and what it was there.
+_watched: list[tuple[weakref.ref[type[Any]], str, Any]] = []
 
 # Who asks for the same role again shares its contexts; a process has few.
 _known: deque[OwnSecurity] = deque(maxlen=16)
@@ -39,15 +57,27 @@ def take_over() -> None:
             original = _replaced[name] = getattr(DaskSecurity, name)
             setattr(DaskSecurity, name, _ours(original))
     setattr(DaskSecurity, _PICKLING, _reduce_ex)
+    if _SUBCLASSING not in vars(DaskSecurity):
+        setattr(DaskSecurity, _SUBCLASSING, classmethod(_subclassed))
+        for subclass in _below(DaskSecurity):
+            _watch(subclass)
 
 
 def give_back() -> None:
     """Undo `take_over`."""
-    if _PICKLING in vars(DaskSecurity):
-        delattr(DaskSecurity, _PICKLING)
+    for name in (_PICKLING, _SUBCLASSING):
+        if name in vars(DaskSecurity):
+            delattr(DaskSecurity, name)
     for name in _METHODS:
         if name in _replaced:
             setattr(DaskSecurity, name, _replaced.pop(name))
+    while _watched:
+        subclass, name, was = _watched.pop()
+        there = subclass()
+        if there is not None and was is None:
+            delattr(there, name)
+        elif there is not None:
+            setattr(there, name, was)
 
 
 def adopt(server: Any) -> None:
@@ -57,11 +87,15 @@ def adopt(server: Any) -> None:
     """
     args, security = server.connection_args, server.security
     context = args.get("ssl_context")
-    if context is None or isinstance(context, SealedContext) or type(security) is not DaskSecurity:
+    if (
+        context is None
+        or isinstance(context, SealedContext)
+        or not isinstance(security, DaskSecurity)
+    ):
         return
     args["ssl_context"] = None
     role = {"Scheduler": "scheduler", "Client": "client"}.get(type(server).__name__, "worker")
-    if not getattr(security, f"tls_{role}_cert"):  # a client inside a worker
+    if not security.get_tls_config_for_role(role).get("cert"):  # a client inside a worker
         role = "worker"
     args["ssl_context"] = security.get_connection_args(role)["ssl_context"]
 
@@ -73,7 +107,7 @@ def _reduce_ex(security: DaskSecurity, protocol: Any) -> str | tuple[Any, ...]:
     """
     reduced = object.__reduce_ex__(security, protocol)
     spawning = multiprocessing.context.get_spawning_popen() is not None
-    if type(security) is not DaskSecurity or not spawning or isinstance(reduced, str):
+    if _is_own(type(security)) or not spawning or isinstance(reduced, str):
         return reduced
     make, arguments, *state = reduced
     return _arrived, (make, arguments), *state
@@ -84,27 +118,96 @@ def _arrived(make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     return make(*arguments)
 
 
+def _is_own(kind: type) -> bool:
+    return kind.__module__.startswith("sealwire.")
+
+
 def _ours(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     @functools.wraps(original)
     def get_args(self: Any, role: str) -> dict[str, Any]:
         identity = self.get_tls_config_for_role(role)
-        if type(self) is not DaskSecurity or not (identity.get("ca_file") and identity.get("cert")):
+        if not (identity.get("ca_file") and identity.get("cert")):
             return original(self, role)
-        args: dict[str, Any] = getattr(_equal_of(self, role), original.__name__)(role)
+        if getattr(type(self), _MAKER, None) is not getattr(DaskSecurity, _MAKER, None):
+            return _expect_protected(type(self), _MAKER, role, original(self, role))
+        ours = role if role in ROLES else "worker"  # another is the subclass's own business
+        args: dict[str, Any] = getattr(_equal_of(self, ours, identity), original.__name__)(ours)
         return args
 
     return get_args
 
 
-def _equal_of(stock: Any, role: str) -> OwnSecurity:
+def _equal_of(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity:
     """Ours with the values of a `distributed.Security` for one role, and our own configuration."""
     values = dict.fromkeys(name for name in FIELDS if name.endswith(("_cert", "_key")))
-    for name in ("tls_ca_file", "tls_ciphers", "tls_min_version", "tls_max_version",
-                 "extra_conn_args", f"tls_{role}_cert", f"tls_{role}_key"):  # fmt: skip
+    for name in ("tls_min_version", "tls_max_version", "extra_conn_args"):
         values[name] = getattr(stock, name)
+    values["tls_ca_file"] = identity["ca_file"]
+    values["tls_ciphers"] = identity.get("ciphers")
+    values[f"tls_{role}_cert"] = identity["cert"]
+    values[f"tls_{role}_key"] = identity.get("key")
     made = OwnSecurity(bool(stock.require_encryption), **values)
     for known in _known:
         if known.fields() == made.fields():
             return known
     _known.append(made)
     return made
+
+
+# Subclasses
+
+
+def _below(kind: type[Any]) -> Iterator[type[Any]]:
+    subclass: type[Any]
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _below(subclass)
+
+
+def _subclassed(subclass: type[Any], /, **options: Any) -> None:
+    super(DaskSecurity, subclass).__init_subclass__(**options)
+    _watch(subclass)
+
+
+def _watch(subclass: type) -> None:
+    """Look at what a class gives out that has a method of its own, or of a class beside ours."""
+    if _is_own(subclass):
+        return
+    for name in _METHODS:
+        owner = next(each for each in subclass.__mro__ if name in vars(each))
+        if owner is subclass or not issubclass(owner, DaskSecurity):
+            _watched.append((weakref.ref(subclass), name, vars(subclass).get(name)))
+            setattr(subclass, name, _looked_at(subclass, name, vars(owner)[name]))
+
+
+def _looked_at(subclass: type, name: str, original: Any) -> Callable[..., dict[str, Any]]:
+    def get_args(self: Any, role: str, *more: Any, **named: Any) -> dict[str, Any]:
+        method = original.__get__(self, type(self))
+        return _expect_protected(subclass, name, role, method(role, *more, **named))
+
+    return functools.wraps(original)(get_args) if callable(original) else get_args
+
+
+def _expect_protected(subclass: type, name: str, role: str, args: dict[str, Any]) -> dict[str, Any]:
+    """`args`, unless what is configured does not hold for the context in it.
+
+    Raises `ConfigError` then. A context that is not ours is told of in the log, once a class.
+    """
+    context = args.get("ssl_context")
+    if not isinstance(context, ssl.SSLContext):
+        return args
+    where = f"{subclass.__module__}.{subclass.__qualname__}.{name}"
+    lacks = unprotected(context, role) if configured(role) else []
+    if lacks:
+        raise ConfigError(
+            f"cannot use the TLS context that {where} makes for role {role}: {lacks[0]}; leave "
+            f"the method out or let it call that of distributed.Security, which gives out ours"
+        )
+    if not isinstance(context, SealedContext) and where not in _told:
+        _told.add(where)
+        logger.warning(
+            "%s makes a TLS context that is not ours: it does not follow its files, and what is "
+            "configured under sealwire.tls does not hold for it",
+            where,
+        )
+    return args

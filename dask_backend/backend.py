@@ -31,13 +31,16 @@ from distributed.comm.utils import ensure_concrete_host
 
 from sealwire.comm import ListenerStats, errors, hello
 from sealwire.comm.addressing import Address
+from sealwire.comm.arguments import Side, expect_known, expect_secure, tell_lacks
 from sealwire.comm.refusals import naming_files, tell_refused
 from sealwire.comm.server import FrameServer, serve
 from sealwire.comm.stream import FrameStream
 from sealwire.comm.transport import dial
 
 from . import codec
-from .settings import apply_gil_policy, encryption_required, limits
+from .guard import refuse_plain
+from .protection import unprotected
+from .settings import DECIDED, apply_gil_policy, limits
 from .sizes import is_small
 
 __all__ = [
@@ -52,10 +55,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger("sealwire.dask_backend")
-
-
-class EncryptionRequired(RuntimeError):
-    """A plain address under ``require_encryption``. Not an OSError: `connect` must not retry."""
 
 
 def _reraise(error: errors.CommClosedError, where: str) -> NoReturn:
@@ -225,24 +224,26 @@ def _drop(stream: FrameStream, comm: str) -> None:
         stream.drop()
 
 
-def _expect_context(address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext:
-    context = connection_args.get("ssl_context")
-    if not isinstance(context, ssl.SSLContext):
-        raise TypeError(
-            f"cannot use {address}: TLS expects an ssl_context of type ssl.SSLContext, got "
-            f"{context!r}; give the Security a CA file, and a certificate and key for this role"
-        )
+def _expect_context(address: str, connection_args: Mapping[str, Any], side: Side) -> ssl.SSLContext:
+    context = expect_secure(
+        address,
+        connection_args.get("ssl_context"),
+        side,
+        "give the Security a CA file, and a certificate and key for this role",
+    )
     tell_refused(context)
     return context
 
 
-def _check_encryption(address: str, connection_args: Mapping[str, Any]) -> None:
-    if encryption_required(connection_args):
-        raise EncryptionRequired(
-            f"refusing {address}: encryption required by Dask configuration and tcp is plain; "
-            f"use {address.replace('tcp://', 'tls://')}, or set "
-            f"distributed.comm.require-encryption to false"
-        )
+# What distributed and our `Security` pass to either call, whatever the scheme: the same arguments
+# may serve for several, so an ssl_context is no mistake for tcp:// here.
+_KNOWN = frozenset((
+    "ssl_context", "require_encryption", "extra_conn_args", "server_hostname",
+    "handshake_overrides", DECIDED,
+    # Arguments that another release of distributed may have for its own classes.
+    *inspect.signature(stock.BaseTCPConnector.connect).parameters,
+    *inspect.signature(stock.BaseTCPListener.__init__).parameters,
+))  # fmt: skip
 
 
 _SILENCE = 2.0  # seconds without a hello after which the log says what may be wrong
@@ -272,6 +273,7 @@ class TCPConnector(Connector):
         host, port = parse_host_port(address)
         target = Address(self.prefix[:-3], host, port)
         apply_gil_policy()
+        expect_known(f"connect() to {self.prefix}{address}", connection_args, _KNOWN)
         dial_args = self._dial_args(address, connection_args)
         try:
             stream = await dial(target, limits(), **dial_args)
@@ -295,7 +297,7 @@ class TCPConnector(Connector):
             _reraise(error, f"cannot connect to {target}")
 
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
-        _check_encryption(self.prefix + address, connection_args)
+        refuse_plain(self.prefix + address, connection_args)
         return {}
 
 
@@ -308,7 +310,7 @@ class TLSConnector(TCPConnector):
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
         extra = connection_args.get("extra_conn_args") or {}
         hostname = connection_args.get("server_hostname") or extra.get("server_hostname")
-        context = _expect_context(self.prefix + address, connection_args)
+        context = _expect_context(self.prefix + address, connection_args, "client")
         return {"context": context, "server_hostname": hostname}
 
 
@@ -336,11 +338,12 @@ class TCPListener(BaseListener):
         self.allow_offload = allow_offload
         self.tcp_server: FrameServer | None = None
         self._stopped: FrameServer | None = None
+        expect_known(f"listen() on {self.prefix}{address}", connection_args, _KNOWN)
         self._context = self._prepare(address, connection_args)
         self._overrides = connection_args.get("handshake_overrides")
 
     def _prepare(self, address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
-        _check_encryption(self.prefix + address, connection_args)
+        refuse_plain(self.prefix + address, connection_args)
         return None
 
     async def start(self) -> None:
@@ -426,13 +429,20 @@ class TLSListener(TCPListener):
     comm_class = TLS
 
     def _prepare(self, address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
-        context = _expect_context(self.prefix + address, connection_args)
+        context = _expect_context(self.prefix + address, connection_args, "server")
         context.num_tickets = 0  # a resumed session skips the check of the certificate
         return context
+
+    async def start(self) -> None:
+        await super().start()
+        if self._context is not None:
+            tell_lacks(self.listen_address, self._context, unprotected(self._context))
 
 
 class TCPBackend(stock.BaseTCPBackend):
     """The backend for ``tcp://``; addresses are handled by distributed."""
+
+    refuses_plain = True
 
     _connector_class = TCPConnector
     _listener_class = TCPListener

@@ -11,6 +11,7 @@ from typing import Any
 from distributed.comm.core import Comm
 
 from .backend import TCP
+from .protection import unprotected_comm
 
 __all__ = ["links", "traffic"]
 
@@ -20,7 +21,8 @@ def links() -> list[dict[str, Any]]:
 
     Each has ``backend`` (the comm's class), ``local``, ``peer``, ``protocol`` and ``cipher`` (None
     if plain), ``peer_certificate`` (its subject), ``bytes_in`` and ``bytes_out`` (None if the comm
-    is not ours).
+    is not ours), and ``unprotected``: in words, each protection that is configured in this process
+    and does not hold for the comm, none if all is well.
     """
     return [_describe(comm) for comm in list(Comm._instances) if not comm.closed()]
 
@@ -46,6 +48,7 @@ def _describe(comm: Comm) -> dict[str, Any]:
         "protocol": extra.get("protocol") or (cipher[1] if cipher else None),
         "cipher": cipher[0] if cipher else None,
         "peer_certificate": _subject(extra.get("peercert")),
+        "unprotected": unprotected_comm(comm),
         "bytes_in": stream.bytes_in if stream else None,
         "bytes_out": stream.bytes_out if stream else None,
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from distributed.comm.registry import backends
 
-from . import adoption, logs
+from . import adoption, guard, logs
 from .backend import TCPBackend, TLSBackend
 
 __all__ = ["install", "installed", "uninstall"]
@@ -19,10 +19,12 @@ def install() -> None:
     """Use our backends for every ``tcp://`` and ``tls://`` address from now on.
 
     A `distributed.Security` gives out our contexts from now on, which follow their files and what
-    is configured under ``sealwire.tls``, and our log goes where distributed's goes. Comms and
+    is configured under ``sealwire.tls``, and our log goes where distributed's goes. Where
+    encryption is required, schemes of other backends that have none are refused too. Comms and
     listeners that exist already keep theirs, so install first. Doing it twice does no harm.
     """
     adoption.take_over()
+    guard.begin()
     logs.follow_distributed()
     for scheme, backend_class in _OURS.items():
         if not isinstance(backends[scheme], backend_class):
@@ -33,6 +35,7 @@ def install() -> None:
 def uninstall() -> None:
     """Undo `install`: new comms and listeners are what they were before."""
     adoption.give_back()
+    guard.end()
     logs.unfollow()
     for scheme, backend_class in _OURS.items():
         if isinstance(backends[scheme], backend_class):

@@ -90,14 +90,19 @@ def apply_gil_policy() -> None:
 def encryption_required(connection_args: Mapping[str, Any]) -> bool:
     """Whether a plain address is to be refused.
 
-    True if the caller's `Security` says so. A `Security` of distributed's says False also where
-    certificates are configured and nobody has decided; then they were meant to be used, and True
-    is the answer until ``distributed.comm.require-encryption`` says otherwise.
+    True if the caller's `Security` says so, or if there is none and
+    ``distributed.comm.require-encryption`` does. A `Security` of distributed's says False also
+    where certificates are configured and nobody has decided; then they were meant to be used, and
+    True is the answer until ``distributed.comm.require-encryption`` says otherwise.
     """
     if connection_args.get("require_encryption"):
         return True
     if connection_args.get(DECIDED):
         return False
+    if connection_args.get("require_encryption") is None:  # no Security had a say
+        key = config.KEYS["require_encryption"]
+        if config.truth(key, dask.config.get(key, None)):
+            return True
     section = dask.config.get("distributed.comm.tls", None)
     if isinstance(section, dict) and not _has_material(section):
         return False  # to read all of it would take as long as the connection

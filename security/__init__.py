@@ -12,12 +12,14 @@ from .config import UnknownKey, unknown_keys
 from .errors import (
     AuthorityError,
     CertificateExpired,
+    CertificateUnreadable,
     ConfigError,
     KeyMismatch,
     PeerNotAllowed,
     PEMError,
     PEMNotFound,
     SecurityError,
+    SessionResumed,
     UnknownParameter,
 )
 from .security import Security
@@ -31,6 +33,7 @@ __all__ = [
     "AuthorityError",
     "CertificateExpired",
     "CertificateInfo",
+    "CertificateUnreadable",
     "ConfigError",
     "Identity",
     "KeyMismatch",
@@ -39,6 +42,7 @@ __all__ = [
     "PeerNotAllowed",
     "Security",
     "SecurityError",
+    "SessionResumed",
     "UnknownKey",
     "UnknownParameter",
     "unknown_keys",

@@ -5,6 +5,8 @@ SecurityError(Exception)
 ├─ ConfigError(ValueError)       a parameter or a configuration key has a value that cannot be used
 ├─ UnknownParameter(TypeError)   Security was given a parameter it does not have
 ├─ PeerNotAllowed(SSLCertVerificationError)  a peer is not on the allow-list, after its handshake
+├─ CertificateUnreadable(SSLCertVerificationError)  a peer's certificate says what cannot be read
+├─ SessionResumed(SSLError)      a TLS session was resumed, which skips the certificates
 ├─ PEMError(OSError)             a certificate, key or CA file cannot be used: unreadable, damaged …
 │  ├─ PEMNotFound(FileNotFoundError)  there is no such file
 │  └─ KeyMismatch                the private key is not the one of the certificate
@@ -24,12 +26,14 @@ import ssl
 __all__ = [
     "AuthorityError",
     "CertificateExpired",
+    "CertificateUnreadable",
     "ConfigError",
     "KeyMismatch",
     "PEMError",
     "PEMNotFound",
     "PeerNotAllowed",
     "SecurityError",
+    "SessionResumed",
     "UnknownParameter",
 ]
 
@@ -46,13 +50,14 @@ class UnknownParameter(SecurityError, TypeError):
     """`Security` was given a parameter it does not have; a `TypeError`, as in Dask's API."""
 
 
-class PeerNotAllowed(SecurityError, ssl.SSLCertVerificationError):
-    """A peer has a good certificate, but none of its names is on the allow-list.
+class _Refused(SecurityError, ssl.SSLCertVerificationError):
+    """A certificate that OpenSSL has accepted and we do not.
 
-    Looks like OpenSSL's own refusal, for those who translate such: `verify_message` says why, and
-    `verify_code` is X509_V_ERR_APPLICATION_VERIFICATION. `told` is what the peer may know of it:
-    its own names, and nothing of the list.
+    Looks like OpenSSL's own refusal, for those who translate such: `verify_message` says why.
     """
+
+    reason = "CERTIFICATE_VERIFY_FAILED"
+    verify_code = 1  # X509_V_ERR_UNSPECIFIED
 
     def __init__(self, why: str, told: str = "") -> None:
         super().__init__(
@@ -60,13 +65,47 @@ class PeerNotAllowed(SecurityError, ssl.SSLCertVerificationError):
         )
         # What `ssl` promises of an SSLError; made in Python, it has none of it by itself.
         self.library = "SSL"
-        self.reason = "CERTIFICATE_VERIFY_FAILED"
-        self.verify_code = 50
+        self.reason = type(self).reason
+        self.verify_code = type(self).verify_code
         self.verify_message = why
         self.told = told
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.verify_message, self.told)
+
+
+class PeerNotAllowed(_Refused):
+    """A peer has a good certificate, but none of its names is on the allow-list.
+
+    `verify_code` is X509_V_ERR_APPLICATION_VERIFICATION. `told` is what the peer may know of it:
+    its own names, and nothing of the list.
+    """
+
+    verify_code = 50
+
+
+class CertificateUnreadable(_Refused):
+    """A peer has a certificate of our CA that says what `ssl` cannot read.
+
+    Above all a name that is not the text it claims to be. `told`, for the peer, is the whole of it.
+    """
+
+    reason = "CERTIFICATE_UNREADABLE"
+
+    def __init__(self, why: str, told: str = "") -> None:
+        super().__init__(why, told or why)
+
+
+class SessionResumed(SecurityError, ssl.SSLError):
+    """A connection came with the TLS session of an earlier one, and without a certificate."""
+
+    def __init__(self) -> None:
+        super().__init__(ssl.SSL_ERROR_SSL, "[SSL: SESSION_RESUMED] a TLS session was resumed")
+        self.library = "SSL"
+        self.reason = "SESSION_RESUMED"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), ()
 
 
 class PEMError(SecurityError, OSError):

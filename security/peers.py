@@ -1,21 +1,14 @@
 """The allow-list: which peers may be talked to, beyond having a certificate of our CA.
 
-The check comes right after the handshake, in subclasses of `ssl.SSLSocket` and `ssl.SSLObject` that
-a context names as its classes. So it holds whoever drives the handshake: our streams, Tornado's,
-asyncio's, or a program with blocking sockets. Nothing is read or written before it has passed,
-also by those who leave the handshake to the first read or write.
-
-TLS has no alert for a verdict that comes after the handshake. So a socket sends the peer that it
-refuses what its context's `tell_refused` makes of the reason, and nothing else, ever.
+The sockets of `verified.py` ask it right after the handshake. A name that is not printable matches
+no pattern: what follows a null byte in a name is not what a person reads.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import ipaddress
 import re
-import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,7 +17,7 @@ from typing import Any
 from .errors import ConfigError, PeerNotAllowed
 from .pem import shown
 
-__all__ = ["AllowedPeers", "CheckedObject", "CheckedSocket", "parse_patterns"]
+__all__ = ["AllowedPeers", "listed", "parse_patterns"]
 
 _PIN = "sha256:"
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -82,12 +75,10 @@ class AllowedPeers:
             elif any(_matches(pattern, kind, name) for kind, name in names):
                 return
         pinned = any(pattern.startswith(_PIN) for pattern in self.patterns)
-        own = _listed(
-            f"{kind}={name}" if kind == "CN" else f"{kind} {name}" for kind, name in names
-        )
+        own = listed(f"{kind}={name}" if kind == "CN" else f"{kind} {name}" for kind, name in names)
         shown = f"its names ({own or 'none'}){f' and {fingerprint}' if pinned else ''}"
         raise PeerNotAllowed(
-            f"{shown} match none of the allowed peers ({_listed(self.patterns)})",
+            f"{shown} match none of the allowed peers ({listed(self.patterns)})",
             told=f"{shown} match none of the peers that are allowed here",
         )
 
@@ -109,12 +100,14 @@ def _names(certificate: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _matches(pattern: str, kind: str, name: str) -> bool:
+    if not name.isprintable():
+        return False
     if kind in ("DNS", "IP"):  # without case; other names have it
         pattern, name = pattern.lower(), name.lower()
     return fnmatchcase(name, pattern)
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """A few names on one line, whatever a certificate may hold."""
     chosen = list(names)
     texts = [
@@ -123,62 +116,3 @@ def _listed(names: Iterable[str]) -> str:
     ]
     more = len(chosen) - len(texts)
     return ", ".join(texts) + (f" and {more} more" if more else "")
-
-
-class _Checked:
-    """Lets nothing be read or written before the peer is found on the allow-list."""
-
-    _admitted = False
-
-    def read(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._admitted:  # OpenSSL would shake hands by itself
-            self.do_handshake()  # type: ignore[attr-defined]
-        return super().read(*args, **kwargs)  # type: ignore[misc]
-
-    def write(self, data: Any) -> int:
-        if not self._admitted:
-            self.do_handshake()  # type: ignore[attr-defined]
-        return super().write(data)  # type: ignore[misc, no-any-return]
-
-
-class CheckedSocket(_Checked, ssl.SSLSocket):
-    """An `ssl.SSLSocket` that lets nothing pass before its peer is found on the allow-list."""
-
-    _told = False
-
-    def do_handshake(self, block: bool = False) -> None:
-        """Shake hands. Raises `PeerNotAllowed` if the peer is not on the list."""
-        super().do_handshake(block)
-        try:
-            _admit(self)
-        except PeerNotAllowed as refused:
-            self._tell(refused)
-            raise
-
-    def _tell(self, refused: PeerNotAllowed) -> None:
-        """Let the peer know, once, if the context says how and the connection still takes it."""
-        tell = self.context.tell_refused  # type: ignore[attr-defined]
-        if tell is not None and not self._told:
-            self._told = True
-            with contextlib.suppress(OSError):
-                super().send(tell(refused.told))
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        if not self._admitted and self._sslobj is not None:  # type: ignore[attr-defined]
-            self.do_handshake()
-        return super().send(data, flags)
-
-
-class CheckedObject(_Checked, ssl.SSLObject):
-    """An `ssl.SSLObject` that lets nothing pass before its peer is found on the allow-list."""
-
-    def do_handshake(self) -> None:
-        """Shake hands. Raises `PeerNotAllowed` if the peer is not on the list."""
-        super().do_handshake()
-        _admit(self)
-
-
-def _admit(connection: CheckedSocket | CheckedObject) -> None:
-    allowed = connection.context.allowed  # type: ignore[attr-defined]
-    allowed.check(connection.getpeercert(), connection.getpeercert(binary_form=True))
-    connection._admitted = True

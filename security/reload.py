@@ -39,6 +39,8 @@ Digests = dict[str, bytes]
 class _Present(SealedContext):
     """The context of the handshakes from one change to the next."""
 
+    _own = frozenset(("owner",))
+
     owner: weakref.ref[FollowingContext] | None = None
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
@@ -65,7 +67,10 @@ class FollowingContext(SealedContext):
         context = empty_context(cls, side, policy)
         context._watch = watch
         context._side = side
+        if watch._material.crl is not None:  # as the present one has it, so that it can be kept
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
         context._settings = {}
+        context.seal()
         return context
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
@@ -79,6 +84,15 @@ class FollowingContext(SealedContext):
     def describe(self) -> dict[str, str]:
         """As `SealedContext.describe`, of what is in use now."""
         return self._watch.built[self._side].describe()
+
+    @property
+    def role(self) -> str | None:
+        """As `SealedContext.role`."""
+        return self._watch.built[self._side].role
+
+    def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
+        """As `SealedContext.lacks`, of what is in use now."""
+        return self._watch.built[self._side].lacks(crl, allowed)
 
     def get_ca_certs(self, binary_form: bool = False) -> Any:
         """The CA certificates trusted now."""

@@ -18,22 +18,20 @@ and a chain for which one is missing or out of date is refused.
 No session is resumed, because a resumed one skips the certificates. For TLS 1.3 no tickets are
 given out. For TLS 1.2 `ssl` can switch off neither the tickets nor the cache behind them, only
 choose: with `OP_NO_TICKET` each handshake leaves 10 KiB in the server's cache (up to 20,480
-entries); with tickets, which all common clients take, nothing. So tickets it is, and a client that
-comes back with either is refused during the handshake.
+entries); with tickets, which all common clients take, nothing. So tickets it is, and who comes back
+with either is refused right after the handshake, by the sockets of `verified.py`.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import ssl
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from .errors import ConfigError, PEMError
-from .peers import AllowedPeers, CheckedObject, CheckedSocket
 from .pem import Block, Source, certificates, load_crls, load_identity, shown
+from .sealed import SPOKEN, Material, SealedContext
 
 __all__ = [
     "Material",
@@ -50,17 +48,13 @@ Side = Literal["server", "client"]
 
 logger = logging.getLogger("sealwire.security")
 
-_SECURITY_LEVEL = 2
-
 #: TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has its own, fixed suites.
 _DEFAULT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
-_SPOKEN = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
-_HIGHEST = ssl.TLSVersion.MAXIMUM_SUPPORTED  # OpenSSL's name for "no upper bound"
 _VERSIONS: dict[object, ssl.TLSVersion] = {
-    **{version: version for version in _SPOKEN},
-    **dict(zip((1.2, 1.3), _SPOKEN, strict=True)),
-    **dict(zip(("1.2", "1.3"), _SPOKEN, strict=True)),
+    **{version: version for version in SPOKEN},
+    **dict(zip((1.2, 1.3), SPOKEN, strict=True)),
+    **dict(zip(("1.2", "1.3"), SPOKEN, strict=True)),
 }
 
 _left_out: set[str] = set()  # certificates already warned of
@@ -119,122 +113,17 @@ class Policy:
             )
 
 
-_CHECKED = ("allowed", "sslsocket_class", "sslobject_class")
-
-
-class SealedContext(ssl.SSLContext):
-    """An `ssl.SSLContext` that can be tightened but not loosened.
-
-    Assignments that would weaken what this package promises (certificates required, TLS 1.2 or
-    later, no tickets, flags only ever added) and the loading of the system's CAs raise
-    `ConfigError`. It keeps libraries that "adjust" contexts from undoing the policy unnoticed; it
-    is no defence against code that means to.
-    """
-
-    #: whom the peers' certificates must name besides; see `peers.py`
-    allowed: AllowedPeers | None = None
-
-    #: bytes for a peer whom `allowed` refuses, made of the reason: set by whoever knows the
-    #: protocol that is spoken through TLS
-    tell_refused: Callable[[str], bytes] | None = None
-
-    _material: Material | None = None
-
-    def describe(self) -> dict[str, str]:
-        """Our ``certificate``, ``ca`` and ``crl`` in words, for errors: field, file, validity."""
-        if self._material is None:
-            return {}
-        from .certinfo import read_certificates  # X.509 in Python only when something failed
-
-        words = {}
-        for name, where in (
-            ("ca", self._material.trust),
-            ("certificate", self._material.certificate),
-        ):
-            try:
-                validity = str(read_certificates(where)[0]).rpartition(", ")[2]
-                words[name] = f"{where}, {validity}"
-            except PEMError:  # the file has gone since
-                words[name] = str(where)
-        if self._material.crl is not None:
-            words["crl"] = str(self._material.crl)
-        return words
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        current = getattr(self, name, None)
-        loosened = (
-            (name == "verify_mode" and value != ssl.CERT_REQUIRED)
-            or (name == "minimum_version" and value not in _SPOKEN)
-            or (name == "maximum_version" and value not in (*_SPOKEN, _HIGHEST))
-            or (name == "num_tickets" and value != 0)
-            or (name in ("options", "verify_flags") and value & current != current)
-            or (name == "sni_callback" and value is not _refuse_resumption)
-            or (name in _CHECKED and self.allowed is not None)
-        )
-        if loosened:
-            raise ConfigError(f"cannot set {name} of a sealed TLS context to {value!r}")
-        super().__setattr__(name, value)
-
-    def set_ciphers(self, cipherlist: str, /) -> None:
-        """Set the suites of TLS 1.2 from an OpenSSL cipher string.
-
-        Suites without authentication or encryption are left out of any string, and security
-        level 2 is added. Raises `ConfigError` if nothing remains or the string asks for a lower
-        level.
-        """
-        levels = [int(level) for level in re.findall(r"@SECLEVEL\s*=\s*(\d+)", cipherlist)]
-        if levels and min(levels) < _SECURITY_LEVEL:
-            raise ConfigError(
-                f"cannot use tls_ciphers {shown(cipherlist)}: "
-                f"security level {min(levels)} is below {_SECURITY_LEVEL}; leave @SECLEVEL out"
-            )
-        level = "" if levels else f":@SECLEVEL={_SECURITY_LEVEL}"
-        try:
-            super().set_ciphers(f"{cipherlist}:!aNULL:!eNULL{level}")
-        except (ssl.SSLError, ValueError) as error:  # ValueError: a null byte
-            raise ConfigError(
-                f"cannot use tls_ciphers {shown(cipherlist)}: "
-                "OpenSSL finds no suite in it that authenticates and encrypts"
-            ) from error
-
-    def set_default_verify_paths(self) -> None:
-        raise ConfigError("cannot trust the system's CAs in a sealed TLS context")
-
-    def load_default_certs(self, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
-        raise ConfigError("cannot trust the system's CAs in a sealed TLS context")
-
-
 _ContextT = TypeVar("_ContextT", bound=SealedContext)
 
 
-@dataclass(frozen=True)
-class Material:
-    """What the contexts of a role are made of: where each part comes from.
-
-    `password` opens the key. `crl` are the revocation lists of every CA in use, and `allowed` whom
-    a peer's certificate must name; None for no such check.
-    """
-
-    trust: Source
-    certificate: Source
-    key: Source | None = None
-    crl: Source | None = None
-    password: str | bytes | None = field(default=None, repr=False)
-    allowed: AllowedPeers | None = None
-
-    def sources(self) -> Iterator[Source]:
-        """Every source, in the order in which a person would look at them."""
-        for source in (self.trust, self.certificate, self.key, self.crl):
-            if source is not None:
-                yield source
-
-
 def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _ContextT:
-    """A context of class `kind` that follows `policy`: it trusts nobody and shows nothing yet."""
+    """A context of class `kind` that follows `policy`: it trusts nobody and shows nothing yet.
+
+    It is not sealed yet: `load` does that.
+    """
     context = kind(ssl.PROTOCOL_TLS_SERVER if side == "server" else ssl.PROTOCOL_TLS_CLIENT)
     if side == "server":
         context.num_tickets = 0
-        context.sni_callback = _refuse_resumption
     context.check_hostname = False  # the cluster's own CA is the proof; nodes are known by IP
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = policy.min_version
@@ -247,7 +136,7 @@ def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _Context
 
 
 def load(context: SealedContext, material: Material) -> None:
-    """Load trust, revocation lists, identity and allow-list into an empty context.
+    """Load trust, revocation lists, identity and allow-list into an empty context, and seal it.
 
     Raises `PEMError` or `KeyMismatch`; the context is then partly loaded and must be dropped.
     """
@@ -258,9 +147,8 @@ def load(context: SealedContext, material: Material) -> None:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     load_identity(context, material.certificate, material.key, password=material.password)
     if material.allowed is not None:
-        context.sslsocket_class = CheckedSocket
-        context.sslobject_class = CheckedObject
         context.allowed = material.allowed
+    context.seal()
 
 
 def _load_trust(context: ssl.SSLContext, trust: Source) -> None:
@@ -297,12 +185,3 @@ def _add(context: ssl.SSLContext, block: Block, trust: Source) -> None:
             f"cannot use {trust}: a certificate in it is damaged ({error.reason}); "
             "write the file again"
         ) from error
-
-
-def _refuse_resumption(
-    connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext
-) -> int | None:
-    """Called by OpenSSL on a ClientHello, after it has looked the client's session up."""
-    if connection.session_reused:
-        return ssl.AlertDescription.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
-    return None

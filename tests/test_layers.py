@@ -19,12 +19,14 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-errors limits watch addressing framing budget arrays codec hello interfaces registry sockets pulse
-buffers gil wakeup outbox refusals turns openssl handshake stream transport server tcp api __init__
+errors limits watch addressing arguments framing budget arrays codec hello interfaces registry
+sockets pulse buffers gil wakeup outbox refusals turns openssl handshake stream transport server
+tcp api __init__
 """
 SECURITY = """
-errors text pem config peers expiry keys names certinfo tls fields reload profile authority
-security folder files journal revocations store founding renewal rotation handshakes
+errors text pem config peers verified selfcheck expiry keys names certinfo sealed tls fields reload
+profile authority security folder files journal revocations store founding renewal rotation
+handshakes
 findings inspection checks __init__
 """
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}

@@ -155,25 +155,6 @@ def old_context(side: str) -> ssl.SSLContext:
 
 
 @aio
-async def test_tls_1_1_is_refused_by_the_listener(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "sealwire")
-    args = security(GOOD, [CA]).get_listen_args("scheduler")
-    async with listen("tls://127.0.0.1:0", echo, **args) as listener:
-        with pytest.raises(HandshakeError, match="none of our TLS versions"):
-            await connect(listener.contact_address, ssl_context=old_context("client"))
-    (line,) = told(caplog)
-    assert "it offers no TLS version that we allow; allow TLS 1.2 or 1.3" in line
-
-
-@aio
-async def test_tls_1_1_is_refused_by_the_connector() -> None:
-    async with listen("tls://127.0.0.1:0", echo, ssl_context=old_context("server")) as listener:
-        args = security(GOOD, [CA]).get_connection_args("worker")
-        with pytest.raises(HandshakeError, match="TLS version"):
-            await connect(listener.contact_address, **args)
-
-
-@aio
 async def test_no_shared_version() -> None:
     newer, older = of(GOOD, VERSIONS[1]), of(GOOD, VERSIONS[0])
     for server, client in ((newer, older), (older, newer)):
@@ -356,6 +337,37 @@ async def test_a_held_loop_looks_at_what_came_meanwhile(version: ssl.TLSVersion)
         time.sleep(2.6)  # noqa: ASYNC251 (this is what holds it)
         assert b"pickle-protocol" in await talking
         assert listener.stats.refused == {}
+
+
+@aio
+async def test_tls_1_1_is_refused_by_the_listener(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sealwire")
+
+    def talk(sock: socket.socket) -> None:
+        with old_context("client").wrap_socket(sock):
+            pass
+
+    args = security(GOOD, [CA]).get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", echo, **args) as listener:
+        with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
+            await blocking(listener.contact_address, talk)
+    (line,) = told(caplog)
+    assert "it offers no TLS version that we allow; allow TLS 1.2 or 1.3" in line
+
+
+@aio
+async def test_tls_1_1_is_refused_by_the_connector() -> None:
+    def serve(server: socket.socket) -> None:
+        with pytest.raises(ssl.SSLError):
+            old_context("server").wrap_socket(server.accept()[0], server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        serving = asyncio.get_running_loop().run_in_executor(None, serve, server)
+        args = security(GOOD, [CA]).get_connection_args("worker")
+        with pytest.raises(HandshakeError, match="TLS version"):
+            await connect(f"tls://127.0.0.1:{server.getsockname()[1]}", **args)
+        await serving
 
 
 class Visit(NamedTuple):

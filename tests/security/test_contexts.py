@@ -16,8 +16,9 @@ from handshakes import (
     shake,
 )
 
-from sealwire.security import ConfigError, Security
+from sealwire.security import ConfigError, Security, SessionResumed
 from sealwire.security.security import ROLES
+from sealwire.security.tls import SealedContext
 
 CA = certs.root()
 NODE = certs.leaf(CA)
@@ -127,7 +128,7 @@ def test_the_security_level(string: str | None, level: int) -> None:
 
 
 def test_the_security_level_holds_where_openssl_starts_lower() -> None:
-    context = server_context(security(NODE, [CA]))
+    context = SealedContext(ssl.PROTOCOL_TLS_CLIENT)
     ssl.SSLContext.set_ciphers(context, "ALL:@SECLEVEL=0")  # as some builds begin
     assert context.security_level == 0
     context.set_ciphers("ALL")
@@ -146,13 +147,27 @@ def test_no_session_is_resumed(version: ssl.TLSVersion, ticket: bool) -> None:
     assert first.accepted
     assert session is not None
     again = shake(server, client, session)
-    assert not again.server.tls.session_reused or again.server.error is not None
     if version is ssl.TLSVersion.TLSv1_3:
         assert again.accepted, "nothing was offered, so nothing is to be refused"
         assert not again.server.tls.session_reused
     else:
-        assert again.client.error is not None
-        assert not again.server.received
+        assert again.client.tls.session_reused, "it was not resumed, so the test shows nothing"
+        assert isinstance(again.server.error, SessionResumed)
+        assert again.server.received == again.client.received == b""
+    assert shake(server, client).accepted
+
+
+@each_version
+def test_no_session_of_ours_is_resumed_either(version: ssl.TLSVersion) -> None:
+    """By a client that kept one: what has been revoked since would be taken for good."""
+    server = foreign_context("server", NODE, [CA], version=version)
+    client = client_context(security(NODE, [CA]))
+    first = shake(server, client)
+    assert first.accepted
+    again = shake(server, client, first.client.tls.session)
+    assert again.server.tls.session_reused, "it was not resumed, so the test shows nothing"
+    assert isinstance(again.client.error, SessionResumed)
+    assert again.server.received == again.client.received == b""
     assert shake(server, client).accepted
 
 

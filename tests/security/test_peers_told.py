@@ -18,6 +18,7 @@ from handshakes import VERSIONS, client_context, only_message, security, server_
 
 from sealwire.comm import Comm, HandshakeError, connect, hello, listen
 from sealwire.comm.interfaces import Listener
+from sealwire.security import Security
 
 CA = certs.root()
 PICKY = security(certs.leaf(CA, "picky"), [CA], tls_allowed_peers=["client*"])
@@ -37,9 +38,8 @@ REMEDY = "; add one of them to the other side's tls_allowed_peers, or use a cert
 versions = pytest.mark.parametrize("version", VERSIONS, ids=["TLS1.2", "TLS1.3"])
 
 
-def spoken(version: ssl.TLSVersion, context: ssl.SSLContext) -> ssl.SSLContext:
-    context.maximum_version = version
-    return context
+def spoken(version: ssl.TLSVersion, one: Security) -> Security:
+    return Security(**{**one.fields(), "tls_max_version": version})
 
 
 @asynccontextmanager
@@ -59,7 +59,7 @@ async def listening(handled: list[str], **args: Any) -> AsyncIterator[Listener]:
 async def test_by_the_listener(version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "sealwire.comm")
     handled: list[str] = []
-    context = spoken(version, server_context(PICKY))
+    context = server_context(spoken(version, PICKY))
     start = time.monotonic()
     async with listening(handled, ssl_context=context) as listener:
         with pytest.raises(HandshakeError) as caught:
@@ -86,7 +86,7 @@ async def test_by_the_listener(version: ssl.TLSVersion, caplog: pytest.LogCaptur
 async def test_by_the_connector(version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "sealwire.comm")
     handled: list[str] = []
-    context = spoken(version, client_context(PICKY))
+    context = client_context(spoken(version, PICKY))
     async with listening(handled, **EVE.get_listen_args("scheduler")) as listener:
         with pytest.raises(HandshakeError) as caught:
             await connect(listener.contact_address, ssl_context=context)
@@ -159,7 +159,7 @@ def write_on(tls: ssl.SSLSocket) -> None:
 @aio
 async def test_what_is_sent(version: ssl.TLSVersion) -> None:
     """One hello as any peer understands it, with our names and nothing of the list; the end."""
-    context = spoken(version, server_context(PICKY))
+    context = server_context(spoken(version, PICKY))
     async with listening([], ssl_context=context) as listener, dialled(listener) as tls:
         told = await asyncio.to_thread(only_message, tls)
     assert told == {
@@ -173,7 +173,7 @@ async def test_what_is_sent(version: ssl.TLSVersion) -> None:
 @aio
 async def test_it_survives_what_the_peer_had_sent(version: ssl.TLSVersion) -> None:
     """The kernel resets a connection that is closed with bytes unread, or written to later."""
-    context = spoken(version, server_context(PICKY))
+    context = server_context(spoken(version, PICKY))
     async with listening([], ssl_context=context) as listener, dialled(listener) as tls:
         with pytest.raises(OSError, match=r"reset|Broken pipe|EOF"):
             await asyncio.to_thread(write_on, tls)
@@ -186,7 +186,7 @@ async def test_it_survives_what_the_peer_had_sent(version: ssl.TLSVersion) -> No
 @aio
 async def test_a_silent_peer_holds_nothing(version: ssl.TLSVersion) -> None:
     """Who is refused and does not leave costs nothing: the connection is closed at once."""
-    context = spoken(version, server_context(PICKY))
+    context = server_context(spoken(version, PICKY))
     async with listening([], ssl_context=context) as listener, dialled(listener):
         await until(lambda: bool(listener.stats.refused))
         assert listener.stats.pending == 0

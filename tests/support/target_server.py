@@ -76,6 +76,8 @@ class Server:
             from sealwire.security import Security as OurSecurity
 
             args = OurSecurity(**fields).get_listen_args("scheduler")
+            if options["scheme"] == "tcp":
+                args["ssl_context"] = None
             self.listener = await our_listen(address, self.attend, limits=Limits(**limits), **args)
 
     async def attend(self, comm: Any) -> None:

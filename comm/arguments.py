@@ -1,0 +1,91 @@
+"""What `connect` and `listen` are given, looked at before any I/O.
+
+A misspelt ``ssl_context`` would open a plain port, and a context that verifies nobody a port that
+only looks protected; both work, which is the trouble.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import ssl
+import weakref
+from collections.abc import Collection, Iterable
+from typing import Any, Literal
+
+__all__ = ["Side", "expect_known", "expect_secure", "tell_lacks"]
+
+Side = Literal["server", "client"]
+
+logger = logging.getLogger("sealwire.comm")
+
+#: How to leave out what comes before TLS 1.2 other than by `minimum_version`
+_OLD = (ssl.OP_NO_SSLv3, ssl.OP_NO_TLSv1, ssl.OP_NO_TLSv1_1)
+_FITTING: dict[Side, Collection[int]] = {
+    "server": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLSv1_2),
+    "client": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLSv1_2),
+}
+_DOES: dict[Side, str] = {"server": "listen", "client": "connect"}
+
+_told: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
+
+
+def expect_known(call: str, given: Iterable[object], known: Collection[str]) -> None:
+    """Raise `TypeError` for the first of the `given` names that is not `known` to `call`."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+            raise TypeError(f"{call} got an unexpected argument {name!r}; {hint}")
+
+
+def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.SSLContext:
+    """The context, if it is one that keeps what ``tls://`` promises.
+
+    `instead` says where to get a good one. Raises `TypeError` for what is no context, and
+    `ValueError` for one that is for the other side of TLS, demands no certificate of the peer, or
+    speaks TLS before 1.2.
+    """
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(
+            f"cannot use {address}: ssl_context is {context!r}, need an ssl.SSLContext; {instead}"
+        )
+    why = _unfit(context, side)
+    if why is not None:
+        raise ValueError(f"cannot use {address}: its ssl_context {why}, or {instead}")
+    return context
+
+
+def _unfit(context: ssl.SSLContext, side: Side) -> str | None:
+    if context.verify_mode is not ssl.CERT_REQUIRED:
+        return (
+            f"does not demand a certificate of the peer (verify_mode is "
+            f"{context.verify_mode.name}); set context.verify_mode = ssl.CERT_REQUIRED and load "
+            "your CA into it"
+        )
+    if context.protocol not in _FITTING[side]:
+        right = "PROTOCOL_TLS_SERVER" if side == "server" else "PROTOCOL_TLS_CLIENT"
+        return (
+            f"cannot {_DOES[side]} (its protocol is {context.protocol.name}); "
+            f"make one with ssl.{right}"
+        )
+    least = context.minimum_version
+    if (
+        least < ssl.TLSVersion.TLSv1_2
+        and context.protocol is not ssl.PROTOCOL_TLSv1_2
+        and not all(context.options & option for option in _OLD)
+    ):
+        return (
+            f"speaks TLS before 1.2 (minimum_version is {least.name}); "
+            "set context.minimum_version = ssl.TLSVersion.TLSv1_2"
+        )
+    return None
+
+
+def tell_lacks(address: str, context: ssl.SSLContext | None, lacks: Iterable[str]) -> None:
+    """Log each of what `context` is to do and does not as an error, once for a context."""
+    if context is None or context in _told:
+        return
+    for what in lacks:
+        _told.add(context)
+        logger.error("the TLS context of %s does not do what is configured: %s", address, what)

@@ -1,0 +1,116 @@
+"""No plain link where encryption is required, whoever's backend would make it.
+
+distributed leaves that to each backend, and its ``ws://`` does not look. While ours are installed,
+what distributed's registry gives out for a scheme without encryption is asked here first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from distributed.comm import registry
+from distributed.comm.registry import Backend
+
+from .settings import encryption_required
+
+__all__ = ["EncryptionRequired", "begin", "end", "refuse_plain"]
+
+#: Schemes that need no look: what stays within the process, and what goes through TLS. Another
+#: backend that encrypts says so by an attribute ``encrypted``, and one that looks by itself, as
+#: ours for ``tcp://``, by ``refuses_plain``.
+_NO_LOOK = frozenset(("inproc", "tls", "wss"))
+
+
+class EncryptionRequired(RuntimeError):
+    """A plain address under ``require_encryption``. Not an OSError: `connect` must not retry."""
+
+
+def refuse_plain(address: str, connection_args: Mapping[str, Any]) -> None:
+    """Raise `EncryptionRequired` for a plain address if it is to be refused."""
+    if encryption_required(connection_args):
+        scheme, _, rest = address.partition("://")
+        raise EncryptionRequired(
+            f"refusing {address}: encryption required by Dask configuration and {scheme} is plain; "
+            f"use tls://{rest}, or set distributed.comm.require-encryption to false"
+        )
+
+
+class _Guard:
+    """In the place of `registry.get_backend`; once it is `off`, as good as what it replaced."""
+
+    def __init__(self, find: Callable[[str], Backend]) -> None:
+        self.find = find
+        self.off = False
+
+    def __call__(self, scheme: str) -> Backend:
+        backend = self.find(scheme)
+        if self.off or scheme in _NO_LOOK:
+            return backend
+        if any(getattr(backend, name, False) is True for name in ("encrypted", "refuses_plain")):
+            return backend
+        return _Guarded(scheme, backend)
+
+
+_guards: list[_Guard] = []  # the one that is on, if any
+
+
+def begin() -> None:
+    """Guard the registry. Doing it twice does no harm."""
+    if not _guards:
+        _guards.append(_Guard(registry.get_backend))
+        registry.get_backend = _guards[0]
+
+
+def end() -> None:
+    """Undo `begin`."""
+    while _guards:
+        guard = _guards.pop()
+        guard.off = True
+        if registry.get_backend is guard:  # else somebody has wrapped it since
+            registry.get_backend = guard.find  # type: ignore[assignment]
+
+
+class _Guarded(Backend):
+    """A backend that is asked for nothing where encryption is required."""
+
+    def __init__(self, scheme: str, backend: Backend) -> None:
+        self._scheme = scheme
+        self._backend = backend
+
+    def get_connector(self) -> Any:
+        return _GuardedConnector(self._scheme, self._backend.get_connector())
+
+    def get_listener(
+        self, loc: str, handle_comm: Any, deserialize: bool, **connection_args: Any
+    ) -> Any:
+        refuse_plain(f"{self._scheme}://{loc}", connection_args)
+        return self._backend.get_listener(loc, handle_comm, deserialize, **connection_args)
+
+    def get_address_host(self, loc: str) -> Any:
+        return self._backend.get_address_host(loc)
+
+    def get_address_host_port(self, loc: str) -> Any:
+        return self._backend.get_address_host_port(loc)
+
+    def resolve_address(self, loc: str) -> Any:
+        return self._backend.resolve_address(loc)
+
+    def get_local_address_for(self, loc: str) -> Any:
+        return self._backend.get_local_address_for(loc)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+class _GuardedConnector:
+    def __init__(self, scheme: str, connector: Any) -> None:
+        self._scheme = scheme
+        self._connector = connector
+
+    async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Any:
+        refuse_plain(f"{self._scheme}://{address}", connection_args)
+        return await self._connector.connect(address, deserialize=deserialize, **connection_args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connector, name)

@@ -1,0 +1,63 @@
+"""What of the configuration holds for a TLS context or a comm of this process, and what does not.
+
+Which context a process uses is decided in many places: by a `Security` that came in a pickle, a
+subclass of distributed's, an argument. What is configured under ``sealwire.tls`` is meant to hold
+in all of them, or to be known not to.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import dask
+from distributed.comm.core import Comm
+
+from sealwire.security.config import KEYS
+from sealwire.security.selfcheck import lacking
+
+from .settings import encryption_required
+
+__all__ = ["configured", "unprotected", "unprotected_comm"]
+
+
+def configured(role: str | None = None) -> dict[str, str]:
+    """Names of the settings of revocation lists and allow-list, where they are set.
+
+    Under ``crl`` and ``allowed``, as `lacking` takes them. With a `role`, those that hold for it.
+    """
+    found = {}
+    if dask.config.get(KEYS["tls_crl_file"], None) is not None:
+        found["crl"] = KEYS["tls_crl_file"]
+    allowed: Any = dask.config.get(KEYS["tls_allowed_peers"], None)
+    if isinstance(allowed, dict) and role is not None:
+        allowed = allowed.get(role)
+    if allowed is not None and allowed != {}:
+        found["allowed"] = KEYS["tls_allowed_peers"]
+    return found
+
+
+def unprotected(context: ssl.SSLContext, role: str | None = None) -> list[str]:
+    """What is configured and `context` does not do, in words.
+
+    Without a role, that of our own contexts is known, and others are taken for every role's.
+    """
+    lacks = getattr(context, "lacks", None)
+    if lacks is None:
+        return list(lacking(context, **configured(role)))
+    found: list[str] = lacks(**configured(role or getattr(context, "role", None)))
+    return found
+
+
+def unprotected_comm(comm: Comm) -> list[str]:
+    """What is configured and does not hold for a comm of any backend, in words."""
+    address = comm.peer_address
+    if address.startswith("inproc://"):
+        return []
+    context = getattr(getattr(getattr(comm, "stream", None), "socket", None), "context", None)
+    if isinstance(context, ssl.SSLContext):
+        return unprotected(context)
+    if not address.startswith(("tls://", "wss://")):
+        plain = encryption_required({})
+        return [f"encryption is required, and {address} is plain"] if plain else []
+    return [f"{name} is set, and of this comm it cannot be told" for name in configured().values()]

@@ -1,0 +1,39 @@
+"""Whether a TLS context does what is configured: asked of contexts whoever made them.
+
+A protection that was configured and does not hold is worse than none, since nobody looks for it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+
+from .verified import VerifiedObject, VerifiedSocket
+
+__all__ = ["lacking"]
+
+_OLD = (ssl.OP_NO_SSLv3, ssl.OP_NO_TLSv1, ssl.OP_NO_TLSv1_1)
+
+
+def lacking(
+    context: ssl.SSLContext, *, crl: str | None = None, allowed: str | None = None
+) -> Iterator[str]:
+    """Each difference between what is configured and what `context` does, in words.
+
+    `crl` and `allowed` are the names of the settings of revocation lists and allow-list, None if
+    they are not set.
+    """
+    if context.verify_mode is not ssl.CERT_REQUIRED:
+        yield "it demands no certificate of its peers"
+    if context.minimum_version < ssl.TLSVersion.TLSv1_2 and not all(
+        context.options & option for option in _OLD
+    ):
+        yield "it speaks TLS before 1.2"
+    if crl is not None:
+        if not context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF:
+            yield f"{crl} is set, and it looks certificates up in no revocation list"
+        elif not context.cert_store_stats()["crl"]:
+            yield f"{crl} is set, and it has no revocation list, so it refuses everybody"
+    sealed = context.sslsocket_class is VerifiedSocket and context.sslobject_class is VerifiedObject
+    if allowed is not None and not (sealed and getattr(context, "allowed", None)):
+        yield f"{allowed} is set, and it looks at no name of its peers"

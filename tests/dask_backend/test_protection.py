@@ -1,0 +1,473 @@
+"""What is configured holds for every context and scheme, or is refused, or is said not to hold."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import certs
+import dask
+import distributed
+import pytest
+from cryptography import x509
+from distributed.comm import connect, listen, registry, ws
+from distributed.comm import tcp as stock
+from distributed.comm.registry import backends
+from distributed.security import Security as Stock
+from handshakes import client_context, foreign_context, security, server_context
+from parties import ROLES, asynchronous, echo
+
+import sealwire.dask_backend
+from sealwire.dask_backend import install, uninstall
+from sealwire.dask_backend.adoption import adopt
+from sealwire.dask_backend.links import links
+from sealwire.security import ConfigError
+from sealwire.security.tls import SealedContext
+
+CA = certs.root()
+NODES = {role: certs.leaf(CA, role) for role in ROLES}
+REVOKED = certs.leaf(CA, "worker")
+CRL = "sealwire.tls.crl-file"
+LIST = "sealwire.tls.allowed-peers"
+PEM = {
+    "tls_ca_file": CA.pem,
+    **{f"tls_{role}_cert": node.pem + node.key_pem for role, node in NODES.items()},
+}
+CONFIGURED: dict[str, dict[str, Any]] = {
+    "CRL": {CRL: certs.crl(CA, REVOKED)},
+    "list": {LIST: {"scheduler": ["worker*"], "client": ["scheduler*"]}},
+    "both": {CRL: certs.crl(CA, REVOKED), LIST: ["worker*", "scheduler*"]},
+}
+
+
+@pytest.fixture(autouse=True)
+def installed() -> Iterator[None]:
+    install()
+    yield
+    uninstall()
+
+
+@pytest.fixture(params=CONFIGURED)
+def configured(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    with dask.config.set(CONFIGURED[request.param]):
+        yield CONFIGURED[request.param]
+
+
+# Subclasses
+
+
+class Nothing(Stock):
+    """A site's own, which adds nothing."""
+
+
+class Below(Nothing):
+    __slots__ = Stock.__slots__
+
+
+class Calls(Stock):
+    """Adds something to what it is given."""
+
+    def get_listen_args(self, role: str) -> dict[str, Any]:
+        return {**super().get_listen_args(role), "handshake_overrides": {}}
+
+
+class Beside:
+    def get_listen_args(self, role: str) -> dict[str, Any]:
+        args: dict[str, Any] = super().get_listen_args(role)  # type: ignore[misc]
+        return args
+
+
+class Mixed(Beside, Stock):
+    pass
+
+
+class Values(Stock):
+    """Finds its certificates elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__(tls_ca_file="/nowhere", tls_scheduler_cert="/nowhere")
+
+    def get_tls_config_for_role(self, role: str) -> dict[str, Any]:
+        return {"ca_file": CA.pem, "cert": PEM[f"tls_{role}_cert"], "key": None, "ciphers": None}
+
+
+def of(kind: type[Stock]) -> Stock:
+    return kind() if kind is Values else kind(**PEM)
+
+
+GIVEN_OURS = [Stock, Nothing, Below, Calls, Mixed, Values]
+
+
+@pytest.mark.parametrize("kind", GIVEN_OURS)
+@asynchronous
+async def test_a_subclass_has_what_is_configured(
+    kind: type[Stock], configured: dict[str, Any]
+) -> None:
+    args = of(kind).get_listen_args("scheduler")
+    assert isinstance(args["ssl_context"], SealedContext)
+    good = foreign_context("client", NODES["worker"], [CA])
+    async with listen("tls://127.0.0.1:0", echo, **args) as listener:
+        comm = await connect(listener.contact_address, ssl_context=good)
+        await comm.write("let in")
+        assert await comm.read() == "let in"
+        comm.abort()
+        for name, node, set_ in (
+            ("revoked", REVOKED, CRL),
+            ("not on the list", NODES["client"], LIST),
+        ):
+            if set_ in configured:
+                bad = foreign_context("client", node, [CA])
+                with pytest.raises(OSError, match="it refused our certificate"):
+                    await connect(listener.contact_address, timeout=5, ssl_context=bad)
+                assert listener.stats.greeted == 1, name
+
+
+class Makes(Stock):
+    def get_listen_args(self, role: str) -> dict[str, Any]:
+        return {"ssl_context": foreign_context("server", NODES[role], [CA])}
+
+
+class MakesBelow(Makes):
+    """Has it from another."""
+
+
+class Maker(Stock):
+    def _get_tls_context(self, tls: Any, purpose: Any) -> ssl.SSLContext:
+        return foreign_context("server", NODES["scheduler"], [CA])
+
+
+class Aside:
+    def get_listen_args(self, role: str) -> dict[str, Any]:
+        return {"ssl_context": foreign_context("server", NODES[role], [CA])}
+
+
+class MixedMaker(Aside, Stock):
+    pass
+
+
+class OfOurs(Stock):
+    """Sealed, and made without what is configured."""
+
+    def get_listen_args(self, role: str) -> dict[str, Any]:
+        bare = security(NODES[role], [CA], tls_crl_file=None, tls_allowed_peers=None)
+        return {"ssl_context": server_context(bare)}
+
+
+def later() -> type[Stock]:
+    """Made after the backends were installed."""
+
+    class Later(Stock):
+        def get_listen_args(self, role: str) -> dict[str, Any]:
+            return {"ssl_context": foreign_context("server", NODES[role], [CA])}
+
+    return Later
+
+
+MAKE_THEIR_OWN = [Makes, MakesBelow, Maker, MixedMaker, OfOurs, later]
+
+
+@pytest.mark.parametrize("kind", MAKE_THEIR_OWN, ids=lambda kind: kind.__name__)
+def test_a_subclass_that_lacks_it_is_refused(
+    kind: Callable[[], Any], configured: dict[str, Any]
+) -> None:
+    made = kind() if kind is later else kind
+    with pytest.raises(ConfigError) as caught:
+        of(made).get_listen_args("scheduler")
+    assert any(name in str(caught.value) for name in configured)
+    assert ".get_listen_args" in str(caught.value) or "._get_tls_context" in str(caught.value)
+    assert "for role scheduler" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", MAKE_THEIR_OWN, ids=lambda kind: kind.__name__)
+def test_without_anything_configured_it_is_told_of_once(
+    kind: Callable[[], Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sealwire.dask_backend import adoption
+
+    monkeypatch.setattr(adoption, "_told", set())
+    made = kind() if kind is later else kind
+    for _ in range(3):
+        assert of(made).get_listen_args("scheduler")["ssl_context"] is not None
+    told = [r for r in caplog.records if r.name == "sealwire.dask_backend"]
+    assert len(told) == (0 if kind is OfOurs else 1)
+    assert all("makes a TLS context that is not ours" in r.getMessage() for r in told)
+
+
+def test_a_role_that_is_on_no_list_talks_to_everyone() -> None:
+    with dask.config.set({LIST: {"worker": ["scheduler"]}}):
+        assert Makes(**PEM).get_listen_args("scheduler")["ssl_context"] is not None
+        with pytest.raises(ConfigError, match="allowed-peers"):
+            Makes(**PEM).get_listen_args("worker")
+
+
+def test_uninstalling_gives_every_method_back() -> None:
+    before = {kind: dict(vars(kind)) for kind in (Stock, Makes, MixedMaker, Calls, Maker)}
+    uninstall()
+    without = {kind: dict(vars(kind)) for kind in before}
+    assert "get_listen_args" not in vars(MixedMaker)
+    assert "__init_subclass__" not in vars(Stock)
+    install()
+    install()
+    assert {kind: set(vars(kind)) for kind in before} == {k: set(v) for k, v in before.items()}
+    uninstall()
+    assert {kind: dict(vars(kind)) for kind in before} == without
+
+
+class Server:
+    """As a worker whose context was made before our backends came."""
+
+    def __init__(self, one: Stock) -> None:
+        self.security = one
+        self.connection_args: dict[str, Any] = {
+            "ssl_context": foreign_context("client", NODES["worker"], [CA])
+        }
+
+
+@pytest.mark.parametrize("kind", [Nothing, Below, Values, Calls])
+def test_a_server_with_a_subclass_is_adopted(kind: type[Stock]) -> None:
+    server = Server(of(kind))
+    adopt(server)
+    assert isinstance(server.connection_args["ssl_context"], SealedContext)
+
+
+@pytest.mark.parametrize("kind", [Stock, Nothing, Below])
+def test_a_subclass_installs_our_backends_in_a_child(kind: type[Stock]) -> None:
+    one = Stock.__reduce_ex__(of(kind), 4)
+    assert not isinstance(one, str)
+    context = multiprocessing.get_context("spawn")
+    popen = multiprocessing.context.get_spawning_popen
+    multiprocessing.context.set_spawning_popen(context)
+    try:
+        make, *_ = of(kind).__reduce_ex__(4)
+    finally:
+        multiprocessing.context.set_spawning_popen(None)
+    assert popen() is None
+    assert make.__module__ == "sealwire.dask_backend.adoption"
+
+
+# Schemes
+
+
+class Elsewhere(stock.TCPBackend):
+    """Somebody else's, plain, which looks at nothing."""
+
+
+PLAIN = ["ws", "elsewhere"]
+REQUIRED: dict[str, Callable[[], dict[str, Any]]] = {
+    "by argument": lambda: {"require_encryption": True},
+    "by ours": lambda: sealwire.dask_backend.Security(**PEM).get_listen_args("scheduler"),
+    "by theirs": lambda: Stock(require_encryption=True, **PEM).get_listen_args("scheduler"),
+}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backends, "elsewhere", Elsewhere())
+
+    def start(listener: Any) -> None:
+        raise AssertionError("distributed's ws:// binds every interface, whatever its address")
+
+    monkeypatch.setattr(ws.WSListener, "start", start)
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("scheme", [*PLAIN, "tcp"])
+@pytest.mark.parametrize("by", [*REQUIRED, "by configuration"])
+@asynchronous
+async def test_a_plain_scheme_is_refused_where_encryption_is_required(scheme: str, by: str) -> None:
+    required = by == "by configuration"
+    args = {} if required else REQUIRED[by]()
+    with dask.config.set({"distributed.comm.require-encryption": required or None}):
+        with pytest.raises(RuntimeError, match=f"refusing {scheme}://.*use tls://"):
+            await listen(f"{scheme}://127.0.0.1:0", echo, **args)
+        with pytest.raises(RuntimeError, match=f"refusing {scheme}://.*use tls://"):
+            await connect(f"{scheme}://127.0.0.1:1", timeout=5, **args)
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("how", ["not required", "meant", "uninstalled"])
+@asynchronous
+async def test_and_works_where_it_is_not(how: str) -> None:
+    args: dict[str, Any] = {}
+    if how == "meant":
+        args = sealwire.dask_backend.Security(require_encryption=False).get_listen_args("worker")
+    if how == "uninstalled":
+        uninstall()
+        assert registry.get_backend("elsewhere") is backends["elsewhere"]
+        args = {"require_encryption": False}
+    async with listen("elsewhere://127.0.0.1:0", echo, **args) as listener:
+        address = f"elsewhere://{listener.contact_address.partition('://')[2]}"
+        comm = await connect(address, extra_conn_args={})
+        await comm.write("let in")
+        assert await comm.read() == "let in"
+        await comm.close()
+
+
+@pytest.mark.parametrize("scheme", ["inproc", "tls", "wss"])
+@asynchronous
+async def test_a_scheme_that_needs_no_look_is_let_be(scheme: str) -> None:
+    assert registry.get_backend(scheme) is backends[scheme]
+    if scheme == "inproc":
+        async with listen("inproc://", echo, require_encryption=True) as listener:
+            comm = await connect(listener.contact_address, require_encryption=True)
+            await comm.write("let in")
+            assert await comm.read() == "let in"
+            await comm.close()
+
+
+def test_addresses_are_handled_as_before() -> None:
+    from distributed.comm import get_address_host, resolve_address
+
+    assert get_address_host("ws://127.0.0.1:80") == "127.0.0.1"
+    assert resolve_address("ws://127.0.0.1:80") == "ws://127.0.0.1:80"
+
+
+def test_a_backend_that_encrypts_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Encrypted(stock.TCPBackend):
+        encrypted = True
+
+    monkeypatch.setitem(backends, "sealed", Encrypted())
+    assert registry.get_backend("sealed") is backends["sealed"]
+
+
+def test_somebody_who_wraps_the_registry_after_us_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = registry.get_backend
+    monkeypatch.setattr(registry, "get_backend", lambda scheme: ours(scheme))
+    theirs = registry.get_backend
+    uninstall()
+    assert registry.get_backend is theirs
+    assert registry.get_backend("ws") is backends["ws"]
+    install()
+    assert registry.get_backend("ws") is not backends["ws"]
+
+
+# Arguments and contexts
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+@pytest.mark.parametrize("name", ["ssl_contxt", "require_encrytion", "anything"])
+@asynchronous
+async def test_a_misspelt_argument_is_an_error(scheme: str, name: str) -> None:
+    given = {name: server_context(security(NODES["worker"], [CA]))}
+    with pytest.raises(TypeError, match="unexpected argument"):
+        await listen(f"{scheme}://127.0.0.1:0", echo, **given)
+    with pytest.raises(TypeError, match="unexpected argument"):
+        await connect(f"{scheme}://127.0.0.1:1", timeout=5, **given)
+
+
+def weak(side: str, **changes: Any) -> ssl.SSLContext:
+    context = foreign_context(side, NODES["worker"], [CA])
+    for name, value in changes.items():
+        setattr(context, name, value)
+    return context
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"verify_mode": ssl.CERT_NONE},
+        {"verify_mode": ssl.CERT_OPTIONAL},
+        {"minimum_version": ssl.TLSVersion.TLSv1},
+        {"minimum_version": ssl.TLSVersion.MINIMUM_SUPPORTED},
+    ],
+)
+@asynchronous
+async def test_a_context_that_does_not_keep_what_tls_promises(changes: dict[str, Any]) -> None:
+    """At once: distributed's `connect` does not try again."""
+    with pytest.raises(ValueError, match=r"its ssl_context .*; set context\."):
+        await listen("tls://127.0.0.1:0", echo, ssl_context=weak("server", **changes))
+    with pytest.raises(ValueError, match=r"its ssl_context .*; set context\."):
+        await connect("tls://127.0.0.1:1", ssl_context=weak("client", **changes))
+    with pytest.raises(ValueError, match=r"make one with ssl\.PROTOCOL_TLS_SERVER"):
+        await listen("tls://127.0.0.1:0", echo, ssl_context=weak("client"))
+    with pytest.raises(ValueError, match=r"make one with ssl\.PROTOCOL_TLS_CLIENT"):
+        await connect("tls://127.0.0.1:1", ssl_context=weak("server"))
+
+
+@asynchronous
+async def test_a_context_beside_a_plain_address_is_taken() -> None:
+    """As in stock: the arguments of a scheduler serve for all of its addresses."""
+    one = Stock(require_encryption=False, **PEM)
+    async with listen("tcp://127.0.0.1:0", echo, **one.get_listen_args("scheduler")) as listener:
+        args = one.get_connection_args("client")
+        comm = await connect(listener.contact_address, **args, server_hostname="x")
+        await comm.write("let in")
+        assert await comm.read() == "let in"
+        await comm.close()
+
+
+# Self-check
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+
+
+CONTEXTS: dict[str, Callable[[], ssl.SSLContext]] = {
+    "foreign": lambda: foreign_context("server", NODES["scheduler"], [CA]),
+    "sealed": lambda: server_context(
+        security(NODES["scheduler"], [CA], tls_crl_file=None, tls_allowed_peers=None)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+@asynchronous
+async def test_a_listener_says_what_does_not_hold(
+    name: str, configured: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for a context, and `links` says it for each comm."""
+    context = CONTEXTS[name]()
+    good = foreign_context("client", NODES["worker"], [CA])
+    for _ in range(2):
+        async with listen("tls://127.0.0.1:0", echo, ssl_context=context) as listener:
+            comm = await connect(listener.contact_address, ssl_context=good)
+            mine = {link["local"]: link for link in links()}
+            (accepted,) = [
+                link for link in mine.values() if link["local"] == listener.contact_address
+            ]
+            assert len(accepted["unprotected"]) == len(configured)
+            comm.abort()
+    told = errors(caplog)
+    assert len(told) == len(configured)
+    for setting in configured:
+        assert any(f"does not do what is configured: {setting} is set" in line for line in told)
+
+
+@asynchronous
+async def test_nothing_is_said_where_all_is_well(
+    configured: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = Stock(**PEM)
+    args = one.get_connection_args("worker")
+    async with listen("tls://127.0.0.1:0", echo, **one.get_listen_args("scheduler")) as listener:
+        comm = await connect(listener.contact_address, **args)
+        assert [link["unprotected"] for link in links()] == [[], []]
+        comm.abort()
+    assert not errors(caplog)
+
+
+@asynchronous
+async def test_a_plain_link_is_told_of_where_encryption_is_required() -> None:
+    meant = sealwire.dask_backend.Security(require_encryption=False)
+    async with listen("tcp://127.0.0.1:0", echo, **meant.get_listen_args("worker")) as listener:
+        comm = await connect(listener.contact_address, **meant.get_connection_args("worker"))
+        assert [link["unprotected"] for link in links()] == [[], []]
+        with dask.config.set({"distributed.comm.require-encryption": True}):
+            assert {link["unprotected"][0].partition(",")[0] for link in links()} == {
+                "encryption is required"
+            }
+        comm.abort()
+
+
+def test_the_pieces_are_what_the_tests_think() -> None:
+    parsed = x509.load_pem_x509_crl(CONFIGURED["CRL"][CRL].encode())
+    assert parsed.get_revoked_certificate_by_serial_number(REVOKED.certificate.serial_number)
+    assert distributed.Security is Stock
+    assert client_context(security(NODES["worker"], [CA])).verify_mode is ssl.CERT_REQUIRED

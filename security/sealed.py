@@ -165,6 +165,10 @@ def _tell_refused(context: SealedContext, value: Any) -> str | None:
     return None if value is None or callable(value) else "a function is allowed"
 
 
+def _size(context: SealedContext, value: Any) -> str | None:
+    return None if type(value) is int and value > 0 else "a number of bytes is allowed"
+
+
 _CLASSES = "its sockets are those that verify the peer"
 _SERVER_NAMES = "a callback could put a context that verifies nobody in its place"
 
@@ -172,6 +176,7 @@ _RULES: dict[str, _Rule] = {
     "check_hostname": _check_hostname,
     "hostname_checks_common_name": _no_more_than("hostname_checks_common_name"),
     "keylog_filename": _never("the keys of its connections would be written to a file"),
+    "max_handshake_size": _size,
     "maximum_version": _maximum_version,
     "minimum_version": _minimum_version,
     "num_tickets": _num_tickets,
@@ -219,6 +224,10 @@ class SealedContext(ssl.SSLContext):
 
     #: whom the peers' certificates must name besides; see `peers.py`
     allowed: AllowedPeers | None = None
+
+    #: bytes that a peer may send before its handshake is done, through memory, as asyncio does it:
+    #: nearly all certificates, of which anybody may send any. `sealwire.comm` has its own limit.
+    max_handshake_size: int = 16 * 1024
 
     #: bytes for a peer who is refused after the handshake, made of the reason: set by whoever
     #: knows the protocol that is spoken through TLS

@@ -122,6 +122,15 @@ class VerifiedSocket(_Verified, ssl.SSLSocket):
 class VerifiedObject(_Verified, ssl.SSLObject):
     """An `ssl.SSLObject` that lets nothing pass before its peer is verified."""
 
+    _incoming: ssl.MemoryBIO
+    _taken = 0
+
+    @classmethod
+    def _create(cls, incoming: ssl.MemoryBIO, *args: Any, **kwargs: Any) -> VerifiedObject:
+        made: VerifiedObject = super()._create(incoming, *args, **kwargs)  # type: ignore[misc]
+        made._incoming = incoming
+        return made
+
     @property
     def context(self) -> ssl.SSLContext:
         """The context that made it. Setting another raises `ConfigError`."""
@@ -132,6 +141,24 @@ class VerifiedObject(_Verified, ssl.SSLObject):
         _keep(self, context)
 
     def do_handshake(self) -> None:
-        """As `VerifiedSocket.do_handshake`."""
-        super().do_handshake()
+        """As `VerifiedSocket.do_handshake`; raises an `ssl.SSLError` for a peer that sends much.
+
+        What arrives passes through memory here, so that it can be counted before OpenSSL looks at
+        the certificates in it: their number is up to who sends them.
+        """
+        before = self._incoming.pending
+        most = self.context.max_handshake_size  # type: ignore[attr-defined]
+        if not self._admitted and self._taken + before > most:
+            error = ssl.SSLError(
+                ssl.SSL_ERROR_SSL,
+                f"[SSL: EXCESSIVE_MESSAGE_SIZE] the peer sent {self._taken + before} bytes before "
+                f"its handshake was done, the limit is {most}; shorten its chain of certificates, "
+                "or raise max_handshake_size of the context",
+            )
+            error.library, error.reason = "SSL", "EXCESSIVE_MESSAGE_SIZE"
+            raise error
+        try:
+            super().do_handshake()
+        finally:
+            self._taken += before - self._incoming.pending
         self._admit()

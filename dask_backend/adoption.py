@@ -10,15 +10,20 @@ backends there as it arrives, so that an encrypted key is opened with its passwo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing.context
+import os
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from distributed.security import Security as DaskSecurity
 
 from sealwire.security import Security as OwnSecurity
+from sealwire.security import config
+from sealwire.security.pem import is_text
 from sealwire.security.security import FIELDS
 from sealwire.security.tls import SealedContext
 
@@ -28,12 +33,18 @@ _METHODS = ("get_connection_args", "get_listen_args")
 _PICKLING = "__reduce_ex__"  # which distributed's class leaves to object
 _replaced: dict[str, Callable[..., dict[str, Any]]] = {}
 
+_home = ""  # the working folder when we came: what is configured is meant from there
+
 # Who asks for the same role again shares its contexts; a process has few.
 _known: deque[OwnSecurity] = deque(maxlen=16)
 
 
 def take_over() -> None:
     """Let a `distributed.Security` return our contexts. Doing it twice does no harm."""
+    global _home
+    if not _home:
+        with contextlib.suppress(OSError):  # it may have been removed
+            _home = os.getcwd()
     for name in _METHODS:
         if name not in _replaced:
             original = _replaced[name] = getattr(DaskSecurity, name)
@@ -43,6 +54,8 @@ def take_over() -> None:
 
 def give_back() -> None:
     """Undo `take_over`."""
+    global _home
+    _home = ""
     if _PICKLING in vars(DaskSecurity):
         delattr(DaskSecurity, _PICKLING)
     for name in _METHODS:
@@ -102,7 +115,12 @@ def _equal_of(stock: Any, role: str) -> OwnSecurity:
     for name in ("tls_ca_file", "tls_ciphers", "tls_min_version", "tls_max_version",
                  "extra_conn_args", f"tls_{role}_cert", f"tls_{role}_key"):  # fmt: skip
         values[name] = getattr(stock, name)
+    crl = config.read()["tls_crl_file"]
+    if isinstance(crl, str) and not is_text(crl):
+        values["tls_crl_file"] = Path(_home, crl)
     made = OwnSecurity(bool(stock.require_encryption), **values)
+    for name in ("tls_ca_file", f"tls_{role}_cert", f"tls_{role}_key"):
+        setattr(stock, name, getattr(made, name))  # a relative path means what it meant first
     for known in _known:
         if known.fields() == made.fields():
             return known

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
-from .pem import shown
+from .quoting import hides_key, redacted, shown
 
 __all__ = ["KEYS", "UnknownKey", "duration", "read", "truth", "unknown_keys"]
 
@@ -154,7 +154,9 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
         if file is not None:
             config = donfig.Config("dask", paths=[*config.paths, file])
     except ValueError as error:
-        raise ConfigError(f"cannot read the configuration: {error}") from error
+        # A parser quotes the lines that it stumbles over, and they may be those of a key.
+        why = redacted(str(error))
+        raise ConfigError(f"cannot read the configuration: {why}") from None
     return lambda key: config.get(key, default=None)
 
 
@@ -181,7 +183,7 @@ def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted names of all values, with Dask's `_` and `-` made one."""
     for key, value in tree.items():
-        name = prefix + str(key).replace("_", "-")
+        name = prefix + ("…" if hides_key(str(key)) else str(key).replace("_", "-"))
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{name}.")
         else:

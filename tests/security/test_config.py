@@ -180,7 +180,7 @@ def test_a_misspelt_key_is_reported_once_with_the_nearest_known_one(
         ),
         (
             "distributed: {comm: {tls: {ca-file: x, client: {key: y}}}}",
-            "tls_client_key (y) without its certificate; set tls_client_cert "
+            "/y) without its certificate; set tls_client_cert "
             "(configuration: distributed.comm.tls.client.cert)",
         ),
     ],
@@ -215,7 +215,7 @@ def test_without_dask_each_construction_reads_anew(tmp_path: Path) -> None:
 
 def test_dask_config_set_counts() -> None:
     with dask.config.set({"distributed.comm.tls.ca_file": "ca.pem"}):
-        assert Security().tls_ca_file == "ca.pem"
+        assert Security().tls_ca_file == os.path.abspath("ca.pem")
     assert Security().tls_ca_file is None
 
 

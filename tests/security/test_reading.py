@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import certs
 import pytest
-from following import CA, OLD, Folder
+from following import CA, NEW, OLD, Folder
 from handshakes import security, server_context
 
 from sealwire.security import PEMError, Security, pem, reading
@@ -160,6 +162,86 @@ def test_a_store_reads_regular_files_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "worker.pem")
     with pytest.raises(PEMError, match="it is a FIFO"):
         load(tmp_path / "worker.pem")
+
+
+COUNTING = """
+import collections, os, sys, time
+opened = collections.Counter()
+folder = sys.argv[1]
+def watch(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(folder):
+        opened[os.path.basename(arguments[0])] += 1
+sys.addaudithook(watch)
+import ssl
+from sealwire.security import Security, reading
+one = Security(
+    tls_ca_file=folder + "/ca.pem", tls_worker_cert=folder + "/worker.pem",
+    tls_worker_key=folder + "/worker.key", tls_reload_interval=0,
+)
+contexts = [one.get_listen_args("worker")["ssl_context"],
+            one.get_connection_args("worker")["ssl_context"]]
+def shake(contexts=contexts):
+    for context in contexts:
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=context is contexts[0])
+        context.describe()
+names = ("ca.pem", "worker.pem", "worker.key")
+def expect(count):
+    if opened != dict.fromkeys(names, count):
+        raise SystemExit(f"{opened}, expected {count} each")
+expect(1)                          # both sides are made of one reading
+for _ in range(50):
+    shake()
+expect(1)                          # and nothing that looks the same is read again
+os.utime(folder + "/ca.pem", (1, 1))
+shake(contexts[:1])
+expect(2)                          # a touch is looked into
+while not reading.are_settled(reading.look_at([folder + "/ca.pem"])):
+    time.sleep(0.05)
+shake(contexts[:1])
+expect(3)                          # once more when the times of the file can be relied on
+for _ in range(50):
+    shake()
+expect(3)
+"""
+
+
+@pytest.mark.parametrize("optimised", [[], ["-O"]], ids=["", "-O"])
+def test_a_file_is_read_once_and_again_only_when_it_changes(
+    optimised: list[str], tmp_path: Path
+) -> None:
+    Folder(tmp_path)
+    settle(tmp_path)
+    done = subprocess.run(
+        [sys.executable, *optimised, "-c", COUNTING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def settle(folder: Path) -> None:
+    """Wait until all files of a folder are old enough to be judged by their times."""
+    paths = [str(path) for path in folder.iterdir()]
+    pause = threading.Event()
+    for _ in range(600):
+        if reading.are_settled(reading.look_at(paths)):
+            return
+        pause.wait(0.1)
+    raise AssertionError("the files do not settle")
+
+
+def test_what_was_written_just_now_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two writes within one step of the file system's clock look the same."""
+    folder = Folder(tmp_path)
+    assert folder.shows() == OLD.der
+    frozen = reading.look_at(str(path) for path in tmp_path.iterdir())
+    monkeypatch.setattr("sealwire.security.reload.look_at", lambda paths: frozen)
+    folder.install(NEW)
+    assert folder.shows() == NEW.der
 
 
 def test_openssl_opens_no_path_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

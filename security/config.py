@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from .errors import ConfigError
 from .quoting import hides_key, redacted, shown
 
-__all__ = ["KEYS", "UnknownKey", "duration", "read", "truth", "unknown_keys"]
+__all__ = ["KEYS", "UnknownKey", "duration", "files", "read", "truth", "unknown_keys"]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -64,6 +64,8 @@ _UNITS = {
 }
 _DURATION = re.compile(rf"(\d+(?:\.\d*)?|\.\d+)\s*({'|'.join(_UNITS)})?")
 
+_ENDINGS = (".yaml", ".yml", ".json")  # of configuration files
+
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 _reported: set[str] = set()  # unknown keys already logged
@@ -98,6 +100,28 @@ def read(file: str | None = None) -> dict[str, Any]:
 def unknown_keys(file: str | None = None) -> list[UnknownKey]:
     """The keys of `distributed.comm.tls` and `sealwire.tls` that nobody reads, as they stand."""
     return list(_unknown(_getter(file)))
+
+
+def files(file: str | None = None) -> list[str]:
+    """The configuration files that `read` goes by, those that exist; `file` is the same."""
+    found = []
+    for path in [*_places(), *([file] if file is not None else ())]:
+        if os.path.isdir(path):
+            names = sorted(os.listdir(path)) if os.access(path, os.R_OK) else []
+            found += [os.path.join(path, name) for name in names if name.endswith(_ENDINGS)]
+        elif os.path.isfile(path):
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def _places() -> list[str]:
+    try:
+        import dask.config
+    except ImportError:
+        import donfig
+
+        return list(donfig.Config("dask").paths)
+    return list(dask.config.paths)
 
 
 def truth(name: str, value: object) -> bool | None:

@@ -22,6 +22,7 @@ import time
 import weakref
 from typing import Any
 
+from . import access
 from .background import Background
 from .errors import ConfigError, SecurityError
 from .expiry import Expiry, deadlines
@@ -260,6 +261,9 @@ class Watch:
                         field for field in digests if digests[field] != self._held.get(field)
                     ]
                     self._use(built, digests, Expiry(ends, self._warning))
+                    for source in material.sources():
+                        if source.path is not None:
+                            access.warn(str(source), source.path)
                     return changed
         raise AssertionError("unreachable: the last round returns or raises")
 

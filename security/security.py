@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import config, expiry, peers, pem, reload, tls
+from . import access, config, expiry, peers, pem, reload, tls
 from .errors import ConfigError, SecurityError, UnknownParameter
 from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
 from .quoting import shown
@@ -238,6 +238,8 @@ class Security:
         with self._lock:
             known = self._watches.get(role)
             if known is None or known[0] != state:
+                for path in config.files():
+                    access.warn(f"configuration ({path})", path, of_groups=False)
                 known = self._watches[role] = state, reload.Watch(*state)
             return known[1].context(side)
 

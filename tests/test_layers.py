@@ -23,9 +23,9 @@ errors limits watch addressing framing arrays codec hello interfaces registry so
 gil wakeup outbox refusals turns handshake stream transport server tcp api __init__
 """
 SECURITY = """
-errors quoting blocks reading pem config peers expiry keys names certinfo tls fields background
-reload profile authority security files journal revocations store founding renewal rotation
-handshakes findings inspection checks
+errors quoting blocks reading access pem config peers expiry keys names certinfo tls fields
+background reload profile authority security files journal revocations store founding renewal
+rotation handshakes findings inspection checks
 __init__
 """
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}

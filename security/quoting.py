@@ -48,6 +48,7 @@ _STRETCH, _CHANGES = 14, 7
 # The same for a text that is to be refused as a path: of random text of 64 characters 99.5 %, of
 # paths 0.05 %, and only if there is no such file.
 _LONG_STRETCH, _MANY_CHANGES = 24, 13
+_SHORTEST_RUN = 12  # characters of base64 that are left out of a text of others
 _UNBROKEN = 65  # letters and digits in a row; digests in hexadecimal, as paths have them, have 64
 
 
@@ -134,7 +135,9 @@ def printable(path: str) -> str:
 
 
 def _is_secret_word(word: str) -> bool:
-    return hides_key(word.strip("'\"()[]{}<>,:;"))
+    bare = word.strip("'\"()[]{}<>,:;*&!%")
+    plain = _BASE64.fullmatch(bare) and not (bare.islower() or bare.isupper())
+    return hides_key(bare) or (len(bare) >= _SHORTEST_RUN and bool(plain) and not _exists(bare))
 
 
 def _is_key_like(text: str) -> bool:

@@ -87,7 +87,7 @@ def _findings(path: Path | None, soon: datetime.timedelta, password: bytes | Non
     values = config.read(file)
     if path is not None and path.is_dir():
         values = _brought_here(values, path)
-    found += check_configuration(values, unknown_keys(file), soon)
+    found += check_configuration(values, unknown_keys(file), soon, config.files(file))
     return worst_first(found)
 
 

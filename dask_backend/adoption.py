@@ -14,19 +14,23 @@ have, it is refused.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import multiprocessing.context
+import os
 import ssl
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from distributed.security import Security as DaskSecurity
 
-from sealwire.security import ConfigError
+from sealwire.security import ConfigError, config
 from sealwire.security import Security as OwnSecurity
+from sealwire.security.pem import is_text
 from sealwire.security.security import FIELDS, ROLES
 from sealwire.security.tls import SealedContext
 
@@ -46,12 +50,18 @@ _told: set[str] = set()  # classes that make their own contexts
 # Methods of subclasses that are watched: the class, the method's name, and what it was there.
 _watched: list[tuple[weakref.ref[type[Any]], str, Any]] = []
 
+_home = ""  # the working folder when we came: what is configured is meant from there
+
 # Who asks for the same role again shares its contexts; a process has few.
 _known: deque[OwnSecurity] = deque(maxlen=16)
 
 
 def take_over() -> None:
     """Let a `distributed.Security` return our contexts. Doing it twice does no harm."""
+    global _home
+    if not _home:
+        with contextlib.suppress(OSError):  # it may have been removed
+            _home = os.getcwd()
     for name in _METHODS:
         if name not in _replaced:
             original = _replaced[name] = getattr(DaskSecurity, name)
@@ -65,6 +75,8 @@ def take_over() -> None:
 
 def give_back() -> None:
     """Undo `take_over`."""
+    global _home
+    _home = ""
     for name in (_PICKLING, _SUBCLASSING):
         if name in vars(DaskSecurity):
             delattr(DaskSecurity, name)
@@ -146,7 +158,14 @@ def _equal_of(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity
     values["tls_ciphers"] = identity.get("ciphers")
     values[f"tls_{role}_cert"] = identity["cert"]
     values[f"tls_{role}_key"] = identity.get("key")
+    crl = config.read()["tls_crl_file"]
+    if isinstance(crl, str) and not is_text(crl):
+        values["tls_crl_file"] = Path(_home, crl)
     made = OwnSecurity(bool(stock.require_encryption), **values)
+    fields = {"ca_file": "tls_ca_file", "cert": f"tls_{role}_cert", "key": f"tls_{role}_key"}
+    for part, name in fields.items():
+        if getattr(stock, name) == identity.get(part):  # a subclass may have others
+            setattr(stock, name, getattr(made, name))  # a relative path means what it meant first
     for known in _known:
         if known.fields() == made.fields():
             return known

@@ -24,9 +24,10 @@ from .errors import PeerNotAllowed, SecurityError
 from .findings import ERROR, NOTE, WARNING, Finding
 from .handshakes import refusal
 from .inspection import identity
-from .pem import Source, source
+from .journal import JOURNAL
+from .pem import CRL_LIMIT, Source, source
 from .security import ROLES, Security
-from .store import CRL, KEYS, TRUST, Store
+from .store import CONFIG, CRL, KEYS, TRUST, Store
 
 __all__ = ["SOON", "check_configuration", "check_folder", "worst_first"]
 
@@ -57,7 +58,13 @@ def check_folder(
     `AuthorityError` if there is no CA certificate, `PEMError` if a file that matters is damaged.
     """
     store = Store(folder, password, links=True)  # Kubernetes mounts links
-    found = list(_folder_mode(folder))
+    found: list[Finding] = []
+    # Root looks after the folders of others.
+    owners = frozenset({os.stat(folder).st_uid} if os.name == "posix" and not os.geteuid() else ())
+    for name in (TRUST, CRL, CONFIG, JOURNAL, KEYS):
+        path = str(folder / name)
+        if os.path.lexists(path):
+            found += findings.changeable(path, of_key=name == KEYS, owners=owners)
     anchors = Source("ca", str(folder / TRUST))
     found += findings.trust(anchors, store.trusted, soon)
     held = store.identities()
@@ -68,25 +75,38 @@ def check_folder(
         # Without a key, it was issued for a request, whose sender has the key.
         found += [
             finding
-            for finding in (identity(place, None, chain, store.trusted, soon) if chain else ())
+            for finding in (
+                identity(place, None, chain, store.trusted, soon, owners=owners) if chain else ()
+            )
             if finding.code != "key-missing"
         ]
     if os.path.lexists(folder / CRL) or (folder / KEYS).is_file():
         files = [(str(each.path), each.certificate) for each in held]
-        found += findings.crl(Source("crl", str(folder / CRL)), store.trusted, files)
+        found += findings.crl(
+            Source("crl", str(folder / CRL), limit=CRL_LIMIT), store.trusted, files
+        )
     if (folder / KEYS).is_file():
         found += _authority(store)
-    return worst_first(found)
+    here = os.path.realpath(folder)  # told of by `_folder_mode`, which is stricter
+    return worst_first(
+        [
+            *_folder_mode(folder),
+            *(x for x in found if (x.code, x.subject) != ("folder-exposed", here)),
+        ]
+    )
 
 
 def check_configuration(
     values: Mapping[str, Any],
     unknown: Iterable[UnknownKey] = (),
     soon: datetime.timedelta = SOON,
+    files: Iterable[str] = (),
 ) -> list[Finding]:
     """What does not fit in a configuration: `values` by field of `Security` as `config.read`
-    gives them, and the `unknown` keys."""
+    gives them, the `unknown` keys, and the `files` that it was read from."""
     found = [_misspelt(each) for each in unknown]
+    for file in files:
+        found += findings.changeable(file)
     if not any(values.get(field) for field in _MATERIAL):
         found.append(
             Finding(
@@ -126,6 +146,8 @@ def _material(values: Mapping[str, Any], soon: datetime.timedelta) -> Iterator[F
     if anchors is not None:
         trusted, broken = findings.readable(anchors)
         yield from broken
+        if anchors.path is not None:
+            yield from findings.changeable(anchors.path)
         yield from findings.trust(anchors, trusted, soon)
     shown: list[tuple[str, x509.Certificate]] = []
     for role in ROLES:
@@ -150,8 +172,10 @@ def _material(values: Mapping[str, Any], soon: datetime.timedelta) -> Iterator[F
                 password = password.get(role)
             yield from identity(certificate, key, chain, trusted, soon, password)
             yield from _role(role, certificate, CertificateInfo.of(chain[0]))
-    lists = source("tls_crl_file", values.get("tls_crl_file"))
+    lists = source("tls_crl_file", values.get("tls_crl_file"), limit=CRL_LIMIT)
     if lists is not None:
+        if lists.path is not None:
+            yield from findings.changeable(lists.path)
         yield from findings.crl(lists, trusted, shown)
 
 

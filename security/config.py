@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
-from .pem import shown
+from .quoting import hides_key, redacted, shown
 
-__all__ = ["KEYS", "UnknownKey", "duration", "read", "truth", "unknown_keys"]
+__all__ = ["KEYS", "UnknownKey", "duration", "files", "read", "truth", "unknown_keys"]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -64,6 +64,8 @@ _UNITS = {
 }
 _DURATION = re.compile(rf"(\d+(?:\.\d*)?|\.\d+)\s*({'|'.join(_UNITS)})?")
 
+_ENDINGS = (".yaml", ".yml", ".json")  # of configuration files
+
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 _reported: set[str] = set()  # unknown keys already logged
@@ -98,6 +100,28 @@ def read(file: str | None = None) -> dict[str, Any]:
 def unknown_keys(file: str | None = None) -> list[UnknownKey]:
     """The keys of `distributed.comm.tls` and `sealwire.tls` that nobody reads, as they stand."""
     return list(_unknown(_getter(file)))
+
+
+def files(file: str | None = None) -> list[str]:
+    """The configuration files that `read` goes by, those that exist; `file` is the same."""
+    found = []
+    for path in [*_places(), *([file] if file is not None else ())]:
+        if os.path.isdir(path):
+            names = sorted(os.listdir(path)) if os.access(path, os.R_OK) else []
+            found += [os.path.join(path, name) for name in names if name.endswith(_ENDINGS)]
+        elif os.path.isfile(path):
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def _places() -> list[str]:
+    try:
+        import dask.config
+    except ImportError:
+        import donfig
+
+        return list(donfig.Config("dask").paths)
+    return list(dask.config.paths)
 
 
 def truth(name: str, value: object) -> bool | None:
@@ -154,7 +178,9 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
         if file is not None:
             config = donfig.Config("dask", paths=[*config.paths, file])
     except ValueError as error:
-        raise ConfigError(f"cannot read the configuration: {error}") from error
+        # A parser quotes the lines that it stumbles over, and they may be those of a key.
+        why = redacted(str(error))
+        raise ConfigError(f"cannot read the configuration: {why}") from None
     return lambda key: config.get(key, default=None)
 
 
@@ -181,7 +207,7 @@ def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted names of all values, with Dask's `_` and `-` made one."""
     for key, value in tree.items():
-        name = prefix + str(key).replace("_", "-")
+        name = prefix + ("…" if hides_key(str(key)) else str(key).replace("_", "-"))
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{name}.")
         else:

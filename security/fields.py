@@ -9,11 +9,13 @@ from typing import Any
 
 from . import config, peers, pem, tls
 from .errors import ConfigError
+from .quoting import hides_key, key_damage, shown
 
-__all__ = ["DAY", "FIELDS", "MATERIAL", "ROLES", "as_shown", "checked"]
+__all__ = ["DAY", "FIELDS", "MATERIAL", "ROLES", "SOURCES", "as_shown", "checked"]
 
 ROLES = ("client", "scheduler", "worker")
 MATERIAL = ("tls_ca_file", *(f"tls_{role}_{part}" for role in ROLES for part in ("cert", "key")))
+SOURCES = (*MATERIAL, "tls_crl_file")  # paths or PEM text
 DAY = 86400.0
 VERSIONS = ("tls_min_version", "tls_max_version")
 
@@ -33,14 +35,19 @@ FIELDS = (
 
 
 def checked(name: str, value: Any) -> Any:
-    """The value a field keeps. Raises `ConfigError`, and `AttributeError` if there is no such."""
+    """The value a field keeps; a `Source` for a path or PEM text.
+
+    Raises `ConfigError`, and `AttributeError` if there is no such field.
+    """
     if name in VERSIONS:
         version = tls.parse_version(name, value)
         return ssl.TLSVersion.TLSv1_2 if version is None and "min" in name else version
-    if name in (*MATERIAL, "tls_crl_file"):
-        source = pem.source(name, value)
-        return source and source.value
+    if name in SOURCES:
+        limit = pem.CRL_LIMIT if name == "tls_crl_file" else pem.PEM_LIMIT
+        return pem.source(name, value, limit=limit)
     if name == "tls_ciphers":
+        if isinstance(value, str) and not value.isascii():
+            raise ConfigError(f"cannot use {name}: a cipher string is ASCII, got {shown(value)}")
         return tls.parse_ciphers(name, value)
     if name == "tls_reload_interval":
         return config.duration(name, value, bare="s")
@@ -55,14 +62,14 @@ def checked(name: str, value: Any) -> Any:
         )
     if name == "tls_allowed_peers":
         if value is not None and not isinstance(value, Mapping):
-            value = dict.fromkeys(ROLES, peers.parse_patterns(name, value))
-        return _by_role(name, value or {}, peers.parse_patterns)
+            value = dict.fromkeys(ROLES, _patterns(name, value))
+        return _by_role(name, value or {}, _patterns)
     if name == "extra_conn_args":
         if value is not None and not isinstance(value, Mapping):
             raise ConfigError(f"cannot use {name}: expected a mapping, got {type(value).__name__}")
         return dict(value or {})
     if name not in FIELDS:
-        raise AttributeError(f"Security has no field {name!r}; fields are {', '.join(FIELDS)}")
+        raise AttributeError(f"Security has no field {shown(name)}; fields are {', '.join(FIELDS)}")
     return value
 
 
@@ -73,11 +80,22 @@ def _by_role(
     for role in value:
         if role not in ROLES:
             raise ConfigError(
-                f"cannot use {name}: unknown role {role!r}; expected {', '.join(ROLES)}"
+                f"cannot use {name}: unknown role {shown(role)}; expected {', '.join(ROLES)}"
             )
     return {
         role: parse(f"{name} of {role}", each) for role, each in value.items() if each is not None
     } or None
+
+
+def _patterns(name: str, value: Any) -> tuple[str, ...]:
+    """What `peers.parse_patterns` makes of a value. Patterns are shown in errors: keys are none."""
+    for pattern in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
+        if not isinstance(pattern, str) or not pattern.isprintable():
+            continue
+        wrong = key_damage(pattern.removeprefix("sha256:"))
+        if wrong is not None:
+            raise ConfigError(f"cannot use {name}: a pattern in it is none: {wrong}")
+    return peers.parse_patterns(name, value)
 
 
 _LONGEST_PASSWORD = 1024  # bytes; `ssl` takes no more
@@ -90,7 +108,10 @@ def _password(name: str, value: Any) -> str | bytes | None:
         raise ConfigError(
             f"cannot use {name}: expected str, got {type(value).__name__}; put it in quotes"
         )
-    size = len(value.encode() if isinstance(value, str) else value)
+    try:
+        size = len(value.encode() if isinstance(value, str) else value)
+    except UnicodeEncodeError:  # whose words have the value
+        raise ConfigError(f"cannot use {name}: it has characters that are no text") from None
     if size > _LONGEST_PASSWORD:
         raise ConfigError(
             f"cannot use {name}: it has {size} bytes, OpenSSL takes {_LONGEST_PASSWORD}"
@@ -98,14 +119,20 @@ def _password(name: str, value: Any) -> str | bytes | None:
     return value
 
 
-def as_shown(name: str, value: Any) -> str:
-    """What may be seen of a value: no PEM text and no password."""
+def as_shown(name: str, value: Any, source: pem.Source | None = None) -> str:
+    """What may be seen of a value: no PEM text, no password, nothing that could be a key.
+
+    `source` is what a path or PEM text was taken for.
+    """
+    if source is not None:
+        if source.in_memory or source.hidden:
+            return "<in memory>" if source.in_memory else f"<{source.place}>"
+        return repr(value)
     if isinstance(value, ssl.TLSVersion):
         return value.name
     if name == "tls_key_password":
         return "<hidden>"
     if isinstance(value, float):
         return "never" if value == math.inf else f"{value:g}"
-    if isinstance(value, str) and pem.Source(name, value).in_memory:
-        return "<in memory>"
-    return repr(value)
+    text = repr(value)
+    return shown(value) if hides_key(text) else text

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from . import keys
+from . import access, keys
 from .certinfo import CertificateInfo, hexadecimal
 from .errors import PEMError
-from .pem import Source, blocks
+from .pem import Source, certificates
 from .profile import now
 from .revocations import read_lists, signed_by
 
@@ -25,6 +25,7 @@ __all__ = [
     "WARNING",
     "Certificates",
     "Finding",
+    "changeable",
     "command",
     "crl",
     "dates",
@@ -57,9 +58,9 @@ class Finding:
 
 def command(words: str, source: Source) -> str:
     """A `sealwire certs` command for the folder that a file lies in, to be pasted into a shell."""
-    if source.in_memory:
+    if source.path is None or source.hidden:
         return f"sealwire certs {words}"
-    return f"sealwire certs {words} --dir {shlex.quote(os.path.dirname(source.value) or '.')}"
+    return f"sealwire certs {words} --dir {shlex.quote(os.path.dirname(source.path) or '.')}"
 
 
 def readable(source: Source) -> tuple[Certificates, list[Finding]]:
@@ -89,6 +90,24 @@ def exposed(path: str, what: str = "the private key") -> Iterator[Finding]:
             f"{what} is open to {who} (mode {mode:04o}, at most 0600 is safe)",
             f"chmod 600 {shlex.quote(path)}",
         )
+
+
+def changeable(
+    path: str, *, of_key: bool = False, owners: frozenset[int] = frozenset()
+) -> Iterator[Finding]:
+    """Who else may change what a file holds, or put another in its place.
+
+    Of a file that holds a key (`of_key`), `exposed` tells the mode. `owners` are users who may.
+    """
+    for weak in access.weaknesses(path, owners=owners):
+        if weak.kind == "owner":
+            yield Finding(WARNING, "foreign-owner", weak.path, weak.words, weak.remedy)
+            continue
+        severity = ERROR if weak.everybody else WARNING
+        if weak.is_folder:
+            yield Finding(severity, "folder-exposed", weak.path, weak.words, weak.remedy)
+        elif not of_key:
+            yield Finding(severity, "writable", weak.path, weak.words, weak.remedy)
 
 
 def trust(
@@ -213,9 +232,7 @@ def _usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
 
 def _parsed(source: Source) -> Certificates:
     """The certificates of a source. Raises `PEMError` if there is none, or a damaged one."""
-    found = [block for block in blocks(source.read()) if block.is_certificate]
-    if not found:
-        raise PEMError(f"cannot use {source}: no certificate in it")
+    found = certificates(source)
     try:
         return [x509.load_pem_x509_certificate(block.text.encode()) for block in found]
     except ValueError as error:

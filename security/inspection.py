@@ -14,7 +14,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from . import keys
 from .certinfo import CertificateInfo
 from .errors import PEMError
-from .findings import ERROR, WARNING, Certificates, Finding, command, dates, exposed, strength
+from .findings import (
+    ERROR,
+    WARNING,
+    Certificates,
+    Finding,
+    changeable,
+    command,
+    dates,
+    exposed,
+    strength,
+)
 from .pem import Source, blocks
 from .profile import now
 
@@ -28,13 +38,19 @@ def identity(
     trusted: Certificates,
     soon: datetime.timedelta,
     password: str | bytes | None = None,
+    owners: frozenset[int] = frozenset(),
 ) -> Iterator[Finding]:
-    """Whether an identity's key, dates, purposes and issuer fit. `chain` is what it shows."""
+    """Whether an identity's key, dates, purposes and issuer fit. `chain` is what it shows, `owners`
+    are the users to whom its files may belong besides."""
     place = certificate.place
     info = CertificateInfo.of(chain[0])
-    name = Path(place).stem if not certificate.in_memory else info.common_name
+    name = info.common_name if certificate.path is None else Path(certificate.path).stem
     again = command(f"renew {shlex.quote(name)}", certificate)
     yield from _key(certificate, key, chain[0], password)
+    for each in (certificate, key):
+        if each is not None and each.path is not None:
+            holds_key = each is key or key is None or key.path == each.path
+            yield from changeable(each.path, of_key=holds_key, owners=owners)
     yield from dates(place, info, soon, "", again)
     sound = "issue it again, with a key of P-256 or RSA of 2048 bits and more: sealwire certs issue"
     yield from strength(place, chain[0], sound)
@@ -84,8 +100,8 @@ def _key(
             f"append the key, or configure its file beside {certificate.place}",
         )
         return
-    if not holder.in_memory:
-        yield from exposed(holder.place)
+    if holder.path is not None:
+        yield from exposed(holder.path)
     try:
         private = keys.read(block.text, holder.place, secret)
     except PEMError as error:

@@ -1,29 +1,39 @@
 """PEM values: what they hold, and how an identity gets into an `ssl.SSLContext`.
 
-A value is the path of a PEM file or PEM text itself; `Source` keeps it together with the name of
-the field it was given for, so that every error can name both. Paths go to OpenSSL as they are.
-`ssl` loads private keys from paths only, so text is shown to it as one: as an anonymous file in
-memory on Linux (`memfd_create`), elsewhere as a file of mode 0600 in a private directory, removed
-before the call returns. Nothing here ever asks for a password on a terminal.
+A value is the path of a PEM file or PEM text itself. Which of the two is decided once, where it is
+given, and a relative path is made absolute there: neither another working folder nor another look
+at the text changes what was meant. `Source` keeps it together with the name of the field it was
+given for, so that every error can name both. OpenSSL opens no path of a user's: a file is read
+once (`reading.py`), and what was read is what is loaded. `ssl` loads private keys from paths only,
+so text is shown to it as one: as an anonymous file in memory on Linux (`memfd_create`). Elsewhere
+it gets the path of a file that was read just before, and PEM text as a file of mode 0600 in a
+private directory, removed before the call returns. Nothing here ever asks for a password on a
+terminal.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import os
-import re
 import shlex
 import ssl
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
+from .blocks import Block, blocks, is_torn
 from .errors import ConfigError, KeyMismatch, PEMError, PEMNotFound
+from .quoting import HIDDEN, damage, hides_key, printable, shown
+from .reading import read
 
 __all__ = [
+    "CRL_LIMIT",
+    "PEM_LIMIT",
     "Block",
     "Source",
     "blocks",
@@ -37,7 +47,11 @@ __all__ = [
 
 logger = logging.getLogger("sealwire.security")
 
-_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----[\x00-\x7f]*?-----END \1-----")
+#: Bytes of a file of certificates or a key. Mozilla's list of all public CAs has 0.25 MiB.
+PEM_LIMIT = 4 * 2**20
+
+#: Bytes of a file of revocation lists: an entry takes 50, so this is more than a million.
+CRL_LIMIT = 64 * 2**20
 
 # What OpenSSL says when key and certificate differ in value, in type, or in type with another
 # certificate slot empty.
@@ -47,49 +61,46 @@ _TOO_WEAK = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}
 _exposed: set[str] = set()  # key files already warned of
 
 
-@dataclass(frozen=True)
-class Block:
-    """One `-----BEGIN label-----` … `-----END label-----` run; `text` includes both lines."""
-
-    label: str
-    text: str
-
-    @property
-    def is_certificate(self) -> bool:
-        return self.label == "CERTIFICATE"
-
-    @property
-    def is_revocation_list(self) -> bool:
-        return self.label == "X509 CRL"
-
-    @property
-    def is_private_key(self) -> bool:
-        return self.label.endswith("PRIVATE KEY")
-
-    @property
-    def is_encrypted(self) -> bool:
-        return self.label.startswith("ENCRYPTED") or "Proc-Type: 4,ENCRYPTED" in self.text
-
-    def __repr__(self) -> str:  # the text may be a key
-        return f"Block({self.label!r})"
-
-
 @dataclass(frozen=True, repr=False)
 class Source:
-    """Where PEM data comes from: the field's name, and a path or PEM text."""
+    """Where PEM data comes from: the field's name, and a path or PEM text.
+
+    `in_memory` says that the value is PEM text rather than a path, `hidden` that it is a path that
+    looks like part of a key and must not be shown. `limit` is how many bytes a file may have.
+    """
 
     field: str
     value: str
-
-    @property
-    def in_memory(self) -> bool:
-        """True if the value is PEM text rather than a path."""
-        return "-----BEGIN " in self.value or "\n" in self.value
+    in_memory: bool = False
+    limit: int = PEM_LIMIT
+    hidden: bool = False
+    #: of a file that has been read: its text, digest and status
+    content: str | None = dataclasses.field(default=None, compare=False)
+    _digest: bytes = dataclasses.field(default=b"", compare=False)
+    status: os.stat_result | None = dataclasses.field(default=None, compare=False)
 
     @property
     def place(self) -> str:
         """What a person may be shown: the path, or the words "PEM text in memory"."""
-        return "PEM text in memory" if self.in_memory else self.value
+        if self.in_memory:
+            return "PEM text in memory"
+        if not self._may_be_shown:
+            return f"a path of {len(self.value)} characters, {HIDDEN}"
+        return printable(self.value)
+
+    @property
+    def _may_be_shown(self) -> bool:
+        return not (self.in_memory or self.hidden or is_text(self.value))
+
+    @property
+    def path(self) -> str | None:
+        """The path of a file; None for PEM text."""
+        return None if self.in_memory else self.value
+
+    @property
+    def quoted(self) -> str:
+        """The path as a shell takes it, or dots where it must not be shown."""
+        return shlex.quote(self.value) if self._may_be_shown else "..."
 
     def __str__(self) -> str:
         return f"{self.field} ({self.place})"
@@ -100,53 +111,96 @@ class Source:
         """The PEM text. Raises `PEMError` if the file cannot be read or is empty."""
         if self.in_memory:
             return self.value
-        # Comments around the blocks may be in any encoding; the blocks are ASCII.
-        text = self._bytes().decode("ascii", "replace")
+        text = self.taken().content or ""
         if not text.strip():
             raise PEMError(f"cannot use {self}: the file is empty; expected PEM data")
         return text
 
-    def digest(self) -> bytes:
-        """SHA-256 of the contents: two that are equal hold the same. Raises as `read`."""
-        return hashlib.sha256(self.value.encode() if self.in_memory else self._bytes()).digest()
+    def taken(self) -> Source:
+        """This source with the contents of its file, which is read unless that was done before.
 
-    def _bytes(self) -> bytes:
+        Raises `PEMError` if the file cannot be read.
+        """
+        if self.in_memory or self.content is not None:
+            return self
         try:
-            with open(self.value, "rb") as file:
-                return file.read()
-        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            why = getattr(error, "strerror", None) or str(error)
+            data, status = read(self.value, self.limit)
+        except OSError as error:
+            why = error.strerror or str(error)
             kind = PEMNotFound if isinstance(error, FileNotFoundError) else PEMError
+            if not self._may_be_shown:
+                error.filename = None  # the value
             raise kind(
-                f"cannot read {self}: {why.lower()}; give the path of a PEM file or PEM text"
+                f"cannot read {self}: {why[:1].lower()}{why[1:]}; "
+                "give the path of a PEM file or PEM text"
             ) from error
+        except ValueError:  # a null byte, or what the file system cannot encode; it has the value
+            raise PEMError(
+                f"cannot read {self}: no path has such characters; "
+                "give the path of a PEM file or PEM text"
+            ) from None
+        # Comments around the blocks may be in any encoding; the blocks are ASCII.
+        text = data.decode("ascii", "replace")
+        digest = hashlib.sha256(data).digest()
+        return dataclasses.replace(self, content=text, _digest=digest, status=status)
+
+    def public(self) -> Source:
+        """This source with its certificates alone, if it holds the contents of a file."""
+        if self.content is None:
+            return self
+        text = "\n".join(block.text for block in blocks(self.content) if block.is_certificate)
+        return dataclasses.replace(self, content=text)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the contents: two that are equal hold the same. Raises as `taken`."""
+        if self.in_memory:
+            return hashlib.sha256(self.value.encode("utf-8", "replace")).digest()
+        return self.taken()._digest
 
 
-def source(field: str, value: object) -> Source | None:
+def source(field: str, value: object, *, limit: int = PEM_LIMIT) -> Source | None:
     """Make a `Source` of a path (`str` or `os.PathLike`) or PEM text; None for None and "".
 
-    Raises `ConfigError` for a value of any other type.
+    An `os.PathLike` is a path. A `str` is PEM text if it has a BEGIN line or more than one line,
+    else a path. Raises `ConfigError` for a value of any other type, for a `str` that can be
+    neither, and for a relative path where there is no working folder.
     """
     if isinstance(value, os.PathLike):
-        value = os.fspath(value)
+        path = os.fspath(value)
+        if isinstance(path, str):
+            return _of_path(field, path or os.curdir, limit)
+        value = path
     if value is None or value == "":
         return None
     if not isinstance(value, str):
         raise ConfigError(
             f"cannot use {field}: expected a path or PEM text as str, got {type(value).__name__}"
         )
-    return Source(field, value)
+    if is_text(value):
+        return Source(field, value, in_memory=True, limit=limit)
+    wrong = damage(value)
+    if wrong is not None:
+        raise ConfigError(f"cannot use {field}: {wrong}")
+    return _of_path(field, value, limit)
 
 
-def shown(value: object) -> str:
-    """A value as an error may show it: PEM text in the wrong place could be a key."""
-    text = repr(value)
-    return "PEM text" if "-----BEGIN " in text else text
+def is_text(value: str) -> bool:
+    """Whether a `str` that may be a path or PEM text is taken for PEM text."""
+    return "-----BEGIN " in value or "\n" in value or "\r" in value
 
 
-def blocks(text: str) -> list[Block]:
-    """The PEM blocks of a text, in order; whatever stands between them is left out."""
-    return [Block(match[1], match[0]) for match in _BLOCK.finditer(text)]
+def _of_path(field: str, path: str, limit: int) -> Source:
+    hidden = hides_key(path)
+    if not os.path.isabs(path):
+        try:
+            # Not normalised: "link/.." is not the folder that the link stands in.
+            path = os.path.abspath(path) if os.name == "nt" else str(PurePath(os.getcwd(), path))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot use {field}: it is a relative path, and there is no working folder "
+                f"({(error.strerror or str(error)).lower()}); give an absolute one"
+            ) from error
+    return Source(field, path, limit=limit, hidden=hidden)
 
 
 def certificates(source: Source) -> list[Block]:
@@ -174,7 +228,13 @@ def _whole_blocks(source: Source) -> list[Block]:
     """The blocks of a source. A file half written may hold some whole ones and no word of it."""
     text = source.read()
     found = blocks(text)
-    if found and text.count("-----BEGIN ") != len(found):
+    if found and "\n" not in text and "\r" not in text:
+        how = "with \\n written out in place of" if "\\n" in text else "without"
+        raise PEMError(
+            f"cannot use {source}: it looks like PEM text {how} its line breaks; "
+            "give it with line breaks"
+        )
+    if found and is_torn(text, found):
         raise PEMError(f"cannot use {source}: a PEM block in it is cut short; write the file again")
     return found
 
@@ -186,7 +246,7 @@ def load_crls(context: ssl.SSLContext, source: Source) -> None:
     Raises `PEMError` if there is none or one is damaged.
     """
     text = "\n".join(block.text for block in revocation_lists(source)) + "\n"
-    with _path(Source(source.field, text)) as path:
+    with _path(Source(source.field, text, in_memory=True)) as path:
         try:
             context.load_verify_locations(cafile=path)
         except OSError as error:
@@ -212,6 +272,7 @@ def load_identity(
     Raises `PEMError`, or `KeyMismatch` if the two do not belong together; the context is then
     partly loaded and must be dropped.
     """
+    certificate, key = certificate.taken(), key and key.taken()
     certificates(certificate)
     holder = key or certificate
     found = _whole_blocks(holder)
@@ -276,27 +337,26 @@ def _explained(
 
 def _warn_if_exposed(holder: Source) -> None:
     """Log, once per file, that a key can be read by others than its owner."""
-    if os.name != "posix" or holder.in_memory or holder.value in _exposed:
+    if os.name != "posix" or holder.status is None or holder.value in _exposed:
         return
-    with contextlib.suppress(OSError):
-        mode = stat.S_IMODE(os.stat(holder.value).st_mode)
-        if mode & 0o044:
-            _exposed.add(holder.value)
-            logger.warning(
-                "private key in %s can be read by group or others (mode %04o); run: chmod 600 %s",
-                holder,
-                mode,
-                shlex.quote(holder.value),
-            )
+    mode = stat.S_IMODE(holder.status.st_mode)
+    if mode & 0o044:
+        _exposed.add(holder.value)
+        logger.warning(
+            "private key in %s can be read by group or others (mode %04o); run: chmod 600 %s",
+            holder,
+            mode,
+            holder.quoted,
+        )
 
 
 @contextlib.contextmanager
 def _path(source: Source | None) -> Iterator[str | None]:
-    """A path OpenSSL can open while the block runs."""
-    if source is None or not source.in_memory:
-        yield source.value if source else None
+    """A path OpenSSL can open while the block runs, with the PEM blocks of a source."""
+    if source is None:
+        yield None
         return
-    data = source.value.encode()
+    data = "".join(f"{block.text}\n" for block in blocks(source.read())).encode()
     try:
         # Fails where the kernel or the C library is too old, or /proc is not mounted.
         descriptor = os.memfd_create("sealwire", os.MFD_CLOEXEC)
@@ -310,6 +370,9 @@ def _path(source: Source | None) -> Iterator[str | None]:
                 memory.flush()
                 yield path
                 return
+    if source.path is not None:  # a key is not to be copied to another file
+        yield source.path
+        return
     with tempfile.TemporaryDirectory(prefix="sealwire-") as directory:  # mode 0700
         path = os.path.join(directory, "identity.pem")
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

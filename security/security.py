@@ -13,11 +13,13 @@ import logging
 import ssl
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from . import config, expiry, peers, pem, reload, tls
+from . import access, config, expiry, peers, pem, reload, tls
 from .errors import ConfigError, SecurityError, UnknownParameter
 from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
+from .quoting import shown
 
 __all__ = ["FIELDS", "ROLES", "Security"]
 
@@ -58,16 +60,18 @@ class Security:
         warns of it, once a day; 30 days if unset, "never" for no warning.
     extra_conn_args: a mapping that `get_connection_args` passes on.
 
-    CA, certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text. Files are first
-    read when a role is used. Contexts follow them: a handshake that begins after a file was
-    replaced uses the new one, and the old one if the new one cannot be used; see `reload`.
+    CA, certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text; which of them is
+    decided where a value is given, and a relative path is made absolute there. Files must be
+    regular files, and are first read when a role is used. Contexts follow them: a handshake that
+    begins after a file was replaced uses the new one, and the old one if the new one cannot be
+    used, or while it takes long to read; see `reload`.
 
     Raises `UnknownParameter` (a `TypeError`), and `ConfigError` for a value that cannot be used, a
     key without its certificate, or a certificate without a CA; files can be missing or wrong
     only at first use, see `get_listen_args`.
 
-    Instances pickle, with the PEM text they hold, keys included; they compare by identity; and
-    they may be used from several threads.
+    Instances pickle, with absolute paths and the PEM text they hold, keys included; they compare by
+    identity; and they may be used from several threads.
     """
 
     tls_ca_file: str | None
@@ -87,6 +91,7 @@ class Security:
     tls_expiry_warning: float | None
     extra_conn_args: dict[str, Any]
 
+    _sources: dict[str, pem.Source]
     _required: bool | None
     _lock: threading.Lock
     _watches: dict[str, tuple[object, reload.Watch]]
@@ -97,7 +102,7 @@ class Security:
             if name not in FIELDS:
                 near = difflib.get_close_matches(name, FIELDS, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FIELDS)}"
-                raise UnknownParameter(f"Security has no parameter {name!r}; {hint}")
+                raise UnknownParameter(f"Security has no parameter {shown(name)}; {hint}")
         self._prepare()
         configured = config.read()
         for name in FIELDS[1:]:
@@ -147,8 +152,15 @@ class Security:
         self._required = config.truth("require_encryption", value)
 
     def fields(self) -> dict[str, Any]:
-        """Every parameter with its present value: `Security(**security.fields())` is its equal."""
-        return {name: getattr(self, name) for name in FIELDS}
+        """Every parameter with its present value: `Security(**security.fields())` is its equal.
+
+        A path is a `str`; one that would be taken for PEM text then is a `pathlib.Path`.
+        """
+        values = {name: getattr(self, name) for name in FIELDS}
+        for name, source in self._sources.items():
+            if not source.in_memory and (source.hidden or pem.is_text(source.value)):
+                values[name] = Path(source.value)
+        return values
 
     def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
         """The values for a role: `ca_file`, `ciphers`, `cert` and `key`.
@@ -156,7 +168,7 @@ class Security:
         Raises `ConfigError` for an unknown role, as all methods that take one.
         """
         if role not in ROLES:
-            raise ConfigError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
+            raise ConfigError(f"unknown role {shown(role)}; expected one of {', '.join(ROLES)}")
         return {
             "ca_file": self.tls_ca_file,
             "ciphers": self.tls_ciphers,
@@ -226,6 +238,8 @@ class Security:
         with self._lock:
             known = self._watches.get(role)
             if known is None or known[0] != state:
+                for path in config.files():
+                    access.warn(f"configuration ({path})", path, of_groups=False)
                 known = self._watches[role] = state, reload.Watch(*state)
             return known[1].context(side)
 
@@ -235,9 +249,9 @@ class Security:
     def _material(self, role: str) -> tls.Material | None:
         """What the contexts of a role are made of; None if it has no identity."""
         values = self.get_tls_config_for_role(role)
-        trust = pem.source("tls_ca_file", values["ca_file"])
-        certificate = pem.source(f"tls_{role}_cert", values["cert"])
-        key = pem.source(f"tls_{role}_key", values["key"])
+        trust = self._source("tls_ca_file", values["ca_file"])
+        certificate = self._source(f"tls_{role}_cert", values["cert"])
+        key = self._source(f"tls_{role}_key", values["key"])
         if certificate is None:
             if key is not None:
                 raise ConfigError(f"cannot use {key} without its certificate; set {_cert(role)}")
@@ -247,13 +261,18 @@ class Security:
                 f"cannot use {certificate}: there is no CA to verify peers with; "
                 f"set tls_ca_file (configuration: {config.KEYS['tls_ca_file']})"
             )
-        crl = pem.source("tls_crl_file", self.tls_crl_file)
+        crl = self._source("tls_crl_file", self.tls_crl_file)
         password = self.tls_key_password
         if isinstance(password, dict):
             password = password.get(role)
         patterns = (self.tls_allowed_peers or {}).get(role)
         allowed = peers.AllowedPeers(patterns) if patterns else None
         return tls.Material(trust, certificate, key, crl, password, allowed)
+
+    def _source(self, name: str, value: str | None) -> pem.Source | None:
+        """What a value was taken for where it was given; a subclass may have put another there."""
+        known = self._sources.get(name)
+        return known if known and known.value == value else checked(name, value)
 
     def _warn_of_missing(self, role: str) -> None:
         if self.require_encryption and role not in self._warned:
@@ -268,12 +287,17 @@ class Security:
     def _prepare(self) -> None:
         self._lock = threading.Lock()
         self._watches = {}
+        self._sources = {}
         self._warned = set()
         self._required = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
             value = checked(name, value)
+            if isinstance(value, pem.Source):
+                self._sources[name], value = value, value.value
+            else:
+                self._sources.pop(name, None)
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -290,7 +314,7 @@ class Security:
         for name in FIELDS[1:-1]:
             value = getattr(self, name)
             if value is not None:
-                shown[name] = as_shown(name, value)
+                shown[name] = as_shown(name, value, self._sources.get(name))
         return shown
 
     def __repr__(self) -> str:

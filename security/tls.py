@@ -72,7 +72,7 @@ def parse_version(field: str, value: object) -> ssl.TLSVersion | None:
     try:
         return _VERSIONS[value]
     except (KeyError, TypeError):
-        got = getattr(value, "name", None) or shown(value)
+        got = value.name if isinstance(value, ssl.TLSVersion) else shown(value)
         raise ConfigError(
             f"cannot use {field}: got {got}; expected TLS 1.2 or 1.3, "
             "as ssl.TLSVersion, number or str"

@@ -24,10 +24,9 @@ sockets pulse buffers gil wakeup outbox refusals turns openssl handshake stream 
 tcp api __init__
 """
 SECURITY = """
-errors text pem config peers verified selfcheck expiry keys names certinfo sealed tls fields reload
-profile authority security folder files journal revocations store founding renewal rotation
-handshakes
-findings inspection checks __init__
+errors text quoting blocks reading access pem config peers verified selfcheck expiry keys names
+certinfo sealed tls fields background reload profile authority security folder files journal
+revocations store founding renewal rotation handshakes findings inspection checks __init__
 """
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
 

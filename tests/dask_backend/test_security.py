@@ -89,7 +89,7 @@ def test_every_field_can_be_given_read_and_set(material: dict[str, str]) -> None
         "tls_ciphers": "ECDHE+AESGCM",
         "tls_min_version": ssl.TLSVersion.TLSv1_3,
         "tls_max_version": ssl.TLSVersion.TLSv1_3,
-        "tls_crl_file": "crl.pem",
+        "tls_crl_file": "/etc/crl.pem",
         "tls_key_password": {"worker": "hush"},
         "tls_allowed_peers": {"scheduler": ("worker*", "client")},
         "tls_reload_interval": 3.0,

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from following import Folder
 
+from sealwire.security import background
+
 
 @pytest.fixture(autouse=True)
 def default_level() -> Iterator[None]:
@@ -18,6 +20,13 @@ def default_level() -> Iterator[None]:
     logger.setLevel(logging.NOTSET)
     yield
     logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def time_for_looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at files may take as long as a busy machine needs, but where that is the matter."""
+    if request.path.stem != "test_background":
+        monkeypatch.setattr(background, "PATIENCE", 30.0)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def parsed(identity: Identity) -> x509.Certificate:
 
 
 def info(text: str) -> CertificateInfo:
-    (only,) = read_certificates(Source("certificate", text))
+    (only,) = read_certificates(Source("certificate", text, in_memory=True))
     return only
 
 
@@ -173,7 +173,7 @@ def test_temporary_refuses_unusable_days(days: float) -> None:
 def test_what_is_no_certificate() -> None:
     damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     with pytest.raises(PEMError, match=r"cannot use ca .*: certificate 2 in it is damaged"):
-        read_certificates(Source("ca", Authority.create().certificate + damaged))
+        read_certificates(Source("ca", Authority.create().certificate + damaged, in_memory=True))
     with pytest.raises(PEMError, match="cannot read 3 bytes as a DER certificate"):
         CertificateInfo.from_der(b"xyz")
 

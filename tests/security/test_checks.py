@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import os
 import shlex
 import subprocess
 import sys
@@ -151,6 +152,68 @@ def test_keys_that_others_can_read(folder: Path, mode: int, severity: str) -> No
 def test_a_folder_that_others_can_write_in(folder: Path) -> None:
     folder.chmod(0o777)
     assert look(folder) == {"folder-exposed": "error"}
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "crl.pem", "dask.yaml", "journal.tsv"])
+@pytest.mark.parametrize(
+    ("mode", "severity"), [(0o666, "error"), (0o622, "error"), (0o664, "warning"), (0o644, None)]
+)
+def test_files_that_others_can_write(
+    folder: Path, name: str, mode: int, severity: str | None
+) -> None:
+    (folder / name).chmod(mode)
+    found = check_folder(folder)
+    assert said(found) == ({"writable": severity} if severity else {})
+    if severity:
+        assert found[0].subject == str(folder / name)
+        assert found[0].advice == f"chmod go-w {folder / name}"
+    seen = check_configuration(configured(folder), files=[str(folder / "dask.yaml")])
+    known = severity if name != "journal.tsv" else None  # which no process reads
+    assert said(seen) == ({"writable": known} if known else {})
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("mode", [0o622, 0o666, 0o620])
+def test_identities_that_others_can_write(folder: Path, role: str, mode: int) -> None:
+    (folder / f"{role}.pem").chmod(mode)
+    assert look(folder) == {"key-exposed": "error" if mode & 0o007 else "warning"}
+
+
+def test_a_certificate_apart_from_its_key_that_others_can_write(folder: Path) -> None:
+    certificate, key = blocks((folder / "worker.pem").read_text())[:2]
+    put(folder / "worker.pem", certificate.text + "\n").chmod(0o666)
+    put(folder / "worker.key", key.text + "\n")
+    found = check_configuration(configured(folder, tls_worker_key=str(folder / "worker.key")))
+    assert said(found) == {"writable": "error"}
+
+
+def test_files_of_other_users(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    us = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: us + 1234)
+    found = check_folder(folder)
+    if us:  # else they are root's, whom everybody trusts
+        assert said(found) == {"foreign-owner": "warning"}
+        assert f"number {us}" in found[0].message
+        monkeypatch.setattr(os, "geteuid", lambda: 0)  # root looks after this folder
+    else:
+        assert said(found) == {}
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, 1234, -1)
+        assert said(check_folder(folder)) == {}
+        assert said(check_configuration(configured(folder))) == {}
+        os.chown(folder / "ca.pem", 4321, -1)
+        assert said(check_folder(folder)) == {"foreign-owner": "warning"}
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        os.chown(folder / "ca.pem", 1234, -1)
+    assert said(check_folder(folder)) == {}
+
+
+def test_a_file_that_is_half_written_is_named(folder: Path) -> None:
+    text = (folder / "ca.pem").read_text()
+    put(folder / "ca.pem", text + text[:200])
+    found = check_configuration(configured(folder))
+    assert said(found) == {"unreadable": "error"}
+    assert "is cut short" in found[0].message
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import certs
 import dask.config
 import pytest
 
@@ -180,7 +181,7 @@ def test_a_misspelt_key_is_reported_once_with_the_nearest_known_one(
         ),
         (
             "distributed: {comm: {tls: {ca-file: x, client: {key: y}}}}",
-            "tls_client_key (y) without its certificate; set tls_client_cert "
+            "/y) without its certificate; set tls_client_cert "
             "(configuration: distributed.comm.tls.client.cert)",
         ),
     ],
@@ -215,7 +216,7 @@ def test_without_dask_each_construction_reads_anew(tmp_path: Path) -> None:
 
 def test_dask_config_set_counts() -> None:
     with dask.config.set({"distributed.comm.tls.ca_file": "ca.pem"}):
-        assert Security().tls_ca_file == "ca.pem"
+        assert Security().tls_ca_file == os.path.abspath("ca.pem")
     assert Security().tls_ca_file is None
 
 
@@ -258,3 +259,31 @@ def test_all_public_names_are_there() -> None:
         assert getattr(package, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Securty'"):
         _ = package.Securty  # type: ignore[attr-defined]
+
+
+MALFORMED = [
+    "distributed:\n  comm:\n    tls:\n      worker:\n        key: {armour}\n{body}\n",
+    "distributed: {{comm: {{tls: {{worker: {{key: {one_line}\n",
+    "key: 'x\n{body}\n",
+    "{one_line}: [\n",
+    "key: *{one_line}\n",
+    "key: !{one_line} x\n",
+    "key: %{one_line}\n",
+    "- {one_line}\n  {one_line}: {one_line}: {one_line}\n",
+]
+
+
+@pytest.mark.parametrize("yaml", MALFORMED)
+def test_a_malformed_file_with_a_key_does_not_show_it(tmp_path: Path, yaml: str) -> None:
+    """A parser quotes the lines it stumbles over."""
+    key = certs.leaf(certs.root()).key_pem
+    lines = key.splitlines()
+    body = "\n".join(lines[1:-1])
+    one_line = "".join(lines[1:-1]).replace("+", "A").replace("/", "B").replace("=", "")
+    text = yaml.format(armour=lines[0], body=body, one_line=one_line)
+    answer, log = run(tmp_path, False, text)
+    said = str(answer) + log
+    forbidden = {part[at : at + 16] for part in (body.replace("\n", ""), one_line)
+                 for at in range(len(part) - 15)}  # fmt: skip
+    bare = "".join(said.split())
+    assert not {bare[at : at + 16] for at in range(len(bare) - 15)} & forbidden, said

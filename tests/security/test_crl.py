@@ -218,7 +218,7 @@ def watch(event, arguments):
             written.append(path)
 sys.addaudithook(watch)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-load_crls(context, Source("tls_crl_file", text))
+load_crls(context, Source("tls_crl_file", text, in_memory=True))
 assert context.cert_store_stats()["crl"] == 1
 assert not hasattr(os, "memfd_create") or not written, written
 assert os.listdir(os.environ["TMPDIR"]) == []
@@ -240,7 +240,7 @@ def test_without_files_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(os, "memfd_create", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    load_crls(context, Source("tls_crl_file", LIST))
+    load_crls(context, Source("tls_crl_file", LIST, in_memory=True))
     assert context.cert_store_stats()["crl"] == 1
     assert not list(tmp_path.iterdir())
 

@@ -31,7 +31,9 @@ def fresh() -> ssl.SSLContext:
 
 def load(certificate: str, key: str | None = None, password: bytes | None = None) -> None:
     key_source = source("tls_worker_key", key)
-    load_identity(fresh(), Source("tls_worker_cert", certificate), key_source, password=password)
+    certificate_source = source("tls_worker_cert", certificate)
+    assert certificate_source is not None
+    load_identity(fresh(), certificate_source, key_source, password=password)
 
 
 @pytest.fixture
@@ -282,12 +284,12 @@ def test_without_files_in_memory_they_are_private_and_removed(
     monkeypatch.delattr(os, "memfd_create", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     context = Watching(ssl.PROTOCOL_TLS_SERVER)
-    key = Source("key", NODE.key_pem if works else OTHER.key_pem)
+    key = Source("key", NODE.key_pem if works else OTHER.key_pem, in_memory=True)
     if works:
-        load_identity(context, Source("certificate", NODE.pem), key)
+        load_identity(context, Source("certificate", NODE.pem, in_memory=True), key)
     else:
         with pytest.raises(KeyMismatch):
-            load_identity(context, Source("certificate", NODE.pem), key)
+            load_identity(context, Source("certificate", NODE.pem, in_memory=True), key)
     assert len(context.seen) == 2
     for path, mode, folder_mode in context.seen:
         assert path.is_relative_to(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import pickle
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -89,8 +90,14 @@ BAD_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"tls_ciphers": 3}, "tls_ciphers: expected str, got int"),
     ({"extra_conn_args": 3}, "extra_conn_args: expected a mapping, got int"),
     ({"require_encryption": "perhaps"}, "require_encryption: expected true or false"),
-    ({"tls_ca_file": "ca", "tls_worker_key": "k.pem"}, r"tls_worker_key \(k\.pem\) without .*cert"),
-    ({"tls_client_cert": "c.pem"}, rf"tls_client_cert \(c\.pem\): .*tls_ca_file .*{KEY}\.ca-file"),
+    (
+        {"tls_ca_file": "ca", "tls_worker_key": "k.pem"},
+        r"tls_worker_key \(/.*/k\.pem\) without .*cert",
+    ),
+    (
+        {"tls_client_cert": "c.pem"},
+        rf"tls_client_cert \(/.*/c\.pem\): .*tls_ca_file .*{KEY}\.ca-file",
+    ),
 ]
 
 
@@ -166,9 +173,9 @@ def test_arguments_come_before_configuration() -> None:
     with dask.config.set(configured):
         one = Security(tls_scheduler_cert="given.pem", tls_scheduler_key=None)
     assert one.get_tls_config_for_role("scheduler") == {
-        "ca_file": "ca.pem",
+        "ca_file": os.path.abspath("ca.pem"),
         "ciphers": None,
-        "cert": "given.pem",
+        "cert": os.path.abspath("given.pem"),
         "key": None,
     }
     assert one.tls_min_version is TLS.TLSv1_3

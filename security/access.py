@@ -1,0 +1,146 @@
+"""Who else may change a file: its own mode and owner, and those of the folders it is found through.
+
+Whoever can write `ca.pem` decides who is trusted, and so does whoever can put another file in its
+place. So, as sshd does with its StrictModes, a file and the folder that it lies in must belong to
+us or to root, and neither the group nor everybody may write there; of the folders above, none may
+be open to everybody. Each link on the way is looked at as well. In two ways this is milder than
+sshd: a folder with the sticky bit is no finding, since in it nobody may replace the files of others
+(the mounts of Kubernetes have it), and a folder further up may be writable by its group, which with
+the umask of many distributions is the user alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+__all__ = ["Weakness", "warn", "weaknesses"]
+
+logger = logging.getLogger("sealwire.security")
+
+_told: set[tuple[str, str]] = set()  # what has been warned of
+
+_LINKS = 40  # as many as Linux follows
+
+_Look = Callable[[str], os.stat_result]
+
+
+@dataclass(frozen=True)
+class Weakness:
+    """One way for others to change what a file holds.
+
+    `path` is where to mend it: the file, a folder or a link. `kind` is "mode" or "owner", `detail`
+    the mode in octal or the owner's number. `everybody` tells everybody from the group.
+    """
+
+    path: str
+    kind: str
+    detail: str
+    is_folder: bool = False
+    everybody: bool = False
+
+    @property
+    def is_of_group(self) -> bool:
+        """Whether it is a way for the group alone."""
+        return self.kind == "mode" and not self.everybody
+
+    @property
+    def words(self) -> str:
+        """What is wrong, without the path: `everybody may write it (mode 0666)`."""
+        if self.kind == "owner":
+            return f"it belongs to another user (number {self.detail})"
+        who = "everybody" if self.everybody else "its group"
+        what = "put other files there" if self.is_folder else "write it"
+        return f"{who} may {what} (mode {self.detail})"
+
+    @property
+    def remedy(self) -> str:
+        """What to do, where possible as a command."""
+        if self.kind == "owner":
+            return f"make {self.path} yours or root's"
+        return f"chmod go-w {shlex.quote(self.path)}"
+
+
+def warn(what: str, path: str, *, of_groups: bool = True) -> None:
+    """Log, once for each file and folder, that others may change what is read from a path.
+
+    `what` names the file in the line. Without `of_groups`, what only the group may do is left out.
+    """
+    for weak in weaknesses(path):
+        if (weak.path, weak.kind) in _told or (weak.is_of_group and not of_groups):
+            continue
+        _told.add((weak.path, weak.kind))
+        where = f"of its folder {weak.path} " if weak.is_folder else ""
+        run = "run: " if weak.kind == "mode" else ""
+        logger.warning(
+            "%s can be changed by others: %s%s; %s%s", what, where, weak.words, run, weak.remedy
+        )
+
+
+def weaknesses(path: str, *, owners: frozenset[int] = frozenset()) -> Iterator[Weakness]:
+    """Every way for others to change what is read from a path; `owners` are trusted besides.
+
+    Nothing where the system has no such modes, and nothing of what cannot be looked at.
+    """
+    if os.name != "posix":
+        return
+    trusted = owners | {0, os.geteuid()}
+    *links, file = _links(path)
+    near = {os.path.realpath(os.path.dirname(each)): None for each in (*links, file)}
+    for link in links:
+        yield from _of_owner(link, os.lstat, trusted)
+    yield from _of_mode(path, 0o022)
+    yield from _of_owner(path, os.stat, trusted)
+    for folder in near:
+        yield from _of_mode(folder, 0o022)
+        yield from _of_owner(folder, os.stat, trusted)
+    above = {parent: None for folder in near for parent in _parents(folder) if parent not in near}
+    for folder in above:
+        yield from _of_mode(folder, 0o002)
+
+
+def _links(path: str) -> list[str]:
+    """A path, and what stands in its place one link after the other, the file itself last."""
+    found = [path]
+    for _ in range(_LINKS):
+        try:
+            target = os.readlink(found[-1])
+        except (OSError, ValueError):
+            break
+        found.append(os.path.join(os.path.dirname(found[-1]), target))
+    return found
+
+
+def _parents(folder: str) -> Iterator[str]:
+    while (parent := os.path.dirname(folder)) != folder:
+        yield parent
+        folder = parent
+
+
+def _of_mode(path: str, bits: int) -> Iterator[Weakness]:
+    status = _status(path, os.stat)
+    if status is None or not status.st_mode & bits:
+        return
+    is_folder = stat.S_ISDIR(status.st_mode)
+    if is_folder and status.st_mode & stat.S_ISVTX:
+        return
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    yield Weakness(path, "mode", mode, is_folder, bool(status.st_mode & 0o002))
+
+
+def _of_owner(path: str, look: _Look, trusted: frozenset[int]) -> Iterator[Weakness]:
+    status = _status(path, look)
+    if status is not None and status.st_uid not in trusted:
+        is_folder = stat.S_ISDIR(status.st_mode)
+        yield Weakness(path, "owner", str(status.st_uid), is_folder)
+
+
+def _status(path: str, look: _Look) -> os.stat_result | None:
+    try:
+        return look(path)
+    except (OSError, ValueError):
+        return None  # reading it says why

@@ -1,0 +1,82 @@
+"""PEM text taken apart into its blocks, in time that grows with the text and no faster."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass
+
+__all__ = ["Block", "blocks", "is_torn"]
+
+_BEGIN = "-----BEGIN "
+# The dashes after a label are looked at and not taken: those of an END may be those before another.
+_MARKER = re.compile(r"-----(BEGIN|END) ([A-Z0-9 ]+)(?=-----)")
+_DASHES = 5
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One `-----BEGIN label-----` … `-----END label-----` run; `text` includes both lines."""
+
+    label: str
+    text: str
+
+    @property
+    def is_certificate(self) -> bool:
+        return self.label == "CERTIFICATE"
+
+    @property
+    def is_revocation_list(self) -> bool:
+        return self.label == "X509 CRL"
+
+    @property
+    def is_private_key(self) -> bool:
+        return self.label.endswith("PRIVATE KEY")
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.label.startswith("ENCRYPTED") or "Proc-Type: 4,ENCRYPTED" in self.text
+
+    def __repr__(self) -> str:  # the text may be a key
+        return f"Block({self.label!r})"
+
+
+def blocks(text: str) -> list[Block]:
+    """The PEM blocks of a text, in order; whatever stands between them is left out.
+
+    A block goes from a BEGIN to the next END of the same label, with nothing but ASCII between; a
+    BEGIN without such an END is passed over. Each mark is looked at once.
+    """
+    begins: list[tuple[int, int, str]] = []  # where it starts, where what follows it starts, label
+    ends: dict[str, list[int]] = defaultdict(list)
+    for mark in _MARKER.finditer(text):
+        if mark[1] == "BEGIN":
+            begins.append((mark.start(), mark.end() + _DASHES, mark[2]))
+        else:
+            ends[mark[2]].append(mark.start())
+    found = []
+    after = 0  # the end of the block before
+    foreign = -1  # the first character beyond ASCII from `inner` on
+    for start, inner, label in begins:
+        if start < after:
+            continue
+        candidates = ends[label]
+        at = bisect_left(candidates, inner)
+        if at == len(candidates):
+            continue
+        end = candidates[at]
+        if foreign < inner:
+            strange = _NOT_ASCII.search(text, inner)
+            foreign = strange.start() if strange else len(text)
+        if foreign < end:
+            continue
+        after = end + len(f"-----END {label}-----")
+        found.append(Block(label, text[start:after]))
+    return found
+
+
+def is_torn(text: str, found: list[Block]) -> bool:
+    """Whether a text has beginnings of blocks beside the whole ones in it."""
+    return text.count(_BEGIN) != len(found)

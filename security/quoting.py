@@ -1,0 +1,186 @@
+"""What of a value may be seen: nothing that could be part of a private key.
+
+A key may come in any shape: PEM text whose dashes or line breaks were lost on the way through an
+environment variable or a YAML file, its base64 alone, DER. So what is quoted in an error, a log or
+a repr is judged here by its looks, and what could be part of a key is described in place of shown.
+A path is shown as far as it exists on this machine, since the name of a folder is no secret.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+
+__all__ = ["HIDDEN", "damage", "hides_key", "key_damage", "printable", "redacted", "shown"]
+
+#: In place of a path that could be part of a key.
+HIDDEN = "not shown, it could be part of a key"
+
+_LONGEST_PATH = 4096 if os.name == "posix" else 32767  # bytes; PATH_MAX of Linux, Windows' own
+_LONGEST_NAME = 255  # bytes of one component, on every file system in use
+_LONGEST_QUOTE = 200  # characters; more is no help to a reader
+
+# Marks of PEM's armour: BEGIN behind dashes of any kind, as a word processor or a chat makes them,
+# or before a label. Repetitions are bounded, so that any text is gone through once.
+_DASH = r"[-_=*~\u2010-\u2015\u2212\ufe58\ufe63\uff0d]"
+_ARMOUR = re.compile(
+    rf"{_DASH}{{3,5}}\s{{0,3}}(?i:BEGIN|END)\b"
+    rf"|{_DASH}\s{{0,3}}BEGIN[ _+%]"
+    r"|\bBEGIN[ _+][A-Z0-9 _+]{0,40}?(?:CERTIFICATE|KEY|CRL|PARAMETERS|REQUEST)\b"
+    r"|PRIVATE(?: |%20|\+)KEY"
+)
+# How DER of keys and certificates begins in base64, where it is the same for all.
+_DER = re.compile(
+    r"(?<![A-Za-z0-9])(?:MI[IGH]|MHcC|MC4C|MFEC|MEEC|MHEC)(?=[A-Z0-9+/]*[a-z])[A-Za-z0-9+/]{8}"
+)
+_WRITTEN_OUT = re.compile(r"\\{1,4}[nr]")  # line breaks as they stand in JSON and in C
+_LAYOUT = re.compile(r"\\{1,4}[nrt]|[\s'\",]")
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]+")
+_ALPHABET = re.compile(r"[A-Za-z0-9+/=_-]{64,}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+# Random base64 changes between capitals, small letters and digits at two of three steps, a path at
+# one of ten. So many changes among so many characters in a row are taken for a key's: of random
+# text of 24 characters 97 % have such a stretch, of that of 32 99 %, and of the paths of a machine
+# 1 %, which costs them no more than being shown, where they do not exist.
+_STRETCH, _CHANGES = 14, 7
+# The same for a text that is to be refused as a path: of random text of 64 characters 99.5 %, of
+# paths 0.05 %, and only if there is no such file.
+_LONG_STRETCH, _MANY_CHANGES = 24, 13
+_SHORTEST_RUN = 12  # characters of base64 that are left out of a text of others
+_UNBROKEN = 65  # letters and digits in a row; digests in hexadecimal, as paths have them, have 64
+
+
+def damage(text: str) -> str | None:
+    """What a text that is given for a path really is, and what to do; None if it may be a path.
+
+    It shows nothing of the text. Whatever exists under that name is a path.
+    """
+    if _exists(text):
+        return None
+    found = key_damage(text)
+    if found is None and any(
+        len(part.encode("utf-8", "surrogatepass")) > most
+        for part, most in (
+            (text, _LONGEST_PATH),
+            *((name, _LONGEST_NAME) for name in re.split(r"[/\\]", text)),
+        )
+    ):
+        return (
+            f"it is too long for a path ({len(text)} characters) and no PEM text; "
+            "give the path of a PEM file or PEM text"
+        )
+    return found
+
+
+def key_damage(text: str) -> str | None:
+    """The same for a text that looks like a key or a certificate that has come to harm."""
+    if _CONTROL.search(text):
+        return "it looks like binary data, such as DER; convert it to PEM, or give a file's path"
+    if _ARMOUR.search(text):
+        if _WRITTEN_OUT.search(text):
+            return (
+                "it looks like PEM text with \\n written out in place of its line breaks; "
+                "give it with line breaks, or the path of its file"
+            )
+        return (
+            "it looks like PEM text whose BEGIN line is damaged; "
+            "give it with five dashes on both sides of BEGIN and END, or the path of its file"
+        )
+    bare = _LAYOUT.sub("", text)
+    if _ALPHABET.fullmatch(bare) and (
+        len(bare) > _LONGEST_PATH or _is_wild(bare, _LONG_STRETCH, _MANY_CHANGES)
+    ):
+        return (
+            f"it looks like base64 without its BEGIN and END lines ({len(text)} characters); "
+            "give the whole PEM text, or the path of its file"
+        )
+    return None
+
+
+def hides_key(text: str) -> bool:
+    """Whether a text could be part of a key, so that it must not be shown."""
+    if len(text) > _LONGEST_PATH:
+        return True
+    return _is_key_like(text) and _is_key_like(_unknown_part(text))
+
+
+def shown(value: object) -> str:
+    """A value as an error may show it: short, and nothing that could be part of a key."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{len(value)} bytes"
+    text = repr(value)
+    if "-----BEGIN " in text:
+        return "PEM text"
+    if isinstance(value, str):
+        kind = f"a text of {len(value)} characters"
+        hidden = bool(_CONTROL.search(value)) or hides_key(value)
+    else:
+        kind = f"a value of type {type(value).__name__}"
+        hidden = "\\x" in text or hides_key(text)  # bytes in a list
+    if hidden:
+        return f"{kind}, {HIDDEN}"
+    return kind if len(text) > _LONGEST_QUOTE else text
+
+
+def redacted(text: str) -> str:
+    """A text of others, such as a parser's error, without the words that could be part of a key."""
+    return re.sub(r"\S+", lambda word: "…" if _is_secret_word(word[0]) else word[0], text)
+
+
+def printable(path: str) -> str:
+    """A path for people: what does not print is written as an escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in path)
+
+
+def _is_secret_word(word: str) -> bool:
+    bare = word.strip("'\"()[]{}<>,:;*&!%")
+    plain = _BASE64.fullmatch(bare) and not (bare.islower() or bare.isupper())
+    return hides_key(bare) or (len(bare) >= _SHORTEST_RUN and bool(plain) and not _exists(bare))
+
+
+def _is_key_like(text: str) -> bool:
+    if (
+        _ARMOUR.search(text)
+        or _DER.search(text)
+        or _is_wild(_LAYOUT.sub("", text), _STRETCH, _CHANGES)
+    ):
+        return True
+    return any(len(run) >= _UNBROKEN for run in re.split(r"[^A-Za-z0-9+=]", _LAYOUT.sub("", text)))
+
+
+def _is_wild(text: str, stretch: int, changes: int) -> bool:
+    """Whether letters and digits of some stretch change as those of random base64 do."""
+    for found in _BASE64.finditer(text):
+        letters = re.sub("[+/=]", "", found[0])
+        steps = [0, *(_kind(a) != _kind(b) for a, b in itertools.pairwise(letters))]
+        many = sum(steps[:stretch])
+        for end in range(stretch, len(letters) + 1):
+            part = letters[end - stretch : end]
+            if many >= changes and not (part.islower() or part.isupper()):  # digests are
+                return True
+            many += sum(steps[end : end + 1]) - steps[end - stretch + 1]
+    return False
+
+
+def _kind(character: str) -> int:
+    return 0 if character.isupper() else 1 if character.islower() else 2
+
+
+def _unknown_part(path: str) -> str:
+    """What of a path does not exist, from the first component that is missing."""
+    head, tail = path, ""
+    while head and not _exists(head):
+        parent, name = os.path.split(head)
+        if parent == head:
+            break
+        head, tail = parent, f"{name}/{tail}"
+    return tail if head else path
+
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.lexists(path)
+    except (OSError, ValueError):  # ValueError: a null byte
+        return False

@@ -1,0 +1,107 @@
+"""Files whose contents decide whom we trust: regular files, of a bounded size, read once.
+
+A FIFO in the place of a file would hold its reader until somebody writes to it, a device has no
+end, and to open some devices does something. So a path is looked at before it is opened, what was
+opened is looked at again, and no more is read than the limit.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+__all__ = ["Stamp", "are_settled", "look_at", "read"]
+
+_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a FIFO that came between the look and the opening
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_CHUNK = 2**20
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+)
+
+#: Seconds. File systems keep times in steps of up to 2 s (FAT; 4 ms are usual): a file that was
+#: written a shorter time before it was read may be written again without a trace in its times.
+SETTLING = 2.0
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells one state of a file from another without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int  # nanoseconds since the epoch
+    changed: int  # the same, of contents or owner; on Windows, when it was made
+
+    @property
+    def newest(self) -> float:
+        """When it was last written, in seconds since the epoch, as far as this can tell."""
+        return max(self.modified, self.changed) / 1e9
+
+
+def look_at(paths: Iterable[str]) -> dict[str, Stamp | int | None]:
+    """The stamp of each file; the number of the error where it cannot be looked at."""
+    seen: dict[str, Stamp | int | None] = {}
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            seen[path] = error.errno
+        except ValueError:  # a null byte
+            seen[path] = None
+        else:
+            seen[path] = Stamp(
+                found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            )
+    return seen
+
+
+def are_settled(seen: Mapping[str, Stamp | int | None]) -> bool:
+    """Whether a later change of any of the files would show in its stamp."""
+    now = time.time()
+    return all(stamp.newest + SETTLING < now for stamp in seen.values() if isinstance(stamp, Stamp))
+
+
+def read(path: str, limit: int) -> tuple[bytes, os.stat_result]:
+    """The contents of a regular file, and its status as of before they were read.
+
+    Raises `OSError`, with the reason in words in `strerror`, also for what is no regular file or
+    has more than `limit` bytes, and `ValueError` for a null byte in the path.
+    """
+    _demand_regular(os.stat(path), limit)
+    descriptor = os.open(path, _FLAGS)
+    try:
+        status = os.fstat(descriptor)
+        _demand_regular(status, limit)
+        parts: list[bytes] = []
+        size = 0
+        while size <= limit:  # files under /proc say that they are empty
+            part = os.read(descriptor, min(_CHUNK, limit + 1 - size))
+            if not part:
+                return b"".join(parts), status
+            parts.append(part)
+            size += len(part)
+    finally:
+        os.close(descriptor)
+    raise OSError(None, f"it has more than {limit:,} bytes, which is the limit")
+
+
+def _demand_regular(status: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((words for test, words in _KINDS if test(status.st_mode)), "no file")
+        raise OSError(None, f"it is {kind}, not a regular file")
+    if status.st_size > limit:
+        raise OSError(None, f"it has {status.st_size:,} bytes, the limit is {limit:,}")

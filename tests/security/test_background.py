@@ -1,0 +1,376 @@
+"""Looks at files while handshakes go on: what is slow, what hangs, threads and forks."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from following import CA, NEW, OLD, OTHER_CA, PEER, Folder
+from handshakes import client_context, server_context, shake
+
+from sealwire.security import Authority, Security, background, reload
+from sealwire.security.background import Background
+
+HANG = 60.0
+
+
+def shown(folder: Folder) -> bytes | None:
+    outcome = shake(folder.server, client_context(PEER))
+    return outcome.client.tls.getpeercert(binary_form=True)
+
+
+def shows_soon(folder: Folder, der: bytes) -> None:
+    deadline = time.monotonic() + HANG
+    while shown(folder) != der:
+        assert time.monotonic() < deadline
+
+
+class Gate:
+    """Something that hangs until it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.calls = 0
+        self.reached = threading.Event()
+
+    def holding(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def held(*args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread().name == "sealwire-look":
+                self.calls += 1
+                self.reached.set()
+                assert self.opened.wait(HANG)
+            return original(*args, **kwargs)
+
+        return held
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["look_at", "load", "deadlines"])
+def test_what_hangs_holds_nobody(
+    where: str, own_folder: Folder, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look, the reading, or the building: the old contexts serve, and one thread waits."""
+    threads = threading.active_count()
+    monkeypatch.setattr(reload, where, gate.holding(getattr(reload, where)))
+    own_folder.install(NEW)
+    began = time.monotonic()
+    first = shown(own_folder)
+    waited = time.monotonic() - began
+    assert first == OLD.der
+    assert gate.reached.wait(HANG)
+    began = time.monotonic()
+    for _ in range(20):
+        assert shown(own_folder) == OLD.der
+    assert time.monotonic() - began < max(20 * background.PATIENCE, 20 * waited)
+    assert gate.calls == 1
+    assert threading.active_count() == threads + 1
+    # What is handed out and set meanwhile waits for nobody, and counts afterwards.
+    assert server_context(own_folder.security, "worker") is own_folder.server
+    own_folder.server.set_alpn_protocols(["one"])
+    gate.opened.set()
+    shows_soon(own_folder, NEW.der)
+    own_folder.client.set_alpn_protocols(["one"])
+    both = shake(own_folder.server, own_folder.client)
+    assert both.client.tls.selected_alpn_protocol() == "one"
+    assert threading.active_count() <= threads + 1
+
+
+def test_a_thread_stays_no_longer_than_its_look(own_folder: Folder) -> None:
+    shown(own_folder)
+    deadline = time.monotonic() + HANG
+    while any(thread.name == "sealwire-look" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+
+
+def test_no_thread_where_nothing_is_to_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    original = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        started.append(self.name)
+        original(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    one = Security.temporary(tls_reload_interval=0)
+    assert shake(server_context(one), client_context(one)).accepted
+    assert not started
+
+
+def test_where_no_thread_is_to_be_had_the_look_is_done_at_once(
+    own_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    own_folder.install(NEW)
+    assert shown(own_folder) == NEW.der
+
+
+def test_a_defect_of_ours_is_logged_and_following_goes_on(
+    own_folder: Folder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> Any:
+        raise MemoryError
+
+    own_folder.install(NEW)
+    with monkeypatch.context() as patch:
+        patch.setattr(reload, "load", broken)
+        assert shown(own_folder) == OLD.der
+    assert "cannot look whether files" in caplog.text
+    shows_soon(own_folder, NEW.der)
+
+
+def test_a_list_of_tens_of_thousands_holds_no_handshake(tmp_path: Path) -> None:
+    """It is loaded while others shake hands; whoever is revoked in it is then refused."""
+    authority = Authority.create()
+    identity, other = authority.issue("scheduler"), authority.issue("worker")
+    now = datetime.datetime.now(datetime.timezone.utc)
+
+    def put(count: int) -> None:
+        text = authority.revoke(
+            [(number + 1, now, "unspecified") for number in range(count)],
+            number=count,
+            until=now + datetime.timedelta(days=30),
+        )
+        (tmp_path / "new").write_text(text)
+        os.replace(tmp_path / "new", tmp_path / "crl.pem")
+
+    put(1)
+    one = Security(
+        tls_ca_file=authority.certificate,
+        tls_scheduler_cert=identity.certificate + identity.key,
+        tls_crl_file=tmp_path / "crl.pem",
+        tls_reload_interval=0,
+    )
+    peer = Security(
+        tls_ca_file=authority.certificate,
+        tls_worker_cert=other.certificate + other.key,
+    )
+    server = server_context(one)
+    before = server.get_ca_certs()
+    put(20_000)
+    longest = 0.0
+    deadline = time.monotonic() + HANG
+    loaded = reload.load
+    calls: list[float] = []
+
+    def timed(*args: Any) -> None:
+        began = time.monotonic()
+        loaded(*args)
+        calls.append(time.monotonic() - began)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reload, "load", timed)
+        while len(calls) < 2:
+            assert time.monotonic() < deadline
+            began = time.monotonic()
+            server.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+            longest = max(longest, time.monotonic() - began)
+    print(f"building took {sum(calls):.3f} s, a handshake waited {longest:.3f} s at most")
+    assert server.get_ca_certs() == before
+    assert shake(server, client_context(peer)).accepted
+
+
+def test_loops_in_several_threads_share_one_look(
+    own_folder: Folder, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload, "look_at", gate.holding(reload.look_at))
+    own_folder.install(NEW)
+    with ThreadPoolExecutor(8) as pool:
+        seen = set(pool.map(lambda _: shown(own_folder), range(64)))
+        assert seen == {OLD.der}
+        assert gate.calls == 1
+        gate.opened.set()
+        shows_soon(own_folder, NEW.der)
+        assert set(pool.map(lambda _: shown(own_folder), range(64))) == {NEW.der}
+
+
+def test_who_waits_is_served_by_a_look_of_his_own_time() -> None:
+    """A look that was under way may have passed the file already that has changed since."""
+    log: list[str] = []
+    enter, leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        log.append("begun")
+        enter.set()
+        assert leave.wait(HANG)
+        log.append("done")
+
+    look = Background(work, lambda: True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(background, "PATIENCE", HANG)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(look.look)
+            assert enter.wait(HANG)
+            second = pool.submit(look.look)
+            leave.set()
+            first.result(HANG)
+            second.result(HANG)
+    assert log in (["begun", "done"] * 2, ["begun", "done"] * 3)
+
+
+def test_reload_waits_and_tells(own_folder: Folder, gate: Gate) -> None:
+    """It is the caller's own look, however long it takes, and sees what is there then."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reload, "look_at", gate.holding(reload.look_at))
+        own_folder.replace("ca.pem", OTHER_CA.pem + CA.pem)
+        assert shown(own_folder) == OLD.der
+        assert gate.reached.wait(HANG)
+        with ThreadPoolExecutor(1) as pool:
+            told = pool.submit(own_folder.security.reload)
+            own_folder.install(NEW)
+            gate.opened.set()
+            told.result(HANG)
+    assert shown(own_folder) == NEW.der
+
+
+PROGRAM = """
+import os, ssl, sys, threading, time
+from sealwire.security import Security, reload
+folder = sys.argv[1]
+one = Security(
+    tls_ca_file=folder + "/ca.pem", tls_worker_cert=folder + "/worker.pem",
+    tls_worker_key=folder + "/worker.key", tls_reload_interval=0,
+)
+context = one.get_listen_args("worker")["ssl_context"]
+reached = threading.Event()
+never = threading.Event()
+original = getattr(reload, sys.argv[2])
+parent = os.getpid()
+def hang(*args):
+    if os.getpid() == parent and threading.current_thread() is not threading.main_thread():
+        reached.set()
+        never.wait()
+    return original(*args)
+setattr(reload, sys.argv[2], hang)
+def shake():
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+shake()
+if not reached.wait(60):
+    raise SystemExit("no look")
+"""
+
+ENDING = PROGRAM + "print('ended')\n"
+
+FORKING = (
+    PROGRAM
+    + """
+child = os.fork()
+if not child:
+    shake()
+    shake()
+    one.reload()
+    one.get_listen_args("worker")
+    context.set_alpn_protocols(["x"])
+    os._exit(7)
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        print("child", os.waitstatus_to_exitcode(status))
+        os._exit(0)
+    time.sleep(0.02)
+os.kill(child, 9)
+os._exit(1)
+"""
+)
+
+
+def run(program: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_file_system_that_hangs_keeps_no_process_from_ending(own_folder: Folder) -> None:
+    assert run(ENDING, str(own_folder.path), "look_at") == "ended\n"
+
+
+@pytest.mark.parametrize("where", ["look_at", "are_settled"])
+def test_a_child_that_is_forked_during_a_look_goes_on(own_folder: Folder, where: str) -> None:
+    if hasattr(os, "fork"):
+        assert run(FORKING, str(own_folder.path), where) == "child 7\n"
+
+
+def test_children_that_are_forked_while_contexts_are_built(own_folder: Folder) -> None:
+    """OpenSSL has locks of its own: many forks, at any moment of many builds."""
+    if not hasattr(os, "fork"):
+        return
+    program = (
+        PROGRAM.partition("reached =")[0]
+        + """
+def shake():
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+text = open(folder + "/ca.pem").read()
+done = threading.Event()
+def change():
+    number = 0
+    while not done.is_set():
+        number += 1
+        open(folder + "/ca.new", "w").write(text + "# %d" % number)
+        os.replace(folder + "/ca.new", folder + "/ca.pem")
+        shake()
+thread = threading.Thread(target=change)
+thread.start()
+for _ in range(40):
+    child = os.fork()
+    if not child:
+        shake()
+        one.reload()
+        os._exit(7)
+    deadline = time.monotonic() + 30
+    while not (gone := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            done.set()
+            raise SystemExit("a child stands still")
+        time.sleep(0.001)
+    if os.waitstatus_to_exitcode(gone[1]) != 7:
+        done.set()
+        raise SystemExit("a child failed")
+done.set()
+thread.join()
+print("fine")
+"""
+    )
+    assert run(program, str(own_folder.path)) == "fine\n"
+
+
+def test_what_hangs_is_no_matter_of_the_log(
+    own_folder: Folder, gate: Gate, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(reload, "look_at", gate.holding(reload.look_at))
+    for _ in range(5):
+        shown(own_folder)
+    assert not [record for record in caplog.records if record.name == "sealwire.security"]

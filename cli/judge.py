@@ -155,6 +155,7 @@ def every_link_is_tls(processes: tuple[Process, ...]) -> Check:
             wrong.append(
                 f"{process.name} to {link.peer}: protocol {link.protocol}, cipher {link.cipher}"
             )
+        wrong += [f"{process.name} to {link.peer}: {what}" for what in link.unprotected]
     if not count:
         wrong.append("no link was observed")
     return verdict("every link is TLS", wrong, f"{count} of {count} link ends")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Link:
     """One open comm as the process at one of its ends sees it. Bytes are counted there, None by
-    a backend that does not count them."""
+    a backend that does not count them. `unprotected` is what is configured and does not hold."""
 
     backend: str
     local: str
@@ -27,6 +27,7 @@ class Link:
     peer_certificate: str | None
     bytes_in: int | None
     bytes_out: int | None
+    unprotected: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

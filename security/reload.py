@@ -51,7 +51,7 @@ Seen = dict[str, Stamp | int | None]
 class _Present(SealedContext):
     """The context of the handshakes from one change to the next."""
 
-    _own = frozenset(("owner",))
+    _own = frozenset(("owner", "_material"))
 
     owner: weakref.ref[FollowingContext] | None = None
 
@@ -126,7 +126,7 @@ class FollowingContext(SealedContext):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if hasattr(ssl.SSLContext, name) or name == "tell_refused":
+        if hasattr(ssl.SSLContext, name) or name in ("tell_refused", "max_handshake_size"):
             self._set("__setattr__", name, value)
 
     def set_ciphers(self, cipherlist: str, /) -> None:

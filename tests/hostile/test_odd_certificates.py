@@ -149,7 +149,7 @@ async def _all_met(
             assert len(lines) == 1, (name, lines)
             assert sum(stats.refused.values()) == 1, (name, stats)
             assert set(stats.refused) <= {"certificate", "by-peer", "not-allowed", "expired",
-                                          "not-yet-valid"}, (name, stats)  # fmt: skip
+                                          "not-yet-valid", "too-large"}, (name, stats)  # fmt: skip
             assert said.startswith(("HandshakeError", "FatalCommClosedError")), (name, said)
     assert refused > 10
     assert served > 20 or allowed in (NOBODY, ODD_ONLY)

@@ -86,7 +86,9 @@ def _of_file(path: Path, text: str) -> list[dict[str, Any]]:
     held = "encrypted" if any(block.is_encrypted for block in keys) else "yes" if keys else "no"
     rows: list[dict[str, Any]] = []
     if any(block.is_certificate for block in found):
-        for number, info in enumerate(read_certificates(Source("file", str(path)))):
+        for number, info in enumerate(
+            read_certificates(Source("file", str(path), in_memory=False))
+        ):
             left = info.not_after - datetime.datetime.now(datetime.timezone.utc)
             role = "CA" if info.is_ca else info.common_name if info.common_name in ROLES else ""
             rows.append(

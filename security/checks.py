@@ -65,11 +65,11 @@ def check_folder(
         path = str(folder / name)
         if os.path.lexists(path):
             found += findings.changeable(path, of_key=name == KEYS, owners=owners)
-    anchors = Source("ca", str(folder / TRUST))
+    anchors = Source("ca", str(folder / TRUST), in_memory=False)
     found += findings.trust(anchors, store.trusted, soon)
     held = store.identities()
     for each in held:
-        place = Source("certificate", str(each.path))
+        place = Source("certificate", str(each.path), in_memory=False)
         chain, broken = findings.readable(place)
         found += broken
         # Without a key, it was issued for a request, whose sender has the key.
@@ -83,7 +83,7 @@ def check_folder(
     if os.path.lexists(folder / CRL) or (folder / KEYS).is_file():
         files = [(str(each.path), each.certificate) for each in held]
         found += findings.crl(
-            Source("crl", str(folder / CRL), limit=CRL_LIMIT), store.trusted, files
+            Source("crl", str(folder / CRL), in_memory=False, limit=CRL_LIMIT), store.trusted, files
         )
     if (folder / KEYS).is_file():
         found += _authority(store)

@@ -65,19 +65,24 @@ _exposed: set[str] = set()  # key files already warned of
 class Source:
     """Where PEM data comes from: the field's name, and a path or PEM text.
 
-    `in_memory` says that the value is PEM text rather than a path, `hidden` that it is a path that
-    looks like part of a key and must not be shown. `limit` is how many bytes a file may have.
+    `in_memory` says that the value is PEM text rather than a path; where it is left out, the looks
+    of the value decide, once and for all. `hidden` says that it is a path that looks like part of a
+    key and must not be shown. `limit` is how many bytes a file may have.
     """
 
     field: str
     value: str
-    in_memory: bool = False
+    in_memory: bool | None = None
     limit: int = PEM_LIMIT
     hidden: bool = False
     #: of a file that has been read: its text, digest and status
     content: str | None = dataclasses.field(default=None, compare=False)
     _digest: bytes = dataclasses.field(default=b"", compare=False)
     status: os.stat_result | None = dataclasses.field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.in_memory is None:
+            object.__setattr__(self, "in_memory", is_text(self.value))
 
     @property
     def place(self) -> str:
@@ -200,7 +205,7 @@ def _of_path(field: str, path: str, limit: int) -> Source:
                 f"cannot use {field}: it is a relative path, and there is no working folder "
                 f"({(error.strerror or str(error)).lower()}); give an absolute one"
             ) from error
-    return Source(field, path, limit=limit, hidden=hidden)
+    return Source(field, path, in_memory=False, limit=limit, hidden=hidden)
 
 
 def certificates(source: Source) -> list[Block]:

@@ -125,12 +125,10 @@ def check_structure(header: Buffer, depth: int = DEPTH) -> None:
 class Budget:
     """The bounds of one message on its way in; `frames` are those that its header may refer to."""
 
-    __slots__ = ("_frames", "_given", "_taken")
+    __slots__ = ("_frames",)
 
     def __init__(self, frames: Sequence[Frame]) -> None:
-        self._given = frames
         self._frames: list[Frame | None] = list(frames)
-        self._taken: list[int] = []
 
     def frame(self, index: Any) -> memoryview:
         """Frame number `index`, once: sent back, each reference would be a copy."""
@@ -140,14 +138,7 @@ class Budget:
         frame, frames[index] = frames[index], None
         if frame is None:
             raise ValueError(f"it refers to frame {index} twice")
-        self._taken.append(index)
         return memoryview(frame)
-
-    def give_back(self, since: int) -> None:
-        """Undo all calls of `frame` but the first `since`."""
-        for index in self._taken[since:]:
-            self._frames[index] = self._given[index]
-        del self._taken[since:]
 
     @staticmethod
     def check_depth(depth: int) -> None:

@@ -344,11 +344,11 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         if len(header) > DEPTH:
             check_structure(header)
         if len(frames) > 1:
-            return _Decoder(frames).message(header)
+            return _of_frames(frames, header)
         try:
-            value = _unpacked(header, _at_once)
+            value = _with_few_keys(header, _at_once)
         except _Another:
-            return _Decoder(frames).message(header)
+            return _of_frames(frames, header)
         if type(header) is memoryview:
             return _writable(value) if _may_hold_bytes(header) else value
         if _BIN8 in header or _BIN16 in header or _BIN32 in header:
@@ -365,30 +365,35 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         ) from cause
 
 
+def _of_frames(frames: Sequence[Frame], header: Buffer) -> Any:
+    """The message, if it may have anything in it. Nothing of a type's own has run before."""
+    try:
+        return _Decoder(frames).message(header, _with_few_keys)
+    except _Another:
+        return _Decoder(frames).message(header)
+
+
 class _Another(Exception):
     """A value that must be set aside, or a dict of very many keys."""
 
 
-def _unpacked(
-    data: Buffer,
-    extension: Callable[[int, bytes], Any],
-    keys: int | None = FEW_KEYS,
-    make_dict: Callable[[list[tuple[Any, Any]]], Any] | None = None,
-) -> Any:
-    """What msgpack makes of `data`. Raises `_Another` for a dict of more than so many keys."""
+def _with_few_keys(data: Buffer, extension: Callable[[int, bytes], Any]) -> Any:
+    """What msgpack makes of `data`. Raises `_Another` for a dict of more keys than are safe."""
     try:
         return _unpackb(
-            data,
-            ext_hook=extension,
-            strict_map_key=False,
-            timestamp=3,
-            max_map_len=len(data) if keys is None else keys,
-            object_pairs_hook=make_dict,
+            data, ext_hook=extension, strict_map_key=False, timestamp=3, max_map_len=FEW_KEYS
         )
     except ValueError as error:
-        if keys is not None and "max_map_len" in str(error):
+        if "max_map_len" in str(error):
             raise _Another from None
         raise
+
+
+def _with_many_keys(data: Buffer, extension: Callable[[int, bytes], Any]) -> Any:
+    """The same for dicts of any number; makes each in Python."""
+    return _unpackb(
+        data, ext_hook=extension, strict_map_key=False, timestamp=3, object_pairs_hook=large_dict
+    )
 
 
 class _Later:
@@ -425,15 +430,16 @@ class _Decoder(Budget):
 
     __slots__ = ("_set_aside",)
 
-    def message(self, data: Buffer, depth: int = 0, objects: int = 0) -> Any:
+    def message(
+        self,
+        data: Buffer,
+        unpack: Callable[[Buffer, Callable[[int, bytes], Any]], Any] = _with_many_keys,
+        depth: int = 0,
+        objects: int = 0,
+    ) -> Any:
         """What is packed in `data`, which stands within so many values, and objects among them."""
         self._set_aside = False
-        taken = len(self._taken)
-        try:
-            value = _unpacked(data, self._extension)
-        except _Another:
-            self.give_back(taken)
-            value = _unpacked(data, self._extension, None, large_dict)
+        value = unpack(data, self._extension)
         if self._set_aside:
             return self._finished(value, depth, objects)
         return _writable(value) if _may_hold_bytes(data) else value
@@ -481,7 +487,7 @@ class _Decoder(Budget):
         self.check_objects(objects + 1)
         if len(data) > DEPTH:
             check_structure(data)
-        content = self.message(data, depth, objects + 1)
+        content = self.message(data, depth=depth, objects=objects + 1)
         if type(content) is not list or len(content) != 2 or type(content[0]) is not str:
             raise ValueError("an object that is not its type's name and its value")
         name, value = content

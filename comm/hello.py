@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -30,29 +30,8 @@ EXTENSION = "sealwire"
 VERSION = 1
 REFUSED = "refused"
 _DEPTH = 16  # lists and maps within one another
-_SHORT = 512  # bytes, in which nobody can claim much
+_SHORT = 512  # bytes, in which nobody can claim much, nor be deep
 _LONGEST = 1000  # characters of a refusal, sent or shown
-
-
-def _is_protocol(value: Any) -> bool:
-    """A number below 1 means the highest to pickle."""
-    return type(value) is int and value >= 1
-
-
-def _is_compression(value: Any) -> bool:
-    return value is None or type(value) is str
-
-
-def _is_version(value: Any) -> bool:
-    return type(value) is tuple and {int}.issuperset(map(type, value)) and 0 < len(value) <= 5
-
-
-# What every peer's hello has, also one of distributed's of any release.
-_NEEDED: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    ("pickle-protocol", "a number from 1", _is_protocol),
-    ("compression", "a name or nothing", _is_compression),
-    ("python", "the numbers of a version", _is_version),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,36 +98,33 @@ def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
     try:
         if len(frames[0]) > _SHORT:
             check_structure(frames[0], _DEPTH)
-        hello = _with_tuples(msgpack.unpackb(frames[0]))
+        # Keys are texts or bytes, looked at before a map is made: tuples would collide.
+        hello = msgpack.unpackb(frames[0], use_list=False)
     except Exception as error:  # msgpack documents no base class for what bad bytes raise
         raise _bad(peer, f"{bytes(frames[0][:16])!r} is not msgpack ({reason(error)})") from error
     if not isinstance(hello, dict):
         raise _bad(peer, f"got {brief(hello)}, need a map")
     if REFUSED in hello:
         raise _refused(peer, hello[REFUSED])
-    for key, need, fits in _NEEDED:
-        if key not in hello:
-            raise _bad(peer, f"no {key} in a map of {len(hello)} keys")
-        if not fits(hello[key]):
-            raise _bad(peer, f"{key} is {brief(hello[key])}, need {need}")
+    lacking = _unfit(hello)
+    if lacking is not None:
+        raise _bad(peer, lacking)
     return hello
 
 
-def _with_tuples(value: Any, depth: int = 0) -> Any:
-    """`value` with tuples for lists: made by msgpack they could be keys, and collide."""
-    kind = type(value)
-    if kind is list or kind is dict:
-        if depth == _DEPTH:
-            raise ValueError(f"its values are nested more than {_DEPTH} deep")
-        if kind is list:
-            return tuple([_with_tuples(item, depth + 1) for item in value])
-        for key, item in value.items():
-            if type(item) in _CONTAINERS:
-                value[key] = _with_tuples(item, depth + 1)
-    return value
-
-
-_CONTAINERS = frozenset({dict, list})
+def _unfit(hello: dict[str, Any]) -> str | None:
+    """What every peer's hello has, also one of distributed's of any release, and this one not."""
+    for key in ("pickle-protocol", "compression", "python"):
+        if key not in hello:
+            return f"no {key} in a map of {len(hello)} keys"
+    protocol, compression, python = map(hello.get, ("pickle-protocol", "compression", "python"))
+    if type(protocol) is not int or protocol < 1:  # less than 1 means the highest to pickle
+        return f"pickle-protocol is {brief(protocol)}, need a number from 1"
+    if compression is not None and type(compression) is not str:
+        return f"compression is {brief(compression)}, need a name or nothing"
+    if type(python) is not tuple or not 0 < len(python) <= 5 or set(map(type, python)) != {int}:
+        return f"python is {brief(python)}, need the numbers of a version"
+    return None
 
 
 def _refused(peer: str, why: object) -> HandshakeError:

@@ -282,7 +282,9 @@ HELLOS = {
     "an int as key": msgpack.packb({**GOOD_HELLO, 1: 2}),
     "None as key": msgpack.packb({**GOOD_HELLO, None: 2}),
     "a date as key": msgpack.packb({msgpack.Timestamp(1): 2, **GOOD_HELLO}),
-    "lists within lists": msgpack.packb({**GOOD_HELLO, "x": within(20, lambda v: [v])}),
+    "lists within lists": msgpack.packb(
+        {**GOOD_HELLO, "x": [within(20, lambda v: [v]), "x" * 600]}
+    ),
     "lists that claim much": b"\x81\xa1x" + (b"\xdc\x7f\xff" * 400).ljust(60_000, b"\0"),
     "no compression": msgpack.packb({k: v for k, v in GOOD_HELLO.items() if k != "compression"}),
     "no python": msgpack.packb({k: v for k, v in GOOD_HELLO.items() if k != "python"}),
@@ -480,8 +482,10 @@ def test_a_time_arrives_or_is_not_sent(moment: datetime.datetime) -> None:
             moment.astimezone(UTC)
         return
     received = decode([bytearray(frame) for frame in frames])
-    assert received == [moment, {"k": moment}]
-    assert received[0].tzinfo == (None if moment.tzinfo is None else UTC)
+    # In UTC here too: Python finds times that a zone skips or repeats unequal to any other's.
+    expected = moment if moment.tzinfo is None else moment.astimezone(UTC)
+    assert received == [expected, {"k": expected}]
+    assert received[0].tzinfo == expected.tzinfo
 
 
 @pytest.mark.parametrize(

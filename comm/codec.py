@@ -345,9 +345,15 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
             check_structure(header)
         if len(frames) > 1:
             return _of_frames(frames, header)
-        try:
-            value = _with_few_keys(header, _at_once)
+        try:  # as `_with_few_keys`, without its call
+            value = _unpackb(
+                header, ext_hook=_at_once, strict_map_key=False, timestamp=3, max_map_len=FEW_KEYS
+            )
         except _Another:
+            return _of_frames(frames, header)
+        except ValueError as error:
+            if "max_map_len" not in str(error):
+                raise
             return _of_frames(frames, header)
         if type(header) is memoryview:
             return _writable(value) if _may_hold_bytes(header) else value

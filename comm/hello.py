@@ -114,17 +114,26 @@ def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
 
 def _unfit(hello: dict[str, Any]) -> str | None:
     """What every peer's hello has, also one of distributed's of any release, and this one not."""
-    for key in ("pickle-protocol", "compression", "python"):
-        if key not in hello:
-            return f"no {key} in a map of {len(hello)} keys"
-    protocol, compression, python = map(hello.get, ("pickle-protocol", "compression", "python"))
+    try:
+        protocol = hello["pickle-protocol"]
+        compression = hello["compression"]
+        python = hello["python"]
+    except KeyError as missing:
+        return f"no {missing.args[0]} in a map of {len(hello)} keys"
     if type(protocol) is not int or protocol < 1:  # less than 1 means the highest to pickle
         return f"pickle-protocol is {brief(protocol)}, need a number from 1"
     if compression is not None and type(compression) is not str:
         return f"compression is {brief(compression)}, need a name or nothing"
-    if type(python) is not tuple or not 0 < len(python) <= 5 or set(map(type, python)) != {int}:
+    if (
+        type(python) is not tuple
+        or not 0 < len(python) <= 5
+        or not _INT.issuperset(map(type, python))
+    ):
         return f"python is {brief(python)}, need the numbers of a version"
     return None
+
+
+_INT = frozenset({int})
 
 
 def _refused(peer: str, why: object) -> HandshakeError:

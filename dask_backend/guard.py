@@ -45,9 +45,12 @@ class _Guard:
 
     def __call__(self, scheme: str) -> Backend:
         backend = self.find(scheme)
-        if self.off or scheme in _NO_LOOK:
-            return backend
-        if any(getattr(backend, name, False) is True for name in ("encrypted", "refuses_plain")):
+        if (
+            scheme in _NO_LOOK
+            or self.off
+            or getattr(backend, "refuses_plain", False) is True
+            or getattr(backend, "encrypted", False) is True
+        ):
             return backend
         return _Guarded(scheme, backend)
 

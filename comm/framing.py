@@ -152,6 +152,8 @@ class Splitter:
         frames, and `MemoryError` if a frame cannot be reserved.
         """
         position = 0
+        if not self._between:  # the end of a message, and often more behind it
+            position = self._feed(memoryview(data)[:size], first=True)
         if self._between and not self._hello_ahead:  # small messages, whole: the common case
             append = self._inbox.append
             limit = self._max_size
@@ -166,9 +168,10 @@ class Splitter:
         if position < size:
             self._feed(memoryview(data)[position:size])
 
-    def _feed(self, data: memoryview) -> None:
+    def _feed(self, data: memoryview, *, first: bool = False) -> int:
+        """Take it all, or with `first` what ends the message under way; how much was taken."""
         position, end = 0, data.nbytes
-        while position < end:
+        while position < end and not (first and self._between):
             if self.block is not None:
                 size = min(self.block.nbytes - self._filled, end - position)
                 self.block[self._filled : self._filled + size] = data[position : position + size]
@@ -190,7 +193,8 @@ class Splitter:
                     self._check_lead(data[position:])
                 self._prelude += data[position:]
                 self._between = False
-                return
+                return end
+        return position
 
     def _continue_prelude(self, data: memoryview) -> int:
         prelude = self._prelude

@@ -24,7 +24,7 @@ from .budget import brief, check_structure, reason
 from .errors import HandshakeError, HelloError, quoted
 from .framing import Buffer, pack
 
-__all__ = ["Agreement", "agree", "decode", "encode", "offer", "refusal"]
+__all__ = ["Agreement", "agree", "decode", "encode", "offer", "own", "refusal"]
 
 EXTENSION = "sealwire"
 VERSION = 1
@@ -79,6 +79,12 @@ def agree(remote: Mapping[str, Any], peer: str = "its peer") -> Agreement:
 def encode(hello: Mapping[str, Any]) -> bytes:
     """A hello as its only frame."""
     return bytes(msgpack.packb(dict(hello)))
+
+
+@functools.cache
+def own() -> bytes:
+    """The hello of a standalone comm, which is always the same."""
+    return encode(offer())
 
 
 def refusal(why: str) -> bytes:

@@ -56,7 +56,7 @@ class TCP(Comm):
     async def greet(self) -> None:
         """Exchange hellos. Raises `CommClosedError`."""
         stream = self._stream
-        stream.write_frame(hello.encode(hello.offer()))
+        stream.write_frame(hello.own())
         frames = await stream.read_frames()
         try:
             self._agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)

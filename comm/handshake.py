@@ -21,7 +21,6 @@ __all__ = ["Handshake"]
 
 _UNREAD = 64  # receives of what a refused peer has sent
 _CHUNK = 64 * 1024
-_UNLOOKED = 8  # times the limit: records without content are 6 bytes, and cost 0.1 us each
 
 
 class Handshake:
@@ -39,9 +38,9 @@ class Handshake:
         For errors.
     most
         Bytes that the peer may send until it is done. OpenSSL is told, which refuses certificates
-        of more with an alert, so that their sender learns of it, and the kernel is asked after each
-        step how many bytes have arrived. Before a step it is asked as well: what OpenSSL would go
-        through in one has a bound too, and where it cannot be told this is the only one.
+        of more with an alert, so that their sender learns of it; of records without content it
+        takes a few by itself. The kernel is asked after each step how many bytes have arrived, so
+        that no more is kept, and where OpenSSL cannot be told, before each step as well.
     turns
         Which its steps wait for, if it is a stranger's.
 
@@ -66,8 +65,7 @@ class Handshake:
         self._guard = guard
         self._peer = peer
         self._most = most
-        told = bound(getattr(tls, "_sslobj", None), certificates=most)
-        self._most_before = most * _UNLOOKED if told else most
+        self._told = bound(getattr(tls, "_sslobj", None), certificates=most)
         self._turns = turns
         self.facts: dict[str, Any] = {}
         self._reads = False
@@ -122,13 +120,13 @@ class Handshake:
         if self._outcome.done():  # it was stopped while it waited for its turn
             return
         tls = self._tls
-        if self._has_sent_too_much(self._most_before):
+        if not self._told and self._has_sent_too_much():
             return
         try:
             tls.do_handshake()
             self.facts = facts(tls, self._peer)
         except ssl.SSLWantReadError:
-            if self._has_sent_too_much(self._most):  # and none of it is kept
+            if self._has_sent_too_much():  # and none of it is kept
                 return
             self._watch(reads=True, writes=False)
             if tells_errors_once(self._loop) and is_dead(tls):  # no event will follow
@@ -157,9 +155,9 @@ class Handshake:
                 )
             self._end()
 
-    def _has_sent_too_much(self, most: int) -> bool:
+    def _has_sent_too_much(self) -> bool:
         sent = bytes_received(self._tls)
-        if sent is None or sent <= most:
+        if sent is None or sent <= self._most:
             return False
         self._let_alert_arrive()
         self._end(self._too_much(f"{sent} bytes"))

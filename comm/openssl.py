@@ -13,6 +13,11 @@ import ssl
 import sys
 from typing import Any
 
+try:
+    import ctypes
+except ImportError:  # a Python built without it
+    ctypes = None  # type: ignore[assignment]
+
 __all__ = ["bound"]
 
 # Of ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
@@ -20,6 +25,7 @@ _SET_MAX_CERT_LIST = 51
 _CLEAR_MODE = 78
 _AUTO_RETRY = 4
 _POINTER = 8
+_WHERE = object.__basicsize__ + _POINTER
 
 
 def bound(connection: Any, certificates: int) -> bool:
@@ -35,8 +41,8 @@ def bound(connection: Any, certificates: int) -> bool:
     `connection` is what an `ssl.SSLSocket` or `ssl.SSLObject` keeps as ``_sslobj``. Returns whether
     OpenSSL could be told.
     """
-    control = _control()
-    if control is None or connection is None:
+    control, kind = _control()
+    if control is None or type(connection) is not kind:
         return False
     pointer = _pointer(connection)
     control(pointer, _SET_MAX_CERT_LIST, certificates, None)
@@ -45,39 +51,35 @@ def bound(connection: Any, certificates: int) -> bool:
 
 
 @functools.cache
-def _control() -> Any:
-    """OpenSSL's `SSL_ctrl`, or None."""
+def _control() -> tuple[Any, Any]:
+    """OpenSSL's `SSL_ctrl` and the class of the connections that it may be called for, or None."""
     try:
         import _ssl
-        import ctypes
 
         if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != _POINTER:
-            return None
+            return None, None
         control = ctypes.PyDLL(_ssl.__file__).SSL_ctrl
         control.restype = ctypes.c_long
         control.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
-        return control if _is_laid_out_as_expected() else None
     except (ImportError, AttributeError, OSError):
-        return None
+        return None, None
+    kind = _kind()
+    return (control, kind) if kind is not None else (None, None)
 
 
 def _pointer(connection: Any) -> int:
     """The connection's ``SSL *``, which follows the head of the object and a reference to its
     socket."""
-    import ctypes
-
-    where = id(connection) + object.__basicsize__ + _POINTER
-    return int(ctypes.c_void_p.from_address(where).value or 0)
+    return int(ctypes.c_void_p.from_address(id(connection) + _WHERE).value or 0)
 
 
-def _is_laid_out_as_expected() -> bool:
-    """Whether the context, which follows the pointer, is found where it is looked for."""
-    import ctypes
-
+def _kind() -> type | None:
+    """The class of connections, if the context is found where it is looked for: behind the
+    pointer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     connection: Any = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
     made = connection._sslobj
-    if type(made).__basicsize__ < object.__basicsize__ + 3 * _POINTER:
-        return False
-    after = id(made) + object.__basicsize__ + 2 * _POINTER
-    return ctypes.c_void_p.from_address(after).value == id(context) and bool(_pointer(made))
+    if type(made).__basicsize__ < _WHERE + 2 * _POINTER:
+        return None
+    after = ctypes.c_void_p.from_address(id(made) + _WHERE + _POINTER).value
+    return type(made) if after == id(context) and _pointer(made) else None

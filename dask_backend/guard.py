@@ -42,15 +42,19 @@ class _Guard:
     def __init__(self, find: Callable[[str], Backend]) -> None:
         self.find = find
         self.off = False
+        self._sound: dict[str, Backend] = {}  # distributed asks nine times a connection
 
     def __call__(self, scheme: str) -> Backend:
         backend = self.find(scheme)
+        if self._sound.get(scheme) is backend:
+            return backend
         if (
             scheme in _NO_LOOK
             or self.off
             or getattr(backend, "refuses_plain", False) is True
             or getattr(backend, "encrypted", False) is True
         ):
+            self._sound[scheme] = backend
             return backend
         return _Guarded(scheme, backend)
 

@@ -20,7 +20,7 @@ def connection() -> ssl.SSLObject:
 
 def asked(made: ssl.SSLObject) -> tuple[int, int]:
     """The limit of certificates, and whether reads go on past what is no data."""
-    control = openssl._control()
+    control, _ = openssl._control()
     pointer = openssl._pointer(made._sslobj)  # type: ignore[attr-defined]
     mode = control(pointer, SET_MODE, 0, None)
     return control(pointer, GET_MAX_CERT_LIST, 0, None), mode & AUTO_RETRY
@@ -34,20 +34,23 @@ def test_the_bounds_are_that_connections_alone() -> None:
     assert (asked(one), asked(other)) == ((5000, 0), (100 * 1024, AUTO_RETRY))
 
 
-def test_no_connection_has_no_bounds() -> None:
-    assert not openssl.bound(None, 5000)
+@pytest.mark.parametrize("what", [None, object(), "x" * 100, ssl.MemoryBIO()])
+def test_what_is_no_connection_is_left_alone(what: object) -> None:
+    assert not openssl.bound(what, 5000)
 
 
-@pytest.mark.parametrize("what", ["interpreter", "pointers", "symbol"])
+@pytest.mark.parametrize("what", ["layout", "pointers", "symbol", "ctypes"])
 def test_where_anything_is_otherwise_nothing_is_done(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if what == "interpreter":
-        monkeypatch.setattr(openssl, "_is_laid_out_as_expected", lambda: False)
+    if what == "layout":
+        monkeypatch.setattr(openssl, "_kind", lambda: None)
     elif what == "pointers":
         monkeypatch.setattr(openssl, "_POINTER", 4)
-    else:
+    elif what == "symbol":
         monkeypatch.setattr("_ssl.__file__", __file__)
+    else:
+        monkeypatch.setattr(openssl, "ctypes", None)
     openssl._control.cache_clear()
     try:
         assert not openssl.bound(connection()._sslobj, 5000)  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from typing import Any
 from sealwire.cli.deadline import Deadline
 from sealwire.cli.door import Door, Heard
 from sealwire.comm import Address, CommClosedError, HandshakeError, hello
-from sealwire.comm.refusals import explain, naming_files, tell_refused
+from sealwire.comm.refusals import NamingFiles, explain, tell_refused
 
 __all__ = ["Diagnosis", "Outcome", "Step", "examine"]
 
@@ -304,7 +304,7 @@ class _Examination:
 
     def refused(self, error: CommClosedError) -> _Found:
         try:
-            with naming_files(self.context):
+            with NamingFiles(self.context):
                 raise error
         except CommClosedError as named:
             return _Found(Outcome.REFUSED, str(named))

@@ -3,22 +3,21 @@
 OpenSSL reports a failed handshake in three ways: our own verdict on the peer's certificate, an
 alert in which the peer gives its verdict on ours, or a protocol error. `explain` turns each into
 one `HandshakeError`; everything a connection loses silently becomes a retryable `CommClosedError`.
-`naming_files` adds which of our files is meant. docs/errors.md shows the texts; a test makes each.
+`NamingFiles` adds which of our files is meant. docs/errors.md shows the texts; a test makes each.
 """
 
 from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from . import hello
 from .errors import CommClosedError, HandshakeError, quoted
 from .framing import name_foreign
 
-__all__ = ["TLS_RECORD", "explain", "facts", "named", "naming_files", "not_tls", "tell_refused"]
+__all__ = ["TLS_RECORD", "NamingFiles", "explain", "facts", "named", "not_tls", "tell_refused"]
 
 
 class _Cause(NamedTuple):
@@ -318,13 +317,20 @@ def tell_refused(context: ssl.SSLContext) -> None:
         context.tell_refused = hello.refusal  # type: ignore[attr-defined]
 
 
-@contextmanager
-def naming_files(context: ssl.SSLContext | None) -> Iterator[None]:
-    """Let an error raised inside be `named`."""
-    try:
-        yield
-    except HandshakeError as error:
-        raise named(error, context) from error.__cause__
+class NamingFiles:
+    """A context that lets an error raised in it be `named`; in fewer calls than a generator."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, HandshakeError):
+            raise named(error, self._context) from error.__cause__
 
 
 def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedError:

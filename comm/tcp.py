@@ -16,7 +16,7 @@ from .arguments import Side, expect_known, expect_secure, tell_lacks
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
-from .refusals import naming_files, tell_refused
+from .refusals import NamingFiles, tell_refused
 from .server import FrameServer, serve
 from .stream import FrameStream
 from .transport import dial
@@ -180,7 +180,7 @@ class TLSConnector(Connector):
         context = _context(address, connection_args, "client")
         hostname = _server_hostname(connection_args)
         stream = await dial(address, limits, context=context, server_hostname=hostname)
-        with naming_files(context):  # TLS 1.3 tells a client only now what the server made of it
+        with NamingFiles(context):  # TLS 1.3 tells a client only now what the server made of it
             return await _greeted(TLS, stream)
 
 

@@ -17,7 +17,7 @@ from tornado.tcpclient import TCPClient
 from .addressing import Address
 from .errors import CommClosedError
 from .limits import Limits
-from .refusals import naming_files
+from .refusals import NamingFiles
 from .sockets import numeric_address, reach, tune
 from .stream import FrameStream, log_end, selector_loop
 
@@ -92,7 +92,7 @@ async def dial(
         if context is None:
             stream.open()
         else:
-            with naming_files(context):
+            with NamingFiles(context):
                 await stream.secure(context, server_side=False, server_hostname=server_hostname)
         dialled, stream = stream, None
     except CommClosedError:

@@ -32,7 +32,7 @@ from distributed.comm.utils import ensure_concrete_host
 from sealwire.comm import ListenerStats, errors, hello
 from sealwire.comm.addressing import Address
 from sealwire.comm.arguments import Side, expect_known, expect_secure, tell_lacks
-from sealwire.comm.refusals import naming_files, tell_refused
+from sealwire.comm.refusals import NamingFiles, tell_refused
 from sealwire.comm.server import FrameServer, serve
 from sealwire.comm.stream import FrameStream
 from sealwire.comm.transport import dial
@@ -280,7 +280,7 @@ class TCPConnector(Connector):
             hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
             try:
                 # TLS 1.3 tells a client only now what the server made of its certificate.
-                with naming_files(dial_args.get("context")):
+                with NamingFiles(dial_args.get("context")):
                     while not stream.inbox:
                         await stream.arrival()
                     offered = hello.decode(stream.inbox[0][0], stream.peer)

@@ -99,6 +99,8 @@ class VerifiedSocket(_Verified, ssl.SSLSocket):
         tried, besides what `ssl` raises.
         """
         super().do_handshake(block)
+        if self._admitted:
+            return
         try:
             self._admit()
         except SecurityError as refused:
@@ -161,4 +163,5 @@ class VerifiedObject(_Verified, ssl.SSLObject):
             super().do_handshake()
         finally:
             self._taken += before - self._incoming.pending
-        self._admit()
+        if not self._admitted:
+            self._admit()

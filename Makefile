@@ -26,7 +26,7 @@ types: install $(TREE)
 	$(BIN)/mypy $(foreach p,$(PACKAGES),-p sealwire.$(p))
 
 unit: install
-	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 # The attacks of tests/hostile with the promised counts, then mixed load for SOAK_SECONDS.
 soak: install

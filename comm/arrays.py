@@ -22,6 +22,7 @@ _known: dict[str, Any] = {}  # dtypes by their names, once checked
 # Not among them: long doubles, which differ from machine to machine and have bytes that are
 # nobody's; dates without a unit, or of none of one, which numpy makes but cannot print.
 _UNIT = r"\[(?:[1-9]\d{0,8})?[A-Za-z]{1,2}\]"
+_DIGITS = re.compile(r"\d+", re.ASCII)
 _SCALAR = re.compile(
     rf"[<>|](?:[biu][1248]|f[248]|c8|c16|[SUV]\d{{1,9}}|M8{_UNIT}|m8(?:{_UNIT})?)", re.ASCII
 )
@@ -117,8 +118,9 @@ def _dtype(description: Any) -> Any:
     """
     import numpy
 
-    made = numpy.lib.format.descr_to_dtype(_Description().checked(description))
-    if _plain(numpy.lib.format.dtype_to_descr(made)) != description:
+    form, size = _Description().checked(description)
+    made = numpy.lib.format.descr_to_dtype(form)
+    if made.itemsize != size or _plain(numpy.lib.format.dtype_to_descr(made)) != description:
         raise ValueError(f"{brief(description)} is not how numpy describes a dtype")
     if isinstance(description, str) and len(_known) < 256:  # a peer chooses the names
         _known[description] = made
@@ -138,18 +140,27 @@ class _Description:
     def __init__(self) -> None:
         self._fields = 0
 
-    def checked(self, description: Any, level: int = 0) -> Any:
-        """`description` as numpy takes it. Raises `ValueError` for what it cannot have given."""
+    def checked(self, description: Any, level: int = 0) -> tuple[Any, int]:
+        """`description` as numpy takes it, and the bytes of an item.
+
+        Raises `ValueError` for what numpy cannot have given, and for more bytes than it can count:
+        the sum would be negative there.
+        """
         Budget.check_fields(self._fields, level)
         if isinstance(description, str) and _SCALAR.fullmatch(description):
-            return description
+            size = int(_DIGITS.match(description, 2)[0]) * (4 if description[1] == "U" else 1)  # type: ignore[index]
+            Budget.check_item(size)
+            return description, size
         if not isinstance(description, list):
             raise ValueError(f"{brief(description)} is no dtype that can be sent")
         self._fields += len(description)
         Budget.check_fields(self._fields, level)
-        return [self._field(field, level) for field in description]
+        fields = [self._field(field, level) for field in description]
+        size = sum(size for _, size in fields)
+        Budget.check_item(size)
+        return [form for form, _ in fields], size
 
-    def _field(self, field: Any, level: int) -> tuple[Any, ...]:
+    def _field(self, field: Any, level: int) -> tuple[tuple[Any, ...], int]:
         if not isinstance(field, list) or len(field) not in (2, 3) or not _is_name(field[0]):
             raise ValueError(f"{brief(field)} is not a field of a dtype")
         if field[0] == "":
@@ -159,12 +170,12 @@ class _Description:
                 "numpy.lib.recfunctions.repack_fields makes one without"
             )
         name = field[0] if isinstance(field[0], str) else tuple(field[0])
-        inner = self.checked(field[1], level + 1)
+        inner, size = self.checked(field[1], level + 1)
         if len(field) == 2:
-            return name, inner
+            return (name, inner), size
         shape = _checked_shape(field[2])
         Budget.check_shape(shape, itemsize=1)
-        return name, inner, shape
+        return (name, inner, shape), size * math.prod(shape)
 
 
 def _is_name(name: Any) -> bool:

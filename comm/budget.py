@@ -13,6 +13,7 @@ bound                 on
 `NESTED_OBJECTS`      objects of registered types within one another
 `INT_SIZE`            bytes of an int that 64 bits do not hold; none is a key of a dict
 `FIELDS`, `LEVELS`    fields of a dtype, in all and within one another
+`ITEM_SIZE`           bytes of an array's item
 `DIMENSIONS`          of an array
 `EMPTY_ITEMS`         items of an array that has no bytes, counted along its other dimensions
 `QUOTED`              characters of a peer's that an error repeats
@@ -66,6 +67,9 @@ FIELDS = 1000
 """numpy needs 2 microseconds a field to make a dtype, and 2 to print it."""
 
 LEVELS = 8
+ITEM_SIZE = (1 << 31) - 1
+"""numpy counts in a C int, and does not notice when it overflows."""
+
 DIMENSIONS = 32
 """All that numpy 1 has."""
 
@@ -167,6 +171,12 @@ class Budget:
             raise ValueError(f"a dtype of more than {FIELDS} fields")
         if level > LEVELS:
             raise ValueError(f"a dtype of fields more than {LEVELS} deep")
+
+    @staticmethod
+    def check_item(size: int) -> None:
+        """Of the bytes of an array's item."""
+        if size > ITEM_SIZE:
+            raise ValueError(f"an item of {size} bytes, the most is {ITEM_SIZE}")
 
     @staticmethod
     def check_shape(shape: Sequence[int], itemsize: int) -> None:

@@ -396,6 +396,10 @@ NOT_DESCRIPTIONS = {
     "nothing": None,
     "too many fields": [[f"f{number}", "|u1"] for number in range(FIELDS + 1)],
     "too many within": [["a", [[f"f{number}", "|u1"] for number in range(FIELDS)]]],
+    "an item of 4 GB": "<U999999999",
+    "fields of 4 GB": [["a", "|V999999999"], ["b", "|V999999999"], ["c", "|V999999999"]],
+    "a field of 4 GB": [["a", "|V999999999", [5]]],
+    "fields that come round to 8 bytes": [["a", "|V999999999", [4]], ["b", "|V294967308"]],
     "too deep": within(10, lambda inner: [["a", inner or "|u1"]]),
 }
 

@@ -170,7 +170,7 @@ class Maker:
             size = math.prod(shape) * made.itemsize
         except Exception:
             return self.source.randint(0, 64)
-        return size if size < 4096 else 0
+        return size if 0 <= size < 4096 else 0
 
     def dtype(self, depth: int) -> Any:
         source = self.source

@@ -48,8 +48,8 @@ class Limits:
     max_handshake_size: int = 16 * KiB
     """What a peer may send before its TLS handshake is done: nearly all of it certificates, which
     anybody may send and which cost 0.3 ms each to look at. A chain of four with RSA-4096 keys and
-    all that goes with it is 9 KiB. Where the system does not count (it is Linux that does),
-    OpenSSL's own limit of 100 KiB for the certificates holds."""
+    all that goes with it is 9 KiB. Where OpenSSL cannot be told (outside CPython), its own limit
+    of 100 KiB may hold for certificates that arrive at once."""
 
     max_hello_size: int = 64 * KiB
     """The first message, which a stranger may send. A hello is about 100 bytes."""

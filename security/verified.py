@@ -35,6 +35,20 @@ class _Verified:
     _admitted = False
     _certificate: Any = None
 
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context that made it. Setting another raises `ConfigError`."""
+        made_by: ssl.SSLContext = super().context  # type: ignore[misc]
+        return made_by
+
+    @context.setter
+    def context(self, context: ssl.SSLContext) -> None:
+        if context is not self.context:
+            raise ConfigError(
+                "cannot change the context of a connection that a sealed TLS context has made: the "
+                "other might verify nobody; wrap the socket with the other one"
+            )
+
     def getpeercert(self, binary_form: bool = False) -> Any:
         """As `ssl.SSLSocket.getpeercert`; a verified certificate is parsed once."""
         if self._certificate is not None and not binary_form:
@@ -70,27 +84,10 @@ class _Verified:
         self._admitted = True
 
 
-def _keep(connection: Any, context: ssl.SSLContext) -> None:
-    if context is not connection.context:
-        raise ConfigError(
-            "cannot change the context of a connection that a sealed TLS context has made: the "
-            "other might verify nobody; wrap the socket with the other one"
-        )
-
-
 class VerifiedSocket(_Verified, ssl.SSLSocket):
     """An `ssl.SSLSocket` that lets nothing pass before its peer is verified."""
 
     _told = False
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        """The context that made it. Setting another raises `ConfigError`."""
-        return super().context
-
-    @context.setter
-    def context(self, context: ssl.SSLContext) -> None:
-        _keep(self, context)
 
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands and verify.
@@ -132,15 +129,6 @@ class VerifiedObject(_Verified, ssl.SSLObject):
         made: VerifiedObject = super()._create(incoming, *args, **kwargs)  # type: ignore[misc]
         made._incoming = incoming
         return made
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        """The context that made it. Setting another raises `ConfigError`."""
-        return super().context
-
-    @context.setter
-    def context(self, context: ssl.SSLContext) -> None:
-        _keep(self, context)
 
     def do_handshake(self) -> None:
         """As `VerifiedSocket.do_handshake`; raises an `ssl.SSLError` for a peer that sends much.

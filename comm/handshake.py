@@ -13,9 +13,11 @@ from typing import Any
 from .errors import CommClosedError, HandshakeError
 from .gil import Guard
 from .openssl import bound
+from .readiness import Readiness
 from .refusals import explain, facts
-from .sockets import bytes_received, is_dead, tells_errors_once
+from .sockets import bytes_received, is_dead
 from .turns import Turns
+from .wakeup import Wakeup
 
 __all__ = ["Handshake"]
 
@@ -30,10 +32,10 @@ class Handshake:
     ----------
     tls
         Wrapped with ``do_handshake_on_connect=False``; stays the caller's.
-    loop
-        Which watches the socket until `finish` returns or `stop` is called.
+    readiness
+        Of the socket. It keeps calling the handshake when that is done, until it is taken over.
     guard
-        Of that loop.
+        Of the running loop.
     peer
         For errors.
     most
@@ -53,61 +55,50 @@ class Handshake:
     def __init__(
         self,
         tls: ssl.SSLSocket,
-        loop: Any,
+        readiness: Readiness,
         guard: Guard,
         peer: str,
         most: int,
         turns: Turns | None = None,
     ) -> None:
         self._tls = tls
-        self._fd = tls.fileno()
-        self._loop = loop
+        self._readiness = readiness
         self._guard = guard
         self._peer = peer
         self._most = most
         self._told = bound(getattr(tls, "_sslobj", None), certificates=most)
         self._turns = turns
         self.facts: dict[str, Any] = {}
-        self._reads = False
-        self._writes = False
-        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reads = False  # on our behalf
+        self._loop = asyncio.get_running_loop()
+        self._outcome = Wakeup(loop=self._loop)
 
     async def finish(self) -> None:
         """Shake hands. Raises `CommClosedError`s; cancelling leaves the socket half way."""
         self._proceed()
-        try:
-            await self._outcome
-        finally:
-            self.stop()
+        await self._outcome
 
-    def stop(self, error: CommClosedError | None = None) -> None:
-        """Leave the socket alone; `finish` raises `error` if it is still waiting."""
-        self._watch(reads=False, writes=False)
-        if error is not None:
-            self._end(error)
+    def stop(self, error: CommClosedError) -> None:
+        """The socket is closed; `finish` raises `error` if it is still waiting."""
+        self._end(error)
 
     def _end(self, error: CommClosedError | None = None) -> None:
         if self._outcome.done():
             return
         if error is None:
-            self._outcome.set_result(None)
+            self._outcome.resume()  # either nobody waits yet, or the loop has called
         else:
             self._outcome.set_exception(error)
             self._outcome.exception()  # if nobody waits any more it is nobody's
 
     def _watch(self, *, reads: bool, writes: bool) -> None:
-        if reads != self._reads:
-            self._reads = reads
-            if reads:
-                self._loop.add_reader(self._fd, self._proceed)
-            else:
-                self._loop.remove_reader(self._fd)
-        if writes != self._writes:
-            self._writes = writes
-            if writes:
-                self._loop.add_writer(self._fd, self._proceed)
-            else:
-                self._loop.remove_writer(self._fd)
+        if reads and not self._reads:
+            self._readiness.on_readable(self._proceed)
+        elif not reads:  # what waited before us may still be there
+            self._readiness.on_readable(None)
+        self._reads = reads
+        if writes != self._readiness.writes:
+            self._readiness.on_writable(self._proceed if writes else None)
 
     def _proceed(self) -> None:
         self._guard.touch()
@@ -129,7 +120,7 @@ class Handshake:
             if self._has_sent_too_much():  # and none of it is kept
                 return
             self._watch(reads=True, writes=False)
-            if tells_errors_once(self._loop) and is_dead(tls):  # no event will follow
+            if self._readiness.errors_once and is_dead(tls):  # no event will follow
                 self._loop.call_soon(self._proceed)
         except ssl.SSLWantWriteError:
             self._watch(reads=False, writes=True)

@@ -10,22 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
 from .addressing import format_address
 from .errors import CommClosedError
 from .limits import Limits
+from .readiness import Readiness
 from .refusals import TLS_RECORD, explain, named, not_tls
 from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, tune
 from .stream import FrameStream
 from .turns import Turns
+from .wakeup import Wakeup
 from .watch import ListenerStats, Watch
 
 __all__ = ["FrameServer", "serve"]
@@ -48,7 +50,7 @@ class _Visitor:
         self.stream = stream
         self.stage = stage  # what it still owes
         self.deadline = deadline  # by the loop's clock
-        self.opening: asyncio.Future[None] | None = None  # while its first byte is awaited
+        self.opening: Wakeup | None = None  # while its first byte is awaited
 
 
 class FrameServer:
@@ -82,8 +84,8 @@ class FrameServer:
         self._attend = attend
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._io_loop = IOLoop.current()
         self._sockets: list[socket.socket] = []
+        self._accepting: list[Readiness] = []
         self._resting: asyncio.TimerHandle | None = None
         self._visitors: dict[FrameStream, _Visitor] = {}  # the oldest first
         self._next_deadline: asyncio.TimerHandle | None = None  # of the oldest, or of one before
@@ -133,20 +135,22 @@ class FrameServer:
     def _begin(self) -> None:
         self._resting = None
         for listening in self._sockets:
-            self._io_loop.add_handler(listening, self._accept, IOLoop.READ)
+            readiness = Readiness(listening)
+            readiness.on_readable(functools.partial(self._accept, listening))
+            self._accepting.append(readiness)
 
     def _rest(self, seconds: float | None) -> None:
         """Leave the listening sockets alone, for good if without a time."""
         if self._resting is None:
-            for listening in self._sockets:
-                self._io_loop.remove_handler(listening)
+            while self._accepting:
+                self._accepting.pop().stop()
         else:
             self._resting.cancel()
             self._resting = None
         if seconds is not None:
             self._resting = self._loop.call_later(seconds, self._begin)
 
-    def _accept(self, listening: socket.socket, events: int) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         for _ in range(self._limits.max_accepts):
             try:
                 accepted, address = listening.accept()
@@ -233,7 +237,8 @@ class FrameServer:
     def _forget(self, visitor: _Visitor) -> None:
         """It is not pending any more, whatever becomes of it."""
         self._visitors.pop(visitor.stream, None)
-        self._opened(visitor)
+        if visitor.opening is not None and not visitor.opening.done():
+            visitor.opening.set_result(None)
 
     # Letting in
 
@@ -288,9 +293,10 @@ class FrameServer:
         stream = visitor.stream
         head = self._peek(stream)
         if head is None:
-            opening = visitor.opening = self._loop.create_future()
-            self._io_loop.add_handler(stream.socket, lambda *_: self._opened(visitor), IOLoop.READ)
+            opening = visitor.opening = Wakeup(loop=self._loop)
+            stream.readiness.on_readable(opening.resume)
             await opening
+            visitor.opening = None
             if stream.closed():
                 raise stream.failure()
             head = self._peek(stream)
@@ -302,14 +308,6 @@ class FrameServer:
                 f"connection with {stream.peer} closed by the peer before a TLS handshake",
                 peer=stream.peer,
             )
-
-    def _opened(self, visitor: _Visitor) -> None:
-        """Stop waiting for the first byte."""
-        opening, visitor.opening = visitor.opening, None
-        if opening is not None:
-            self._io_loop.remove_handler(visitor.stream.socket)
-            if not opening.done():
-                opening.set_result(None)
 
     def _peek(self, stream: FrameStream) -> bytes | None:
         """The first bytes, left where they are; None if there are none yet."""

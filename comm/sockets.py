@@ -1,12 +1,10 @@
-"""Options of a TCP socket (sent at once, watched for a dead peer); connecting one to a numeric
-address; what a listener must know when descriptors run out."""
+"""Options of a TCP socket (sent at once, watched for a dead peer); numeric addresses; what the
+kernel tells of a connection, and of the descriptors that are left."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
-import os
 import select
 import socket
 import sys
@@ -26,8 +24,6 @@ __all__ = [
     "has_caller",
     "is_dead",
     "numeric_address",
-    "reach",
-    "tells_errors_once",
     "tune",
 ]
 
@@ -93,11 +89,6 @@ def bytes_received(sock: socket.socket) -> int | None:
     return int.from_bytes(info[_INFO_SIZE - 8 :], sys.byteorder)
 
 
-def tells_errors_once(loop: object) -> bool:
-    """Whether `loop` stops watching a socket at its first error: libuv, and so uvloop, does."""
-    return type(loop).__module__.partition(".")[0] == "uvloop"
-
-
 def given_up(sock: socket.socket) -> bool:
     """Whether the kernel has dropped the connection: it was reset, or its peer was silent too long.
 
@@ -125,34 +116,6 @@ def numeric_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[A
             continue
         return family, (host, port, *rest)
     return None
-
-
-async def reach(sock: socket.socket, address: tuple[Any, ...], loop: Any) -> None:
-    """Connect a socket that does not block. Raises `OSError`; cancelling leaves it half way.
-
-    `loop` watches it if need be. On one machine the kernel is done before `connect` returns,
-    although that says otherwise: a look saves two turns of the loop.
-    """
-    try:
-        sock.connect(address)
-    except BlockingIOError:
-        try:
-            sock.getpeername()
-            return
-        except OSError:
-            pass
-    else:
-        return
-    fd = sock.fileno()
-    writable = asyncio.Event()
-    loop.add_writer(fd, writable.set)
-    try:
-        await writable.wait()
-    finally:
-        loop.remove_writer(fd)
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
 
 
 def descriptor_limit() -> int | None:

@@ -27,7 +27,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from .buffers import allocate
@@ -38,12 +37,13 @@ from .handshake import Handshake
 from .limits import Limits
 from .outbox import Outbox
 from .pulse import pulse_of
+from .readiness import Readiness
 from .refusals import explain
-from .sockets import given_up, is_dead, tells_errors_once
+from .sockets import given_up, is_dead
 from .turns import Turns
 from .wakeup import Wakeup
 
-__all__ = ["FrameStream", "log_end", "selector_loop"]
+__all__ = ["FrameStream", "log_end"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -79,12 +79,6 @@ def log_end(kind: str, words: Callable[[], str]) -> None:
     logger.info("%s", words())
 
 
-def selector_loop() -> Any:
-    """What watches sockets for the running loop: itself, or Tornado's helper beside a proactor."""
-    io_loop = IOLoop.current()
-    return getattr(io_loop, "selector_loop", None) or asyncio.get_running_loop()
-
-
 class FrameStream(IOStream):
     """One connected socket that carries messages as lists of frames.
 
@@ -107,6 +101,8 @@ class FrameStream(IOStream):
         Messages that have arrived, for `take_frames`.
     bytes_in : int
         Payload received so far, without TLS's own.
+    readiness : Readiness
+        Of the socket, for who waits for something else before the stream is open.
     """
 
     def __init__(self, sock: socket.socket, limits: Limits, peer: str) -> None:
@@ -117,11 +113,7 @@ class FrameStream(IOStream):
         self.tls_facts: dict[str, Any] = {}
         self.bytes_in = 0
         self._loop = asyncio.get_running_loop()
-        self._selector_loop = getattr(self.io_loop, "selector_loop", None) or self._loop
-        self._told_once = tells_errors_once(self._selector_loop)
-        self._fd = sock.fileno()  # asyncio formats what it does not know yet, and a socket is long
-        self._watches_read = False
-        self._watches_write = False
+        self.readiness = Readiness(sock)
         self._gil = guard_of(self._loop)
         self._pulse = pulse_of(self._loop)
         self.inbox: deque[tuple[list[Frame], int]] = deque()
@@ -209,7 +201,7 @@ class FrameStream(IOStream):
             raise self.failure() from error
         handshake = Handshake(
             self._tls,
-            self._selector_loop,
+            self.readiness,
             self._gil,
             self.peer,
             self.limits.max_handshake_size,
@@ -236,7 +228,7 @@ class FrameStream(IOStream):
         self.local_host_port = self.socket.getsockname()[:2]
         self.tls_facts = handshake.facts
         self._paused = False
-        self._watch()
+        self.readiness.on_readable(self._receive)
         self._receive_rest()
 
     def set_deadline(self, seconds: float) -> None:
@@ -372,25 +364,17 @@ class FrameStream(IOStream):
         """
         if self._closed:
             return
-        loop = self._selector_loop
+        readiness = self.readiness
         read = not self._paused or self._send_wants_read
-        if read != self._watches_read:
-            self._watches_read = read
-            if read:
-                loop.add_reader(self._fd, self._receive)
-            else:
-                loop.remove_reader(self._fd)
+        if read != readiness.reads:
+            readiness.on_readable(self._receive if read else None)
         write = self._receive_wants_write or (
             self._outbox.queued != self._outbox.sent
             and not self._send_wants_read
             and not self._flush_due
         )
-        if write != self._watches_write:
-            self._watches_write = write
-            if write:
-                loop.add_writer(self._fd, self._writable)
-            else:
-                loop.remove_writer(self._fd)
+        if write != readiness.writes:
+            readiness.on_writable(self._writable if write else None)
 
     def _handle_events(self, fd: Any, events: int) -> None:
         """Called by `IOLoop` once: when Tornado's `connect` has an outcome."""
@@ -410,11 +394,7 @@ class FrameStream(IOStream):
         super().close(exc_info)
 
     def close_fd(self) -> None:
-        if self._watches_read:
-            self._selector_loop.remove_reader(self._fd)
-        if self._watches_write:
-            self._selector_loop.remove_writer(self._fd)
-        self._watches_read = self._watches_write = False
+        self.readiness.stop()
         if self._handshake is not None:
             self._handshake.stop(self.failure())
         self._send, self._read_tls = _nothing_goes, None  # they would keep OpenSSL's buffers
@@ -556,7 +536,7 @@ class FrameStream(IOStream):
             )
         except OSError as error:
             self.fail(explain(error, self.peer, handshaking=not self._established), error)
-        if self._told_once and not self._closed and not self._paused and is_dead(sock):
+        if self.readiness.errors_once and not self._closed and not self._paused and is_dead(sock):
             self._rest_due = True  # an error that came with the last bytes: no event will follow
             self._loop.call_soon(self._receive, False)
         self._answering = True
@@ -564,11 +544,11 @@ class FrameStream(IOStream):
             self._flush()
             self._watch()
         reader = self._reader
-        if reader is not None and self.inbox and not reader.done():
+        if reader is not None and self.inbox:
             self._reader = None
             if in_event:
                 reader.resume()
-            else:
+            elif not reader.done():
                 reader.set_result(None)
 
     def _read_records(

@@ -1,12 +1,13 @@
 """`dial` makes a stream to an address, over TLS if asked; the hello is the caller's.
 
-With `stream` and `server`, the only importers of Tornado.
+With `readiness`, `stream` and `server`, the only importers of Tornado.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import socket
 import ssl
 from typing import Any
@@ -17,9 +18,11 @@ from tornado.tcpclient import TCPClient
 from .addressing import Address
 from .errors import CommClosedError
 from .limits import Limits
+from .readiness import Readiness
 from .refusals import NamingFiles
-from .sockets import numeric_address, reach, tune
-from .stream import FrameStream, log_end, selector_loop
+from .sockets import numeric_address, tune
+from .stream import FrameStream, log_end
+from .wakeup import Wakeup
 
 __all__ = ["dial"]
 
@@ -53,7 +56,7 @@ async def _connect(host: str, port: int, limits: Limits, peer: str) -> FrameStre
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            await reach(sock, address, selector_loop())
+            await _reach(sock, address)
             return FrameStream(sock, limits, peer)
         except BaseException:
             sock.close()
@@ -68,6 +71,34 @@ async def _connect(host: str, port: int, limits: Limits, peer: str) -> FrameStre
         for other in client.streams:  # the slower ones, or all of them
             if other is not stream:
                 other.close()
+
+
+async def _reach(sock: socket.socket, address: tuple[Any, ...]) -> None:
+    """Connect a socket that does not block. Raises `OSError`; cancelling leaves it half way.
+
+    On one machine the kernel is done before `connect` returns, although that says otherwise: a look
+    saves two turns of the loop.
+    """
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        try:
+            sock.getpeername()
+            return
+        except OSError:
+            pass
+    else:
+        return
+    readiness = Readiness(sock)
+    connected = Wakeup()
+    readiness.on_writable(connected.resume)
+    try:
+        await connected
+    finally:
+        readiness.stop()
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 async def dial(

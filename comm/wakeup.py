@@ -30,7 +30,12 @@ class Wakeup(asyncio.Future[None]):
             super().add_done_callback(fn, context=context)
 
     def resume(self) -> None:
-        """Resolve, and run the waiter before returning. Not from inside a task."""
+        """Resolve, and run the waiter before returning. Not while a task runs that waits for it.
+
+        Does nothing once it is done, so that an event may call it again.
+        """
+        if self.done():
+            return
         waiter, self._waiter = self._waiter, None
         _resolve(self, None)  # super() costs more than the rest
         if waiter is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,8 @@ __all__ = ["DECIDED", "apply_gil_policy", "encryption_required", "limits"]
 DECIDED = "encryption_decided"
 """The connection argument by which our `Security` says that its False is meant."""
 
+_Setting = tuple[str, str, type, Any]  # the limit, its key, and what stands there
+
 _DASK_NAMES = {
     "keepalive_timeout": "distributed.comm.timeouts.tcp",
     "backlog": "distributed.comm.socket-backlog",
@@ -31,16 +32,27 @@ def limits() -> Limits:
     ``"30 s"`` and sizes as ``"64 KiB"`` or as plain numbers. Raises `ValueError` for what cannot
     be read.
     """
-    chosen: dict[str, Any] = {}
     own = dask.config.get("sealwire.limits", None)
-    for name, is_time in _FIELDS.items() if own else _SHARED:
+    settings = []
+    for name in _FIELDS if own else _DASK_NAMES:
         key = f"sealwire.limits.{name.replace('_', '-')}"
         value = dask.config.get(key, None) if own else None
         if value is None and name in _DASK_NAMES:
             key = _DASK_NAMES[name]
             value = dask.config.get(key, None)
-        if value is None:
-            continue
+        if value is not None:
+            settings.append((name, key, type(value), value))  # True is 1, and no size
+    known = _made
+    if known is not None and known[0] == settings:  # every connection asks
+        return known[1]
+    return _make(settings)
+
+
+def _make(settings: list[_Setting]) -> Limits:
+    global _made
+    chosen: dict[str, Any] = {}
+    for name, key, _, value in settings:
+        is_time = _FIELDS[name]
         try:
             if isinstance(value, bool):
                 raise TypeError("a number to Python, and to nobody else")
@@ -50,13 +62,13 @@ def limits() -> Limits:
                 f"bad setting {key}: got {value!r}, need a {'time' if is_time else 'size'}; "
                 f"write for example {'30 s' if is_time else '64 MiB'}"
             ) from error
-    return _made(tuple(chosen.items()))
+    made = Limits(**chosen)
+    _made = settings, made
+    return made
 
 
-# Every connection asks; what has been made once is not made again.
-_made = functools.lru_cache(maxsize=16)(lambda chosen: Limits(**dict(chosen)))
+_made: tuple[list[_Setting], Limits] | None = None  # the last
 _FIELDS = {field.name: field.type == "float" for field in dataclasses.fields(Limits)}
-_SHARED = [(name, _FIELDS[name]) for name in _DASK_NAMES]
 
 
 def apply_gil_policy() -> None:

@@ -20,7 +20,7 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
 errors limits watch addressing arguments framing budget arrays codec hello interfaces registry
-sockets pulse buffers gil wakeup outbox refusals turns openssl handshake stream transport server
+sockets pulse buffers gil wakeup readiness outbox refusals turns openssl handshake stream transport server
 tcp api __init__
 """
 SECURITY = """
@@ -155,7 +155,7 @@ def test_comm_and_security_do_without_dask() -> None:
         (
             "tornado",
             "comm",
-            {f"sealwire.comm.{name}" for name in ("stream", "transport", "server")},
+            {f"sealwire.comm.{name}" for name in ("readiness", "stream", "transport", "server")},
         ),
         ("tornado", "security", set()),
         ("cryptography", "comm", set()),

@@ -65,6 +65,19 @@ def test_what_is_not_set_is_the_default_or_dasks() -> None:
     assert limits() == Limits(keepalive_timeout=30, backlog=2048)
 
 
+def test_what_was_made_is_made_again_only_for_other_settings() -> None:
+    with dask.config.set({f"{LIMITS}.max-queued": 1}):
+        assert limits() is limits()
+        with (
+            dask.config.set({f"{LIMITS}.max-queued": True}),
+            pytest.raises(ValueError, match="got True"),
+        ):
+            limits()
+        with dask.config.set({f"{LIMITS}.max-queued": "2 MiB"}):
+            assert limits().max_queued == 2 << 20
+        assert limits().max_queued == 1
+
+
 @pytest.mark.parametrize(
     ("field", "value", "example"),
     [

@@ -16,15 +16,15 @@ from typing import Any
 
 import click
 
-from sealwire.cli.shown import log_visibly, visible
+from sealwire.cli.console import log_visibly, visible
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of what the output goes to
 
 COMMANDS = {
-    "bench": "sealwire.cli.bench",
-    "certs": "sealwire.cli.certs",
-    "demo": "sealwire.cli.demo",
-    "probe": "sealwire.cli.probe",
+    "bench": "sealwire.cli.bench.command",
+    "certs": "sealwire.cli.certs.group",
+    "demo": "sealwire.cli.demo.command",
+    "probe": "sealwire.cli.probe.command",
 }
 
 

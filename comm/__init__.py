@@ -32,11 +32,11 @@ from .errors import (
     HelloError,
     MessageTooLarge,
 )
-from .gil import configure as configure_gil
 from .interfaces import Backend, Comm, Connector, Listener
 from .limits import Limits
+from .listener_log import ListenerStats
 from .registry import register as register_backend
-from .watch import ListenerStats
+from .transport.switch_interval import configure as configure_gil
 
 __all__ = [
     "Address",

@@ -7,13 +7,13 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .budget import DIMENSIONS, Budget, brief
 from .errors import EncodeError
+from .wire.budget import DIMENSIONS, Budget, brief
 
 if TYPE_CHECKING:
     import numpy
 
-    from .framing import Frame
+    from .wire.framing import Frame
 
 __all__ = ["array_from_parts", "array_to_parts", "is_array", "is_number"]
 

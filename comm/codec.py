@@ -41,9 +41,9 @@ import msgpack
 from msgpack import ExtType
 
 from .arrays import array_from_parts, array_to_parts, is_array, is_number
-from .budget import DEPTH, FEW_KEYS, QUOTED, Budget, brief, check_structure, large_dict, reason
 from .errors import DecodeError, EncodeError
-from .framing import Buffer, Frame
+from .wire.budget import DEPTH, FEW_KEYS, QUOTED, Budget, brief, check_structure, large_dict, reason
+from .wire.framing import Buffer, Frame
 
 __all__ = ["OUT_OF_BAND", "decode", "encode", "register"]
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Union
 from .addressing import Address
 from .errors import CommClosedError
 from .limits import Limits
-from .watch import ListenerStats
+from .listener_log import ListenerStats
 
 __all__ = ["Backend", "Comm", "Connector", "Handler", "Listener"]
 

@@ -10,17 +10,18 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from . import codec, hello
+from . import codec
 from .addressing import Address, concrete_host, format_address
 from .arguments import Side, expect_known, expect_secure, tell_lacks
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
-from .refusals import NamingFiles, tell_refused
-from .server import FrameServer, serve
-from .stream import FrameStream
-from .transport import dial
-from .watch import ListenerStats
+from .listener_log import ListenerStats
+from .tls_errors import NamingFiles, tell_refused
+from .transport.client import dial
+from .transport.server import FrameServer, serve
+from .transport.stream import FrameStream
+from .wire import hello
 
 __all__ = [
     "TCP",

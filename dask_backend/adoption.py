@@ -30,9 +30,9 @@ from distributed.security import Security as DaskSecurity
 
 from sealwire.security import ConfigError, config
 from sealwire.security import Security as OwnSecurity
+from sealwire.security.contexts.policy import SealedContext
 from sealwire.security.pem import is_text
 from sealwire.security.security import FIELDS, ROLES
-from sealwire.security.tls import SealedContext
 
 from .protection import configured, unprotected
 

@@ -29,13 +29,14 @@ from distributed.comm.core import (
 )
 from distributed.comm.utils import ensure_concrete_host
 
-from sealwire.comm import ListenerStats, errors, hello
+from sealwire.comm import ListenerStats, errors
 from sealwire.comm.addressing import Address
 from sealwire.comm.arguments import Side, expect_known, expect_secure, tell_lacks
-from sealwire.comm.refusals import NamingFiles, tell_refused
-from sealwire.comm.server import FrameServer, serve
-from sealwire.comm.stream import FrameStream
-from sealwire.comm.transport import dial
+from sealwire.comm.tls_errors import NamingFiles, tell_refused
+from sealwire.comm.transport.client import dial
+from sealwire.comm.transport.server import FrameServer, serve
+from sealwire.comm.transport.stream import FrameStream
+from sealwire.comm.wire import hello
 
 from . import codec
 from .guard import refuse_plain

@@ -39,7 +39,7 @@ from distributed.protocol.utils import msgpack_opts
 from distributed.utils import ensure_memoryview
 
 from sealwire.comm import DecodeError
-from sealwire.comm.framing import Buffer, Frame
+from sealwire.comm.wire.framing import Buffer, Frame
 
 from .sizes import OFFLOADED
 

@@ -14,7 +14,7 @@ import dask
 from distributed.comm.core import Comm
 
 from sealwire.security.config import KEYS
-from sealwire.security.selfcheck import lacking
+from sealwire.security.contexts.selfcheck import lacking
 
 from .settings import encryption_required
 

@@ -9,7 +9,8 @@ from typing import Any
 import dask
 from dask.utils import parse_bytes, parse_timedelta
 
-from sealwire.comm import Limits, configure_gil, gil
+from sealwire.comm import Limits, configure_gil
+from sealwire.comm.transport import switch_interval
 from sealwire.security import config
 
 __all__ = ["DECIDED", "apply_gil_policy", "encryption_required", "limits"]
@@ -81,11 +82,11 @@ def apply_gil_policy() -> None:
     if not dask.config.get("sealwire.gil", None):
         return
     interval, linger = (
-        dask.config.get(f"sealwire.gil.{name}", None) for name in gil.Policy._fields
+        dask.config.get(f"sealwire.gil.{name}", None) for name in switch_interval.Policy._fields
     )
     if interval is None and linger is None:
         return
-    chosen = gil.policy()
+    chosen = switch_interval.policy()
     try:
         if interval is not None:
             chosen = chosen._replace(interval=parse_timedelta(interval) if interval else None)

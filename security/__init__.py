@@ -25,8 +25,8 @@ from .errors import (
 from .security import Security
 
 if TYPE_CHECKING:
-    from .authority import Authority, Identity
-    from .certinfo import CertificateInfo
+    from .ca.authority import Authority, Identity
+    from .x509.certinfo import CertificateInfo
 
 __all__ = [
     "Authority",
@@ -51,11 +51,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("Authority", "Identity"):
-        from . import authority
+        from .ca import authority
 
         return getattr(authority, name)
     if name == "CertificateInfo":
-        from .certinfo import CertificateInfo
+        from .x509.certinfo import CertificateInfo
 
         return CertificateInfo
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,8 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import config, peers, pem, tls
+from . import config, pem
+from .contexts import allowlist, policy
 from .errors import ConfigError
 from .quoting import hides_key, key_damage, shown
 
@@ -40,7 +41,7 @@ def checked(name: str, value: Any) -> Any:
     Raises `ConfigError`, and `AttributeError` if there is no such field.
     """
     if name in VERSIONS:
-        version = tls.parse_version(name, value)
+        version = policy.parse_version(name, value)
         return ssl.TLSVersion.TLSv1_2 if version is None and "min" in name else version
     if name in SOURCES:
         limit = pem.CRL_LIMIT if name == "tls_crl_file" else pem.PEM_LIMIT
@@ -48,7 +49,7 @@ def checked(name: str, value: Any) -> Any:
     if name == "tls_ciphers":
         if isinstance(value, str) and not value.isascii():
             raise ConfigError(f"cannot use {name}: a cipher string is ASCII, got {shown(value)}")
-        return tls.parse_ciphers(name, value)
+        return policy.parse_ciphers(name, value)
     if name == "tls_reload_interval":
         return config.duration(name, value, bare="s")
     if name == "tls_expiry_warning":
@@ -95,7 +96,7 @@ def _patterns(name: str, value: Any) -> tuple[str, ...]:
         wrong = key_damage(pattern.removeprefix("sha256:"))
         if wrong is not None:
             raise ConfigError(f"cannot use {name}: a pattern in it is none: {wrong}")
-    return peers.parse_patterns(name, value)
+    return allowlist.parse_patterns(name, value)
 
 
 _LONGEST_PASSWORD = 1024  # bytes; `ssl` takes no more

@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from .blocks import Block, blocks, is_torn
 from .errors import ConfigError, KeyMismatch, PEMError, PEMNotFound
+from .pem_blocks import Block, blocks, is_torn
 from .quoting import HIDDEN, damage, hides_key, printable, shown
 from .reading import read
 

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import access, config, expiry, peers, pem, reload, tls
+from . import config, pem, permissions
+from .contexts import allowlist, expiry, policy, reloading
 from .errors import ConfigError, SecurityError, UnknownParameter
 from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
 from .quoting import shown
@@ -34,7 +35,7 @@ class Security:
     require_encryption: whether plain addresses are refused. If neither given nor configured, True
         as soon as any TLS parameter is given or any CA, certificate or key configured.
     tls_ca_file: the CA certificates to trust. Nothing else is trusted, not the system's CAs.
-    tls_ciphers: OpenSSL cipher string for TLS 1.2, see `sealwire.security.tls.Policy`.
+    tls_ciphers: OpenSSL cipher string for TLS 1.2, see `sealwire.security.contexts.policy.Policy`.
     tls_min_version, tls_max_version: `ssl.TLSVersion`, 1.2, 1.3, "1.2" or "1.3". The minimum is
         TLS 1.2 if unset.
     tls_client_cert, tls_scheduler_cert, tls_worker_cert: the certificate of each role, followed by
@@ -55,7 +56,7 @@ class Security:
         left out talks to everyone.
     tls_reload_interval: seconds, or text such as "10 s": how often, at most, a handshake looks
         whether the files have changed. 0 is every time, "never" (or infinity) not at all, and the
-        default `sealwire.security.reload.DEFAULT_INTERVAL`.
+        default `sealwire.security.contexts.reloading.DEFAULT_INTERVAL`.
     tls_expiry_warning: days, or text such as "12 h": how long before a certificate ends the log
         warns of it, once a day; 30 days if unset, "never" for no warning.
     extra_conn_args: a mapping that `get_connection_args` passes on.
@@ -94,7 +95,7 @@ class Security:
     _sources: dict[str, pem.Source]
     _required: bool | None
     _lock: threading.Lock
-    _watches: dict[str, tuple[object, reload.Watch]]
+    _watches: dict[str, tuple[object, reloading.Watch]]
     _warned: set[str]
 
     def __init__(self, require_encryption: bool | None = None, **fields: Any) -> None:
@@ -129,7 +130,7 @@ class Security:
         `require_encryption=False` is given. Raises `AuthorityError` for an unusable number of
         days.
         """
-        from .authority import Authority
+        from .ca.authority import Authority
 
         authority = Authority.create("sealwire temporary CA", days=days)
         made: dict[str, Any] = {"tls_ca_file": authority.certificate}
@@ -222,7 +223,7 @@ class Security:
             raise failed
         return list(changed)
 
-    def _context(self, role: str, side: tls.Side) -> ssl.SSLContext | None:
+    def _context(self, role: str, side: policy.Side) -> ssl.SSLContext | None:
         """The one place where a context comes from; the same one until values change."""
         material = self._material(role)
         if material is None:
@@ -232,21 +233,21 @@ class Security:
         state = (
             self._policy(),
             material,
-            reload.DEFAULT_INTERVAL if interval is None else interval,
+            reloading.DEFAULT_INTERVAL if interval is None else interval,
             expiry.DEFAULT_WARNING if days is None else days * DAY,
         )
         with self._lock:
             known = self._watches.get(role)
             if known is None or known[0] != state:
                 for path in config.files():
-                    access.warn(f"configuration ({path})", path, of_groups=False)
-                known = self._watches[role] = state, reload.Watch(*state)
+                    permissions.warn(f"configuration ({path})", path, of_groups=False)
+                known = self._watches[role] = state, reloading.Watch(*state)
             return known[1].context(side)
 
-    def _policy(self) -> tls.Policy:
-        return tls.Policy(self.tls_ciphers, self.tls_min_version, self.tls_max_version)
+    def _policy(self) -> policy.Policy:
+        return policy.Policy(self.tls_ciphers, self.tls_min_version, self.tls_max_version)
 
-    def _material(self, role: str) -> tls.Material | None:
+    def _material(self, role: str) -> policy.Material | None:
         """What the contexts of a role are made of; None if it has no identity."""
         values = self.get_tls_config_for_role(role)
         trust = self._source("tls_ca_file", values["ca_file"])
@@ -266,8 +267,8 @@ class Security:
         if isinstance(password, dict):
             password = password.get(role)
         patterns = (self.tls_allowed_peers or {}).get(role)
-        allowed = peers.AllowedPeers(patterns) if patterns else None
-        return tls.Material(trust, certificate, key, crl, password, allowed)
+        allowed = allowlist.AllowedPeers(patterns) if patterns else None
+        return policy.Material(trust, certificate, key, crl, password, allowed)
 
     def _source(self, name: str, value: str | None) -> pem.Source | None:
         """What a value was taken for where it was given; a subclass may have put another there."""

@@ -10,10 +10,10 @@ import doors
 import pytest
 from certs_cli import request, run
 
-from sealwire.cli.judge import Evidence
-from sealwire.cli.observe import Link, Process
-from sealwire.cli.strangers import FRIEND, VISITORS, Attempt
-from sealwire.cli.work import Array, Words
+from sealwire.cli.demo.computations import Array, Words
+from sealwire.cli.demo.observations import Link, Process
+from sealwire.cli.demo.unauthorized import FRIEND, VISITORS, Attempt
+from sealwire.cli.demo.verdict import Evidence
 from sealwire.dask_backend import install, installed, uninstall
 
 LISTENERS = {

@@ -14,9 +14,10 @@ from aio import aio, until
 from processes import Program
 from rich.console import Console
 
-from sealwire.cli import bench_client, bench_server
-from sealwire.cli.bench_report import table
-from sealwire.cli.identities import IdentityFiles, write_roles
+from sealwire.cli.bench import client
+from sealwire.cli.bench import server as bench_server
+from sealwire.cli.bench.report import table
+from sealwire.cli.demo.identities import IdentityFiles, write_roles
 from sealwire.comm import connect, listen
 from sealwire.security import Authority
 
@@ -199,16 +200,16 @@ async def test_a_server_has_a_limit_of_comms_and_of_sizes() -> None:
         address = listener.contact_address
         comms = [await connect(address, timeout=30) for _ in range(bench_server.COMMS)]
         for comm in comms:
-            assert await bench_client.ask(comm, bench_client.MESSAGE) == bench_client.MESSAGE
+            assert await client.ask(comm, client.MESSAGE) == client.MESSAGE
         more = await connect(address, timeout=30)
-        with pytest.raises(bench_client.Busy):
-            await bench_client.ask(more, bench_client.MESSAGE)
+        with pytest.raises(client.Busy):
+            await client.ask(more, client.MESSAGE)
         await more.close()
         await comms.pop().close()
         await until(lambda: server.comms < bench_server.COMMS)
         more = await connect(address, timeout=30)
         for size, sent in ((1000, 1000), (bench_server.LARGEST + 1, 0), (-1, 0), ("x", 0)):
-            answer = await bench_client.ask(more, {"op": "send", "size": size})
+            answer = await client.ask(more, {"op": "send", "size": size})
             assert memoryview(answer["data"]).nbytes == sent
         for odd in (None, 7, [], {"op": []}):  # whatever is sent, the server lives on
             await more.write(odd)
@@ -221,7 +222,7 @@ async def test_a_server_has_a_limit_of_comms_and_of_sizes() -> None:
 async def test_what_takes_too_long_is_left_out() -> None:
     async with listen("tcp://127.0.0.1:0", bench_server.Server().attend) as listener:
         comm = await connect(listener.contact_address, timeout=30)
-        steps = [figures async for figures in bench_client.measure(comm, 1e-6)]
+        steps = [figures async for figures in client.measure(comm, 1e-6)]
         await comm.close()
     assert [len(figures) for figures in steps] == [2, 1, 1, 0, 0, 0, 1, 0, 0, 0]
     found = {"tcp": [figure for figures in steps for figure in figures]}

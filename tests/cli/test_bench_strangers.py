@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sealwire.cli import bench
+from sealwire.cli.bench import command as bench_command
 from sealwire.cli.main import main
 from sealwire.comm import CommClosedError, listen
 
@@ -57,7 +57,7 @@ DOORS = {
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_it_ends_in_words(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "STEP_TIMEOUT", 1.0)
+    monkeypatch.setattr(bench_command, "STEP_TIMEOUT", 1.0)
 
     async def measured() -> Any:
         async def attend(comm: Any) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from sealwire.security import config
-from sealwire.security.certinfo import CertificateInfo
+from sealwire.security.x509.certinfo import CertificateInfo
 
 
 def test_init_makes_what_a_cluster_needs(home: Path) -> None:
@@ -214,7 +214,7 @@ def test_show(home: Path) -> None:
 
 
 def test_validity_is_coloured_as_it_runs_out() -> None:
-    from sealwire.cli.certs_common import day
+    from sealwire.cli.certs.common import day
 
     for left, colour in ((100, "green"), (20, "yellow"), (3, "red"), (-1, "bold red")):
         when = folders.now() + datetime.timedelta(days=left, minutes=1)

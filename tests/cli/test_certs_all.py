@@ -16,7 +16,7 @@ import pytest
 from certs_cli import ROLES, WRITERS, good, run, texts, told
 from cryptography import x509
 
-from sealwire.cli.certs import COMMANDS
+from sealwire.cli.certs.group import COMMANDS
 
 
 @pytest.mark.parametrize("name", COMMANDS)

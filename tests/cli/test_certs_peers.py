@@ -15,8 +15,8 @@ from cryptography import x509
 from processes import PRELOAD, Programs
 
 from sealwire.security import PeerNotAllowed, Security, config
-from sealwire.security.founding import PEERS
-from sealwire.security.handshakes import refusal
+from sealwire.security.ca.bootstrap import PEERS
+from sealwire.security.checks.selftest import refusal
 
 #: identities as `init`, `issue` and `sign` make them, by role
 IDENTITIES = {

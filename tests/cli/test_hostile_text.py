@@ -27,7 +27,7 @@ import pytest
 from certs_cli import request
 from cryptography import x509
 
-from sealwire.cli.shown import cell, to_json
+from sealwire.cli.console import cell, to_json
 from sealwire.security.text import visible
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute's length")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sealwire.cli.judge import Evidence, bytes_between_workers, common_name, judge
-from sealwire.cli.strangers import EXPIRED, FOREIGN, FRIEND, PLAIN
+from sealwire.cli.demo.unauthorized import EXPIRED, FOREIGN, FRIEND, PLAIN
+from sealwire.cli.demo.verdict import Evidence, bytes_between_workers, common_name, judge
 
 WORDS = "the word counts are right"
 ARRAY = "the array product is right"

@@ -67,8 +67,14 @@ def test_wrong_usage_ends_with_2(arguments: list[str], words: str) -> None:
 @pytest.mark.parametrize(
     ("script", "unwanted"),
     [
-        ("import sealwire.cli.observe, sealwire.cli.work", ["click", "rich", "distributed"]),
-        ("import sealwire.cli.main", ["rich", "distributed", "tornado", "sealwire.cli.demo"]),
+        (
+            "import sealwire.cli.demo.observations, sealwire.cli.demo.computations",
+            ["click", "rich", "distributed"],
+        ),
+        (
+            "import sealwire.cli.main",
+            ["rich", "distributed", "tornado", "sealwire.cli.demo.command"],
+        ),
         (
             "from sealwire.cli.main import main; main(['--help'], standalone_mode=False)",
             ["distributed", "tornado", "cryptography"],

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from doors import CA, FAST, GOOD, KINDS, NODE, OTHER_CA, Here, at, door, probe
 from handshakes import security
 
-from sealwire.cli.doctor import Outcome
 from sealwire.cli.main import main
+from sealwire.cli.probe.diagnosis import Outcome
 
 pytestmark = pytest.mark.usefixtures("registry")
 

@@ -17,9 +17,9 @@ from ambush import Ambush
 from doors import CA, NODE, OTHER_CA, Here, probe
 from handshakes import foreign_context
 
-from sealwire.cli.deadline import Deadline
-from sealwire.comm import hello
-from sealwire.comm.framing import pack
+from sealwire.cli.probe.deadline import Deadline
+from sealwire.comm.wire import hello
+from sealwire.comm.wire.framing import pack
 
 pytestmark = pytest.mark.usefixtures("registry")
 

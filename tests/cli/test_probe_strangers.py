@@ -18,7 +18,7 @@ from aio import aio
 from doors import CA, FAST, GOOD, KINDS, NODE, Here, door, probe
 from handshakes import foreign_context
 
-from sealwire.cli.doctor import Outcome
+from sealwire.cli.probe.diagnosis import Outcome
 
 pytestmark = pytest.mark.usefixtures("registry")
 

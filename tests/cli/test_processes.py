@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sealwire.cli.cluster import Child, Cluster, ClusterError
-from sealwire.cli.identities import ROLES, write_roles
+from sealwire.cli.demo.cluster import Child, Cluster, ClusterError
+from sealwire.cli.demo.identities import ROLES, write_roles
 from sealwire.cli.signals import Interrupted, Signals
 from sealwire.security import AuthorityError
-from sealwire.security.authority import Authority
+from sealwire.security.ca.authority import Authority
 
 posix = os.name == "posix"
 
@@ -168,7 +168,7 @@ def test_observing_a_process_does_not_change_it(tmp_path: Path) -> None:
     """A process without our backend says so; being asked does not install it."""
     script = (
         "import sys, distributed.comm.registry as r; before = r.backends['tls']\n"
-        "from sealwire.cli.observe import observe; told = observe()\n"
+        "from sealwire.cli.demo.observations import observe; told = observe()\n"
         "print(told['installed'], told['links'], 'sealwire.dask_backend' in sys.modules,\n"
         "      r.backends['tls'] is before)"
     )

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sealwire.cli.judge import Evidence, judge
-from sealwire.cli.observe import Owners
-from sealwire.cli.report import Story, print_report
+from sealwire.cli.demo.observations import Owners
+from sealwire.cli.demo.report import Story, print_report
+from sealwire.cli.demo.verdict import Evidence, judge
 
 
 def printed(evidence: Evidence, width: int = 150) -> str:

@@ -25,7 +25,7 @@ from distributed import Client
 from processes import PRELOAD, Programs
 
 from sealwire.dask_backend import Security
-from sealwire.security.authority import Authority
+from sealwire.security.ca.authority import Authority
 from sealwire.security.pem import blocks
 
 HANG = 60.0  # seconds after which something is stuck

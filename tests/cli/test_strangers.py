@@ -19,9 +19,9 @@ import pytest
 from distributed.comm import Comm, listen
 from distributed.security import Security
 
-from sealwire.cli import strangers
-from sealwire.cli.identities import IdentityFiles, write_identity, write_roles
-from sealwire.cli.strangers import (
+from sealwire.cli.demo import unauthorized
+from sealwire.cli.demo.identities import IdentityFiles, write_identity, write_roles
+from sealwire.cli.demo.unauthorized import (
     EXPIRED,
     FOREIGN,
     FRIEND,
@@ -32,7 +32,7 @@ from sealwire.cli.strangers import (
     knock_plain,
     knock_tls,
 )
-from sealwire.security.authority import Authority
+from sealwire.security.ca.authority import Authority
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_plain(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(strangers, "TIMEOUT", 0.5)
+    monkeypatch.setattr(unauthorized, "TIMEOUT", 0.5)
     with listener(serve) as address:
         attempt = knock_plain(PLAIN, address)
     assert attempt.outcome == outcome
@@ -197,7 +197,7 @@ def test_tls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only an alert is a refusal: whoever just goes away may have other reasons."""
-    monkeypatch.setattr(strangers, "TIMEOUT", 0.5)
+    monkeypatch.setattr(unauthorized, "TIMEOUT", 0.5)
     foreign = write_identity(
         tmp_path, "foreign", roles["client"].ca, Authority.create("other").issue("client")
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from sealwire.cli.work import (
+from sealwire.cli.demo.computations import (
     count_words,
     element,
     merge,

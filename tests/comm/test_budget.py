@@ -20,9 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealwire.comm import DecodeError, EncodeError, HelloError, hello, register_type
-from sealwire.comm.budget import DEPTH, FIELDS, INT_SIZE, MULTIPLE, NESTED_OBJECTS, SPARE
+from sealwire.comm import DecodeError, EncodeError, HelloError, register_type
 from sealwire.comm.codec import decode, encode
+from sealwire.comm.wire import hello
+from sealwire.comm.wire.budget import DEPTH, FIELDS, INT_SIZE, MULTIPLE, NESTED_OBJECTS, SPARE
 
 UTC = datetime.timezone.utc
 

@@ -28,10 +28,10 @@ from sealwire.comm import (
     Limits,
     Listener,
     connect,
-    hello,
     listen,
     register_backend,
 )
+from sealwire.comm.wire import hello
 
 
 def descriptors() -> int:

@@ -13,7 +13,8 @@ import uvloop
 from aio import aio, until
 from links import SCHEMES, connect_args, echo, listen_args, pair
 
-from sealwire.comm import Comm, configure_gil, connect, gil, listen
+from sealwire.comm import Comm, configure_gil, connect, listen
+from sealwire.comm.transport import switch_interval
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -31,7 +32,7 @@ def interval() -> int:
 
 @pytest.fixture(autouse=True)
 def known_interval() -> Iterator[None]:
-    before, chosen = sys.getswitchinterval(), gil.policy()
+    before, chosen = sys.getswitchinterval(), switch_interval.policy()
     sys.setswitchinterval(USUAL / 1e6)
     configure_gil(interval=LOWERED / 1e6, linger=0.005)
     yield
@@ -135,7 +136,7 @@ def test_two_loops_are_counted_together() -> None:
         async with pair("tcp") as (near, far):
             await near.write("x")
             await far.read()
-            guard = gil.guard_of(asyncio.get_running_loop())
+            guard = switch_interval.guard_of(asyncio.get_running_loop())
             assert guard.active
             await until(lambda: not guard.active)
             steps.append(interval())
@@ -152,7 +153,7 @@ async def test_what_somebody_else_sets_meanwhile_stays() -> None:
         await near.write("x")
         await far.read()
         sys.setswitchinterval(0.001)
-        await until(lambda: not gil.guard_of(asyncio.get_running_loop()).active)
+        await until(lambda: not switch_interval.guard_of(asyncio.get_running_loop()).active)
         assert interval() == 1_000
     sys.setswitchinterval(USUAL / 1e6)
 
@@ -164,7 +165,7 @@ async def test_an_interval_that_is_lower_already_stays() -> None:
         await near.write("x")
         await far.read()
         assert interval() == 3
-        await until(lambda: not gil.guard_of(asyncio.get_running_loop()).active)
+        await until(lambda: not switch_interval.guard_of(asyncio.get_running_loop()).active)
         assert interval() == 3
     sys.setswitchinterval(USUAL / 1e6)
 
@@ -188,10 +189,10 @@ async def test_none_leaves_it_alone() -> None:
     ],
 )
 def test_policies_that_cannot_be(settings: dict[str, float], words: str) -> None:
-    before = gil.policy()
+    before = switch_interval.policy()
     with pytest.raises(ValueError, match=words):
         configure_gil(**settings)
-    assert gil.policy() == before
+    assert switch_interval.policy() == before
 
 
 def test_a_forked_child_does_not_inherit_it() -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sealwire.comm import openssl
+from sealwire.comm.transport import openssl
 
 # Of ssl.h: SSL_CTRL_GET_MAX_CERT_LIST, SSL_CTRL_MODE (which adds to it), SSL_MODE_AUTO_RETRY
 GET_MAX_CERT_LIST, SET_MODE, AUTO_RETRY = 50, 33, 4

@@ -11,8 +11,8 @@ import pytest
 import uvloop
 from aio import aio, until
 
-from sealwire.comm.readiness import Readiness
-from sealwire.comm.wakeup import Wakeup
+from sealwire.comm.transport.readiness import Readiness
+from sealwire.comm.transport.wakeup import Wakeup
 
 Loops = Callable[[], asyncio.AbstractEventLoop]
 Pair = tuple[socket.socket, socket.socket]

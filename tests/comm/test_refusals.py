@@ -11,7 +11,7 @@ from aio import aio
 from links import RawPeer, listen_args
 from refused import table
 
-from sealwire.comm import CommClosedError, HandshakeError, errors, listen, refusals
+from sealwire.comm import CommClosedError, HandshakeError, errors, listen, tls_errors
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text()
 
@@ -25,7 +25,7 @@ async def test_the_table_is_what_handshakes_say() -> None:
 
 def test_every_kind_is_in_a_table() -> None:
     kinds = {error.kind for error in vars(errors).values() if hasattr(error, "kind")}
-    for causes in (refusals._VERDICTS, refusals._ALERTS, refusals._PROTOCOL):
+    for causes in (tls_errors._VERDICTS, tls_errors._ALERTS, tls_errors._PROTOCOL):
         kinds |= {cause.kind for cause in causes.values()}
     assert {kind for kind in kinds if f"`{kind}`" not in DOCS} == set()
 
@@ -34,7 +34,7 @@ def test_a_peer_that_is_not_allowed() -> None:
     """As a list of allowed peers refuses, which OpenSSL knows nothing of."""
     error = ssl.SSLCertVerificationError(1, "refused")
     error.verify_code, error.verify_message = 50, "CN=eve is none of worker, client"
-    explained = refusals.explain(error, "tls://peer:1", handshaking=True)
+    explained = tls_errors.explain(error, "tls://peer:1", handshaking=True)
     assert isinstance(explained, HandshakeError)
     assert (explained.kind, explained.retryable) == ("not-allowed", False)
     assert str(explained) == (
@@ -55,7 +55,7 @@ def test_a_peer_that_is_not_allowed() -> None:
 )
 @pytest.mark.parametrize("handshaking", [True, False])
 def test_what_may_pass_is_tried_again(error: Exception, handshaking: bool) -> None:
-    explained = refusals.explain(error, "tls://peer:1", handshaking=handshaking)
+    explained = tls_errors.explain(error, "tls://peer:1", handshaking=handshaking)
     assert type(explained) is CommClosedError
     assert explained.retryable
     assert explained.kind == "lost"

@@ -16,10 +16,11 @@ import uvloop
 from aio import aio
 from links import SCHEMES, connect_args, echo, listen_args, pair
 
-from sealwire.comm import Comm, CommClosedError, Limits, connect, hello, listen
-from sealwire.comm.framing import pack
-from sealwire.comm.stream import FrameStream
-from sealwire.comm.wakeup import Wakeup
+from sealwire.comm import Comm, CommClosedError, Limits, connect, listen
+from sealwire.comm.transport.stream import FrameStream
+from sealwire.comm.transport.wakeup import Wakeup
+from sealwire.comm.wire import hello
+from sealwire.comm.wire.framing import pack
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 loops = pytest.mark.parametrize(

@@ -26,9 +26,9 @@ from sealwire.comm import (
     HandshakeError,
     Limits,
     connect,
-    hello,
     listen,
 )
+from sealwire.comm.wire import hello
 from sealwire.security import Security
 
 CA = certs.root()

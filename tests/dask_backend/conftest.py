@@ -13,7 +13,7 @@ from parties import ROLES, Party
 from processes import Programs
 
 from sealwire.dask_backend import install, installed, uninstall
-from sealwire.security.authority import Authority
+from sealwire.security.ca.authority import Authority
 
 # Its functions run in processes that cannot import it.
 cloudpickle.register_pickle_by_value(observing)

@@ -25,7 +25,7 @@ from sealwire.dask_backend import install, uninstall
 from sealwire.dask_backend.adoption import adopt
 from sealwire.dask_backend.links import links
 from sealwire.security import ConfigError
-from sealwire.security.tls import SealedContext
+from sealwire.security.contexts.policy import SealedContext
 
 CA = certs.root()
 NODES = {role: certs.leaf(CA, role) for role in ROLES}

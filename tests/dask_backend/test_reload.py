@@ -21,8 +21,9 @@ from parties import Party, asynchronous, select
 from processes import HANG, PRELOAD, Programs, tls_options
 
 from sealwire.dask_backend import Security, install, preload, uninstall
-from sealwire.security import PEMError, background
-from sealwire.security.reload import FollowingContext
+from sealwire.security import PEMError
+from sealwire.security.contexts import background
+from sealwire.security.contexts.reloading import FollowingContext
 
 CA = certs.root("ca")
 OTHER_CA = certs.root("other ca")

@@ -24,8 +24,8 @@ from parties import ROLES, Party, asynchronous, echo, pair
 from sealwire.dask_backend import Security, install, uninstall
 from sealwire.dask_backend.settings import encryption_required
 from sealwire.security import ConfigError, PEMError
+from sealwire.security.contexts.policy import SealedContext
 from sealwire.security.security import FIELDS
-from sealwire.security.tls import SealedContext
 
 CONFIGURATION = {"tls_ca_file": "distributed.comm.tls.ca-file"} | {
     f"tls_{role}_{part}": f"distributed.comm.tls.{role}.{part}"

@@ -13,7 +13,8 @@ from distributed.comm.core import CommClosedError
 from distributed.protocol import to_serialize
 from parties import Party, asynchronous, pair
 
-from sealwire.comm import Limits, configure_gil, gil
+from sealwire.comm import Limits, configure_gil
+from sealwire.comm.transport import switch_interval
 from sealwire.dask_backend.settings import apply_gil_policy, limits
 
 LIMITS = "sealwire.limits"
@@ -135,22 +136,22 @@ async def test_what_is_too_large_is_not_received(
 @pytest.mark.parametrize(
     ("configured", "expected"),
     [
-        ({}, gil.Policy()),
-        ({"interval": "1 ms"}, gil.Policy(interval=0.001)),
-        ({"interval": 0.001, "linger": "20 ms"}, gil.Policy(0.001, 0.02)),
-        ({"interval": False}, gil.Policy(interval=None)),
+        ({}, switch_interval.Policy()),
+        ({"interval": "1 ms"}, switch_interval.Policy(interval=0.001)),
+        ({"interval": 0.001, "linger": "20 ms"}, switch_interval.Policy(0.001, 0.02)),
+        ({"interval": False}, switch_interval.Policy(interval=None)),
     ],
 )
 @asynchronous
 async def test_the_switch_interval_is_configured(
-    configured: dict[str, Any], expected: gil.Policy, ours: Party
+    configured: dict[str, Any], expected: switch_interval.Policy, ours: Party
 ) -> None:
     try:
         with dask.config.set({f"sealwire.gil.{name}": value for name, value in configured.items()}):
             async with pair(ours) as (near, far):
                 await near.write({"x": 1})
                 assert await far.read() == {"x": 1}
-                assert gil.policy() == expected
+                assert switch_interval.policy() == expected
     finally:
         configure_gil()
 
@@ -160,4 +161,4 @@ def test_an_interval_that_cannot_be(value: str) -> None:
     bad = dask.config.set({"sealwire.gil.interval": value})
     with bad, pytest.raises(ValueError, match=r"bad setting sealwire\.gil: .*write for example"):
         apply_gil_policy()
-    assert gil.policy() == gil.Policy()
+    assert switch_interval.policy() == switch_interval.Policy()

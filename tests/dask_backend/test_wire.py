@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from parties import Party, asynchronous
 from rawpeer import Recorder, dialling, hello, packed
 
-from sealwire.comm.framing import pack
+from sealwire.comm.wire.framing import pack
 from sealwire.dask_backend import backend, codec
 
 MakeParty = Callable[..., Party]

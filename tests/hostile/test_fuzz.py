@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from target import check, count, figure
 
-from sealwire.comm import DecodeError, FramingError, HandshakeError, HelloError, codec, hello
-from sealwire.comm.framing import Splitter, pack
+from sealwire.comm import DecodeError, FramingError, HandshakeError, HelloError, codec
+from sealwire.comm.wire import hello
+from sealwire.comm.wire.framing import Splitter, pack
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
 MAX_SIZE = 1 << 20

@@ -9,7 +9,7 @@ from aio import aio
 from attacker import OUR_HELLO, message
 from target import Target, check
 
-from sealwire.comm.watch import Watch
+from sealwire.comm.listener_log import Watch
 
 
 def test_a_flood_of_one_kind_hides_no_other() -> None:

@@ -11,7 +11,8 @@ from attacker import packed
 from distributed.comm.core import Comm
 from target import Target, check
 
-from sealwire.comm import HelloError, hello
+from sealwire.comm import HelloError
+from sealwire.comm.wire import hello
 
 GOOD = {"compression": None, "python": (3, 11, 7), "pickle-protocol": 5}
 DEEP: Any = 1

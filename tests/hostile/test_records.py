@@ -13,7 +13,7 @@ import pytest
 from attacker import Shake, message
 from target import MODES, Target, check, count, figure
 
-from sealwire.comm import openssl
+from sealwire.comm.transport import openssl
 
 
 class KeyChanger(Shake):

@@ -28,7 +28,7 @@ from processes import PRELOAD, Program, Programs
 from target import MODES, MiB, Target, check, figure, identities
 
 from sealwire.comm import CommClosedError, Limits, connect, listen
-from sealwire.comm.stream import FrameStream
+from sealwire.comm.transport.stream import FrameStream
 from sealwire.dask_backend import Security, install, uninstall
 
 each_kind = pytest.mark.parametrize("kind", ["standalone", "dask"])

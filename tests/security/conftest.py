@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from following import Folder
 
-from sealwire.security import background
+from sealwire.security.contexts import background
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import dask.config
 import pytest
 from handshakes import client_context, server_context, shake
 
-from sealwire.security import Security, access, config
-from sealwire.security.access import weaknesses
+from sealwire.security import Security, config, permissions
+from sealwire.security.permissions import weaknesses
 
 pytestmark = pytest.mark.usefixtures("nothing_told")
 CA = certs.root()
@@ -23,7 +23,7 @@ NAMES = ("ca.pem", "cert.pem", "key.pem", "crl.pem")
 
 @pytest.fixture
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "_told", set())
+    monkeypatch.setattr(permissions, "_told", set())
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_what_belongs_to_another_user(
             return os.stat_result(values)
 
         with monkeypatch.context() as patch:
-            patch.setattr(access.os, "stat", stat_of)
+            patch.setattr(permissions.os, "stat", stat_of)
             return [weak.words for weak in weaknesses(str(pki / "ca.pem"))]
 
     if os.name == "posix":

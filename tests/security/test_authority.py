@@ -22,8 +22,8 @@ from sealwire.security import (
     PEMError,
     Security,
 )
-from sealwire.security.certinfo import read_certificates
 from sealwire.security.pem import Source
+from sealwire.security.x509.certinfo import read_certificates
 
 DAY = datetime.timedelta(days=1)
 

@@ -13,12 +13,12 @@ from cryptography import x509
 from handshakes import client_context, server_context, shake
 
 from sealwire.security import Security
-from sealwire.security.checks import check_configuration
+from sealwire.security.ca.atomic_files import apply
+from sealwire.security.ca.renewal import renew, revoke
+from sealwire.security.ca.rotation import begin
+from sealwire.security.ca.store import Store
+from sealwire.security.checks.runner import check_configuration
 from sealwire.security.config import KEYS
-from sealwire.security.files import apply
-from sealwire.security.renewal import renew, revoke
-from sealwire.security.rotation import begin
-from sealwire.security.store import Store
 
 ROLES = ("client", "scheduler", "worker")
 KINDS = ("p256", "rsa3072")

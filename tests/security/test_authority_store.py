@@ -15,11 +15,11 @@ from folders import DAY
 from handshakes import client_context, server_context, shake
 
 from sealwire.security import AuthorityError, PEMError, Security
-from sealwire.security.checks import check_folder
-from sealwire.security.files import apply, locked
-from sealwire.security.renewal import renew, revoke
-from sealwire.security.rotation import begin, complete, left_behind
-from sealwire.security.store import Store, load
+from sealwire.security.ca.atomic_files import apply, locked
+from sealwire.security.ca.renewal import renew, revoke
+from sealwire.security.ca.rotation import begin, complete, left_behind
+from sealwire.security.ca.store import Store, load
+from sealwire.security.checks.runner import check_folder
 
 ROLES = ("client", "scheduler", "worker")
 MONTH = 30 * DAY
@@ -291,7 +291,7 @@ def test_after_a_day_the_new_ca_signs_by_itself(
 ) -> None:
     apply(begin(Store(folder)))
     assert set(statuses(folder, MONTH).values()) == {"kept"}
-    monkeypatch.setattr("sealwire.security.store.SETTLING", datetime.timedelta(0))
+    monkeypatch.setattr("sealwire.security.ca.store.SETTLING", datetime.timedelta(0))
     assert set(statuses(folder, MONTH).values()) == {"renewed"}
     assert set(statuses(folder, MONTH).values()) == {"kept"}
     apply(complete(Store(folder)))
@@ -365,7 +365,7 @@ def test_the_new_ca_has_the_bounds_of_the_old(tmp_path: Path) -> None:
 KILL = """
 import os, sys
 from pathlib import Path
-from sealwire.security import files, rotation, store
+from sealwire.security.ca import atomic_files, rotation, store
 left = int(sys.argv[2])
 replace = os.replace
 def killed(*paths, **at):
@@ -377,7 +377,7 @@ def killed(*paths, **at):
 os.replace = killed
 folder = Path(sys.argv[1])
 plan = {"begin": rotation.begin, "complete": rotation.complete}[sys.argv[3]](store.Store(folder))
-files.apply(plan)
+atomic_files.apply(plan)
 """
 
 

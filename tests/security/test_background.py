@@ -19,8 +19,9 @@ import pytest
 from following import CA, NEW, OLD, OTHER_CA, PEER, Folder
 from handshakes import client_context, server_context, shake
 
-from sealwire.security import Authority, Security, background, reload
-from sealwire.security.background import Background
+from sealwire.security import Authority, Security
+from sealwire.security.contexts import background, reloading
+from sealwire.security.contexts.background import Background
 
 HANG = 60.0
 
@@ -73,7 +74,7 @@ def test_what_hangs_holds_nobody(
 ) -> None:
     """The look, the reading, or the building: the old contexts serve, and one thread waits."""
     threads = threading.active_count()
-    monkeypatch.setattr(reload, where, gate.holding(getattr(reload, where)))
+    monkeypatch.setattr(reloading, where, gate.holding(getattr(reloading, where)))
     own_folder.install(NEW)
     began = time.monotonic()
     first = shown(own_folder)
@@ -137,7 +138,7 @@ def test_a_defect_of_ours_is_logged_and_following_goes_on(
 
     own_folder.install(NEW)
     with monkeypatch.context() as patch:
-        patch.setattr(reload, "load", broken)
+        patch.setattr(reloading, "load", broken)
         assert shown(own_folder) == OLD.der
     assert "cannot look whether files" in caplog.text
     shows_soon(own_folder, NEW.der)
@@ -174,7 +175,7 @@ def test_a_list_of_tens_of_thousands_holds_no_handshake(tmp_path: Path) -> None:
     put(20_000)
     longest = 0.0
     deadline = time.monotonic() + HANG
-    loaded = reload.load
+    loaded = reloading.load
     calls: list[float] = []
 
     def timed(*args: Any) -> None:
@@ -183,7 +184,7 @@ def test_a_list_of_tens_of_thousands_holds_no_handshake(tmp_path: Path) -> None:
         calls.append(time.monotonic() - began)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reload, "load", timed)
+        patch.setattr(reloading, "load", timed)
         while len(calls) < 2:
             assert time.monotonic() < deadline
             began = time.monotonic()
@@ -197,7 +198,7 @@ def test_a_list_of_tens_of_thousands_holds_no_handshake(tmp_path: Path) -> None:
 def test_loops_in_several_threads_share_one_look(
     own_folder: Folder, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reload, "look_at", gate.holding(reload.look_at))
+    monkeypatch.setattr(reloading, "look_at", gate.holding(reloading.look_at))
     own_folder.install(NEW)
     with ThreadPoolExecutor(8) as pool:
         seen = set(pool.map(lambda _: shown(own_folder), range(64)))
@@ -235,7 +236,7 @@ def test_who_waits_is_served_by_a_look_of_his_own_time() -> None:
 def test_reload_waits_and_tells(own_folder: Folder, gate: Gate) -> None:
     """It is the caller's own look, however long it takes, and sees what is there then."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reload, "look_at", gate.holding(reload.look_at))
+        patch.setattr(reloading, "look_at", gate.holding(reloading.look_at))
         own_folder.replace("ca.pem", OTHER_CA.pem + CA.pem)
         assert shown(own_folder) == OLD.der
         assert gate.reached.wait(HANG)
@@ -249,7 +250,8 @@ def test_reload_waits_and_tells(own_folder: Folder, gate: Gate) -> None:
 
 PROGRAM = """
 import os, ssl, sys, threading, time
-from sealwire.security import Security, reload
+from sealwire.security import Security
+from sealwire.security.contexts import reloading
 folder = sys.argv[1]
 one = Security(
     tls_ca_file=folder + "/ca.pem", tls_worker_cert=folder + "/worker.pem",
@@ -258,14 +260,14 @@ one = Security(
 context = one.get_listen_args("worker")["ssl_context"]
 reached = threading.Event()
 never = threading.Event()
-original = getattr(reload, sys.argv[2])
+original = getattr(reloading, sys.argv[2])
 parent = os.getpid()
 def hang(*args):
     if os.getpid() == parent and threading.current_thread() is not threading.main_thread():
         reached.set()
         never.wait()
     return original(*args)
-setattr(reload, sys.argv[2], hang)
+setattr(reloading, sys.argv[2], hang)
 def shake():
     context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
 shake()
@@ -370,7 +372,7 @@ def test_what_hangs_is_no_matter_of_the_log(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(reload, "look_at", gate.holding(reload.look_at))
+    monkeypatch.setattr(reloading, "look_at", gate.holding(reloading.look_at))
     for _ in range(5):
         shown(own_folder)
     assert not [record for record in caplog.records if record.name == "sealwire.security"]

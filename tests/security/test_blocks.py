@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sealwire.security import PEMError
-from sealwire.security.blocks import blocks, is_torn
 from sealwire.security.pem import certificates, source
+from sealwire.security.pem_blocks import blocks, is_torn
 
 CA = certs.root()
 NODE = certs.leaf(CA)

@@ -17,8 +17,8 @@ from handshakes import (
 )
 
 from sealwire.security import ConfigError, Security, SessionResumed
+from sealwire.security.contexts.policy import SealedContext
 from sealwire.security.security import ROLES
-from sealwire.security.tls import SealedContext
 
 CA = certs.root()
 NODE = certs.leaf(CA)

@@ -16,7 +16,7 @@ from certs import DAY, HOUR
 from handshakes import client_context, security, server_context, shake
 
 from sealwire.security import ConfigError, Security
-from sealwire.security.expiry import Deadline, Expiry, end_of
+from sealwire.security.contexts.expiry import Deadline, Expiry, end_of
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -18,11 +18,12 @@ import folders
 import pytest
 from certs_cli import run, texts
 
-from sealwire.security import AuthorityError, files, folder
-from sealwire.security.files import Write, apply, locked, make_folder
-from sealwire.security.folder import Folder
-from sealwire.security.renewal import revoke
-from sealwire.security.store import Store
+from sealwire.security import AuthorityError
+from sealwire.security.ca import atomic_files, folder
+from sealwire.security.ca.atomic_files import Write, apply, locked, make_folder
+from sealwire.security.ca.folder import Folder
+from sealwire.security.ca.renewal import revoke
+from sealwire.security.ca.store import Store
 
 REVOKE = ("revoke", "worker")
 
@@ -255,9 +256,9 @@ def test_who_is_given_a_file(
         st_uid=before, st_gid=before, st_mode=0o100600)  # fmt: skip
     if given == "refused":
         with pytest.raises(PermissionError, match=f"it belongs to user {before}"):
-            files._belong(place, old, 0, private=True)  # type: ignore[arg-type]
+            atomic_files._belong(place, old, 0, private=True)  # type: ignore[arg-type]
     else:
-        files._belong(place, old, 0, private=True)  # type: ignore[arg-type]
+        atomic_files._belong(place, old, 0, private=True)  # type: ignore[arg-type]
     assert owners == ([given] if isinstance(given, int) else [])
 
 
@@ -270,7 +271,7 @@ def test_a_file_of_a_third_in_a_folder_that_others_may_write_is_refused(
         st_uid=US, st_gid=US, st_mode=0o40770))  # fmt: skip
     old = SimpleNamespace(st_uid=OTHER, st_gid=OTHER, st_mode=0o100600)
     with pytest.raises(PermissionError):
-        files._belong(place, old, 0, private=True)  # type: ignore[arg-type]
+        atomic_files._belong(place, old, 0, private=True)  # type: ignore[arg-type]
 
 
 # Where the system cannot look names up in an open folder

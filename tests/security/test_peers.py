@@ -29,7 +29,7 @@ from tornado.iostream import SSLIOStream, StreamClosedError
 from tornado.tcpserver import TCPServer
 
 from sealwire.security import ConfigError, PeerNotAllowed, Security
-from sealwire.security.peers import AllowedPeers
+from sealwire.security.contexts.allowlist import AllowedPeers
 
 CA = certs.root()
 OURS = certs.leaf(CA, "ours", names=["ours"])

@@ -16,8 +16,9 @@ import pytest
 from aio import aio, until
 from handshakes import VERSIONS, client_context, only_message, security, server_context
 
-from sealwire.comm import Comm, HandshakeError, connect, hello, listen
+from sealwire.comm import Comm, HandshakeError, connect, listen
 from sealwire.comm.interfaces import Listener
+from sealwire.comm.wire import hello
 from sealwire.security import Security
 
 CA = certs.root()

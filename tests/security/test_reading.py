@@ -17,7 +17,7 @@ from following import CA, NEW, OLD, Folder
 from handshakes import security, server_context
 
 from sealwire.security import PEMError, Security, pem, reading
-from sealwire.security.store import load
+from sealwire.security.ca.store import load
 
 NODE = certs.leaf(CA)
 FIELDS = ("tls_ca_file", "tls_worker_cert", "tls_worker_key", "tls_crl_file")
@@ -239,7 +239,7 @@ def test_what_was_written_just_now_is_read_again(
     folder = Folder(tmp_path)
     assert folder.shows() == OLD.der
     frozen = reading.look_at(str(path) for path in tmp_path.iterdir())
-    monkeypatch.setattr("sealwire.security.reload.look_at", lambda paths: frozen)
+    monkeypatch.setattr("sealwire.security.contexts.reloading.look_at", lambda paths: frozen)
     folder.install(NEW)
     assert folder.shows() == NEW.der
 

@@ -14,8 +14,9 @@ import pytest
 from following import CA, FOREIGN, NEW, OLD, OTHER_CA, PEER, Folder
 from handshakes import client_context, security, server_context, shake
 
-from sealwire.security import KeyMismatch, PEMError, Security, reload
-from sealwire.security.tls import load
+from sealwire.security import KeyMismatch, PEMError, Security
+from sealwire.security.contexts import reloading
+from sealwire.security.contexts.policy import load
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -161,7 +162,7 @@ def test_files_that_are_being_replaced_are_no_reason_to_warn(
             folder.replace("worker.key", NEW.key_pem)
             raise
 
-    monkeypatch.setattr(reload, "load", slow)
+    monkeypatch.setattr(reloading, "load", slow)
     folder.replace("worker.pem", NEW.pem)
     assert folder.shows() == NEW.der
     assert not warnings(caplog)

@@ -8,10 +8,10 @@ from typing import Any
 
 from cryptography import x509
 
-from sealwire.security.files import apply
-from sealwire.security.founding import new_store
+from sealwire.security.ca.atomic_files import apply
+from sealwire.security.ca.bootstrap import new_store
+from sealwire.security.ca.store import Store
 from sealwire.security.pem import blocks
-from sealwire.security.store import Store
 
 DAY = datetime.timedelta(days=1)
 

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sealwire.comm import Comm, Limits, connect, hello, listen
+from sealwire.comm import Comm, Limits, connect, listen
+from sealwire.comm.wire import hello
 from sealwire.security import Security
 
 SCHEMES = ["tcp", "tls"]

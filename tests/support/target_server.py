@@ -131,7 +131,7 @@ class Server:
 
     def alive(self) -> int:
         """Streams that the collector cannot free."""
-        from sealwire.comm.stream import FrameStream
+        from sealwire.comm.transport.stream import FrameStream
 
         gc.collect()
         return sum(isinstance(each, FrameStream) for each in gc.get_objects())

@@ -1,0 +1,1 @@
+"""`sealwire bench`: what this machine, or a link, does."""

@@ -1,0 +1,1 @@
+"""`sealwire certs`: one file a command."""

@@ -1,0 +1,189 @@
+"""What the commands of `sealwire certs` share: options, errors, and how results are told."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sealwire.cli.console import cell, to_json, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sealwire.security.ca.atomic_files import Write
+    from sealwire.security.ca.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ROLES = ("client", "scheduler", "worker")
+PASSWORD = "SEALWIRE_CA_PASSWORD"
+
+_UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+
+
+def duration(text: str) -> datetime.timedelta:
+    """The time that `30d`, `12h`, `2w` or `90m` stand for."""
+    found = re.fullmatch(r"(\d{1,6})([mhdw])", str(text).strip())
+    if not found:
+        raise click.BadParameter(f"{text!r} is no time; give one such as 30d, 12h, 2w or 90m")
+    return datetime.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+folder_option = click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="certs",
+    envvar="SEALWIRE_CERTS",
+    show_default=True,
+    show_envvar=True,
+    help="The folder of the CA.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help='Print JSON, {"error": …} where it fails.'
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be written, and write nothing."
+)
+password_option = click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help=f"File whose first line is the password of the CA's key; or set {PASSWORD}.",
+)
+days_option = click.option(
+    "--days",
+    type=click.FloatRange(0, min_open=True),
+    default=365,
+    show_default=True,
+    help="How long the certificate is valid.",
+)
+
+
+def options(*chosen: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options at once, shown in this order."""
+
+    def apply(function: F) -> F:
+        for option in reversed(chosen):
+            function = option(function)
+        return function
+
+    return apply
+
+
+def password_from(file: Path | None) -> bytes | None:
+    """The password in the file, else in the environment; None if there is neither."""
+    if file is not None:
+        lines = file.read_bytes().splitlines()
+        if not lines or not lines[0]:
+            raise Failed(f"cannot use {file}: its first line, the password, is empty")
+        return lines[0]
+    given = os.environ.get(PASSWORD)
+    return given.encode() if given else None
+
+
+class Failed(click.ClickException):
+    """What a command could not do; printed as JSON too, on standard output, where that is asked
+    for."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+        context = click.get_current_context(silent=True)
+        self.as_json = context is not None and bool(context.params.get("as_json"))
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"Error: {visible(self.message)}", file=file, err=file is None)
+        if self.as_json:
+            with contextlib.suppress(OSError):  # of what the output goes to; it was said already
+                click.echo(to_json({"error": self.message}))
+
+
+@contextlib.contextmanager
+def errors(exit_code: int = 1) -> Iterator[None]:
+    """Errors of ours and of the system as a message and an exit code."""
+    from sealwire.security.errors import SecurityError
+
+    try:
+        yield
+    except Failed as error:
+        error.exit_code = exit_code  # type: ignore[misc]
+        raise
+    except SecurityError as error:
+        raise Failed(str(error), exit_code) from error
+    except OSError as error:
+        where = f"cannot use {error.filename}: " if error.filename else ""
+        words = f"{where}{(error.strerror or str(error)).lower()}"
+        raise Failed(words, exit_code) from error
+
+
+@contextlib.contextmanager
+def opened(folder: Path, password_file: Path | None, dry_run: bool) -> Iterator[Store]:
+    """The folder's store, and nobody else in it until the block ends."""
+    from sealwire.security.ca.atomic_files import locked
+    from sealwire.security.ca.folder import Folder
+    from sealwire.security.ca.store import Store
+
+    with errors(), contextlib.ExitStack() as stack:
+        password = password_from(password_file)
+        place = Folder(folder)
+        if not dry_run and place.exists():
+            stack.enter_context(locked(place))
+        yield Store(place, password)
+
+
+def finish(
+    writes: Sequence[Write],
+    *,
+    dry_run: bool,
+    as_json: bool,
+    result: dict[str, Any],
+    tell: Callable[[Console], None] | None = None,
+) -> None:
+    """Carry the writes out, unless it is a dry run, and tell of them."""
+    from sealwire.security.ca.atomic_files import apply, examine
+
+    (examine if dry_run else apply)(writes)
+    files = [
+        {"path": str(each.path), "content": each.words, "private": each.private} for each in writes
+    ]
+    if as_json:
+        click.echo(to_json({"dry_run": dry_run, **result, "written": files}))
+        return
+    from sealwire.cli.demo.report import output, table
+
+    console = output()
+    if tell is not None:
+        tell(console)
+    if not writes:
+        return
+    made = table("Would be written" if dry_run else "Written", "file", "content", "")
+    for each in writes:
+        made.add_row(
+            cell(each.path), cell(each.words), cell("private" if each.private else "", "yellow")
+        )
+    console.print(made)
+
+
+def moment(when: datetime.datetime) -> str:
+    """A time for programs."""
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def day(when: datetime.datetime) -> str:
+    """A date for people, coloured as it comes near."""
+    left = when - datetime.datetime.now(datetime.timezone.utc)
+    colour = "green"
+    if left < datetime.timedelta(days=30):
+        colour = "yellow"
+    if left < datetime.timedelta(days=7):
+        colour = "red"
+    if left < datetime.timedelta(0):
+        return f"[bold red]expired {when:%Y-%m-%d}[/]"
+    return f"[{colour}]{when:%Y-%m-%d}[/] ({left.days} days)"

@@ -1,0 +1,103 @@
+"""`sealwire certs renew`: the same identities for longer, and revocation lists in time."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealwire.cli.certs.common import (
+    day,
+    dry_run_option,
+    duration,
+    finish,
+    folder_option,
+    json_option,
+    moment,
+    opened,
+    options,
+    password_option,
+)
+from sealwire.cli.console import cell
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+COLOURS = {"renewed": "green", "kept": "dim", "revoked": "yellow", "stuck": "bold red"}
+
+
+@click.command("renew", short_help="Renew identities, and revocation lists in time.")
+@click.argument("names", nargs=-1, metavar="[NAMES|FILES]...")
+@options(
+    click.option(
+        "--if-expires-within",
+        "within",
+        type=duration,
+        metavar="TIME",
+        help="Renew only what expires within 30d, 12h, 2w …",
+    ),
+    click.option("--keep-key", is_flag=True, help="Keep the private keys."),
+    click.option(
+        "--days",
+        type=click.FloatRange(0, min_open=True),
+        help="How long they are valid.  [default: as long as before]",
+    ),
+    folder_option,
+    password_option,
+    dry_run_option,
+    json_option,
+)
+def command(
+    names: tuple[str, ...],
+    within: datetime.timedelta | None,
+    keep_key: bool,
+    days: float | None,
+    folder: Path,
+    password_file: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Renew identities: all in the folder, or those named. Subject and names stay the same.
+
+    The key is new, unless --keep-key is given or the key lies elsewhere. Each file is replaced by
+    one rename, so running processes find the old identity or the new one, never a mixture.
+    Revoked identities are left alone unless they are named. crl.pem is made again in time. After
+    `rotate-ca`, this moves the identities to the new CA.
+
+    \b
+      sealwire certs renew --if-expires-within 30d       from cron, every day
+      sealwire certs renew worker --dry-run
+      sealwire certs renew                               all, now
+
+    Exit codes: 0 nothing is left to do, 1 something is due and cannot be renewed, 2 wrong usage.
+    """
+    with opened(folder, password_file, dry_run) as store:
+        from sealwire.security.ca.renewal import renew
+
+        chosen = [store.find(name) for name in names] if names else None
+        results, writes = renew(store, chosen, within=within, keep_key=keep_key, days=days)
+
+        def tell(console: Console) -> None:
+            from sealwire.cli.demo.report import table
+
+            made = table("Identities", "file", "status", "valid until", "")
+            for each in results:
+                status = cell(each.status, COLOURS[each.status])
+                until = day(each.until) if each.until else ""
+                made.add_row(cell(each.path), status, until, cell(each.why))
+            console.print(made)
+
+        rows = [
+            {
+                "path": str(each.path),
+                "status": each.status,
+                "why": each.why,
+                "not_after": moment(each.until) if each.until else None,
+            }
+            for each in results
+        ]
+        finish(writes, dry_run=dry_run, as_json=as_json, result={"identities": rows}, tell=tell)
+    if any(each.status == "stuck" for each in results):
+        raise SystemExit(1)

@@ -1,0 +1,99 @@
+"""`sealwire certs rotate-ca`: a new CA in two steps, without a stop."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sealwire.cli.certs.common import (
+    dry_run_option,
+    finish,
+    folder_option,
+    json_option,
+    opened,
+    options,
+    password_option,
+)
+from sealwire.cli.console import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.command("rotate-ca", short_help="Replace the CA in two steps, without a stop.")
+@options(
+    click.option("--complete", is_flag=True, help="Second step: drop the old CA."),
+    click.option("--force", is_flag=True, help="Drop it even if certificates of it are in use."),
+    click.option("--name", help="The new CA's name.  [default: the old one's with a number]"),
+    click.option(
+        "--ca-days",
+        type=click.FloatRange(0, min_open=True),
+        default=3650,
+        show_default=True,
+        help="How long the new CA is valid.",
+    ),
+    folder_option,
+    password_option,
+    dry_run_option,
+    json_option,
+)
+def command(
+    complete: bool,
+    force: bool,
+    name: str | None,
+    ca_days: float,
+    folder: Path,
+    password_file: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Replace the CA while the cluster runs. Each step may be repeated, also after a crash.
+
+    \b
+      sealwire certs rotate-ca              both CAs are trusted: ca.pem, crl.pem
+      (wait until every process has them)
+      sealwire certs renew                  identities move to the new CA
+      (wait until every process has its own)
+      sealwire certs rotate-ca --complete   the old CA is dropped
+
+    Between the first two the old CA goes on signing, so that nobody meets a certificate of a CA
+    not heard of yet; after a day, `renew --if-expires-within` from cron moves the identities by
+    itself. The last step refuses while certificates of the old CA are in use.
+
+    Exit codes: 0 done or nothing to do, 1 failed (such as: certificates are in use), 2 wrong usage.
+    """
+    if force and not complete:
+        raise click.UsageError("--force goes with --complete")
+    with opened(folder, password_file, dry_run) as store:
+        from sealwire.security.ca import rotation
+
+        if complete:
+            writes = rotation.complete(store, force=force)
+            begun = False
+        else:
+            begun = len(store.authorities) > 1
+            writes = rotation.begin(store, name=name, days=ca_days)
+
+        def tell(console: Console) -> None:
+            from rich.text import Text
+
+            if dry_run and writes:
+                return
+            where = "" if str(folder) == "certs" else f" --dir {shlex.quote(str(folder))}"
+            if complete:
+                words = "only the new CA is trusted" if writes else "there is one CA only"
+            else:
+                already = "already " if begun else ""
+                words = (
+                    f"both CAs are {already}trusted; when every process has ca.pem and crl.pem:\n"
+                    f"  sealwire certs renew{where}\n"
+                    "and when every process has its new identity:\n"
+                    f"  sealwire certs rotate-ca --complete{where}\n"
+                )
+            console.print(Text(visible(words, lines=True)), soft_wrap=True)
+
+        result = {"step": "complete" if complete else "begin", "was_begun": begun}
+        finish(writes, dry_run=dry_run, as_json=as_json, result=result, tell=tell)

@@ -1,0 +1,153 @@
+"""`sealwire certs show`: what certificates say."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sealwire.cli.certs.common import ROLES, day, errors, json_option, moment
+from sealwire.cli.console import cell, to_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command("show", short_help="Show what certificates say.")
+@click.argument(
+    "paths",
+    metavar="[PATH]...",
+    nargs=-1,
+    type=click.Path(path_type=Path, exists=True),
+)
+@json_option
+def command(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Show who, what for and until when: certificates and revocation lists of files and folders.
+
+    PATH is a PEM file or a folder of them; if none is given, the folder that SEALWIRE_CERTS names,
+    or certs. Private keys are never shown,
+    only whether a file has one.
+
+    \b
+      sealwire certs show
+      sealwire certs show certs/worker.pem
+      sealwire certs show certs --json | jq '.[] | select(.days_left < 30) | .file'
+
+    Exit codes: 0 shown, 1 a file cannot be read, 2 wrong usage.
+    """
+    with errors():
+        entries = [entry for path in paths or (_default(),) for entry in _entries(path)]
+    if as_json:
+        click.echo(to_json(entries))
+        return
+    from sealwire.cli.demo.report import output
+
+    console = output()
+    for entry in entries:
+        console.print(_shown(entry))
+
+
+def _default() -> Path:
+    return Path(os.environ.get("SEALWIRE_CERTS") or "certs")
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """What the files at a path hold, certificates in order, then lists."""
+    from sealwire.security.ca.folder import Folder
+    from sealwire.security.errors import PEMError
+
+    if not path.exists():
+        raise PEMError(f"cannot show {path}: there is no such file or folder; name one")
+    if not path.is_dir():
+        found = _of_file(path, Folder(path.parent, links=True).text(path.name))
+        if not found:
+            raise PEMError(f"cannot show {path}: no certificate and no CRL in it")
+        return found
+    folder = Folder(path, links=True)
+    names = [n for n in folder.names() if n.endswith(".pem") and not n.startswith(".")]
+    shown = [row for name in names for row in _of_file(path / name, folder.text(name))]
+    if not shown:
+        raise PEMError(f"cannot show {path}: no PEM file in it has a certificate")
+    return shown
+
+
+def _of_file(path: Path, text: str) -> list[dict[str, Any]]:
+    from cryptography import x509
+
+    from sealwire.security.ca.crl import read_lists
+    from sealwire.security.pem import Source, blocks
+    from sealwire.security.x509.certinfo import hexadecimal, read_certificates
+
+    found = blocks(text)
+    keys = [block for block in found if block.is_private_key]
+    held = "encrypted" if any(block.is_encrypted for block in keys) else "yes" if keys else "no"
+    rows: list[dict[str, Any]] = []
+    if any(block.is_certificate for block in found):
+        for number, info in enumerate(
+            read_certificates(Source("file", str(path), in_memory=False))
+        ):
+            left = info.not_after - datetime.datetime.now(datetime.timezone.utc)
+            role = "CA" if info.is_ca else info.common_name if info.common_name in ROLES else ""
+            rows.append(
+                {
+                    "file": str(path),
+                    "kind": "certificate",
+                    "subject": info.subject,
+                    "role": role,
+                    "names": list(info.names),
+                    "issuer": info.issuer,
+                    "not_before": moment(info.not_before),
+                    "not_after": moment(info.not_after),
+                    "days_left": left.days,
+                    "key": info.key,
+                    "private_key": held if number == 0 else "no",
+                    "purposes": list(info.purposes),
+                    "serial": hexadecimal(info.serial),
+                    "fingerprint": info.fingerprint,
+                }
+            )
+    crl: x509.CertificateRevocationList
+    for crl in read_lists(text):
+        ends = crl.next_update_utc
+        rows.append(
+            {
+                "file": str(path),
+                "kind": "crl",
+                "issuer": crl.issuer.rfc4514_string(),
+                "not_before": moment(crl.last_update_utc),
+                "not_after": moment(ends) if ends else None,
+                "revoked": [hexadecimal(each.serial_number) for each in crl],
+            }
+        )
+    return rows
+
+
+def _shown(entry: dict[str, Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, show_header=False, pad_edge=False, title_justify="left")
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    made.title = Text.assemble("\n", cell(entry["file"], "bold not italic"))
+    until = entry["not_after"]
+    ends = datetime.datetime.fromisoformat(until.replace("Z", "+00:00")) if until else None
+    if entry["kind"] == "crl":
+        made.add_row("revocation list of", cell(entry["issuer"]))
+        made.add_row("valid until", day(ends) if ends else "for ever")
+        made.add_row("revoked", Text(", ".join(entry["revoked"]) or "none"))
+        return made
+    private = {"yes": " with its private key", "encrypted": " with its private key, encrypted"}
+    made.add_row("who", cell(entry["subject"] or "nobody"))
+    made.add_row("role", cell(entry["role"] or "-"))
+    made.add_row("names", cell(", ".join(entry["names"]) or "-"))
+    made.add_row("issuer", cell(entry["issuer"]))
+    made.add_row("valid", f"{entry['not_before'][:10]} to {day(ends) if ends else ''}")
+    made.add_row("key", cell(entry["key"] + private.get(entry["private_key"], "")))
+    made.add_row("purposes", cell(", ".join(entry["purposes"]) or "any"))
+    made.add_row("serial", entry["serial"])
+    made.add_row("SHA-256", entry["fingerprint"])
+    return made

@@ -1,0 +1,137 @@
+"""`sealwire certs sign`: a certificate for a request (CSR), by the names it asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sealwire.cli.certs.common import (
+    ROLES,
+    Failed,
+    days_option,
+    dry_run_option,
+    finish,
+    folder_option,
+    json_option,
+    moment,
+    opened,
+    options,
+    password_option,
+)
+from sealwire.cli.console import visible
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+_LARGEST = 1 << 20  # bytes of a request
+
+
+@click.command("sign", short_help="Sign a certificate request.")
+@click.argument("csr", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@options(
+    click.option(
+        "--role",
+        type=click.Choice(ROLES),
+        required=True,
+        help="What its holder may be in the cluster: the certificate's common name.",
+    ),
+    days_option,
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+        help="The file to write, - for the terminal.  [default: CSR's name.pem in --dir]",
+    ),
+    folder_option,
+    password_option,
+    dry_run_option,
+    json_option,
+)
+def command(
+    csr: Path,
+    role: str,
+    out: Path | None,
+    folder: Path,
+    **given: Any,
+) -> None:
+    """Issue a certificate to a process of ROLE for the key and the hosts in a request (CSR).
+
+    The role is yours to say, whatever the request calls itself. DNS names and IP addresses are the
+    request's: look at them first (openssl req -in CSR -noout -text). Whatever else it asks for is
+    passed over.
+
+    \b
+      openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+          -keyout node8-key.pem -out node8.csr -subj /CN=worker -addext subjectAltName=DNS:node8.lab
+      sealwire certs sign node8.csr --role worker
+      sealwire certs sign node8.csr --role worker --days 30 --out -
+
+    Exit codes: 0 signed, 1 failed, 2 wrong usage.
+    """
+    path = out or folder / f"{csr.stem}.pem"
+    grant(role, (), csr=csr, own_names=True, out=path, folder=folder, **given)
+
+
+def grant(
+    role: str,
+    names: tuple[str, ...],
+    *,
+    days: float,
+    csr: Path | None,
+    own_names: bool,
+    out: Path,
+    folder: Path,
+    password_file: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Issue and write, for both commands."""
+    with opened(folder, password_file, dry_run) as store:
+        from sealwire.security.x509.certinfo import CertificateInfo, hexadecimal
+        from sealwire.security.x509.names import split
+
+        request = None if csr is None else _request(csr)
+        hosts, ips = split(names)
+        path = None if str(out) == "-" else out
+        certificate, text, writes = store.issue(
+            role, hosts, ips, days=days, path=path, request=request, own_names=own_names
+        )
+        info = CertificateInfo.of(certificate)
+        result = {
+            "subject": info.subject,
+            "names": info.names,
+            "serial": hexadecimal(info.serial),
+            "issuer": info.issuer,
+            "not_after": moment(info.not_after),
+            "fingerprint": info.fingerprint,
+        }
+        if path is None and not dry_run:
+            if csr is None:
+                raise Failed(
+                    "cannot print the identity: a key is never shown; name a file with --out"
+                )
+            if not as_json:
+                from sealwire.security.ca.atomic_files import apply
+
+                apply(writes)
+                click.echo(text, nl=False)
+                return
+            result["certificate"] = text
+        finish(writes, dry_run=dry_run, as_json=as_json, result=result)
+    if not as_json:
+        alternatives = ", ".join(info.names) or "no names"
+        click.echo(visible(f"{info} ({alternatives})"))
+
+
+def _request(path: Path) -> x509.CertificateSigningRequest:
+    from cryptography import x509
+
+    with path.open("rb") as file:
+        data = file.read(_LARGEST)
+    try:
+        return x509.load_pem_x509_csr(data)
+    except ValueError as error:
+        raise Failed(
+            f"cannot use {path}: it is no PEM certificate request; make one with: openssl req -new"
+        ) from error

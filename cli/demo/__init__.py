@@ -1,0 +1,1 @@
+"""`sealwire demo`: a real cluster, and what is promised of it."""

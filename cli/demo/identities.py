@@ -1,0 +1,53 @@
+"""Certificates made on the spot, as the PEM files that Dask's command line takes.
+
+Keys are readable by their owner alone from the moment their file exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sealwire.security.ca.authority import Authority, Identity
+
+ROLES = ("client", "scheduler", "worker")
+
+
+@dataclass(frozen=True)
+class IdentityFiles:
+    """Paths of one identity: the CA it trusts, its certificate, its private key."""
+
+    ca: str
+    certificate: str
+    key: str
+
+    def dask_options(self) -> list[str]:
+        """The options of `dask scheduler` and `dask worker` that name these files."""
+        return ["--tls-ca-file", self.ca, "--tls-cert", self.certificate, "--tls-key", self.key]
+
+
+def write_identity(folder: Path, name: str, ca: str, identity: Identity) -> IdentityFiles:
+    """Write `identity` as `name.pem` and `name-key.pem` in `folder`, beside the CA file `ca`.
+
+    Raises `AuthorityError` rather than to write into a file of somebody else.
+    """
+    return IdentityFiles(
+        ca=ca,
+        certificate=_written(folder / f"{name}.pem", identity.certificate, "certificate"),
+        key=_written(folder / f"{name}-key.pem", identity.key, "private key"),
+    )
+
+
+def write_roles(folder: Path, authority: Authority) -> dict[str, IdentityFiles]:
+    """Write the CA's certificate and an identity for each role into `folder`. Raises likewise."""
+    ca = _written(folder / "ca.pem", authority.certificate, "CA")
+    return {role: write_identity(folder, role, ca, authority.issue(role)) for role in ROLES}
+
+
+def _written(path: Path, text: str, words: str) -> str:
+    from sealwire.security.ca.atomic_files import Write, apply
+
+    apply([Write(path, text, words, private=True, new=True)])
+    return str(path)

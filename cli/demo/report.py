@@ -1,0 +1,179 @@
+"""What the demo shows: progress while it runs, and the report at its end.
+
+On a terminal, progress is a live bar; elsewhere, plain lines that a log or a test can read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from sealwire.cli.console import cell, visible
+from sealwire.cli.demo.computations import Array, Words
+from sealwire.cli.demo.observations import Owners, Process
+from sealwire.cli.demo.unauthorized import Attempt
+from sealwire.cli.demo.verdict import Check, Evidence, bytes_between_workers
+
+PLAIN_WIDTH = 150  # columns where the output is no terminal
+
+
+def output() -> Console:
+    """The console on standard output; wide enough for the tables where it is not a terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+class Story:
+    """Tells on `console` what is being done."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, words: str) -> None:
+        """Print a line."""
+        self.console.print(Text(visible(words, lines=True)), soft_wrap=True)
+
+    @contextmanager
+    def step(self, words: str, parts: str = "tasks") -> Iterator[Callable[[int, int], None]]:
+        """Show that `words` is being done, until the block ends. Gives a function to call with
+        the parts done and all parts, where there are any; `parts` is what they are called."""
+        began = time.monotonic()
+        if self.console.is_terminal:
+            with self._bar(words) as advance:
+                yield advance
+        else:
+            self.say(f"{words} ...")
+            yield self._quarters(words, parts)
+        self.say(f"{words}: done in {time.monotonic() - began:.1f} s")
+
+    @contextmanager
+    def _bar(self, words: str) -> Iterator[Callable[[int, int], None]]:
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn())
+        progress = Progress(
+            *columns,
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+            redirect_stderr=False,
+        )
+        with progress:
+            task = progress.add_task(visible(words), total=None)
+            yield lambda done, of: progress.update(task, completed=done, total=of)
+
+    def _quarters(self, words: str, parts: str) -> Callable[[int, int], None]:
+        told = 0
+
+        def advance(done: int, of: int) -> None:
+            nonlocal told
+            if 4 * done // of > told:
+                told = 4 * done // of
+                self.say(f"{words}: {done} of {of} {parts}")
+
+        return advance
+
+
+def print_report(console: Console, evidence: Evidence, checks: Sequence[Check]) -> None:
+    """Print the results, the links, the strangers and each promise with its verdict."""
+    print_words(console, evidence.words)
+    print_array(console, evidence.array)
+    console.print(links_table(evidence.processes))
+    console.print(traffic_table(evidence))
+    console.print(strangers_table(evidence.attempts))
+    console.print(checks_table(checks))
+
+
+def print_words(console: Console, words: Words) -> None:
+    """Print the totals and the most frequent words."""
+    console.print(
+        f"\n[bold]Words[/]  {words.files:,} files, {words.size:,} bytes, {words.total:,} words, "
+        f"{words.distinct:,} different"
+    )
+    console.print(cell("  " + "  ".join(f"{word} {count:,}" for word, count in words.top)))
+
+
+def print_array(console: Console, array: Array) -> None:
+    """Print what was multiplied and what came out."""
+    console.print(
+        f"\n[bold]Array[/]  x @ x.T of {array.side:,} by {array.side:,} in {array.blocks} blocks; "
+        f"sum of (x @ x.T) @ r = {array.total:,}, by the other route {array.total_again:,}\n"
+    )
+
+
+def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table with a heading; the columns in `right` hold figures."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        numeric = column in right
+        made.add_column(
+            column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric
+        )
+    return made
+
+
+def links_table(processes: Sequence[Process]) -> Table:
+    """Every open link end: links of one process to the same peer in the same way share a row."""
+    columns = ("process", "peer", "links", "protocol", "cipher", "peer certificate", "in", "out")
+    made = table("Links, as each process sees them", *columns, right=("links", "in", "out"))
+    owners = Owners(processes)
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for process in processes:
+        for link in process.links:
+            peer = owners.of_peer(link)
+            key = (
+                process.name,
+                peer.name if peer else link.peer,
+                str(link.protocol),
+                str(link.cipher),
+                str(link.peer_certificate),
+            )
+            sums = rows.setdefault(key, [0, 0, 0])
+            for index, value in enumerate((1, link.bytes_in, link.bytes_out)):
+                sums[index] += value or 0
+    for (name, to, *how), (count, bytes_in, bytes_out) in rows.items():
+        texts = (name, to, str(count), *how, f"{bytes_in:,}", f"{bytes_out:,}")
+        made.add_row(*map(cell, texts))
+    return made
+
+
+def traffic_table(evidence: Evidence) -> Table:
+    """The totals of each process, with the comms that have closed since."""
+    columns = ("process", "pid", "backend", "listens on", "bytes in", "bytes out")
+    made = table("\nProcesses", *columns, right=("pid", "bytes in", "bytes out"))
+    for process in evidence.processes:
+        backend = "sealwire" if process.installed else "not ours"
+        address = process.address or "-"
+        figures = (f"{process.bytes_in:,}", f"{process.bytes_out:,}")
+        made.add_row(cell(process.name), str(process.pid), backend, cell(address), *figures)
+    moved = bytes_between_workers(evidence.processes)
+    made.caption = f"from worker to worker: {moved:,} bytes\n"
+    made.caption_justify = "left"
+    return made
+
+
+def strangers_table(attempts: Sequence[Attempt]) -> Table:
+    """Who tried to get in, and what came of it: the same outcome at several listeners is a row."""
+    made = table("Strangers", "who", "outcome", "listeners", "what they saw", right=("listeners",))
+    rows: dict[tuple[str, str, str], int] = {}
+    for attempt in attempts:
+        key = (attempt.visitor, attempt.outcome, attempt.words)
+        rows[key] = rows.get(key, 0) + 1
+    for (visitor, outcome, words), count in rows.items():
+        made.add_row(cell(visitor), outcome, str(count), cell(words))
+    return made
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """Each promise with its verdict."""
+    made = table("\nPromises", "", "promise", "observed")
+    for check in checks:
+        mark = "[green]kept[/]" if check.kept else "[bold red]FAILED[/]"
+        made.add_row(mark, cell(check.promise), cell(check.detail))
+    return made

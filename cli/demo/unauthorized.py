@@ -1,0 +1,130 @@
+"""Connections that must be refused, made with nothing but sockets and `ssl`.
+
+None of our own code takes part on this side, so what is seen is what the listener does. A good
+certificate is tried the same way and must be let in: it shows that the others are refused for
+what they are.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sealwire.cli.demo.identities import IdentityFiles, write_identity
+
+if TYPE_CHECKING:
+    from sealwire.security.ca.authority import Authority
+
+TIMEOUT = 10.0  # seconds for a listener to answer or to hang up
+PLAIN, FOREIGN, EXPIRED, FRIEND = VISITORS = (
+    "plain tcp client",
+    "certificate of another CA",
+    "expired certificate",
+    "valid certificate",
+)
+ALERT = b"\x15"  # first byte of a TLS alert record (RFC 8446, 5.1)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try to get in: by which of VISITORS, where, what came of it, and what it saw."""
+
+    visitor: str
+    address: str
+    outcome: Literal["refused", "let in", "unclear"]
+    words: str
+
+
+def hello() -> bytes:
+    """A valid hello as it goes over the wire, the one a plain Dask peer sends first."""
+    import msgpack
+
+    hello = {"compression": None, "python": list(sys.version_info[:3]), "pickle-protocol": 5}
+    frame: bytes = msgpack.packb(hello)
+    return struct.pack("<QQQ", 16 + len(frame), 1, len(frame)) + frame
+
+
+def connected(address: str) -> socket.socket:
+    """A TCP connection to `address`. Raises OSError: not to get this far is not a refusal."""
+    host, _, port = address.partition("://")[2].rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT)
+
+
+def knock_plain(visitor: str, address: str) -> Attempt:
+    """Say hello without TLS. The listener must hang up, at most after a TLS alert."""
+    answer = b""
+    with connected(address) as plain:
+        try:
+            plain.sendall(hello())
+            while answer[:1] in (b"", ALERT) and (received := plain.recv(4096)):
+                answer += received
+            end = "connection closed"
+        except TimeoutError:
+            return Attempt(visitor, address, "unclear", f"not closed within {TIMEOUT:.0f} s")
+        except ConnectionError as error:  # hung up with our hello unread
+            end = str(error.strerror).lower()
+    if not answer:
+        return Attempt(visitor, address, "refused", f"{end} without a byte")
+    if answer[:1] == ALERT:
+        return Attempt(visitor, address, "refused", f"{end} after a TLS alert ({answer.hex(' ')})")
+    return Attempt(visitor, address, "let in", f"was answered with {len(answer)} bytes")
+
+
+def knock_tls(visitor: str, address: str, identity: IdentityFiles) -> Attempt:
+    """Shake hands with `identity` and wait for the listener's hello. To be refused is to be
+    sent an alert: in the handshake, or with TLS 1.3 at the first read."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(identity.ca)
+    context.load_cert_chain(identity.certificate, identity.key)
+    with connected(address) as plain:
+        try:
+            with context.wrap_socket(plain) as secure:
+                answer = secure.recv(4096)
+        except ssl.SSLError as error:
+            by_alert = "ALERT" in (error.reason or "")
+            return Attempt(visitor, address, "refused" if by_alert else "unclear", str(error))
+        except OSError as error:
+            return Attempt(visitor, address, "unclear", f"no answer: {error}")
+    if answer:
+        return Attempt(visitor, address, "let in", f"was sent a hello of {len(answer)} bytes")
+    return Attempt(visitor, address, "unclear", "connection closed without an alert")
+
+
+def knock(
+    folder: Path, authority: Authority, friend: IdentityFiles, addresses: Iterable[str]
+) -> tuple[Attempt, ...]:
+    """Send the three strangers and the `friend` to each of `addresses`.
+
+    `authority` is the CA the listeners trust. The strangers' files go to `folder`. An address
+    that cannot be reached gives attempts of unclear outcome.
+    """
+    from sealwire.security.ca.authority import Authority
+
+    half_an_hour_ago = datetime.now(timezone.utc) - timedelta(minutes=30)
+    late = authority.issue("client", not_before=half_an_hour_ago, days=1 / (24 * 60))
+    other = Authority.create("another CA")
+    foreign = write_identity(folder, "foreign", friend.ca, other.issue("client"))
+    expired = write_identity(folder, "expired", friend.ca, late)
+    visits: dict[str, Callable[[str, str], Attempt]] = {
+        PLAIN: knock_plain,
+        FOREIGN: partial(knock_tls, identity=foreign),
+        EXPIRED: partial(knock_tls, identity=expired),
+        FRIEND: partial(knock_tls, identity=friend),
+    }
+    attempts = []
+    for address, (visitor, visit) in product(addresses, visits.items()):
+        try:
+            attempts.append(visit(visitor, address))
+        except OSError as error:
+            attempts.append(Attempt(visitor, address, "unclear", f"cannot connect: {error}"))
+    return tuple(attempts)

@@ -1,0 +1,252 @@
+"""The judgement on a demo: what was promised, held against what was observed.
+
+Pure: everything comes in `Evidence`, nothing is asked for here. A property without an observation
+counts as failed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from sealwire.cli.demo.computations import Array, Words
+from sealwire.cli.demo.observations import Link, Owners, Process
+from sealwire.cli.demo.unauthorized import FRIEND, VISITORS, Attempt
+
+BACKENDS = frozenset({"sealwire.dask_backend.backend.TLS"})
+PROTOCOLS = frozenset({"TLSv1.2", "TLSv1.3"})
+# The role a process proves with its certificate: a nanny acts for its worker.
+CERTIFICATE_ROLE = {
+    "client": "client",
+    "scheduler": "scheduler",
+    "nanny": "worker",
+    "worker": "worker",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a demo observed. `workers` is how many were asked for; `answers` whether the cluster
+    computed once more after the strangers had come."""
+
+    workers: int
+    words: Words
+    array: Array
+    processes: tuple[Process, ...]
+    attempts: tuple[Attempt, ...]
+    answers: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise: whether it was kept, and the figures that say so, or what is wrong."""
+
+    promise: str
+    kept: bool
+    detail: str
+
+
+def judge(evidence: Evidence) -> tuple[Check, ...]:
+    """Return every promise of the demo with its verdict."""
+    return (
+        words_are_right(evidence.words),
+        array_is_right(evidence.array),
+        every_process_answered(evidence),
+        every_process_is_ours(evidence.processes),
+        every_link_is_tls(evidence.processes),
+        every_peer_is_verified(evidence.processes),
+        blocks_moved(evidence),
+        strangers_refused(evidence),
+        friend_let_in(evidence),
+        Check(
+            "the cluster still answers",
+            evidence.answers,
+            "computed once more afterwards" if evidence.answers else "no right answer afterwards",
+        ),
+    )
+
+
+def verdict(promise: str, wrong: Iterable[str], right: str) -> Check:
+    """A check that is kept when nothing is `wrong`; `right` tells the figures then."""
+    wrong = list(wrong)
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return Check(promise, not wrong, "; ".join(wrong[:3]) + more if wrong else right)
+
+
+def words_are_right(words: Words) -> Check:
+    """The tree's sums equal those counted in another way, and something was counted."""
+    wrong = []
+    if words.total != words.total_again or not words.total:
+        wrong.append(f"{words.total:,} words counted, {words.total_again:,} when counted again")
+    word, count = words.top[0] if words.top else ("", 0)
+    if count != words.top_again:
+        wrong.append(f"{word!r} counted {count:,} times, {words.top_again:,} when counted again")
+    return verdict(
+        "the word counts are right",
+        wrong,
+        f"{words.total:,} words, of them {count:,} {word!r}, the same when counted again",
+    )
+
+
+def array_is_right(array: Array) -> Check:
+    """Every row of the product agrees with the other route."""
+    wrong = []
+    if array.wrong_rows or not array.side:
+        wrong.append(f"{array.wrong_rows:,} of {array.side:,} rows differ")
+    if array.total != array.total_again:
+        wrong.append(f"the sum is {array.total:,}, {array.total_again:,} by the other route")
+    return verdict(
+        "the array product is right",
+        wrong,
+        f"{array.side:,} of {array.side:,} rows equal those computed without the cluster",
+    )
+
+
+def every_process_answered(evidence: Evidence) -> Check:
+    """One scheduler, one client, the nannies and workers asked for; distinct; each with links."""
+    wrong = []
+    for role, wanted in (
+        ("client", 1),
+        ("scheduler", 1),
+        ("nanny", evidence.workers),
+        ("worker", evidence.workers),
+    ):
+        seen = sum(process.role == role for process in evidence.processes)
+        if seen != wanted:
+            wrong.append(f"{seen} of {wanted} answered as {role}")
+    pids = {process.pid for process in evidence.processes}
+    if len(pids) != len(evidence.processes):
+        wrong.append(f"{len(evidence.processes)} answers came from {len(pids)} processes")
+    wrong += [
+        f"{process.name} shows no link" for process in evidence.processes if not process.links
+    ]
+    return verdict(
+        "every process was observed",
+        wrong,
+        f"{len(pids)} processes: client, scheduler, {evidence.workers} workers with nannies",
+    )
+
+
+def every_process_is_ours(processes: tuple[Process, ...]) -> Check:
+    """Our backend is installed in every process, and every open comm is of our class."""
+    wrong = [f"{process.name} is without it" for process in processes if not process.installed]
+    for process, link in all_links(processes):
+        if link.backend not in BACKENDS:
+            wrong.append(f"{process.name} has a {link.backend} to {link.peer}")
+    if not processes:
+        wrong.append("no process was observed")
+    return verdict(
+        "every process uses our backend",
+        wrong,
+        f"installed in {len(processes)} of {len(processes)}",
+    )
+
+
+def every_link_is_tls(processes: tuple[Process, ...]) -> Check:
+    """Every open comm speaks TLS 1.2 or 1.3 with a cipher, between tls:// addresses."""
+    wrong = []
+    count = 0
+    for process, link in all_links(processes):
+        count += 1
+        plain = [end for end in (link.local, link.peer) if not end.startswith("tls://")]
+        if plain or link.protocol not in PROTOCOLS or not link.cipher:
+            wrong.append(
+                f"{process.name} to {link.peer}: protocol {link.protocol}, cipher {link.cipher}"
+            )
+        wrong += [f"{process.name} to {link.peer}: {what}" for what in link.unprotected]
+    if not count:
+        wrong.append("no link was observed")
+    return verdict("every link is TLS", wrong, f"{count} of {count} link ends")
+
+
+def every_peer_is_verified(processes: tuple[Process, ...]) -> Check:
+    """Every open comm has a verified certificate of its peer, in the role that the peer has."""
+    owners = Owners(processes)
+    wrong = []
+    count = 0
+    for process, link in all_links(processes):
+        count += 1
+        role = common_name(link.peer_certificate)
+        peer = owners.of_peer(link)
+        if role is None:
+            wrong.append(f"{process.name} to {link.peer}: no verified certificate")
+        elif peer is not None and role != CERTIFICATE_ROLE[peer.role]:
+            wrong.append(f"{process.name} to {peer.name}: the certificate is that of a {role}")
+        elif role not in CERTIFICATE_ROLE.values():
+            wrong.append(f"{process.name} to {link.peer}: unknown role {role!r}")
+    if not count:
+        wrong.append("no link was observed")
+    return verdict("every peer is verified", wrong, f"{count} of {count} link ends")
+
+
+def blocks_moved(evidence: Evidence) -> Check:
+    """The comms between workers carried one block of the array at least."""
+    moved = bytes_between_workers(evidence.processes)
+    needed = evidence.array.block_bytes
+    few = [f"{moved:,} bytes went between workers, less than a block of {needed:,}"]
+    return verdict(
+        "blocks moved between workers",
+        few if moved < needed or not moved else [],
+        f"{moved:,} bytes from worker to worker, a block has {needed:,}",
+    )
+
+
+def bytes_between_workers(processes: tuple[Process, ...]) -> int:
+    """Bytes on comms between two different workers, counted once, where they came in."""
+    owners = Owners(processes)
+    return sum(
+        link.bytes_in or 0
+        for process, link in all_links(processes)
+        if process.role == "worker"
+        and (peer := owners.of_peer(link)) is not None
+        and peer.role == "worker"
+        and peer is not process
+    )
+
+
+def strangers_refused(evidence: Evidence) -> Check:
+    """Every stranger came to every listener and was refused."""
+    strangers = [visitor for visitor in VISITORS if visitor != FRIEND]
+    listeners, wrong = visits(evidence, strangers, "refused")
+    return verdict(
+        "strangers are refused",
+        wrong,
+        f"{len(strangers)} strangers at each of {listeners} listeners",
+    )
+
+
+def friend_let_in(evidence: Evidence) -> Check:
+    """A valid certificate, tried in the strangers' way, is let in by every listener."""
+    listeners, wrong = visits(evidence, [FRIEND], "let in")
+    return verdict(
+        "a valid certificate is let in", wrong, f"by {listeners} of {listeners} listeners"
+    )
+
+
+def visits(evidence: Evidence, visitors: Sequence[str], wanted: str) -> tuple[int, list[str]]:
+    """The number of listeners, and where the outcome of a visit is not the one `wanted`."""
+    listeners = [process.address for process in evidence.processes if process.address is not None]
+    outcomes = {(attempt.visitor, attempt.address): attempt for attempt in evidence.attempts}
+    wrong = []
+    for visitor, address in product(visitors, listeners):
+        attempt = outcomes.get((visitor, address))
+        if attempt is None:
+            wrong.append(f"{visitor} did not come to {address}")
+        elif attempt.outcome != wanted:
+            wrong.append(f"{visitor} at {address}: {attempt.outcome}, {attempt.words}")
+    if not listeners:
+        wrong.append("no listener was observed")
+    return len(listeners), wrong
+
+
+def all_links(processes: tuple[Process, ...]) -> list[tuple[Process, Link]]:
+    """Every link end with the process that told of it."""
+    return [(process, link) for process in processes for link in process.links]
+
+
+def common_name(subject: str | None) -> str | None:
+    """The common name in a subject such as `O=example, CN=worker`; None without one."""
+    found = re.search(r"(?:^|,\s*)CN=([^,]+)", subject or "")
+    return found.group(1).strip() if found else None

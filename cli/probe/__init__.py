@@ -1,0 +1,1 @@
+"""`sealwire probe`: what listens at an address, and what is wrong with it."""

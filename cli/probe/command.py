@@ -1,0 +1,209 @@
+"""`sealwire probe`: the doctor, who says what listens at an address and what is wrong with it."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sealwire.cli.console import cell, to_json, visible
+
+if TYPE_CHECKING:
+    from sealwire.cli.probe.diagnosis import Diagnosis
+    from sealwire.security import CertificateInfo, Security
+
+ROLES = ("client", "scheduler", "worker")
+
+
+@click.command("probe", short_help="Say what listens at an address, and what is wrong with it.")
+@click.argument("address")
+@click.option(
+    "--as",
+    "role",
+    type=click.Choice(ROLES),
+    default="client",
+    show_default=True,
+    help="Whose certificate to show.",
+)
+@click.option("--ca", help="CA file, instead of the configured one.")
+@click.option("--cert", help="Certificate file, instead of the configured one.")
+@click.option("--key", help="Key file; may be left out if the certificate's file has the key.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 600),
+    default=5.0,
+    show_default=True,
+    help="Seconds for each step.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    address: str,
+    role: str,
+    ca: str | None,
+    cert: str | None,
+    key: str | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Say what listens at ADDRESS, and what is wrong with it.
+
+    Does what a process of a cluster does before it can work: resolve the name, connect, shake
+    hands, exchange hellos; with the certificates that Dask's configuration names for the role, or
+    with those of the options. Tells the time of each step, version and cipher, both certificates,
+    and what the other side thinks of ours. Works on Dask's own processes, too. An address without
+    tcp:// or tls:// is taken as tls:// if there is a certificate.
+
+    \b
+    Examples:
+      sealwire probe tls://10.0.0.5:8786
+      sealwire probe tls://node7:34567 --as worker
+      sealwire probe tls://10.0.0.5:8786 --ca certs/ca.pem --cert certs/client.pem
+      sealwire probe --json tcp://localhost:8786
+
+    \b
+    Exit codes:
+      0  it is as it should be
+      1  not reachable: name, network, nothing listens, filtered
+      2  wrong usage
+      3  our own certificates or configuration cannot be used
+      4  something else than was asked for listens there: plain instead of TLS, TLS instead of
+         plain, a web server, silence
+      5  TLS was refused, by us or by the other side
+    """
+    from sealwire.cli.probe.diagnosis import Diagnosis, Outcome, examine
+    from sealwire.comm import AddressError, parse_address
+    from sealwire.security import SecurityError
+
+    try:
+        target = parse_address(address)
+    except AddressError as error:
+        raise click.UsageError(visible(str(error))) from error
+    given = {"tls_ca_file": ca, f"tls_{role}_cert": cert, f"tls_{role}_key": key}
+    fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if cert is not None:
+        fields.setdefault(f"tls_{role}_key", None)  # a configured key is not this certificate's
+    security = None
+    try:
+        security = make_security(fields)
+        args = security.get_connection_args(role)
+        if not target.scheme:
+            target = target._replace(scheme="tls" if args["ssl_context"] else "tcp")
+        if target.scheme not in ("tcp", "tls") or not target.port:
+            raise click.UsageError(
+                f"cannot probe {visible(address)}: need tcp://host:port or tls://host:port"
+            )
+        if target.scheme == "tls" and args["ssl_context"] is None:
+            raise SecurityError(
+                f"there is no certificate for role {role}; give --ca and --cert, or set "
+                f"distributed.comm.tls.ca-file and distributed.comm.tls.{role}.cert"
+            )
+        found = examine(target, args["ssl_context"] if target.scheme == "tls" else None, timeout)
+        if found.outcome is Outcome.OK and target.scheme == "tcp" and args["require_encryption"]:
+            found.outcome = Outcome.HERE
+            found.words = (
+                f"{target} speaks our protocol in plain text, but encryption is required here: a "
+                "process so configured refuses to connect; give the other one certificates"
+            )
+    except SecurityError as error:
+        found = Diagnosis(str(target), Outcome.HERE, str(error))
+    certificates = describe(found, security, role)
+    if as_json:
+        click.echo(to_json(as_dict(found, role, certificates), skipkeys=True, default=repr))
+    else:
+        show(found, role, certificates)
+    raise SystemExit(found.outcome.value)
+
+
+def make_security(fields: dict[str, Any]) -> Security:
+    """The configured certificates, with those of the options in place of theirs."""
+    from sealwire.security import Security, config
+
+    if not fields:
+        return Security()
+    decided = config.read()["require_encryption"]
+    return Security(bool(decided), **fields)
+
+
+def describe(
+    found: Diagnosis, security: Security | None, role: str
+) -> dict[str, CertificateInfo | None]:
+    """Both certificates and our CA, as far as they are known; the first of each file."""
+    from sealwire.security import CertificateInfo, PEMError
+    from sealwire.security.pem import source
+    from sealwire.security.x509.certinfo import read_certificates
+
+    known: dict[str, CertificateInfo | None] = {"ours": None, "theirs": None, "our CA": None}
+    names = {"ours": f"tls_{role}_cert", "our CA": "tls_ca_file"}
+    for who, name in names.items():
+        given = source(name, getattr(security, name, None))
+        try:
+            known[who] = read_certificates(given)[0] if given else None
+        except PEMError:  # the diagnosis says so
+            pass
+    if found.peer_certificate:
+        try:
+            known["theirs"] = CertificateInfo.from_der(found.peer_certificate)
+        except PEMError:
+            pass
+    return {who: info for who, info in known.items() if found.address.startswith("tls")}
+
+
+def as_dict(
+    found: Diagnosis, role: str, certificates: dict[str, CertificateInfo | None]
+) -> dict[str, Any]:
+    """The diagnosis as plain values."""
+    return {
+        "address": found.address,
+        "role": role,
+        "outcome": found.outcome.name.lower(),
+        "exit_code": found.outcome.value,
+        "words": found.words,
+        "steps": [
+            {"name": step.name, "ms": round(step.seconds * 1000, 3), "detail": step.detail}
+            for step in found.steps
+        ],
+        "protocol": found.protocol,
+        "cipher": found.cipher,
+        "hello": found.hello,
+        "openssl": ssl.OPENSSL_VERSION,
+        "certificates": {
+            who.replace(" ", "_").lower(): info
+            and {
+                "subject": info.subject,
+                "issuer": info.issuer,
+                "names": list(info.names),
+                "serial": f"{info.serial:x}",
+                "not_before": info.not_before.isoformat(),
+                "not_after": info.not_after.isoformat(),
+                "fingerprint": info.fingerprint,
+            }
+            for who, info in certificates.items()
+        },
+    }
+
+
+def show(found: Diagnosis, role: str, certificates: dict[str, CertificateInfo | None]) -> None:
+    """Print the diagnosis for people."""
+    from rich.text import Text
+
+    from sealwire.cli.demo.report import output, table
+    from sealwire.cli.probe.diagnosis import Outcome
+
+    console = output()
+    if found.steps:
+        console.print(cell(f"{found.address} as {role}", "bold"))
+        steps = table("", "step", "ms", "", right=("ms",))
+        for step in found.steps:
+            steps.add_row(step.name, f"{step.seconds * 1000:,.1f}", cell(step.detail))
+        console.print(steps)
+    if any(certificates.values()):
+        rows = table("\nCertificates", "whose", "what it says", "names", "SHA-256")
+        for who, info in certificates.items():
+            if info is not None:
+                names = cell(", ".join(info.names))
+                rows.add_row(who, cell(info), names, info.fingerprint[:16] + "…")
+        console.print(rows)
+    good = found.outcome is Outcome.OK
+    mark = cell("ok", "green") if good else cell("FAILED", "bold red")
+    console.print(Text.assemble("\n", mark, "  ", cell(found.words)), soft_wrap=True)

@@ -1,0 +1,364 @@
+"""TLS failures in words: what was refused, by whom, why, which file of ours it is, what to do.
+
+OpenSSL reports a failed handshake in three ways: our own verdict on the peer's certificate, an
+alert in which the peer gives its verdict on ours, or a protocol error. `explain` turns each into
+one `HandshakeError`; everything a connection loses silently becomes a retryable `CommClosedError`.
+`NamingFiles` adds which of our files is meant. docs/errors.md shows the texts; a test makes each.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from .errors import CommClosedError, HandshakeError, quoted
+from .wire import hello
+from .wire.framing import name_foreign
+
+__all__ = ["TLS_RECORD", "NamingFiles", "explain", "facts", "named", "not_tls", "tell_refused"]
+
+
+class _Cause(NamedTuple):
+    """Why a handshake failed.
+
+    `file` is the one of ours that is concerned: "certificate", "ca", "crl", or none. What is
+    `passing` may go better at the next attempt.
+    """
+
+    kind: str
+    why: str
+    remedy: str
+    file: str = ""
+    passing: bool = False
+
+
+_SAME_CA = "give both sides the same CA file"
+_SAME_CA_OR_LOG = f"{_SAME_CA}, or see in the peer's log what is wrong with the chain"
+_BOTH_PURPOSES = "issue it for both sides of TLS"
+_LONGER_KEY = "use P-256, or RSA of at least 2048 bits"
+_MARK_CA = "make a CA with basicConstraints and keyCertSign"
+_TLS_VERSIONS = "allow TLS 1.2 or 1.3 on both sides"
+_CIPHERS = "compare the ciphers of both sides"
+_USE_TLS = "use tls:// on both sides"
+_NEW_CRL = "put the CA's present one into tls_crl_file"
+_READABLE = "issue it again, with names that are text"
+_EVERY_CRL = "add the CRL of every CA to tls_crl_file"
+
+# X509_V_ERR_*: our verdict on the peer's certificate.
+_VERDICTS: dict[int, _Cause] = {
+    3: _Cause("crl", "we have no revocation list of a CA above it", _EVERY_CRL, "crl"),
+    7: _Cause("signature", "its signature is wrong", "issue it again with its CA"),
+    8: _Cause("crl", "the revocation list of its CA has a wrong signature", _NEW_CRL, "crl"),
+    9: _Cause("not-yet-valid", "it is not valid yet", "check the clocks of both machines"),
+    10: _Cause("expired", "it has expired, or a CA above it has", "renew it on the other side"),
+    11: _Cause("crl", "the revocation list of its CA is not valid yet", "check the clock", "crl"),
+    12: _Cause("crl", "the revocation list of its CA has expired", _NEW_CRL, "crl"),
+    18: _Cause("other-ca", "it is self-signed and not our CA's", _SAME_CA, "ca"),
+    19: _Cause("other-ca", "its chain ends in a CA that is not ours", _SAME_CA, "ca"),
+    20: _Cause(
+        "other-ca",
+        "it is not signed by our CA, or an intermediate certificate is missing",
+        _SAME_CA,
+        "ca",
+    ),
+    21: _Cause(
+        "other-ca",
+        "it came without its issuer's certificate",
+        "send the intermediate certificates too",
+        "ca",
+    ),
+    23: _Cause("revoked", "it has been revoked", "issue a new one for the other side"),
+    24: _Cause("not-a-ca", "a certificate above it is not a CA", _MARK_CA),
+    25: _Cause("not-a-ca", "its chain is longer than its CA allows", "sign it with the CA itself"),
+    26: _Cause("purpose", "its extended key usage does not allow this side", _BOTH_PURPOSES),
+    34: _Cause("extension", "it has a critical extension we do not know", "issue it without"),
+    44: _Cause("crl", "the revocation list is of another scope", _NEW_CRL, "crl"),
+    47: _Cause("name", "its CA may not sign for its name", "give it a name its CA may sign for"),
+    48: _Cause("name", "its CA may not sign for its name", "give it a name its CA may sign for"),
+    66: _Cause("weak", "its key is too short", _LONGER_KEY),
+    67: _Cause("weak", "its CA's key is too short", _LONGER_KEY),
+    68: _Cause("weak", "it is signed with a broken hash", "sign it with SHA-256"),
+    79: _Cause("not-a-ca", "a certificate above it is not a CA", _MARK_CA),
+    89: _Cause("not-a-ca", "its CA does not say that it is one", _MARK_CA),
+    92: _Cause("not-a-ca", "its CA may not sign certificates", _MARK_CA),
+}
+_APPLICATION = 50  # X509_V_ERR_APPLICATION_VERIFICATION: our own list of peers that may come in
+
+# The peer's alerts (RFC 8446, section 6.2): its verdict on ours.
+_ALERTS: dict[str, _Cause] = {
+    "UNKNOWN_CA": _Cause(
+        "by-peer",
+        "it refused our certificate: not signed by its CA",
+        _SAME_CA_OR_LOG,
+        "certificate",
+    ),
+    "CERTIFICATE_EXPIRED": _Cause(
+        "by-peer",
+        "it refused our certificate: expired or not valid yet, or its own CRL is out of date",
+        "renew the one or the other, or check the clocks",
+        "certificate",
+    ),
+    "CERTIFICATE_REVOKED": _Cause(
+        "by-peer", "it refused our certificate: revoked", "issue a new one", "certificate"
+    ),
+    "CERTIFICATE_REQUIRED": _Cause(
+        "by-peer",
+        "it refused us: we sent no certificate",
+        "configure a certificate and key for our role",
+    ),
+    "BAD_CERTIFICATE": _Cause(
+        "by-peer",
+        "it refused our certificate: invalid or not valid yet",
+        "check its dates, key and extensions",
+        "certificate",
+    ),
+    "UNSUPPORTED_CERTIFICATE": _Cause(
+        "by-peer",
+        "it refused our certificate: its extended key usage does not allow our side",
+        _BOTH_PURPOSES,
+        "certificate",
+    ),
+    "CERTIFICATE_UNKNOWN": _Cause(
+        "by-peer",
+        "it refused our certificate",
+        "check its issuer and validity; its log says more",
+        "certificate",
+    ),
+    "DECRYPT_ERROR": _Cause(
+        "by-peer",
+        "it could not verify our certificate's signature or our own",
+        "check that key, certificate and CA fit",
+        "certificate",
+    ),
+    "PROTOCOL_VERSION": _Cause("version", "it speaks none of our TLS versions", _TLS_VERSIONS),
+    "HANDSHAKE_FAILURE": _Cause(
+        "by-peer",
+        "it shares no cipher with us, or wants another certificate than we sent",
+        "compare the ciphers, and configure a certificate for our role",
+        "certificate",
+    ),
+    "INSUFFICIENT_SECURITY": _Cause("cipher", "it wants stronger ciphers", _CIPHERS),
+    "ACCESS_DENIED": _Cause(
+        "by-peer", "it does not let us in", "check whom the peer allows", "certificate"
+    ),
+    "ILLEGAL_PARAMETER": _Cause(
+        "by-peer",
+        "it does not take what we sent, perhaps because our chain of certificates is too long",
+        "leave out of our file what is not of the chain; its log says more",
+        "certificate",
+    ),
+    "INTERNAL_ERROR": _Cause(
+        "by-peer", "it failed for reasons of its own", "see the peer's log", passing=True
+    ),
+}
+
+# Protocol errors on our side.
+_NO_TLS = _Cause("not-tls", "it does not speak TLS", _USE_TLS)
+_PROTOCOL: dict[str, _Cause] = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": _Cause(
+        "no-certificate", "it sent no certificate", "configure a certificate and key for its role"
+    ),
+    "SESSION_RESUMED": _Cause(
+        "resumed",
+        "it resumed a TLS session, which skips the check of its certificate",
+        "connect without resumption",
+    ),
+    "UNSUPPORTED_PROTOCOL": _Cause(
+        "version", "it offers no TLS version that we allow", _TLS_VERSIONS
+    ),
+    "NO_SHARED_CIPHER": _Cause("cipher", "it shares no cipher with us", _CIPHERS),
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": _Cause(
+        "cipher", "it takes no signature that our key can make", _LONGER_KEY, "certificate"
+    ),
+    "EE_KEY_TOO_SMALL": _Cause("weak", "we refused its certificate: key too short", _LONGER_KEY),
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "UNKNOWN_PROTOCOL": _NO_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NO_TLS,
+    "RECORD_LAYER_FAILURE": _NO_TLS,
+    "NOT_SSL_RECORD_OR_VERSION_NUMBER_IS_WRONG": _NO_TLS,
+}
+_UNVERIFIED = _Cause(
+    "certificate",
+    "it was let through without a verified certificate, since our ssl_context was changed",
+    "leave its verify_mode at ssl.CERT_REQUIRED",
+)
+_HTTP = _Cause("not-tls", "it speaks plain HTTP", "browse the dashboard's port instead")
+
+TLS_RECORD = b"\x16"
+"""The first byte of whatever speaks TLS."""
+
+
+def explain(
+    error: Exception, peer: str, *, handshaking: bool, tls: ssl.SSLSocket | None = None
+) -> CommClosedError:
+    """The error to raise for what the socket raised.
+
+    Parameters
+    ----------
+    error
+        From the handshake, or from a later read or write: in TLS 1.3 a client learns only there
+        that its certificate was refused.
+    peer
+        The other side's address.
+    handshaking
+        Whether TLS or the hello was still under way.
+    tls
+        Whose handshake it was; says which certificate we refused.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        code, words = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
+        if getattr(error, "reason", "") == "CERTIFICATE_UNREADABLE":  # our own verdict too
+            cause = _Cause("certificate", words, _READABLE)
+        elif code == _APPLICATION:
+            cause = _Cause(
+                "not-allowed", words, "name it in tls_allowed_peers if it is to be let in"
+            )
+        else:
+            cause = _VERDICTS.get(code) or _Cause(
+                "certificate", words or str(error), "check the certificates of both sides"
+            )
+        shown = "" if code == _APPLICATION else _shown_by(tls)  # whose words name it already
+        why = f"we refused its certificate: {cause.why}{shown}"
+        return _refused(error, peer, cause._replace(why=why))
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(
+        error, ssl.SSLError
+    ):
+        return _lost(error, peer, handshaking)
+    reason = getattr(error, "reason", None) or ""
+    _, is_alert, alert = reason.partition("ALERT_")
+    if is_alert and alert in _ALERTS:
+        return _refused(error, peer, _ALERTS[alert])
+    if reason in _PROTOCOL:
+        return _refused(error, peer, _PROTOCOL[reason])
+    if handshaking:
+        why = reason.replace("_", " ").lower() or str(error)
+        cause = _Cause("tls", why, "check the TLS configuration of both sides")
+        return _refused(error, peer, cause)
+    return CommClosedError(
+        f"connection with {peer} lost: {reason or error}; its bytes are not valid TLS", peer=peer
+    )
+
+
+def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
+    """What is to be known of a connection after its handshake, for `Comm.extra_info`.
+
+    Raises `HandshakeError` if the peer has shown no certificate, or none that was verified, which a
+    context that demands one cannot let happen, or one that `ssl` cannot read, which raises there
+    whatever it likes. The peer is told of that, which contexts of `sealwire.security` have done
+    before.
+    """
+    try:
+        certificate = tls.getpeercert()  # empty if it was not verified, None if there is none
+        if not certificate:
+            raise _refused(None, peer, _UNVERIFIED)
+        return {"peercert": certificate, "cipher": tls.cipher(), "protocol": tls.version()}
+    except CommClosedError:
+        raise
+    except Exception as error:
+        details = f"{type(error).__name__}: {quoted(str(error), 100)}"
+        why = f"what it says cannot be read ({details})"
+        with suppress(OSError):
+            tls.send(hello.refusal(why))
+        cause = _Cause("certificate", f"we refused its certificate: {why}", _READABLE)
+        raise _refused(None, peer, cause) from error
+
+
+def _shown_by(tls: Any) -> str:
+    """Name and dates of the certificate a refused peer has shown, as far as OpenSSL still has it.
+
+    It keeps what a client refuses, but not what a server does; and `ssl` makes it public from
+    Python 3.13 on only, as bytes.
+    """
+    try:
+        facts = tls._sslobj.get_unverified_chain()[0].get_info()
+        start = ssl.cert_time_to_seconds(facts["notBefore"])
+        end = ssl.cert_time_to_seconds(facts["notAfter"])
+        names = [value for part in facts["subject"] for key, value in part if key == "commonName"]
+        names += [value for _, value in facts.get("subjectAltName", ())]
+    except Exception:  # what it says may be anything; the reason why we refused it is told anyway
+        return ""
+    now = time.time()
+    dates = "expired" if end < now else "not valid before" if start > now else "valid until"
+    day = time.strftime("%Y-%m-%d", time.gmtime(start if start > now else end))
+    return f" (it is {quoted(names[0], 60) if names else 'without a name'}, {dates} {day})"
+
+
+def not_tls(head: bytes, peer: str) -> HandshakeError:
+    """The error for a peer that opens with `head` where TLS is expected."""
+    if "HTTP" in name_foreign(head):
+        cause = _HTTP
+    elif len(head) == 16 and not any(head[2:8] + head[10:16]):  # a small lead and count: our wire
+        cause = _NO_TLS._replace(why=f"{_NO_TLS.why} but plain tcp://")
+    else:
+        cause = _NO_TLS._replace(why=f"{_NO_TLS.why}, it began with {head!r}")
+    return _refused(None, peer, cause)
+
+
+def _refused(error: ssl.SSLError | None, peer: str, cause: _Cause) -> HandshakeError:
+    explained = HandshakeError(
+        f"TLS handshake with {peer} failed: {cause.why}; {cause.remedy}", peer=peer
+    )
+    explained.kind = cause.kind
+    explained.retryable = cause.passing
+    explained.reason = getattr(error, "reason", None) or ""
+    explained.file = cause.file
+    return explained
+
+
+def tell_refused(context: ssl.SSLContext) -> None:
+    """Have whom `context` refuses after the handshake be told so in a hello of ours.
+
+    Such a context, as `sealwire.security` makes them, has an attribute ``tell_refused``: what
+    makes of the reason the bytes to send. Others go without.
+    """
+    if getattr(context, "tell_refused", hello.refusal) is not hello.refusal:
+        context.tell_refused = hello.refusal  # type: ignore[attr-defined]
+
+
+class NamingFiles:
+    """A context that lets an error raised in it be `named`; in fewer calls than a generator."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, HandshakeError):
+            raise named(error, self._context) from error.__cause__
+
+
+def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedError:
+    """`error`, saying which file of ours is concerned if it is a `HandshakeError` and known.
+
+    A context knows by a method ``describe()``: a mapping with ``certificate``, ``ca`` and ``crl``
+    in words. `sealwire.security` makes such contexts; others go without. Describing reads files and
+    costs as much as the handshake: on errors that nobody will see, leave it out.
+    """
+    describe = getattr(context, "describe", None)
+    if describe is None or not isinstance(error, HandshakeError) or not error.file:
+        return error
+    words = describe().get(error.file)
+    if not words:
+        return error
+    naming = error.again()
+    why, _, remedy = str(error).partition("; ")
+    label = {"ca": "CA", "crl": "CRL"}.get(error.file, error.file)
+    naming.args = (f"{why} (our {label}: {words}); {remedy}",)
+    naming.file = ""  # it is named
+    return naming
+
+
+def _lost(error: Exception, peer: str, handshaking: bool) -> CommClosedError:
+    doing = "during the TLS handshake or hello" if handshaking else "while it was in use"
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLError):
+        why = "closed by the peer"
+    return CommClosedError(
+        f"connection with {peer} lost {doing}: {why.lower()}; see the peer's log", peer=peer
+    )

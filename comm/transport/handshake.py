@@ -1,0 +1,176 @@
+"""A TLS handshake on a connected socket, driven by the event loop.
+
+Apart from the stream, since nothing of it is left once the handshake is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from socket import SHUT_WR, socket
+from typing import Any
+
+from ..errors import CommClosedError, HandshakeError
+from ..tls_errors import explain, facts
+from .handshake_throttle import Turns
+from .openssl import bound
+from .readiness import Readiness
+from .sockets import bytes_received, is_dead
+from .switch_interval import Guard
+from .wakeup import Wakeup
+
+__all__ = ["Handshake"]
+
+_UNREAD = 64  # receives of what a refused peer has sent
+_CHUNK = 64 * 1024
+
+
+class Handshake:
+    """One handshake.
+
+    Parameters
+    ----------
+    tls
+        Wrapped with ``do_handshake_on_connect=False``; stays the caller's.
+    readiness
+        Of the socket. It keeps calling the handshake when that is done, until it is taken over.
+    guard
+        Of the running loop.
+    peer
+        For errors.
+    most
+        Bytes that the peer may send until it is done. OpenSSL is told, which refuses certificates
+        of more with an alert, so that their sender learns of it; of records without content it
+        takes a few by itself. The kernel is asked after each step how many bytes have arrived, so
+        that no more is kept, and where OpenSSL cannot be told, before each step as well.
+    turns
+        Which its steps wait for, if it is a stranger's.
+
+    Attributes
+    ----------
+    facts : dict
+        What it has brought to light, once it is done; see `Comm.extra_info`.
+    """
+
+    def __init__(
+        self,
+        tls: ssl.SSLSocket,
+        readiness: Readiness,
+        guard: Guard,
+        peer: str,
+        most: int,
+        turns: Turns | None = None,
+    ) -> None:
+        self._tls = tls
+        self._readiness = readiness
+        self._guard = guard
+        self._peer = peer
+        self._most = most
+        self._told = bound(getattr(tls, "_sslobj", None), certificates=most)
+        self._turns = turns
+        self.facts: dict[str, Any] = {}
+        self._reads = False  # on our behalf
+        self._loop = asyncio.get_running_loop()
+        self._outcome = Wakeup(loop=self._loop)
+
+    async def finish(self) -> None:
+        """Shake hands. Raises `CommClosedError`s; cancelling leaves the socket half way."""
+        self._proceed()
+        await self._outcome
+
+    def stop(self, error: CommClosedError) -> None:
+        """The socket is closed; `finish` raises `error` if it is still waiting."""
+        self._end(error)
+
+    def _end(self, error: CommClosedError | None = None) -> None:
+        if self._outcome.done():
+            return
+        if error is None:
+            self._outcome.resume()  # either nobody waits yet, or the loop has called
+        else:
+            self._outcome.set_exception(error)
+            self._outcome.exception()  # if nobody waits any more it is nobody's
+
+    def _watch(self, *, reads: bool, writes: bool) -> None:
+        if reads and not self._reads:
+            self._readiness.on_readable(self._proceed)
+        elif not reads:  # what waited before us may still be there
+            self._readiness.on_readable(None)
+        self._reads = reads
+        if writes != self._readiness.writes:
+            self._readiness.on_writable(self._proceed if writes else None)
+
+    def _proceed(self) -> None:
+        self._guard.touch()
+        if self._turns is None:
+            self._step()
+        elif not self._turns.take(self._step):
+            self._watch(reads=False, writes=False)  # events would only repeat that it can go on
+
+    def _step(self) -> None:
+        if self._outcome.done():  # it was stopped while it waited for its turn
+            return
+        tls = self._tls
+        if not self._told and self._has_sent_too_much():
+            return
+        try:
+            tls.do_handshake()
+            self.facts = facts(tls, self._peer)
+        except ssl.SSLWantReadError:
+            if self._has_sent_too_much():  # and none of it is kept
+                return
+            self._watch(reads=True, writes=False)
+            if self._readiness.errors_once and is_dead(tls):  # no event will follow
+                self._loop.call_soon(self._proceed)
+        except ssl.SSLWantWriteError:
+            self._watch(reads=False, writes=True)
+        except CommClosedError as error:
+            self._let_alert_arrive()
+            self._end(error)
+        except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object
+            if getattr(error, "reason", None) == "EXCESSIVE_MESSAGE_SIZE":
+                explained: CommClosedError = self._too_much("more certificates")
+            else:
+                explained = explain(error, self._peer, handshaking=True, tls=tls)
+            explained.__cause__ = error
+            self._let_alert_arrive()
+            self._end(explained)
+        else:
+            if tls.server_side and tls.session_reused:
+                # A resumed session skips the verification of the certificate.
+                self._end(
+                    CommClosedError(
+                        f"connection with {self._peer} dropped: it resumed a TLS session, which "
+                        f"skips the check of its certificate; connect without resumption"
+                    )
+                )
+            self._end()
+
+    def _has_sent_too_much(self) -> bool:
+        sent = bytes_received(self._tls)
+        if sent is None or sent <= self._most:
+            return False
+        self._let_alert_arrive()
+        self._end(self._too_much(f"{sent} bytes"))
+        return True
+
+    def _too_much(self, what: str) -> HandshakeError:
+        error = HandshakeError(
+            f"TLS handshake with {self._peer} failed: it sent {what} before it was done, the limit "
+            f"is {self._most}; shorten its chain of certificates, or raise "
+            f"Limits.max_handshake_size on our side",
+            peer=self._peer,
+        )
+        error.kind = "too-large"
+        return error
+
+    def _let_alert_arrive(self) -> None:
+        """OpenSSL has sent its alert. Closing with bytes unread would make the kernel reset the
+        connection, and the peer might lose the alert that tells it why."""
+        try:
+            socket.shutdown(self._tls, SHUT_WR)
+            for _ in range(_UNREAD):
+                if not socket.recv(self._tls, _CHUNK):
+                    break
+        except (OSError, ValueError):
+            pass

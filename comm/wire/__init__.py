@@ -1,0 +1,1 @@
+"""Bytes alone: frames, hellos, what is queued, what values may be. No socket, no event loop."""

@@ -1,0 +1,375 @@
+"""Frames to bytes and back, without I/O.
+
+The wire is distributed's, all numbers unsigned 64-bit little-endian::
+
+    lead | count | length × count | frame × count
+         |<------------ lead bytes ------...>|
+
+``lead`` counts the first block: the prelude (count and lengths) and those frames that share the
+block. The frames after it follow bare. Receivers allocate one buffer for the frames of the block
+and one for each bare frame, so a large frame that should live and die on its own is sent bare.
+
+`pack` writes a prelude. `Splitter` takes bytes in pieces of any size and gives whole messages. It
+checks every number before it reserves anything, and reserves a frame only once the whole prelude
+has arrived, so a lying peer makes it hold no more than what that peer really sent.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Union
+
+from ..errors import FramingError, HelloError, MessageTooLarge
+
+__all__ = ["OVERHEAD", "Buffer", "Frame", "Splitter", "pack"]
+
+Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 (an alias, evaluated on 3.10)
+Frame = Union[bytearray, memoryview]  # noqa: UP007
+
+OVERHEAD = 512
+"""What an unread message costs besides its bytes."""
+
+_HEAD = struct.Struct("<QQ")
+_ONE_FRAME = struct.Struct("<QQQ")
+_LEAD = struct.Struct("<Q")
+_EMPTY = memoryview(bytearray())
+
+
+def pack(lengths: Sequence[int], shared: int) -> bytes:
+    """The bytes that stand before the frames of one message.
+
+    Parameters
+    ----------
+    lengths
+        Bytes in each frame.
+    shared
+        How many of the first frames share the first block; the others are sent bare. The frames
+        follow in order either way.
+    """
+    count = len(lengths)
+    lead = 8 + 8 * count + sum(lengths[:shared])
+    return struct.pack(f"<{count + 2}Q", lead, count, *lengths)
+
+
+class Splitter:
+    """Takes the stream apart into messages; each is a list of frames in buffers of their own.
+
+    Parameters
+    ----------
+    inbox
+        Where each message goes as it completes, as its frames and their total size.
+    allocate
+        Gives a writable buffer of a size, for frames that are not whole in one piece.
+    max_size, max_frames
+        Bounds on a message.
+    max_hello_size
+        Bound on the first message alone, if it has another one.
+    peer
+        Whose bytes these are, for errors.
+
+    Attributes
+    ----------
+    block : memoryview or None
+        The buffer being filled: one bare frame, or all frames of the first block.
+    delivered : int
+        Bytes ever put into the inbox, with `OVERHEAD` for each message.
+
+    After an error the stream is out of step: feed nothing more.
+    """
+
+    def __init__(
+        self,
+        inbox: deque[tuple[list[Frame], int]],
+        allocate: Callable[[int], memoryview],
+        *,
+        max_size: int,
+        max_frames: int,
+        max_hello_size: int | None = None,
+        peer: str = "",
+    ) -> None:
+        self._from = f" from {peer}" if peer else ""
+        self._inbox = inbox
+        self._allocate = allocate
+        self._hello_ahead = max_hello_size is not None
+        self._max_size = max_size if max_hello_size is None else max_hello_size
+        self._max_message_size = max_size
+        self._max_frames = max_frames
+        self.delivered = 0
+        self._between = True  # no message is begun
+        self._prelude = bytearray()  # the start of a message, until its prelude is whole
+        self.block: memoryview | None = None
+        self._filled = 0
+        self._bare: Sequence[int] = ()  # sizes of the bare frames, and which is next
+        self._next = 0
+        self._shared_lengths: Sequence[int] = ()
+        self._frames: list[Frame] = []
+        self._total = 0
+
+    def progress(self) -> str:
+        """How far the unfinished message is, in words; empty between two messages."""
+        if self.block is None:
+            return f"{len(self._prelude)} bytes of its prelude" if self._prelude else ""
+        done = sum(memoryview(frame).nbytes for frame in self._frames) + self._filled
+        return f"{done} of {self._total} bytes"
+
+    @property
+    def expected(self) -> int | None:
+        """Bytes in the frames of the unfinished message, None while that is not known."""
+        return None if self.block is None else self._total
+
+    def target(self, at_least: int) -> memoryview | None:
+        """Where the next bytes can go directly, if `at_least` of them belong there.
+
+        After receiving into it, call `advance`.
+        """
+        block = self.block
+        if block is None or block.nbytes - self._filled < at_least:
+            return None
+        return block[self._filled :]
+
+    def advance(self, size: int) -> None:
+        """Note that `size` bytes were received into what `target` gave."""
+        assert self.block is not None
+        self._filled += size
+        if self._filled == self.block.nbytes:
+            self._block_done()
+
+    def discard(self) -> None:
+        """Let go of the unfinished message; feed nothing more."""
+        self.block = None
+        self._frames = []
+        self._prelude = bytearray()
+
+    def feed(self, data: bytearray, size: int) -> None:
+        """Take the first `size` bytes of `data`: a part of a message, one or many.
+
+        The caller may reuse `data`. Raises `FramingError` or `MessageTooLarge` at the first number
+        that cannot be, after delivering the messages before it, `HelloError` for a hello of several
+        frames, and `MemoryError` if a frame cannot be reserved.
+        """
+        position = 0
+        if not self._between:  # the end of a message, and often more behind it
+            position = self._feed(memoryview(data)[:size], first=True)
+        if self._between and not self._hello_ahead:  # small messages, whole: the common case
+            append = self._inbox.append
+            limit = self._max_size
+            while size - position >= 24:
+                lead, count, length = _ONE_FRAME.unpack_from(data, position)
+                end = position + 24 + length
+                if count != 1 or lead != 16 + length or end > size or length > limit:
+                    break
+                append(([data[position + 24 : end]], length))
+                self.delivered += length + OVERHEAD
+                position = end
+        if position < size:
+            self._feed(memoryview(data)[position:size])
+
+    def _feed(self, data: memoryview, *, first: bool = False) -> int:
+        """Take it all, or with `first` what ends the message under way; how much was taken."""
+        position, end = 0, data.nbytes
+        while position < end and not (first and self._between):
+            if self.block is not None:
+                size = min(self.block.nbytes - self._filled, end - position)
+                self.block[self._filled : self._filled + size] = data[position : position + size]
+                position += size
+                self.advance(size)
+            elif self._prelude:
+                position += self._continue_prelude(data[position:])
+            else:
+                size = end - position
+                if size >= 16:
+                    lead, count = _HEAD.unpack_from(data, position)
+                    self._check_head(lead, count, data[position : position + 16])
+                    if size >= 16 + 8 * count:
+                        lengths = struct.unpack_from(f"<{count}Q", data, position + 16)
+                        position += 16 + 8 * count
+                        position += self._begin(lead, lengths, data[position:])
+                        continue
+                elif size >= 8:
+                    self._check_lead(data[position:])
+                self._prelude += data[position:]
+                self._between = False
+                return end
+        return position
+
+    def _continue_prelude(self, data: memoryview) -> int:
+        prelude = self._prelude
+        used = 0
+        if len(prelude) < 16:
+            had = len(prelude)
+            used = min(16 - had, data.nbytes)
+            prelude += data[:used]
+            if len(prelude) < 16:
+                if had < 8 <= len(prelude):
+                    self._check_lead(prelude)
+                return used
+            lead, count = _HEAD.unpack_from(prelude)
+            self._check_head(lead, count, prelude)
+        lead, count = _HEAD.unpack_from(prelude)
+        missing = 16 + 8 * count - len(prelude)
+        taken = data[used : used + missing]
+        prelude += taken
+        used += taken.nbytes
+        if taken.nbytes == missing:
+            lengths = struct.unpack_from(f"<{count}Q", prelude, 16)
+            self._prelude = bytearray()
+            used += self._begin(lead, lengths, data[used:])
+        return used
+
+    def _check_lead(self, head: Buffer) -> None:
+        (lead,) = _LEAD.unpack_from(head)
+        if lead < 16 or lead > 8 + 8 * self._max_frames + self._max_size:
+            raise self._not_ours(lead, head)
+
+    def _check_head(self, lead: int, count: int, head: Buffer) -> None:
+        if lead < 16 or lead > 8 + 8 * self._max_frames + self._max_size:
+            raise self._not_ours(lead, head)
+        if count == 0:
+            raise self._bad("a message of 0 frames; it needs at least a header")
+        if self._hello_ahead and count != 1:  # before the lengths of so many are waited for
+            raise HelloError(
+                f"bad hello{self._from}: got {count} frames, need 1; "
+                f"check what listens on that port"
+            )
+        if count > self._max_frames:
+            raise self._too_large(f"{count} frames", count, self._max_frames, "max_frames")
+        if 8 + 8 * count > lead:
+            raise self._bad(
+                f"{count} frames need a first block of {8 + 8 * count} bytes, it is said to have "
+                f"{lead}"
+            )
+
+    def _not_ours(self, lead: int, head: Buffer) -> FramingError:
+        foreign = name_foreign(bytes(head[:16]))
+        if foreign:
+            return self._bad(f"{bytes(head[:8])!r} is {foreign}")
+        if lead < 16:
+            return self._bad(f"a first block of {lead} bytes, it has at least 16")
+        return self._too_large(
+            f"a first block of {lead} bytes", lead, self._max_size, self._limit_name()
+        )
+
+    def _limit_name(self) -> str:
+        return "max_hello_size" if self._hello_ahead else "max_message_size"
+
+    def _bad(self, why: str) -> FramingError:
+        return FramingError(f"bad frame{self._from}: {why}")
+
+    def _too_large(self, what: str, size: int, limit: int, name: str) -> MessageTooLarge:
+        return MessageTooLarge(
+            f"message{self._from} too large: {what}, the limit is {limit}; "
+            f"raise Limits.{name} or send less at once",
+            size=size,
+            limit=limit,
+        )
+
+    def _begin(self, lead: int, lengths: tuple[int, ...], data: memoryview) -> int:
+        """Start on the frames of a message; returns how much of `data` was used at once."""
+        total = sum(lengths)
+        if total > self._max_size:
+            raise self._too_large(
+                f"{total} bytes in {len(lengths)} frames", total, self._max_size, self._limit_name()
+            )
+        count = len(lengths)
+        shared = lead - 8 - 8 * count
+        if shared and shared == lengths[0]:  # the header alone shares the block, as most often
+            share_count = 1
+        else:
+            share_count = bisect_right(list(accumulate(lengths)), shared)
+            if sum(lengths[:share_count]) != shared:
+                raise self._bad(
+                    f"a first block with {shared} bytes of frames ends inside frame {share_count} "
+                    f"of {count} or after the last"
+                )
+        bare = lengths[share_count:]
+        if total <= data.nbytes:
+            block = bytearray(data[:shared]) if shared else _EMPTY
+            frames = [block] if share_count == 1 else _split(block, lengths[:share_count])
+            for length in bare:
+                if length:
+                    frame = self._allocate(length)
+                    frame[:] = data[shared : shared + length]
+                    shared += length
+                    frames.append(frame)
+                else:
+                    frames.append(_EMPTY)
+            self._deliver(frames, total)
+            return total
+        self._bare = bare
+        self._next = 0
+        self._total = total
+        if shared:
+            self._shared_lengths = lengths[:share_count]
+            self._start_block(shared)
+        else:
+            self._frames = [_EMPTY] * share_count
+            self._start_bare()
+        return 0
+
+    def _deliver(self, frames: list[Frame], size: int) -> None:
+        self._inbox.append((frames, size))
+        self.delivered += size + OVERHEAD
+        self._between = True
+        if self._hello_ahead:  # a peer need not wait for our answer to its hello
+            self._hello_ahead = False
+            self._max_size = self._max_message_size
+
+    def _start_block(self, size: int) -> None:
+        self._between = False
+        self.block = self._allocate(size)
+        self._filled = 0
+
+    def _start_bare(self) -> None:
+        """Reserve the next bare frame that has bytes, or deliver the message."""
+        bare = self._bare
+        while self._next < len(bare):
+            size = bare[self._next]
+            self._next += 1
+            if size:
+                self._start_block(size)
+                return
+            self._frames.append(_EMPTY)
+        frames, self._frames, self._bare = self._frames, [], ()
+        self._deliver(frames, self._total)
+
+    def _block_done(self) -> None:
+        block, self.block = self.block, None
+        assert block is not None
+        if self._shared_lengths:
+            self._frames = _split(block, self._shared_lengths)
+            self._shared_lengths = ()
+        else:
+            self._frames.append(block)
+        self._start_bare()
+
+
+def _split(block: Frame, lengths: Sequence[int]) -> list[Frame]:
+    """The frames that share a block."""
+    view = memoryview(block)
+    frames: list[Frame] = []
+    start = 0
+    for length in lengths:
+        frames.append(view[start : start + length] if length else _EMPTY)
+        start += length
+    return frames
+
+
+def name_foreign(head: bytes) -> str:
+    """What a peer speaks whose first bytes are not ours, with what to do; empty if unknown."""
+    if head[:2] == b"\x16\x03":
+        return "a TLS ClientHello; use tls:// on both sides"
+    if head[:2] == b"\x15\x03":
+        return "a TLS alert; use tls:// on both sides"
+    method = head.split(b" ", 1)[0]
+    if method in _HTTP_METHODS or head.startswith((b"HTTP/1.", b"PRI * HT")):
+        return "HTTP; this port speaks Dask's comm protocol, browse the dashboard's port instead"
+    if head.startswith(b"SSH-"):
+        return "SSH; check the port number"
+    return ""
+
+
+_HTTP_METHODS = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT"})

@@ -1,0 +1,161 @@
+"""The first message of each side: what it can do, and what both sides then use.
+
+A hello is one frame of plain msgpack: the three keys that distributed sends and, in the standalone
+comm, ours under ``"sealwire"``. Unknown keys are ignored, so each side may learn new ones. It is
+read with msgpack alone, and no type in it can run anything: it comes from a stranger on a plain
+port. So it is not deep, and its keys are texts, whose hashes nobody can choose.
+
+Whoever refuses a peer after the handshake, which TLS has no alert for, says so in the place of its
+hello, with ``"refused"`` besides, and closes. To a stock peer it is a hello and then the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import msgpack
+
+from ..errors import HandshakeError, HelloError, quoted
+from .budget import brief, check_structure, reason
+from .framing import Buffer, pack
+
+__all__ = ["Agreement", "agree", "decode", "encode", "offer", "own", "refusal"]
+
+EXTENSION = "sealwire"
+VERSION = 1
+REFUSED = "refused"
+_DEPTH = 16  # lists and maps within one another
+_SHORT = 512  # bytes, in which nobody can claim much, nor be deep
+_LONGEST = 1000  # characters of a refusal, sent or shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """What both sides of a standalone comm can do.
+
+    Attributes
+    ----------
+    buffers : bool
+        Buffers travel as frames of their own, and our extension types are understood.
+    arrays : bool
+        The peer has numpy.
+    """
+
+    buffers: bool = False
+    arrays: bool = False
+
+
+def offer() -> dict[str, Any]:
+    """What a standalone comm says of itself."""
+    return {
+        "compression": None,
+        "python": list(sys.version_info[:3]),
+        "pickle-protocol": 5,  # of distributed's hello; nothing is ever pickled here
+        EXTENSION: {"version": VERSION, "arrays": _has_numpy()},
+    }
+
+
+@functools.cache
+def _has_numpy() -> bool:
+    """Looked up once: it costs a tenth of a connection."""
+    return find_spec("numpy") is not None
+
+
+def agree(remote: Mapping[str, Any], peer: str = "its peer") -> Agreement:
+    """What a comm uses with the `peer` that offered `remote`. Raises `HelloError`."""
+    extension = remote.get(EXTENSION)
+    if extension is None:  # a stock peer
+        return Agreement()
+    if not isinstance(extension, Mapping) or not isinstance(extension.get("version"), int):
+        raise _bad(peer, f"{EXTENSION!r} is {brief(extension)}, need a map with a version")
+    return Agreement(buffers=True, arrays=bool(extension.get("arrays")))
+
+
+def encode(hello: Mapping[str, Any]) -> bytes:
+    """A hello as its only frame."""
+    return bytes(msgpack.packb(dict(hello)))
+
+
+@functools.cache
+def own() -> bytes:
+    """The hello of a standalone comm, which is always the same."""
+    return encode(offer())
+
+
+def refusal(why: str) -> bytes:
+    """All that a refused peer is sent: a message as it goes on the wire."""
+    frame = encode({**offer(), REFUSED: why[:_LONGEST]})
+    return pack([len(frame)], shared=1) + frame
+
+
+def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
+    """The hello in the first message of `peer`; runs nothing.
+
+    Arrays come back as tuples, as distributed has them. Raises `HelloError` if it is none, or lacks
+    what every peer's has, and `HandshakeError` if the peer refuses us in it.
+    """
+    if len(frames) != 1:
+        raise _bad(peer, f"got {len(frames)} frames, need 1")
+    try:
+        if len(frames[0]) > _SHORT:
+            check_structure(frames[0], _DEPTH)
+        # Keys are texts or bytes, looked at before a map is made: tuples would collide.
+        hello = msgpack.unpackb(frames[0], use_list=False)
+    except Exception as error:  # msgpack documents no base class for what bad bytes raise
+        raise _bad(peer, f"{bytes(frames[0][:16])!r} is not msgpack ({reason(error)})") from error
+    if not isinstance(hello, dict):
+        raise _bad(peer, f"got {brief(hello)}, need a map")
+    if REFUSED in hello:
+        raise _refused(peer, hello[REFUSED])
+    lacking = _unfit(hello)
+    if lacking is not None:
+        raise _bad(peer, lacking)
+    return hello
+
+
+def _unfit(hello: dict[str, Any]) -> str | None:
+    """What every peer's hello has, also one of distributed's of any release, and this one not."""
+    try:
+        protocol = hello["pickle-protocol"]
+        compression = hello["compression"]
+        python = hello["python"]
+    except KeyError as missing:
+        return f"no {missing.args[0]} in a map of {len(hello)} keys"
+    if type(protocol) is not int or protocol < 1:  # less than 1 means the highest to pickle
+        return f"pickle-protocol is {brief(protocol)}, need a number from 1"
+    if compression is not None and type(compression) is not str:
+        return f"compression is {brief(compression)}, need a name or nothing"
+    if (
+        type(python) is not tuple
+        or not 0 < len(python) <= 5
+        or not _INT.issuperset(map(type, python))
+    ):
+        return f"python is {brief(python)}, need the numbers of a version"
+    return None
+
+
+_INT = frozenset({int})
+
+
+def _refused(peer: str, why: object) -> HandshakeError:
+    words = quoted(why if isinstance(why, str) else brief(why), _LONGEST)
+    remedy = "use a certificate it allows"
+    if words.startswith("its names"):
+        remedy = f"add one of them to the other side's tls_allowed_peers, or {remedy}"
+    error = HandshakeError(
+        f"TLS handshake with {peer} failed: it refused our certificate: {words}; {remedy}",
+        peer=peer,
+    )
+    error.kind = "by-peer"
+    error.file = "certificate"
+    return error
+
+
+def _bad(peer: str, why: str) -> HelloError:
+    why = f"bad hello from {peer}: {why}; check what listens on that port"
+    return HelloError(why, peer=peer)

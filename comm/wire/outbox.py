@@ -1,0 +1,169 @@
+"""What a stream has yet to send: chunks in order, and who waits for them to be gone. No I/O.
+
+Small frames are copied together, those of several messages too, so that they cost as few sends as
+possible; larger ones are referred to where they lie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from ..errors import MessageTooLarge
+from ..limits import Limits
+from .framing import Buffer, pack
+
+__all__ = ["Outbox"]
+
+COPIED_UP_TO = 16 * 1024  # a frame; copying a larger one costs more than another send
+CHUNK = 256 * 1024  # joined frames, and the most that one send over TLS is offered
+GATHERED = 4 << 20  # the most that one gathering send is offered
+_RECORD = 16 * 1024  # the payload of a full TLS record
+
+
+class Outbox:
+    """A queue of bytes.
+
+    Parameters
+    ----------
+    fill_records
+        For TLS: what stands before a large frame is filled up from it to one full record.
+
+    Attributes
+    ----------
+    queued, sent : int
+        Bytes ever put in, and those gone since.
+    """
+
+    def __init__(self, limits: Limits, peer: str) -> None:
+        self._limits = limits
+        self._peer = peer
+        self.fill_records = False
+        self.queued = 0
+        self.sent = 0
+        self._chunks: deque[bytes | memoryview] = deque()
+        self._small: list[Buffer] = []  # after the chunks: what is to be joined to the next one
+        self._small_size = 0
+        self.waiters: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
+        self._numbers = itertools.count()
+
+    def __bool__(self) -> bool:
+        return self.sent != self.queued
+
+    def put(self, frames: Sequence[Buffer], shared: int) -> bool:
+        """Queue a message; returns whether it has frames that were not copied.
+
+        Raises `MessageTooLarge`, with nothing queued.
+        """
+        lengths = list(map(len, frames))
+        total = sum(lengths)
+        if total > self._limits.max_message_size:
+            raise self._too_large(f"{total} bytes", total, "max_message_size")
+        if len(lengths) > self._limits.max_frames:
+            raise self._too_large(f"{len(lengths)} frames", len(lengths), "max_frames")
+        prelude = pack(lengths, shared)
+        self._small.append(prelude)
+        self._small_size += len(prelude)
+        self.queued += len(prelude) + total
+        borrowed = False
+        for frame, length in zip(frames, lengths, strict=True):
+            if length > COPIED_UP_TO:
+                self._put_large(memoryview(frame))
+                borrowed = True
+            else:
+                self._small.append(frame)
+                self._small_size += length
+                if self._small_size > CHUNK:
+                    self._join()
+        return borrowed
+
+    def put_back(self, data: bytes) -> None:
+        """Queue what is left of bytes that went past the empty queue and are counted already."""
+        self._chunks.append(data)
+
+    def _put_large(self, frame: memoryview) -> None:
+        if self._small:
+            if self.fill_records:
+                missing = max(0, _RECORD - self._small_size)
+                self._small.append(frame[:missing])
+                frame = frame[missing:]
+            self._join()
+        self._chunks.append(frame)
+
+    def _join(self) -> None:
+        self._chunks.append(b"".join(self._small))
+        self._small = []
+        self._small_size = 0
+
+    def _too_large(self, what: str, size: int, name: str) -> MessageTooLarge:
+        limit = getattr(self._limits, name)
+        return MessageTooLarge(
+            f"message to {self._peer} too large: {what}, the limit is {limit}; "
+            f"raise Limits.{name} or send less at once",
+            size=size,
+            limit=limit,
+            peer=self._peer,
+        )
+
+    def next(self) -> Buffer:
+        """What to offer to the next send, if there is anything.
+
+        The same bytes until `advance`: after a send that would block, TLS must be offered them
+        again.
+        """
+        if not self._chunks:
+            self._join()
+        chunk = self._chunks[0]
+        return chunk if len(chunk) <= CHUNK else memoryview(chunk)[:CHUNK]
+
+    def several(self) -> list[Buffer]:
+        """What to offer to the next gathering send, if there is anything."""
+        if self._small:
+            self._join()
+        offered: list[Buffer] = []
+        size = 0
+        for chunk in self._chunks:
+            offered.append(chunk if len(chunk) <= GATHERED else memoryview(chunk)[:GATHERED])
+            size += len(chunk)
+            if size >= GATHERED or len(offered) == 16:
+                break
+        return offered
+
+    def advance(self, size: int) -> None:
+        """Note that the first `size` bytes of what was offered are with the kernel."""
+        self.sent += size
+        chunks = self._chunks
+        while size:
+            chunk = chunks[0]
+            if size < len(chunk):
+                chunks[0] = memoryview(chunk)[size:]
+                return
+            size -= len(chunk)
+            chunks.popleft()
+
+    def wait(self, goal: int, future: asyncio.Future[None]) -> None:
+        """Resolve `future` in `wake` once `sent` has reached `goal`."""
+        heapq.heappush(self.waiters, (goal, next(self._numbers), future))
+
+    def wake(self) -> None:
+        """Resolve the waiters whose goal is reached."""
+        waiters = self.waiters
+        while waiters and waiters[0][0] <= self.sent:
+            _, _, future = heapq.heappop(waiters)
+            if not future.done():
+                future.set_result(None)
+
+    def fail(self, make_error: Callable[[], Exception]) -> None:
+        """Forget what is left; its waiters get an error each."""
+        self._chunks.clear()
+        self._small.clear()
+        self._small_size = 0
+        self.queued = self.sent
+        waiters, self.waiters = self.waiters, []
+        for _, _, future in waiters:
+            if not future.done():
+                future.set_exception(make_error())
+                future.exception()  # if nobody waits any more it is nobody's

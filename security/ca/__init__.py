@@ -1,0 +1,1 @@
+"""A certificate authority: what it issues, its folder, its journal, its revocation lists."""

@@ -1,0 +1,294 @@
+"""Files of certificates and keys, written so that nobody ever meets half of one.
+
+A `Write` says what a file is to hold; `apply` carries a list of them out, in order. Each file is
+written to a temporary beside it, brought to the disk, and put in place by one rename: a process
+that reads it at any moment finds the old text or the new. A private file has mode 0600 from its
+first instant, whatever the umask, and no file is ever open for others to write. After a failure no
+temporary is left, and no file that was not there before; a line that was to be appended and could
+not be is taken back.
+
+What root writes into another user's folder belongs to that user, as do the processes that read it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import AuthorityError
+from .folder import Folder, reason
+
+__all__ = ["Write", "apply", "examine", "locked", "make_folder"]
+
+_SUFFIX = ".sealwire-tmp"
+_LOCK = ".lock"
+_PATIENCE = 10.0  # seconds to wait for another command in the same folder
+_TRIES = 5  # at a lock that comes and goes
+
+
+@dataclass(frozen=True)
+class Write:
+    """One file to be: its path, its text, and how it may be written.
+
+    `private`: for the owner's eyes only. `new`: it must not exist yet. `append`: the text goes to
+    the end of what is there. `words` say to a person what is in it. `folder` is the one that the
+    path lies in, if that is open: its owner's links are then not followed. Without it, the path is
+    one that the user gave, and leads wherever it leads.
+    """
+
+    path: Path
+    text: str = field(repr=False)
+    words: str
+    private: bool = False
+    new: bool = False
+    append: bool = False
+    folder: Folder | None = field(default=None, repr=False, compare=False)
+
+    def place(self) -> tuple[Folder, str]:
+        """The folder and the name in it that are to be written."""
+        if self.folder is not None:
+            return self.folder, self.path.name
+        path = self.path if self.new else Path(os.path.realpath(self.path))  # a link stays a link
+        return Folder(path.parent), path.name
+
+
+def examine(writes: Sequence[Write]) -> None:
+    """Raise `AuthorityError` if a file is in the way of one that must be new."""
+    for write in writes:
+        folder, name = write.place()
+        if write.new and folder.exists() and folder.has(name):
+            raise AuthorityError(
+                f"cannot write {write.path}: it exists already; name another file, or renew what "
+                "is in this one; nothing was written"
+            )
+
+
+def apply(writes: Sequence[Write]) -> None:
+    """Carry the writes out, in order, so that any beginning of them is a sound state.
+
+    Raises `AuthorityError`: before anything is written if a file is in the way, else where a file
+    cannot be written; files that were not there before are then gone again.
+    """
+    examine(writes)
+    made: list[tuple[Folder, str]] = []
+    try:
+        for write in writes:
+            folder, name = write.place()
+            try:
+                fresh = not folder.has(name)
+                if write.append:
+                    _append(write, folder, name)
+                else:
+                    _put(write, folder, name)
+            except OSError as error:
+                why = reason(error)
+                raise AuthorityError(
+                    f"cannot write {write.path}: {why}; nothing after it was written, "
+                    "so mend that and run the command again"
+                ) from error
+            if fresh:
+                made.append((folder, name))
+    except BaseException:
+        for folder, name in made:
+            with contextlib.suppress(OSError):
+                folder.remove(name)
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """A folder for its owner alone, if there is none of that name; others are passed over.
+
+    Folders above it that are missing are made as well, open to others to read at most.
+    """
+    missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(each, 0o700 if each == path else 0o755)
+
+
+@contextlib.contextmanager
+def locked(place: Path | Folder) -> Iterator[Folder]:
+    """Keep other commands out of a folder, and sweep what a killed one has left.
+
+    Gives the folder, opened. Raises `AuthorityError` if another one stays in it. Where the system
+    or the file system knows no locks, there is none: it guards against haste, not against enemies.
+    """
+    folder = place if isinstance(place, Folder) else Folder(place)
+    try:
+        descriptor = _lock_file(folder)
+    except OSError as error:
+        why = reason(error)
+        advice = "" if ";" in why else "; run the command as the owner of that folder"
+        raise AuthorityError(f"cannot write in {folder.path}: {_LOCK}: {why}{advice}") from error
+    try:
+        _lock(descriptor, folder.path)
+        for name in folder.names():
+            if name.startswith(".") and name.endswith(_SUFFIX):
+                with contextlib.suppress(OSError):  # gone, or a folder: nothing of ours
+                    folder.remove(name)
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(folder: Folder) -> int:
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            return folder.open(_LOCK, os.O_RDWR)
+        folder.status()  # if it is the folder that is missing, say so
+        with contextlib.suppress(FileExistsError):
+            descriptor = folder.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            _belong(folder, None, descriptor, private=True)
+            return descriptor
+    raise OSError(errno.EAGAIN, "it comes and goes; another program makes and removes it")
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise AuthorityError(
+                    f"cannot write in {folder}: another sealwire command has held its lock for "
+                    f"{_PATIENCE:.0f} s; wait for it to end, or end it"
+                ) from None
+            time.sleep(0.05)
+        except OSError:  # a file system without locks
+            return
+
+
+def _put(write: Write, folder: Folder, name: str) -> None:
+    before = folder.look(name)
+    if write.new and before is not None:
+        raise FileExistsError(errno.EEXIST, "it exists already")
+    temporary = f".{name}.{secrets.token_hex(6)}{_SUFFIX}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    descriptor = folder.open(temporary, flags, 0o600 if write.private else 0o644)
+    try:
+        try:
+            _write(descriptor, write.text.encode())
+            _belong(folder, before, descriptor, write.private)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)  # which may fail as well, where writing is put off
+        folder.replace(temporary, name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.remove(temporary)
+        raise
+    folder.sync()
+
+
+def _belong(folder: Folder, before: os.stat_result | None, descriptor: int, private: bool) -> None:
+    """Owner and mode of the file that is replaced: its reader must be able to read the new one.
+
+    A new one belongs to the folder's owner. Nobody else is ever given a file: in another user's
+    folder that user decides what the file is that is replaced. Raises `OSError` if its reader
+    could not read the new one.
+    """
+    if os.name != "posix":
+        return
+    us, home = os.geteuid(), folder.status()
+    if before is None:
+        if us == 0 and home.st_uid != us:
+            os.fchown(descriptor, home.st_uid, home.st_gid)
+        return
+    ours_alone = home.st_uid == us and not home.st_mode & 0o022
+    if before.st_uid not in (us, 0):  # a file of root's may become its folder's owner's
+        if us != 0 or not (before.st_uid == home.st_uid or ours_alone):
+            raise PermissionError(
+                errno.EPERM,
+                f"it belongs to user {before.st_uid}, and the folder to user {home.st_uid}; "
+                "give both to one user, or run the command as root in a folder of root's",
+            )
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    if stat.S_ISREG(before.st_mode):
+        os.fchmod(descriptor, before.st_mode & (0o600 if private else 0o644))
+
+
+def _append(write: Write, folder: Folder, name: str) -> None:
+    mode = 0o600 if write.private else 0o644
+    flags = os.O_RDWR | os.O_APPEND
+    fresh = not folder.has(name)
+    if fresh:
+        descriptor = folder.open(name, flags | os.O_CREAT | os.O_EXCL, mode)
+    else:
+        descriptor = folder.open(name, flags)
+    try:
+        try:
+            if fresh:
+                _belong(folder, None, descriptor, write.private)
+            _append_to(descriptor, folder, write.text.encode())
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        if fresh:
+            with contextlib.suppress(OSError):
+                folder.remove(name)
+        raise
+    if fresh:
+        folder.sync()
+
+
+def _append_to(descriptor: int, folder: Folder, data: bytes) -> None:
+    """All of it at the end of an open file, or nothing."""
+    found = os.fstat(descriptor)
+    if found.st_nlink > 1:
+        raise OSError(
+            errno.EMLINK,
+            f"it has {found.st_nlink} names (hard links), so that what is appended to it would "
+            "stand in another file too; put a copy in its place",
+        )
+    if os.name == "posix" and found.st_uid not in (os.geteuid(), folder.status().st_uid, 0):
+        raise PermissionError(errno.EPERM, f"it belongs to user {found.st_uid}")
+    size = os.lseek(descriptor, 0, os.SEEK_END)
+    if size:
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        # A line that a crash cut off must not swallow this one.
+        data = b"\n" * (os.read(descriptor, 1) != b"\n") + data
+    try:
+        _write(descriptor, data)
+        os.fsync(descriptor)
+    except OSError as error:
+        _take_back(descriptor, size, len(data), error)
+        raise
+
+
+def _take_back(descriptor: int, size: int, length: int, error: OSError) -> None:
+    """Cut off what an append has left, if nobody else has appended since."""
+    left = os.fstat(descriptor).st_size - size
+    try:
+        if 0 < left <= length:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+    except OSError as again:
+        why = reason(again)
+        raise OSError(
+            error.errno,
+            f"{error.strerror or error}, and the last {left} bytes of it, which are no whole line, "
+            f"could not be taken back ({why})",
+        ) from error
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """All of it: a write may take less than it was given, on a full disk for one."""
+    rest = memoryview(data)
+    while rest:
+        taken = os.write(descriptor, rest)
+        if taken <= 0:
+            raise OSError(errno.EIO, "the system takes no more of it")
+        rest = rest[taken:]

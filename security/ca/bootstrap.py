@@ -1,0 +1,120 @@
+"""A new folder of certificates: the CA, an identity for each role, and the configuration."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography import x509
+
+from ..errors import AuthorityError
+from ..security import ROLES
+from ..x509.templates import now
+from .atomic_files import Write
+from .authority import Authority
+from .crl import updated
+from .folder import Folder
+from .journal import JOURNAL, Journal
+from .store import CONFIG, CRL, KEYS, TRUST
+
+__all__ = ["PEERS", "configuration", "new_store"]
+
+#: Whom each role talks to in a cluster. A client reaches workers through the scheduler, and so do
+#: clients inside tasks if they cannot otherwise; a nanny has its worker's certificate.
+PEERS = {
+    "client": ("scheduler",),
+    "scheduler": ("client", "worker"),
+    "worker": ("scheduler", "worker"),
+}
+
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]*")
+
+
+def new_store(
+    place: Path | Folder,
+    *,
+    name: str = "sealwire CA",
+    kind: str = "p256",
+    ca_days: float = 3650,
+    days: float = 365,
+    permitted: Iterable[str] = (),
+    password: bytes | None = None,
+    seen_at: str | None = None,
+) -> list[Write]:
+    """What makes a folder of certificates; nothing is written yet.
+
+    `days` are those of the identities. `password` encrypts the CA's key. `seen_at` is the path
+    under which the processes will see the folder, if not its own. Raises `AuthorityError` if a
+    file is in the way, or for an unusable name, kind, number of days or domain.
+    """
+    folder = place if isinstance(place, Folder) else Folder(place)
+    at = seen_at or os.path.abspath(folder.path)
+    files = [TRUST, KEYS, CRL, JOURNAL, CONFIG, *(f"{role}.pem" for role in ROLES)]
+    there = [file for file in files if folder.exists() and folder.has(file)]
+    if there:
+        raise AuthorityError(
+            f"cannot make certificates in {folder.path}: there is {', '.join(there)} already; "
+            "name another folder, or look at this one with: "
+            f"sealwire certs check {folder.path}"
+        )
+    authority = Authority.create(name, kind=kind, days=ca_days, permitted=permitted)
+    journal = Journal(folder)
+    records, identities = [], []
+
+    def write(name: str, text: str, words: str, *, private: bool = False) -> Write:
+        path = folder.path / name
+        return Write(path, text, words, private=private, new=True, folder=folder)
+
+    latest = now()
+    for role in ROLES:
+        identity = authority.issue(role, days=days, kind=kind)
+        name = f"{role}.pem"
+        certificate = x509.load_pem_x509_certificate(identity.certificate.encode())
+        latest = max(latest, certificate.not_valid_after_utc)
+        records.append(journal.issue(certificate, authority.parsed, folder.path / name))
+        text = identity.certificate + identity.key
+        words = f"the {role}'s certificate and key"
+        identities.append(write(name, text, words, private=True))
+    crl = updated([], [authority], [], {}, latest)
+    assert crl is not None, "a new CA has no list yet"
+    return [
+        write(KEYS, authority.key(password), "the CA's private key", private=True),
+        write(TRUST, authority.certificate, "the CA, whom everybody trusts"),
+        write(CRL, crl, "revoked certificates: none yet"),
+        *journal.write(records),
+        *identities,
+        write(CONFIG, configuration(at), "configuration for Dask"),
+    ]
+
+
+def configuration(at: str) -> str:
+    """The text of a `dask.yaml` for certificates in the folder `at`."""
+    lines = [
+        "# For Dask and sealwire: name this file in the variable DASK_CONFIG, or copy it to",
+        "# ~/.config/dask/. Changed certificates are used without a restart.",
+        "distributed:",
+        "  comm:",
+        "    require-encryption: true",
+        "    tls:",
+        f"      ca-file: {_quoted(at, TRUST)}",
+    ]
+    for role in ROLES:
+        lines += [f"      {role}:", f"        cert: {_quoted(at, f'{role}.pem')}"]
+    lines += [
+        "sealwire:",
+        "  tls:",
+        f"    crl-file: {_quoted(at, CRL)}",
+        "    # Whom each role talks to, by the common names of certificates. A client that is to",
+        "    # reach workers directly (direct_to_workers) stands in their list, and they in its.",
+        "    allowed-peers:",
+    ]
+    lines += [f"      {role}: [{', '.join(PEERS[role])}]" for role in ROLES]
+    return "\n".join([*lines, ""])
+
+
+def _quoted(folder: str, name: str) -> str:
+    """A path as YAML text: within single quotes everything stands for itself but they."""
+    path = f"{folder.rstrip('/')}/{name}" if "/" in folder else os.path.join(folder, name)
+    return path if _PLAIN.fullmatch(path) else "'" + path.replace("'", "''") + "'"

@@ -1,0 +1,142 @@
+"""A new CA without a stop: both are trusted for a while, then the old one is dropped.
+
+`begin` puts a second CA beside the first; `renewal.renew` moves the identities; `complete` takes
+the first away. Each file is replaced whole and in such an order that a crash between any two leaves
+a folder that works, and the same command, given again, goes on from there:
+
+    begin      keys: new, old      trust: new, old     lists of both
+    complete   trust: new          lists: of the new   keys: new
+
+The order of the keys tells a broken off `begin` (the first key has no certificate yet) from a
+broken off `complete` (the last key has none any more).
+"""
+
+from __future__ import annotations
+
+import re
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ..errors import AuthorityError
+from ..x509 import keys, names
+from ..x509.certinfo import hexadecimal
+from ..x509.templates import now
+from .atomic_files import Write
+from .authority import Authority
+from .store import KEYS, TRUST, Store
+
+__all__ = ["begin", "complete", "left_behind", "loose_keys"]
+
+
+def begin(store: Store, *, name: str | None = None, days: float = 3650) -> list[Write]:
+    """Put a new CA beside the present one; only the lists' upkeep if there are two already.
+
+    The new one has the kind of key and the name constraints of the present one, and its name with
+    a number unless `name` is given: verifiers look CAs up by name. Raises `AuthorityError` after a
+    `complete` that broke off.
+    """
+    if len(store.authorities) > 1:
+        return store.crl()
+    (present,) = store.authorities
+    first, *rest = store.private_keys
+    if rest and _has(first, present):
+        raise AuthorityError(
+            f"cannot begin a rotation in {store.path}: the last one was broken off at its end; "
+            "run: sealwire certs rotate-ca --complete"
+        )
+    public = present.parsed.public_key()
+    old = names.common_name(present.parsed.subject)
+    fresh = Authority.create(
+        name or _next(old),
+        days=days,
+        kind=keys.kind_of(public),
+        permitted=names.permitted(present.parsed),
+        key=first if rest else None,
+    )
+    if fresh.parsed.subject == present.parsed.subject:
+        raise AuthorityError(f"cannot name the new CA {old!r}: that is the old one's name")
+    both = [fresh, present]
+    texts = [fresh.certificate, present.certificate, *_foreign(store)]
+    return [
+        store.write(KEYS, _keys(store, both), "keys of the new and the old CA", private=True),
+        store.write(TRUST, "".join(texts), "trust in the new and the old CA"),
+        *store.crl(authorities=both),
+    ]
+
+
+def complete(store: Store, *, force: bool = False) -> list[Write]:
+    """Drop every CA but the newest; nothing if there is only one.
+
+    Raises `AuthorityError` while valid certificates of the others are in use, unless `force`.
+    """
+    newest, *older = store.authorities
+    if not older and not loose_keys(store):
+        return []
+    if not older and _has(store.private_keys[-1], newest):
+        raise AuthorityError(
+            f"cannot complete the rotation in {store.path}: it was broken off at its beginning; "
+            "run: sealwire certs rotate-ca"
+        )
+    behind = left_behind(store)
+    if behind and not force:
+        raise AuthorityError(
+            f"cannot complete the rotation in {store.path}: {len(behind)} certificates of the old "
+            f"CA are in use, {', '.join(behind)}; run: sealwire certs renew"
+            " (or give --force to shut out who holds them)"
+        )
+    trust = newest.certificate + "".join(_foreign(store))
+    return [
+        store.write(TRUST, trust, "trust in the new CA only"),
+        *store.crl(authorities=[newest]),
+        store.write(KEYS, _keys(store, [newest]), "key of the new CA only", private=True),
+    ]
+
+
+def left_behind(store: Store) -> list[str]:
+    """Files whose certificate is of an outgoing CA, valid and not revoked, here or elsewhere as
+    the journal knows; serials for what was not written to a file."""
+    older = store.authorities[1:]
+    revoked = store.journal.revoked()
+    outgoing = [keys.identifier(each.parsed.public_key()) for each in older]
+    here = {store.journal.name(held.path): held for held in store.identities()}
+    found = [
+        file
+        for file, held in here.items()
+        if any(each.issued(held.certificate) for each in older)
+        and held.certificate.not_valid_after_utc > now()
+        and held.certificate.serial_number not in revoked
+    ]
+    last = {
+        f"serial {hexadecimal(record.serial)}" if record.file == "-" else record.file: record
+        for record in store.journal.issued()
+    }
+    for file, record in last.items():
+        alive = record.until > now() and record.serial not in revoked
+        if record.issuer in outgoing and alive and file not in here:
+            found.append(file)
+    return found
+
+
+def loose_keys(store: Store) -> list[keys.PrivateKey]:
+    """Keys in `ca-key.pem` without a certificate in `ca.pem`: a rotation was broken off."""
+    known = store.authorities
+    return [key for key in store.private_keys if not any(_has(key, each) for each in known)]
+
+
+def _has(key: keys.PrivateKey, authority: Authority) -> bool:
+    return keys.same(key.public_key(), authority.parsed.public_key())
+
+
+def _keys(store: Store, authorities: list[Authority]) -> str:
+    return "".join(each.key(store.password) for each in authorities)
+
+
+def _foreign(store: Store) -> list[str]:
+    return [each.public_bytes(Encoding.PEM).decode() for each in store.foreign]
+
+
+def _next(name: str) -> str:
+    """`lab CA` -> `lab CA 2` -> `lab CA 3`."""
+    found = re.fullmatch(r"(.*) (\d{1,6})", name)
+    stem, number = (found[1], int(found[2])) if found else (name, 1)
+    return f"{stem[:57]} {number + 1}"

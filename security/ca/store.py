@@ -1,0 +1,296 @@
+"""The folder of a certificate authority, as plain files, and what is done with it.
+
+    ca.pem        whom everybody trusts: the CA's certificate; during a rotation two, newest first
+    ca-key.pem    the CA's private key (two during a rotation); needed here and nowhere else
+    crl.pem       which certificates are revoked, one list for each CA
+    NAME.pem      an identity: certificate and private key in one file
+    journal.tsv   what was issued and revoked
+    dask.yaml     configuration that points at all this
+
+Certificate and key are one file because one rename replaces it: a process that follows its files
+never finds the certificate of one and the key of another. Where a key is held elsewhere (a CSR, a
+file of its own), a renewal keeps the key, so that again one file is replaced.
+
+Methods return `Write`s and touch nothing: the caller holds `files.locked` from reading the store
+until they are applied.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from cryptography import x509
+
+from ..errors import AuthorityError, PEMError
+from ..pem import Block, blocks
+from ..security import ROLES
+from ..x509 import keys, names
+from ..x509.certinfo import CertificateInfo
+from ..x509.templates import BACKDATED, now
+from .atomic_files import Write
+from .authority import Authority
+from .crl import read_lists, updated
+from .folder import Folder
+from .journal import Journal, Record
+
+__all__ = ["CONFIG", "CRL", "KEYS", "TRUST", "Held", "Store", "load"]
+
+TRUST, KEYS, CRL, CONFIG = "ca.pem", "ca-key.pem", "crl.pem", "dask.yaml"
+
+#: how long the outgoing CA goes on signing unless somebody moves the identities by hand: the time
+#: for the new ca.pem to reach every process
+SETTLING = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A file with an identity: its first certificate, and all PEM blocks in it."""
+
+    path: Path
+    certificate: x509.Certificate
+    blocks: tuple[Block, ...]
+    #: the folder it was found in by its name; None if the user gave its path
+    folder: Folder | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def has_plain_key(self) -> bool:
+        """Whether the file holds the private key itself, not encrypted."""
+        return any(block.is_private_key and not block.is_encrypted for block in self.blocks)
+
+    def replaced(self, certificate: str, key: str | None, words: str) -> Write:
+        """What writes the file with another certificate, without the old chain, and with another
+        key; None keeps the key that is there."""
+        rest = [block.text + "\n" for block in self.blocks if not block.is_certificate]
+        text = certificate + (key if key is not None else "".join(rest))
+        private = any(block.is_private_key for block in self.blocks)
+        return Write(self.path, text, words, private=private, folder=self.folder)
+
+
+def load(path: Path) -> Held:
+    """Read a file with an identity, by a path that the user gave and that may be a link.
+
+    Raises `PEMError` if it cannot be read, has no certificate or a damaged one.
+    """
+    real = Path(os.path.realpath(path))
+    found = _loaded(Folder(real.parent), real.name, path)
+    return replace(found, folder=None)
+
+
+def _loaded(folder: Folder, name: str, path: Path) -> Held:
+    found = blocks(folder.text(name))
+    first = next((block for block in found if block.is_certificate), None)
+    if first is None:
+        raise PEMError(f"cannot use {path}: there is no certificate in it")
+    return Held(path, _certificate(first, path), tuple(found), folder)
+
+
+class Store:
+    """The folder, read once. Raises `AuthorityError` if it holds no CA, `PEMError` for a damaged
+    file, or one that is a link. The private keys are read when they are first needed, with
+    `password` if encrypted. `links` follows links, for who writes nothing (see `Folder`)."""
+
+    def __init__(
+        self, place: Path | Folder, password: bytes | None = None, *, links: bool = False
+    ) -> None:
+        self.folder = place if isinstance(place, Folder) else Folder(place, links=links)
+        self.path = self.folder.path
+        self.password = password
+        self.trusted = self._trusted()
+        self.journal = Journal(self.folder)
+
+    def _trusted(self) -> list[x509.Certificate]:
+        if not self.folder.exists() or not self.folder.has(TRUST):
+            raise AuthorityError(
+                f"cannot use {self.path}: there is no {TRUST} in it; "
+                "name the folder with --dir, or make one with: sealwire certs init"
+            )
+        path = self.path / TRUST
+        found = blocks(self.folder.text(TRUST))
+        return [_certificate(block, path) for block in found if block.is_certificate]
+
+    @cached_property
+    def private_keys(self) -> list[keys.PrivateKey]:
+        """The keys in `ca-key.pem`, newest first; those without a certificate among them."""
+        found = [block for block in blocks(self.folder.text(KEYS)) if block.is_private_key]
+        return [keys.read(block.text, str(self.path / KEYS), self.password) for block in found]
+
+    @cached_property
+    def authorities(self) -> list[Authority]:
+        """The CAs whose key is here, newest first: at least one.
+
+        Raises `PEMError` and `AuthorityError` if there is none.
+        """
+        found = [
+            Authority(certificate, key)
+            for certificate in self.trusted
+            for key in self.private_keys
+            if keys.same(certificate.public_key(), key.public_key())
+        ]
+        if not found:
+            raise AuthorityError(
+                f"cannot use {self.path}: no key in {KEYS} is that of a CA in {TRUST}; "
+                "bring the key back from a copy, or make a new CA"
+            )
+        return found
+
+    @property
+    def foreign(self) -> list[x509.Certificate]:
+        """Trusted certificates whose key is not here."""
+        ours = [each.parsed for each in self.authorities]
+        return [certificate for certificate in self.trusted if certificate not in ours]
+
+    def identities(self) -> list[Held]:
+        """The identities in the folder, by name."""
+        found = []
+        for name in self._names():
+            try:
+                held = _loaded(self.folder, name, self.path / name)
+                if not CertificateInfo.of(held.certificate).is_ca:
+                    found.append(held)
+            except PEMError:
+                continue  # a key of its own, or nothing of ours
+        return found
+
+    def passed_over(self) -> list[tuple[Path, str]]:
+        """PEM files by name that are none, such as links, and why they are not read."""
+        unfit = [(self.path / name, self.folder.unfit(name)) for name in self._names()]
+        return [(path, why) for path, why in unfit if why is not None]
+
+    def _names(self) -> list[str]:
+        """What may be an identity by its name."""
+        names = [name for name in self.folder.names() if name.endswith(".pem")]
+        return [n for n in names if not n.startswith(".") and n not in (TRUST, KEYS, CRL)]
+
+    def find(self, name: str) -> Held:
+        """An identity by its name here, or by a path.
+
+        Raises `AuthorityError` for neither, and for a CA: what is done with identities would
+        leave everybody without it.
+        """
+        path = self.path / f"{name}.pem" if self.holds(name) else Path(name)
+        if not os.path.lexists(path):
+            known = ", ".join(held.path.stem for held in self.identities())
+            raise AuthorityError(
+                f"cannot find {name!r}: it is neither a file nor an identity in {self.path}; "
+                f"there are {known or 'none'}"
+            )
+        here = self.here(path)
+        held = load(path) if here is None else _loaded(here, path.name, here.path / path.name)
+        if CertificateInfo.of(held.certificate).is_ca:
+            raise AuthorityError(
+                f"cannot use {path}: it is a CA's certificate, not an identity; to replace the CA "
+                "run: sealwire certs rotate-ca"
+            )
+        return held
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a file NAME.pem here."""
+        try:
+            return self.folder.has(f"{name}.pem")
+        except OSError:  # a path, or no name at all
+            return False
+
+    def here(self, path: Path) -> Folder | None:
+        """The folder, if a path is that of an entry of it; links in it are not followed then."""
+        return self.folder if self.folder.is_at(path.parent) else None
+
+    def issuer_of(self, certificate: x509.Certificate) -> Authority | None:
+        """Which of our CAs has signed a certificate."""
+        return next((each for each in self.authorities if each.issued(certificate)), None)
+
+    def is_revoked(self, certificate: x509.Certificate) -> bool:
+        """Whether the journal says so."""
+        return certificate.serial_number in self.journal.revoked()
+
+    def signer(self, *, move: bool = False) -> Authority:
+        """The CA that signs now: the newest, but an outgoing one while the others may not have
+        heard of the newest. They have after a day, or when somebody says so (`move`), or once an
+        identity here is of the newest."""
+        newest, *older = self.authorities
+        valid = [each for each in older if each.parsed.not_valid_after_utc > now()]
+        made = newest.parsed.not_valid_before_utc + BACKDATED
+        if move or not valid or now() - made >= SETTLING:
+            return newest
+        moved = any(newest.issued(held.certificate) for held in self.identities())
+        return newest if moved else valid[0]
+
+    def issue(
+        self,
+        role: str,
+        hosts: Sequence[str],
+        ips: Sequence[str],
+        *,
+        days: float,
+        path: Path | None,
+        request: x509.CertificateSigningRequest | None = None,
+        own_names: bool = False,
+    ) -> tuple[x509.Certificate, str, list[Write]]:
+        """A new identity, or with `request` a certificate for the key of another; `own_names`
+        leaves its alternative names to the request. `path` is None if the text is to be shown.
+
+        Returns the certificate, the text, and what is to be written. Raises `AuthorityError`.
+        """
+        signer = self.signer()
+        asked_for = [*hosts, *(names.hosts_of(request) if request and own_names else ())]
+        for host in asked_for:
+            if host.lower() in ROLES and host.lower() != role:
+                raise AuthorityError(
+                    f"cannot issue {role!r}: the host name {host!r} is that of a role, and whoever "
+                    "allows peers by their names would take the one for the other; leave it out"
+                )
+        if request is not None:
+            asked = None if own_names else hosts
+            text = signer.sign(request, role or None, days=days, names=asked, ips=ips)
+        else:
+            kind = keys.kind_of(signer.parsed.public_key())
+            identity = signer.issue(role, days=days, names=hosts, ips=ips, kind=kind)
+            text = identity.certificate + identity.key
+        certificate = x509.load_pem_x509_certificate(text.encode())
+        record = self.journal.issue(certificate, signer.parsed, path)
+        writes = self.journal.write([record]) + self.crl([record])
+        if path is not None:
+            private = request is None
+            words = "certificate and key" if private else "certificate"
+            here = self.here(path)
+            writes.append(Write(path, text, words, private=private, new=True, folder=here))
+        return certificate, text, writes
+
+    def crl(
+        self, new: Iterable[Record] = (), authorities: Sequence[Authority] | None = None
+    ) -> list[Write]:
+        """What brings `crl.pem` up to date after the journal's `new` records; often nothing.
+
+        For `authorities` if they are to be others than now, as in a rotation.
+        """
+        kept = self.authorities if authorities is None else authorities
+        new = list(new)
+        revoked = self.journal.revoked()
+        for record in new:
+            if record.event == "revoked":
+                revoked.setdefault(record.serial, record)
+        issued = [record.until for record in (*self.journal.issued(), *_issued(new))]
+        held = [held.certificate.not_valid_after_utc for held in self.identities()]
+        former = [each.parsed for each in self.authorities if each not in kept]
+        known = read_lists(self.folder.text(CRL)) if self.folder.has(CRL) else []
+        text = updated(known, kept, former, revoked, max([now(), *issued, *held]))
+        return [] if text is None else [self.write(CRL, text, "revocation lists")]
+
+    def write(self, name: str, text: str, words: str, *, private: bool = False) -> Write:
+        """What writes a file of the folder."""
+        return Write(self.path / name, text, words, private=private, folder=self.folder)
+
+
+def _issued(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record.event == "issued"]
+
+
+def _certificate(block: Block, path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(block.text.encode())
+    except ValueError as error:
+        raise PEMError(f"cannot use {path}: a certificate in it is damaged") from error

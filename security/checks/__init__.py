@@ -1,0 +1,1 @@
+"""Does everything fit? Findings about certificates, folders and configurations."""

@@ -1,0 +1,175 @@
+"""Whether an identity fits: key, dates, purposes, and the way to a trusted CA."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from ..errors import PEMError
+from ..pem import Source, blocks
+from ..x509 import keys
+from ..x509.certinfo import CertificateInfo
+from ..x509.templates import now
+from .findings import (
+    ERROR,
+    WARNING,
+    Certificates,
+    Finding,
+    changeable,
+    command,
+    dates,
+    exposed,
+    strength,
+)
+
+__all__ = ["identity"]
+
+
+def identity(
+    certificate: Source,
+    key: Source | None,
+    chain: Certificates,
+    trusted: Certificates,
+    soon: datetime.timedelta,
+    password: str | bytes | None = None,
+    owners: frozenset[int] = frozenset(),
+) -> Iterator[Finding]:
+    """Whether an identity's key, dates, purposes and issuer fit. `chain` is what it shows, `owners`
+    are the users to whom its files may belong besides."""
+    place = certificate.place
+    info = CertificateInfo.of(chain[0])
+    name = info.common_name if certificate.path is None else Path(certificate.path).stem
+    again = command(f"renew {shlex.quote(name)}", certificate)
+    yield from _key(certificate, key, chain[0], password)
+    for each in (certificate, key):
+        if each is not None and each.path is not None:
+            holds_key = each is key or key is None or key.path == each.path
+            yield from changeable(each.path, of_key=holds_key, owners=owners)
+    yield from dates(place, info, soon, "", again)
+    sound = "issue it again, with a key of P-256 or RSA of 2048 bits and more: sealwire certs issue"
+    yield from strength(place, chain[0], sound)
+    for purpose, side in (
+        (ExtendedKeyUsageOID.SERVER_AUTH, "accept connections"),
+        (ExtendedKeyUsageOID.CLIENT_AUTH, "connect"),
+    ):
+        if not _may(chain[0], purpose):
+            has = ", ".join(info.purposes)
+            yield Finding(
+                ERROR,
+                "wrong-purpose",
+                place,
+                f"its extendedKeyUsage ({has}) does not let it {side}; processes do both",
+                "issue it again with serverAuth and clientAuth: sealwire certs issue",
+            )
+    if info.is_ca:
+        yield Finding(
+            WARNING,
+            "ca-as-identity",
+            place,
+            f"{info.subject} is a CA, and its key signs for everybody",
+            "give each process a certificate of its own: sealwire certs issue",
+        )
+    if trusted:
+        yield from _path(place, chain, trusted)
+
+
+def _key(
+    certificate: Source, key: Source | None, leaf: x509.Certificate, password: str | bytes | None
+) -> Iterator[Finding]:
+    holder = key or certificate
+    try:
+        text = holder.read()
+    except PEMError as error:
+        advice = f"write {holder.place} again, or correct the path in the configuration"
+        yield Finding(ERROR, "unreadable", holder.place, str(error), advice)
+        return
+    block = next((each for each in blocks(text) if each.is_private_key), None)
+    secret = password.encode() if isinstance(password, str) else password
+    if block is None:
+        yield Finding(
+            ERROR,
+            "key-missing",
+            holder.place,
+            "there is no private key in it",
+            f"append the key, or configure its file beside {certificate.place}",
+        )
+        return
+    if holder.path is not None:
+        yield from exposed(holder.path)
+    try:
+        private = keys.read(block.text, holder.place, secret)
+    except PEMError as error:
+        locked = block.is_encrypted and secret is None
+        code, message = "key-unreadable", str(error)
+        if locked:
+            message = "its private key is encrypted and the configuration has no password for it"
+        advice = "set sealwire.tls.key-password" if locked else "write the key again"
+        yield Finding(ERROR, code, holder.place, message, advice)
+        return
+    if not keys.same(private.public_key(), leaf.public_key()):
+        yield Finding(
+            ERROR,
+            "key-mismatch",
+            holder.place,
+            "the private key is not that of the first certificate",
+            "put the key of that certificate there, or issue it again: sealwire certs issue",
+        )
+
+
+def _path(place: str, chain: Certificates, trusted: Certificates) -> Iterator[Finding]:
+    """Follow the issuers from the leaf to a trusted certificate."""
+    current = chain[0]
+    if current in trusted:
+        return
+    for _ in range(len(chain) + 1):
+        if any(_issued(current, each) for each in trusted):
+            return
+        issuer = next((each for each in chain[1:] if _issued(current, each)), None)
+        if issuer is None:
+            break
+        info = CertificateInfo.of(issuer)
+        if not info.is_ca or info.not_after < now():
+            why = "is not a CA" if not info.is_ca else f"expired {info.not_after:%Y-%m-%d}"
+            yield Finding(
+                ERROR,
+                "bad-intermediate",
+                place,
+                f"its intermediate {info.subject} {why}",
+                "have it issued again by a CA that is in force",
+            )
+            return
+        current = issuer
+    issuer_name = current.issuer.rfc4514_string()
+    names = [each.subject.rfc4514_string() for each in trusted]
+    why = "which is not trusted and not sent along"
+    if issuer_name in names:
+        why = "and the trusted CA of that name is another one"
+    yield Finding(
+        ERROR,
+        "other-ca",
+        place,
+        f"its chain ends at {issuer_name}, {why}; trusted are {', '.join(names)}",
+        "append the missing intermediate, trust its CA, or issue it here: sealwire certs issue",
+    )
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _may(certificate: x509.Certificate, purpose: x509.ObjectIdentifier) -> bool:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return purpose in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage

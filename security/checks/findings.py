@@ -1,0 +1,240 @@
+"""Findings: what may be wrong with a file of keys, a trust set or a CRL, one each."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shlex
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from .. import permissions
+from ..ca.crl import read_lists, signed_by
+from ..errors import PEMError
+from ..pem import Source, certificates
+from ..x509 import keys
+from ..x509.certinfo import CertificateInfo, hexadecimal
+from ..x509.templates import now
+
+__all__ = [
+    "ERROR",
+    "NOTE",
+    "WARNING",
+    "Certificates",
+    "Finding",
+    "changeable",
+    "command",
+    "crl",
+    "dates",
+    "exposed",
+    "readable",
+    "strength",
+    "trust",
+]
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+
+Certificates = Sequence[x509.Certificate]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that does not fit.
+
+    `severity`: `error` (something will be refused, or is open to others), `warning` (it soon will
+    be, or was hardly meant so) or `note`. `code` is a word for scripts; `subject` the file or the
+    configuration key; `advice` says what to do, where possible as a command.
+    """
+
+    severity: str
+    code: str
+    subject: str
+    message: str
+    advice: str
+
+
+def command(words: str, source: Source) -> str:
+    """A `sealwire certs` command for the folder that a file lies in, to be pasted into a shell."""
+    if source.path is None or source.hidden:
+        return f"sealwire certs {words}"
+    return f"sealwire certs {words} --dir {shlex.quote(os.path.dirname(source.path) or '.')}"
+
+
+def readable(source: Source) -> tuple[Certificates, list[Finding]]:
+    """The certificates of a source, or a finding in their place."""
+    try:
+        return _parsed(source), []
+    except PEMError as error:
+        advice = f"write {source.place} again, or correct the path in the configuration"
+        return [], [Finding(ERROR, "unreadable", source.place, str(error), advice)]
+
+
+def exposed(path: str, what: str = "the private key") -> Iterator[Finding]:
+    """Whether a file that holds a key can be read or written by others."""
+    if os.name != "posix":
+        return
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return  # reading it says why
+    if mode & 0o077:
+        who = "everybody" if mode & 0o007 else "its group"
+        severity = ERROR if mode & 0o007 else WARNING
+        yield Finding(
+            severity,
+            "key-exposed",
+            path,
+            f"{what} is open to {who} (mode {mode:04o}, at most 0600 is safe)",
+            f"chmod 600 {shlex.quote(path)}",
+        )
+
+
+def changeable(
+    path: str, *, of_key: bool = False, owners: frozenset[int] = frozenset()
+) -> Iterator[Finding]:
+    """Who else may change what a file holds, or put another in its place.
+
+    Of a file that holds a key (`of_key`), `exposed` tells the mode. `owners` are users who may.
+    """
+    for weak in permissions.weaknesses(path, owners=owners):
+        if weak.kind == "owner":
+            yield Finding(WARNING, "foreign-owner", weak.path, weak.words, weak.remedy)
+            continue
+        severity = ERROR if weak.everybody else WARNING
+        if weak.is_folder:
+            yield Finding(severity, "folder-exposed", weak.path, weak.words, weak.remedy)
+        elif not of_key:
+            yield Finding(severity, "writable", weak.path, weak.words, weak.remedy)
+
+
+def trust(
+    source: Source, certificates: Certificates, soon: datetime.timedelta
+) -> Iterator[Finding]:
+    """Whether each trusted certificate is a CA in force, or one trusted as itself."""
+    place = source.place
+    for certificate in certificates:
+        info = CertificateInfo.of(certificate)
+        yield from dates(place, info, soon, "ca-", command("rotate-ca", source))
+        yield from strength(place, certificate, "make the CA again: sealwire certs init")
+        signs = _usage(certificate)
+        if not info.is_ca and signs is not None and signs.key_cert_sign:
+            yield Finding(
+                ERROR,
+                "not-a-ca",
+                place,
+                f"{info.subject} is to sign certificates, but basicConstraints does not mark it "
+                "as a CA: it will not be trusted",
+                "make the CA again: sealwire certs init",
+            )
+        elif info.is_ca and signs is not None and not signs.key_cert_sign:
+            yield Finding(
+                ERROR,
+                "not-a-ca",
+                place,
+                f"{info.subject} is marked as a CA, but keyUsage does not let it sign certificates",
+                "make the CA again: sealwire certs init",
+            )
+
+
+def crl(
+    source: Source, trusted: Certificates, identities: Sequence[tuple[str, x509.Certificate]]
+) -> Iterator[Finding]:
+    """Whether a CRL file has a list in force for each CA, and whom of `identities` it names."""
+    place = source.place
+    remake = command("renew --if-expires-within 30d", source)
+    try:
+        text = source.read()
+    except PEMError as error:
+        yield Finding(ERROR, "unreadable", place, str(error), remake)
+        return
+    found = read_lists(text)
+    for certificate in trusted:
+        info = CertificateInfo.of(certificate)
+        if not info.is_ca:
+            continue
+        mine = [each for each in found if signed_by(each, certificate)]
+        if not mine:
+            forged = any(each.issuer == certificate.subject for each in found)
+            why = "the list in its name has another's signature" if forged else "it has no list"
+            yield Finding(
+                ERROR,
+                "crl-missing",
+                place,
+                f"{why}: all certificates of {info.subject} will be refused",
+                remake,
+            )
+            continue
+        ends = mine[0].next_update_utc
+        if ends is not None and ends < now():
+            yield Finding(
+                ERROR,
+                "crl-expired",
+                place,
+                f"the list of {info.subject} expired {ends:%Y-%m-%d %H:%M} UTC: "
+                "all its certificates will be refused",
+                remake,
+            )
+        for path, each in identities:
+            if mine[0].get_revoked_certificate_by_serial_number(each.serial_number) is not None:
+                yield Finding(
+                    ERROR,
+                    "revoked",
+                    path,
+                    f"it is revoked (serial {hexadecimal(each.serial_number)}) and will be refused",
+                    "remove it, or issue a new one: "
+                    + command(f"renew {shlex.quote(path)}", source),
+                )
+
+
+def dates(
+    place: str,
+    info: CertificateInfo,
+    soon: datetime.timedelta,
+    prefix: str,
+    advice: str,
+) -> Iterator[Finding]:
+    """Whether a certificate is in force, and for longer than `soon`."""
+    left = info.not_after - now()
+    if left < datetime.timedelta(0):
+        words = f"{info.subject} expired {info.not_after:%Y-%m-%d %H:%M} UTC"
+        yield Finding(ERROR, f"{prefix}expired", place, words, advice)
+    elif info.not_before > now():
+        words = f"{info.subject} is not valid before {info.not_before:%Y-%m-%d %H:%M} UTC"
+        wait = "set this machine's clock, or issue it again"
+        yield Finding(ERROR, f"{prefix}not-yet-valid", place, words, wait)
+    elif left < soon:
+        days = left.days
+        words = f"{info.subject} expires in {days} days, {info.not_after:%Y-%m-%d %H:%M} UTC"
+        yield Finding(WARNING, f"{prefix}expires-soon", place, words, advice)
+
+
+def strength(place: str, certificate: x509.Certificate, advice: str) -> Iterator[Finding]:
+    """Whether a certificate's key and signature are as strong as TLS demands."""
+    weak = keys.weakness(certificate.public_key())
+    if weak:
+        yield Finding(ERROR, "weak-key", place, f"its key is {weak}", advice)
+    digest = certificate.signature_hash_algorithm
+    own = certificate.subject == certificate.issuer  # nobody looks at a root's signature
+    if isinstance(digest, hashes.SHA1 | hashes.MD5) and not own:
+        words = f"it is signed with {digest.name}, which TLS refuses"
+        yield Finding(ERROR, "weak-signature", place, words, advice)
+
+
+def _usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _parsed(source: Source) -> Certificates:
+    """The certificates of a source. Raises `PEMError` if there is none, or a damaged one."""
+    found = certificates(source)
+    try:
+        return [x509.load_pem_x509_certificate(block.text.encode()) for block in found]
+    except ValueError as error:
+        raise PEMError(f"cannot use {source}: a certificate in it is damaged") from error

@@ -1,0 +1,293 @@
+"""Does everything fit? A folder of certificates, or a configuration, looked at from all sides.
+
+Nothing is changed and nothing printed: each function returns `Finding`s, worst first. After all
+that can be seen in the files, every two roles shake hands in memory, as the processes will.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shlex
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from ..ca import rotation
+from ..ca.journal import JOURNAL
+from ..ca.store import CONFIG, CRL, KEYS, TRUST, Store
+from ..config import KEYS as FIELDS
+from ..config import UnknownKey
+from ..errors import PeerNotAllowed, SecurityError
+from ..pem import CRL_LIMIT, Source, source
+from ..security import ROLES, Security
+from ..x509.certinfo import CertificateInfo
+from . import findings
+from .certificates import identity
+from .findings import ERROR, NOTE, WARNING, Finding
+from .selftest import refusal
+
+__all__ = ["SOON", "check_configuration", "check_folder", "worst_first"]
+
+SOON = datetime.timedelta(days=30)
+
+_DIALS = (
+    ("client", "scheduler"),
+    ("client", "worker"),
+    ("worker", "scheduler"),
+    ("worker", "worker"),
+    ("scheduler", "worker"),
+)
+_MATERIAL = ("tls_ca_file", *(f"tls_{role}_cert" for role in ROLES))
+
+
+def worst_first(found: Sequence[Finding]) -> list[Finding]:
+    """The findings by severity, each once."""
+    order = (ERROR, WARNING, NOTE)
+    return sorted(dict.fromkeys(found), key=lambda each: order.index(each.severity))
+
+
+def check_folder(
+    folder: Path, *, password: bytes | None = None, soon: datetime.timedelta = SOON
+) -> list[Finding]:
+    """What does not fit in a folder that `sealwire certs` has made; `password` is the CA key's.
+
+    A folder without the CA's key, as it is on other machines, is checked as far as it goes. Raises
+    `AuthorityError` if there is no CA certificate, `PEMError` if a file that matters is damaged.
+    """
+    store = Store(folder, password, links=True)  # Kubernetes mounts links
+    found: list[Finding] = []
+    # Root looks after the folders of others.
+    owners = frozenset({os.stat(folder).st_uid} if os.name == "posix" and not os.geteuid() else ())
+    for name in (TRUST, CRL, CONFIG, JOURNAL, KEYS):
+        path = str(folder / name)
+        if os.path.lexists(path):
+            found += findings.changeable(path, of_key=name == KEYS, owners=owners)
+    anchors = Source("ca", str(folder / TRUST), in_memory=False)
+    found += findings.trust(anchors, store.trusted, soon)
+    held = store.identities()
+    for each in held:
+        place = Source("certificate", str(each.path), in_memory=False)
+        chain, broken = findings.readable(place)
+        found += broken
+        # Without a key, it was issued for a request, whose sender has the key.
+        found += [
+            finding
+            for finding in (
+                identity(place, None, chain, store.trusted, soon, owners=owners) if chain else ()
+            )
+            if finding.code != "key-missing"
+        ]
+    if os.path.lexists(folder / CRL) or (folder / KEYS).is_file():
+        files = [(str(each.path), each.certificate) for each in held]
+        found += findings.crl(
+            Source("crl", str(folder / CRL), in_memory=False, limit=CRL_LIMIT), store.trusted, files
+        )
+    if (folder / KEYS).is_file():
+        found += _authority(store)
+    here = os.path.realpath(folder)  # told of by `_folder_mode`, which is stricter
+    return worst_first(
+        [
+            *_folder_mode(folder),
+            *(x for x in found if (x.code, x.subject) != ("folder-exposed", here)),
+        ]
+    )
+
+
+def check_configuration(
+    values: Mapping[str, Any],
+    unknown: Iterable[UnknownKey] = (),
+    soon: datetime.timedelta = SOON,
+    files: Iterable[str] = (),
+) -> list[Finding]:
+    """What does not fit in a configuration: `values` by field of `Security` as `config.read`
+    gives them, the `unknown` keys, and the `files` that it was read from."""
+    found = [_misspelt(each) for each in unknown]
+    for file in files:
+        found += findings.changeable(file)
+    if not any(values.get(field) for field in _MATERIAL):
+        found.append(
+            Finding(
+                ERROR,
+                "no-tls",
+                FIELDS["tls_ca_file"],
+                "no CA, certificate or key is configured: comms would be plain",
+                "make them: sealwire certs init; then set DASK_CONFIG to its dask.yaml",
+            )
+        )
+        return worst_first(found)
+    try:
+        security = Security(**{**values, "require_encryption": True})
+    except SecurityError as error:
+        advice = "correct the value in the configuration"
+        found.append(Finding(ERROR, "bad-value", "configuration", str(error), advice))
+        return worst_first(found)
+    if values.get("require_encryption") is False:
+        found.append(
+            Finding(
+                WARNING,
+                "encryption-off",
+                FIELDS["require_encryption"],
+                "plain addresses are allowed beside TLS",
+                f"set {FIELDS['require_encryption']}: true",
+            )
+        )
+    found += _material(values, soon)
+    if not any(finding.severity == ERROR for finding in found):
+        found += _shaken(security)
+    return worst_first(found)
+
+
+def _material(values: Mapping[str, Any], soon: datetime.timedelta) -> Iterator[Finding]:
+    anchors = source("tls_ca_file", values.get("tls_ca_file"))
+    trusted: findings.Certificates = ()
+    if anchors is not None:
+        trusted, broken = findings.readable(anchors)
+        yield from broken
+        if anchors.path is not None:
+            yield from findings.changeable(anchors.path)
+        yield from findings.trust(anchors, trusted, soon)
+    shown: list[tuple[str, x509.Certificate]] = []
+    for role in ROLES:
+        certificate = source(f"tls_{role}_cert", values.get(f"tls_{role}_cert"))
+        if certificate is None:
+            yield Finding(
+                WARNING,
+                "role-unset",
+                FIELDS[f"tls_{role}_cert"],
+                f"no certificate is configured for the role {role}: such a process can neither "
+                "connect nor listen",
+                f"set it, if such processes read this configuration: sealwire certs issue {role}",
+            )
+            continue
+        chain, broken = findings.readable(certificate)
+        yield from broken
+        if chain:
+            shown.append((certificate.place, chain[0]))
+            key = source(f"tls_{role}_key", values.get(f"tls_{role}_key"))
+            password = values.get("tls_key_password")
+            if isinstance(password, Mapping):  # role -> password
+                password = password.get(role)
+            yield from identity(certificate, key, chain, trusted, soon, password)
+            yield from _role(role, certificate, CertificateInfo.of(chain[0]))
+    lists = source("tls_crl_file", values.get("tls_crl_file"), limit=CRL_LIMIT)
+    if lists is not None:
+        if lists.path is not None:
+            yield from findings.changeable(lists.path)
+        yield from findings.crl(lists, trusted, shown)
+
+
+def _role(role: str, certificate: Source, info: CertificateInfo) -> Iterator[Finding]:
+    if info.common_name in ROLES and info.common_name != role:
+        yield Finding(
+            WARNING,
+            "wrong-role",
+            certificate.place,
+            f"it was issued to a {info.common_name} and is configured for the {role}",
+            f"correct {FIELDS[f'tls_{role}_cert']}, or run: sealwire certs issue {role}",
+        )
+
+
+def _shaken(security: Security) -> Iterator[Finding]:
+    """Who dials whom in a cluster, as far as they have certificates."""
+    told = set()
+    try:
+        for client, server in _DIALS:
+            if not all(getattr(security, f"tls_{role}_cert") for role in (client, server)):
+                continue
+            accepting = security.get_listen_args(server)["ssl_context"]
+            dialling = security.get_connection_args(client)["ssl_context"]
+            error = refusal(accepting, dialling)
+            why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+            if error is None or why in told:
+                continue
+            if isinstance(error, PeerNotAllowed) and (client, server) == ("client", "worker"):
+                continue  # the scheduler stands between them, unless both lists say otherwise
+            told.add(why)
+            listed = isinstance(error, PeerNotAllowed)
+            yield Finding(
+                WARNING if listed else ERROR,
+                "peer-not-allowed" if listed else "handshake",
+                f"{client} to {server}",
+                f"their handshake fails: {why or error}",
+                f"add the name to {FIELDS['tls_allowed_peers']}, unless it is meant to stay out"
+                if listed
+                else "look at both with: sealwire certs show",
+            )
+    except SecurityError as error:
+        yield Finding(ERROR, "bad-value", "configuration", str(error), "correct the file it names")
+
+
+def _authority(store: Store) -> Iterator[Finding]:
+    """What only the folder with the CA's key can tell."""
+    place, folder = str(store.path / KEYS), shlex.quote(str(store.path))
+    yield from findings.exposed(place, "the CA's private key")
+    try:
+        loose = rotation.loose_keys(store)
+    except SecurityError as error:
+        encrypted = "no password was given" in str(error)
+        yield Finding(
+            NOTE if encrypted else ERROR,
+            "ca-key-encrypted" if encrypted else "ca-key-mismatch",
+            place,
+            "the CA's key is encrypted, so whether it fits was not checked"
+            if encrypted
+            else str(error),
+            f"sealwire certs check {folder} --password-file FILE"
+            if encrypted
+            else "bring the CA's key back from a copy, or make a new CA: sealwire certs init",
+        )
+        return
+    complete = f"sealwire certs rotate-ca --dir {folder} --complete"
+    if loose:
+        begun = loose[0] is store.private_keys[0]
+        yield Finding(
+            WARNING,
+            "rotation-broken-off",
+            place,
+            "it holds a key without a certificate: a rotation of the CA was broken off",
+            f"sealwire certs rotate-ca --dir {folder}" if begun else complete,
+        )
+    if len(store.authorities) > 1:
+        behind = rotation.left_behind(store)
+        yield Finding(
+            NOTE,
+            "rotation-open",
+            str(store.path / TRUST),
+            f"the CA is being rotated: {len(store.authorities)} are trusted, and "
+            f"{len(behind)} certificates of the old one are in use",
+            f"sealwire certs renew --dir {folder}" if behind else complete,
+        )
+    if store.crl():
+        yield Finding(
+            ERROR,
+            "crl-behind",
+            str(store.path / CRL),
+            "it lacks what the journal knows to be revoked, or ends before a certificate does",
+            f"sealwire certs renew --if-expires-within 30d --dir {folder}",
+        )
+
+
+def _folder_mode(folder: Path) -> Iterator[Finding]:
+    if os.name != "posix":
+        return
+    mode = stat.S_IMODE(os.stat(folder).st_mode)
+    if mode & 0o022:
+        yield Finding(
+            ERROR,
+            "folder-exposed",
+            str(folder),
+            f"others can put files of theirs in place of these (mode {mode:04o})",
+            f"chmod go-w {shlex.quote(str(folder))}",
+        )
+
+
+def _misspelt(key: UnknownKey) -> Finding:
+    if key.nearest:
+        words = f"rename it to {key.nearest}"
+        return Finding(ERROR, "unknown-key", key.key, "nobody reads this key", words)
+    words = "remove it, if it is not read by another program"
+    return Finding(WARNING, "unknown-key", key.key, "nobody reads this key", words)

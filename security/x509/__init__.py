@@ -1,0 +1,1 @@
+"""Certificates and keys: what they say, and what those that we make look like."""

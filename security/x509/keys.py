@@ -1,0 +1,115 @@
+"""Private and public keys: which kinds there are, how they are made, written and read."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from ..errors import AuthorityError, PEMError
+
+__all__ = [
+    "KINDS",
+    "PrivateKey",
+    "describe",
+    "generate",
+    "kind_of",
+    "read",
+    "same",
+    "weakness",
+    "write",
+]
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+#: what `generate` makes
+KINDS = ("p256", "rsa3072")
+
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+_RSA_BITS = 2048  # OpenSSL's security level 2, which every context here demands
+
+
+def generate(kind: str = "p256") -> PrivateKey:
+    """A new private key: `p256`, or `rsa3072` for peers that know no elliptic curves."""
+    if kind == "p256":
+        return ec.generate_private_key(ec.SECP256R1())
+    if kind == "rsa3072":
+        return rsa.generate_private_key(65537, 3072)
+    raise AuthorityError(f"cannot make a key of kind {kind!r}; use one of {', '.join(KINDS)}")
+
+
+def kind_of(key: object) -> str:
+    """The kind in `KINDS` that comes next to a given public key."""
+    return "rsa3072" if isinstance(key, rsa.RSAPublicKey) else "p256"
+
+
+def describe(key: object) -> str:
+    """A public key's kind and size for people: `P-256`, `RSA 3072`."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"RSA {key.key_size}"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return _CURVES.get(key.curve.name, key.curve.name)
+    return type(key).__name__.removeprefix("_").removesuffix("PublicKey")
+
+
+def weakness(key: object) -> str | None:
+    """Why a public key is not fit for use here; None if it is."""
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _RSA_BITS:
+        return f"RSA of {key.key_size} bits, below {_RSA_BITS}"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in _CURVES:
+        return f"the curve {key.curve.name}, which TLS 1.3 does not speak"
+    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
+        return f"{describe(key)}, which is no kind for TLS"
+    return None
+
+
+def write(key: PrivateKey, password: bytes | None = None) -> str:
+    """A private key as PEM text (PKCS #8), encrypted if there is a password."""
+    how: KeySerializationEncryption = NoEncryption()
+    if password is not None:
+        how = BestAvailableEncryption(password)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how).decode()
+
+
+def read(text: str, place: str, password: bytes | None = None) -> PrivateKey:
+    """Read a PEM private key. Raises `PEMError`, naming `place` and no part of the key."""
+    if password is not None and "ENCRYPTED" not in text:
+        password = None  # the library takes a password that is not needed for an error
+    try:
+        key = load_pem_private_key(text.encode(), password)
+    except TypeError as error:
+        raise PEMError(
+            f"cannot use {place}: the private key is encrypted and no password was given; "
+            "give --password-file or SEALWIRE_CA_PASSWORD"
+        ) from error
+    except (ValueError, UnsupportedAlgorithm):  # its words could hold what was read
+        why = "the password does not open the private key" if password else "damaged private key"
+        raise PEMError(f"cannot use {place}: {why}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise PEMError(f"cannot use {place}: a key of this kind cannot sign here; use P-256 or RSA")
+    return key
+
+
+def identifier(key: object) -> str:
+    """A public key's short name in lists: 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(_bytes(key)).hexdigest()[:16]
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two public keys are one."""
+    return _bytes(one) == _bytes(other)
+
+
+def _bytes(key: object) -> bytes:
+    data = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
+    return bytes(data)

@@ -14,7 +14,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
-__all__ = ["ListenerStats", "Watch"]
+__all__ = ["ListenerLog", "ListenerStats"]
 
 _PERIOD = 60.0  # seconds that a budget of lines is for, and between two words on our own trouble
 _LONGEST = 1000  # characters of a line that a peer may have had a hand in
@@ -54,7 +54,7 @@ class ListenerStats:
     unlogged: int = 0
 
 
-class Watch:
+class ListenerLog:
     """Counts and logs for one listener.
 
     Parameters

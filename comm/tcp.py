@@ -7,7 +7,7 @@ import inspect
 import logging
 import ssl
 import weakref
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from . import codec
@@ -18,10 +18,10 @@ from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
 from .listener_log import ListenerStats
 from .tls_errors import NamingFiles, tell_refused
-from .transport.client import dial
-from .transport.server import FrameServer, serve
+from .transport.client import FrameClient
+from .transport.greeting import exchange_hellos
+from .transport.server import FrameServer
 from .transport.stream import FrameStream
-from .wire import hello
 
 __all__ = [
     "TCP",
@@ -40,31 +40,18 @@ _EXTRA = ("server_hostname",)
 
 
 class TCP(Comm):
-    """A comm over a plain socket. Made by `connect` and by listeners."""
+    """A comm over a plain socket. Made of greeted streams, by `connect` and by listeners."""
 
     scheme = "tcp"
 
     def __init__(self, stream: FrameStream) -> None:
         self._stream = stream
         self._local_address = format_address(self.scheme, *stream.local_host_port)
-        self._agreement = hello.Agreement()
         finalizer = weakref.finalize(self, _drop, stream, self._local_address)
         finalizer.atexit = False
         # Once the stream is closed there is nothing to do, and its error leads to the comm: kept by
         # the finalizer, neither would be collected.
         stream.when_closed(finalizer.detach)
-
-    async def greet(self) -> None:
-        """Exchange hellos. Raises `CommClosedError`."""
-        stream = self._stream
-        stream.write_frame(hello.own())
-        frames = await stream.read_frames()
-        try:
-            self._agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)
-        except CommClosedError as error:
-            stream.fail(error, error.__cause__)
-            raise  # the stream may have failed already, of what came after this
-        stream.established()
 
     async def read(self) -> Any:
         stream = self._stream
@@ -78,12 +65,9 @@ class TCP(Comm):
 
     async def write(self, message: Any) -> int:
         stream = self._stream
-        agreed = self._agreement
+        agreed = stream.agreement
         frames = codec.encode(message, agreed.buffers, agreed.arrays)
-        if len(frames) == 1:
-            size, leave = stream.write_frame(frames[0])
-        else:
-            size, leave = stream.write_frames(frames, 1)
+        size, leave = stream.write(frames)
         if leave is not None:
             await stream.drain(leave)
         return size
@@ -167,32 +151,55 @@ def _server_hostname(connection_args: Mapping[str, Any]) -> str | None:
 class TCPConnector(Connector):
     """Dials ``tcp://``."""
 
+    client = FrameClient()
+
     async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
         _refuse_plain(address, connection_args)
         _refuse_context(address, connection_args)
         _server_hostname(connection_args)
-        return await _greeted(TCP, await dial(address, limits))
+        return await _greeted(TCP, await self.client.dial(address, limits))
 
 
 class TLSConnector(Connector):
     """Dials ``tls://``; a ``server_hostname`` among the arguments is sent as SNI."""
 
+    client = FrameClient()
+
     async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
         context = _context(address, connection_args, "client")
         hostname = _server_hostname(connection_args)
-        stream = await dial(address, limits, context=context, server_hostname=hostname)
+        stream = await self.client.dial(address, limits, context=context, server_hostname=hostname)
         with NamingFiles(context):  # TLS 1.3 tells a client only now what the server made of it
             return await _greeted(TLS, stream)
 
 
 async def _greeted(comm_class: type[TCP], stream: FrameStream) -> Comm:
     try:
-        comm = comm_class(stream)
-        await comm.greet()
+        await exchange_hellos(stream)
+        return comm_class(stream)
     except BaseException:
         stream.close()
         raise
-    return comm
+
+
+class _CommServer(FrameServer):
+    """Makes comms of its streams."""
+
+    def __init__(
+        self,
+        context: ssl.SSLContext | None,
+        limits: Limits,
+        comm_class: type[TCP],
+        attend: Callable[[TCP], Awaitable[None]],
+    ) -> None:
+        super().__init__(context, limits)
+        self._comm_class = comm_class
+        self._attend = attend
+
+    async def handle_stream(  # type: ignore[override]
+        self, stream: FrameStream, address: tuple[Any, ...]
+    ) -> None:
+        await self._attend(self._comm_class(stream))
 
 
 class TCPListener(Listener):
@@ -217,20 +224,15 @@ class TCPListener(Listener):
 
     async def start(self) -> None:
         address = self._address
-        server = FrameServer(address.scheme, self._limits, self._greet, self._attend, self._context)
+        server = _CommServer(self._context, self._limits, self.comm_class, self._attend)
         try:
-            serve(server, address.host, address.port, self._limits.backlog)
+            server.listen(address.port, address.host)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise OSError(
                 error.errno, f"cannot listen on {address}: {why}; choose another host or port"
             ) from error
         self._server = server
-
-    async def _greet(self, stream: FrameStream) -> TCP:
-        comm = self.comm_class(stream)
-        await comm.greet()
-        return comm
 
     async def _attend(self, comm: TCP) -> None:
         try:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .errors import CommClosedError, HandshakeError, quoted
 from .wire import hello
-from .wire.framing import name_foreign
+from .wire.foreign import name_foreign
 
 __all__ = ["TLS_RECORD", "NamingFiles", "explain", "facts", "named", "not_tls", "tell_refused"]
 

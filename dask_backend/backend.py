@@ -33,8 +33,9 @@ from sealwire.comm import ListenerStats, errors
 from sealwire.comm.addressing import Address
 from sealwire.comm.arguments import Side, expect_known, expect_secure, tell_lacks
 from sealwire.comm.tls_errors import NamingFiles, tell_refused
-from sealwire.comm.transport.client import dial
-from sealwire.comm.transport.server import FrameServer, serve
+from sealwire.comm.transport.client import FrameClient
+from sealwire.comm.transport.pending import dropped
+from sealwire.comm.transport.server import FrameServer
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 
@@ -165,9 +166,9 @@ class TCP(Comm):
             )
         try:
             if len(frames) == 1:
-                size, _ = self.stream.write_frame(frames[0])
+                size, _ = self.stream.write(frames)
             else:
-                size, _ = self.stream.write_frames(*codec.arranged(frames))
+                size, _ = self.stream.write(*codec.arranged(frames))
         except errors.MessageTooLarge as error:  # nothing was sent
             _reraise(error, f"in {self!r}")
         except errors.CommClosedError as error:
@@ -263,6 +264,7 @@ def _hint_at_tls(stream: FrameStream) -> None:
 class TCPConnector(Connector):
     """Dials ``tcp://``."""
 
+    client: ClassVar[FrameClient] = FrameClient()
     prefix = "tcp://"
     comm_class: type[TCP] = TCP
 
@@ -277,7 +279,7 @@ class TCPConnector(Connector):
         expect_known(f"connect() to {self.prefix}{address}", connection_args, _KNOWN)
         dial_args = self._dial_args(address, connection_args)
         try:
-            stream = await dial(target, limits(), **dial_args)
+            stream = await self.client.dial(target, limits(), **dial_args)
             hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
             try:
                 # TLS 1.3 tells a client only now what the server made of its certificate.
@@ -315,6 +317,13 @@ class TLSConnector(TCPConnector):
         return {"context": context, "server_hostname": hostname}
 
 
+class _Server(FrameServer):
+    """Leaves the hello to distributed's listeners, which have their own."""
+
+    async def greet(self, stream: FrameStream) -> None:
+        """Nothing: see `TCPListener._handle_stream`."""
+
+
 class TCPListener(BaseListener):
     """Accepts on ``tcp://``."""
 
@@ -350,9 +359,17 @@ class TCPListener(BaseListener):
     async def start(self) -> None:
         chosen = limits()
         apply_gil_policy()
-        server = FrameServer(self.prefix[:-3], chosen, self._greet, self._attend, self._context)
-        serve(server, self.ip, self.port, chosen.backlog)
+        server = _Server(self._context, chosen)
+        server.handle_stream = self._handle_stream  # type: ignore[method-assign]
+        server.listen(self.port, self.ip)
         self.tcp_server = server
+
+    async def _handle_stream(self, stream: FrameStream, address: tuple[Any, ...]) -> None:
+        """Greet who has connected, then hand its comm to the handler."""
+        if self.tcp_server is None:
+            why, remedy = "we stopped listening", "dial another address"
+            raise dropped(stream.peer, "stopped", why, remedy)
+        await self._attend(await self._greet(stream))
 
     async def _greet(self, stream: FrameStream) -> TCP:
         local = self.prefix + unparse_host_port(*stream.local_host_port)

@@ -1,12 +1,14 @@
-"""`dial` makes a stream to an address, over TLS if asked; the hello is the caller's.
+"""`FrameClient` makes streams to addresses, over TLS if asked, and greets who is there.
 
-With `readiness`, `stream` and `server`, the only importers of Tornado.
+A numeric address has nothing to look up or to race, and is dialled directly. For a name Tornado's
+client tries IPv4 and IPv6 side by side; its winner's socket is taken over as `IOStream.start_tls`
+takes it, so that of Tornado's streams nothing is used but that they connect.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import datetime
 import os
 import socket
 import ssl
@@ -14,63 +16,196 @@ from typing import Any
 
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
+from tornado.util import TimeoutError as TornadoTimeoutError
 
 from ..addressing import Address
+from ..arguments import expect_secure
 from ..errors import CommClosedError
-from ..limits import Limits
+from ..limits import DEFAULT_LIMITS, Limits
 from ..tls_errors import NamingFiles
+from .greeting import exchange_hellos
 from .readiness import Readiness
 from .sockets import numeric_address, tune
-from .stream import FrameStream, log_end
+from .stream import FrameStream, State, log_end
 from .wakeup import Wakeup
 
-__all__ = ["dial"]
+__all__ = ["FrameClient"]
 
 
-class _FrameClient(TCPClient):
-    """Tornado's client, with IPv4 and IPv6 tried side by side, making `FrameStream`s."""
+class FrameClient(TCPClient):
+    """A Tornado `TCPClient` whose streams carry frames.
 
-    def __init__(self, limits: Limits, peer: str) -> None:
-        super().__init__()
-        self.streams: list[FrameStream] = []
-        self._make = functools.partial(FrameStream, limits=limits, peer=peer)
+    Parameters
+    ----------
+    limits
+        For every stream that is not given others.
+    resolver
+        As for `TCPClient`.
+    """
 
-    def _create_stream(
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, resolver: Any = None) -> None:
+        super().__init__(resolver)
+        self.limits = limits
+
+    async def connect(  # type: ignore[override]
         self,
-        max_buffer_size: int | None,
-        af: socket.AddressFamily,
-        addr: tuple[Any, ...],
+        host: str,
+        port: int,
+        af: socket.AddressFamily = socket.AF_UNSPEC,
+        ssl_options: ssl.SSLContext | None = None,
+        max_buffer_size: int | None = None,
         source_ip: str | None = None,
         source_port: int | None = None,
-    ) -> tuple[IOStream, asyncio.Future[IOStream]]:
-        stream = self._make(socket.socket(af, socket.SOCK_STREAM))
-        self.streams.append(stream)
-        return stream, stream.connect(addr)  # type: ignore[return-value]
+        timeout: float | datetime.timedelta | None = None,
+        *,
+        server_hostname: str | None = None,
+    ) -> FrameStream:
+        """A stream that has exchanged hellos.
 
+        The parameters are those of `TCPClient.connect`, but that `ssl_options` is a context that
+        demands a certificate of the peer, as `Security.get_connection_args` gives; that the name
+        sent to the server (SNI) is `server_hostname`, none by default; and that `limits` bound what
+        is received, not `max_buffer_size`, which is taken for compatibility. `timeout` is for all
+        of it; without one `Limits.handshake_timeout` bounds TLS and hello.
 
-async def _connect(host: str, port: int, limits: Limits, peer: str) -> FrameStream:
-    """A connected stream. With a numeric address there is nothing to look up or to race."""
-    numeric = numeric_address(host, port)
-    if numeric is not None:
+        Raises `CommClosedError`, for TLS and hello that are refused its `HandshakeError` and
+        `HelloError`; `socket.gaierror` for an address of another family than `af`; `TypeError` and
+        `ValueError` for contexts that do not do; `tornado.util.TimeoutError`. Nothing is left open
+        by an error or by cancelling.
+        """
+        if ssl_options is not None:
+            instead = "pass the ssl_context of security.get_connection_args(role)"
+            expect_secure(f"{host}:{port}", ssl_options, "client", instead)
+        address = Address("tcp" if ssl_options is None else "tls", host, port)
+        seconds = timeout.total_seconds() if isinstance(timeout, datetime.timedelta) else timeout
+        connecting = self._greeted(
+            address, ssl_options, server_hostname, (af, source_ip, source_port)
+        )
+        if seconds is None:
+            return await connecting
+        try:
+            return await asyncio.wait_for(connecting, seconds)
+        except asyncio.TimeoutError:
+            raise TornadoTimeoutError(
+                f"no connection with {address} within {seconds:g} s"
+            ) from None
+
+    async def _greeted(
+        self,
+        address: Address,
+        context: ssl.SSLContext | None,
+        server_hostname: str | None,
+        how: tuple[socket.AddressFamily, str | None, int | None],
+    ) -> FrameStream:
+        stream = await self.dial(address, context=context, server_hostname=server_hostname, how=how)
+        try:
+            with NamingFiles(context):  # TLS 1.3 tells a client only now what the server made of it
+                await exchange_hellos(stream)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    async def dial(
+        self,
+        address: Address,
+        limits: Limits | None = None,
+        *,
+        context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        how: tuple[socket.AddressFamily, str | None, int | None] = (socket.AF_UNSPEC, None, None),
+    ) -> FrameStream:
+        """A connected stream, over TLS if there is a `context`; the hello is the caller's.
+
+        Its deadline for the hello is running. `how` is address family, source address and port.
+        Raises `HandshakeError` if either side refuses, and another `CommClosedError` if nothing
+        answers. Nothing is left open by an error or by cancelling.
+        """
+        limits = limits or self.limits
+        peer = str(address)
+        stream = None
+        try:
+            sock = await self._socket(address.host or "localhost", address.port, *how)
+            first = State.HELLO if context is None else State.HANDSHAKE
+            stream = FrameStream(sock, limits, peer, first)
+            stream.tell = log_end
+            tune(sock, limits.keepalive_timeout)
+            stream.set_deadline(limits.handshake_timeout)
+            if context is None:
+                stream.open()
+            else:
+                with NamingFiles(context):
+                    await stream.secure(context, server_side=False, server_hostname=server_hostname)
+            dialled, stream = stream, None
+        except CommClosedError:
+            raise
+        except OSError as error:
+            cause = getattr(error, "real_error", None) or error
+            raise CommClosedError(f"{_why(cause)}; {_remedy(cause)}", peer=peer) from cause
+        finally:
+            if stream is not None:
+                stream.close()
+        return dialled
+
+    async def _socket(
+        self,
+        host: str,
+        port: int,
+        af: socket.AddressFamily,
+        source_ip: str | None,
+        source_port: int | None,
+    ) -> socket.socket:
+        """A connected socket."""
+        numeric = numeric_address(host, port)
+        if numeric is None or source_ip is not None or source_port is not None:
+            race = _Race(self.resolver)
+            return await race.winner(host, port, af, source_ip, source_port)
         family, address = numeric
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             await _reach(sock, address)
-            return FrameStream(sock, limits, peer)
         except BaseException:
             sock.close()
             raise
-    client = _FrameClient(limits, peer)
-    stream = None
-    try:
-        stream = await client.connect(host, port)
-        assert isinstance(stream, FrameStream)
-        return stream
-    finally:
-        for other in client.streams:  # the slower ones, or all of them
-            if other is not stream:
-                other.close()
+        return sock
+
+
+class _Race(TCPClient):
+    """One use of Tornado's client, which leaves no attempt of it behind."""
+
+    def __init__(self, resolver: Any) -> None:
+        super().__init__(resolver)
+        self._attempts: list[IOStream] = []
+
+    def _create_stream(
+        self, *args: Any, **kwargs: Any
+    ) -> tuple[IOStream, asyncio.Future[IOStream]]:
+        stream, connected = super()._create_stream(*args, **kwargs)
+        self._attempts.append(stream)
+        return stream, connected
+
+    async def winner(
+        self,
+        host: str,
+        port: int,
+        af: socket.AddressFamily,
+        source_ip: str | None,
+        source_port: int | None,
+    ) -> socket.socket:
+        """The socket that was connected first."""
+        try:
+            stream = await self.connect(
+                host, port, af, source_ip=source_ip, source_port=source_port
+            )
+            self._attempts.remove(stream)
+        finally:
+            for attempt in self._attempts:  # the slower ones, or all of them
+                attempt.close()
+        sock = stream.socket
+        stream.io_loop.remove_handler(sock)
+        stream.socket = None  # type: ignore[assignment]
+        return sock
 
 
 async def _reach(sock: socket.socket, address: tuple[Any, ...]) -> None:
@@ -99,42 +234,6 @@ async def _reach(sock: socket.socket, address: tuple[Any, ...]) -> None:
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))
-
-
-async def dial(
-    address: Address,
-    limits: Limits,
-    *,
-    context: ssl.SSLContext | None = None,
-    server_hostname: str | None = None,
-) -> FrameStream:
-    """A connected stream, over TLS if there is a `context`.
-
-    Its deadline for the hello is running. Raises `HandshakeError` if either side refuses, and
-    another `CommClosedError` if nothing answers. Nothing is left open by an error or by cancelling.
-    """
-    peer = str(address)
-    stream = None
-    try:
-        stream = await _connect(address.host or "localhost", address.port, limits, peer)
-        stream.tell = log_end
-        tune(stream.socket, limits.keepalive_timeout)
-        stream.set_deadline(limits.handshake_timeout)
-        if context is None:
-            stream.open()
-        else:
-            with NamingFiles(context):
-                await stream.secure(context, server_side=False, server_hostname=server_hostname)
-        dialled, stream = stream, None
-    except CommClosedError:
-        raise
-    except OSError as error:
-        cause = getattr(error, "real_error", None) or error
-        raise CommClosedError(f"{_why(cause)}; {_remedy(cause)}", peer=peer) from cause
-    finally:
-        if stream is not None:
-            stream.close()
-    return dialled
 
 
 def _why(error: BaseException) -> str:

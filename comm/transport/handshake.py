@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import CommClosedError, HandshakeError
 from ..tls_errors import explain, facts
-from .handshake_throttle import Turns
+from .handshake_throttle import HandshakeThrottle
 from .openssl import bound
 from .readiness import Readiness
 from .sockets import bytes_received, is_dead
@@ -43,7 +43,7 @@ class Handshake:
         of more with an alert, so that their sender learns of it; of records without content it
         takes a few by itself. The kernel is asked after each step how many bytes have arrived, so
         that no more is kept, and where OpenSSL cannot be told, before each step as well.
-    turns
+    throttle
         Which its steps wait for, if it is a stranger's.
 
     Attributes
@@ -59,7 +59,7 @@ class Handshake:
         guard: Guard,
         peer: str,
         most: int,
-        turns: Turns | None = None,
+        throttle: HandshakeThrottle | None = None,
     ) -> None:
         self._tls = tls
         self._readiness = readiness
@@ -67,7 +67,7 @@ class Handshake:
         self._peer = peer
         self._most = most
         self._told = bound(getattr(tls, "_sslobj", None), certificates=most)
-        self._turns = turns
+        self._throttle = throttle
         self.facts: dict[str, Any] = {}
         self._reads = False  # on our behalf
         self._loop = asyncio.get_running_loop()
@@ -102,9 +102,9 @@ class Handshake:
 
     def _proceed(self) -> None:
         self._guard.touch()
-        if self._turns is None:
+        if self._throttle is None:
             self._step()
-        elif not self._turns.take(self._step):
+        elif not self._throttle.take(self._step):
             self._watch(reads=False, writes=False)  # events would only repeat that it can go on
 
     def _step(self) -> None:

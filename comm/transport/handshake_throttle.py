@@ -12,10 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["Turns"]
+__all__ = ["HandshakeThrottle"]
 
 
-class Turns:
+class HandshakeThrottle:
     """Does pieces of work in order, for no longer than `seconds` in each turn of the loop.
 
     A piece that has begun is not cut short, and each turn does one at least.

@@ -16,7 +16,7 @@ import struct
 import weakref
 from typing import Any, Protocol
 
-__all__ = ["Pulse", "pulse_of"]
+__all__ = ["Liveness", "liveness_of"]
 
 _INFO = struct.Struct("=2xBB20xI92xQ")  # retransmits, probes, unacked, bytes_acked of tcp_info
 _LOOKS = 4  # within the time allowed
@@ -32,7 +32,7 @@ class Watched(Protocol):
         """The peer is gone."""
 
 
-class Pulse:
+class Liveness:
     """The watch of one loop. Its timer runs while there is a stream to look at."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -83,16 +83,16 @@ def _waiting(sock: socket.socket | Any) -> int | None:
 
 
 # Kept alive by its streams alone: a loop that ends with streams open is collected with them.
-_pulses: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Pulse]] = (
+_known: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Liveness]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def pulse_of(loop: asyncio.AbstractEventLoop) -> Pulse:
-    """The pulse of `loop`, the same one as long as it has streams."""
-    known = _pulses.get(loop)
+def liveness_of(loop: asyncio.AbstractEventLoop) -> Liveness:
+    """The watch of `loop`, the same one as long as it has streams."""
+    known = _known.get(loop)
     found = known() if known is not None else None
     if found is None:
-        found = Pulse(loop)
-        _pulses[loop] = weakref.ref(found)
+        found = Liveness(loop)
+        _known[loop] = weakref.ref(found)
     return found

@@ -3,6 +3,9 @@
 Whoever connects is *pending* until then. Pending connections are bounded in number and in time,
 cost little while they are silent, and give way, the oldest first, when there are too many or when
 descriptors run out. Nothing they do raises anything here: they are counted, and logged in a line.
+
+A `TCPServer` accepts until the kernel has nothing more, hands each socket over as it is, and lets
+errors of `accept` pass. So what accepts is our own; the rest of the class is Tornado's.
 """
 
 from __future__ import annotations
@@ -11,29 +14,32 @@ import asyncio
 import contextlib
 import errno
 import functools
+import inspect
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from tornado.netutil import bind_sockets
+from tornado.tcpserver import TCPServer
 
 from ..addressing import format_address
-from ..errors import CommClosedError
-from ..limits import Limits
-from ..listener_log import ListenerStats, Watch
-from ..tls_errors import TLS_RECORD, explain, named, not_tls
-from .handshake_throttle import Turns
+from ..arguments import expect_secure
+from ..errors import CommClosedError, EncryptionRequired
+from ..limits import DEFAULT_LIMITS, Limits
+from ..listener_log import ListenerLog, ListenerStats
+from ..tls_errors import TLS_RECORD, named, not_tls
+from .greeting import exchange_hellos
+from .handshake_throttle import HandshakeThrottle
+from .pending import Pending, dropped, too_late
 from .readiness import Readiness
 from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, tune
-from .stream import FrameStream
-from .wakeup import Wakeup
+from .stream import FrameStream, State
 
-__all__ = ["FrameServer", "serve"]
+__all__ = ["FrameServer"]
 
 _REST = 0.1  # seconds without accepting when there is nothing left to accept with
-_HELD = 0.5  # seconds by which a timer is late only if something has held the event loop
 _PEEK = 16  # bytes that tell what a peer speaks
 # For peers without TLS, which need 8 bytes to see what it is: protocol_version and close_notify.
 _ALERT = b"\x15\x03\x01\x00\x02\x02\x46" + b"\x15\x03\x01\x00\x02\x01\x00"
@@ -41,114 +47,184 @@ _ALERT = b"\x15\x03\x01\x00\x02\x02\x46" + b"\x15\x03\x01\x00\x02\x01\x00"
 logger = logging.getLogger("sealwire.comm")
 
 
-class _Visitor:
-    """A pending connection."""
+class FrameServer(TCPServer):
+    """A Tornado `TCPServer` whose streams carry frames, and that holds under attack.
 
-    __slots__ = ("deadline", "opening", "stage", "stream")
+    Who connects is pending until TLS and hello are done. Then its stream arrives at
+    `handle_stream`, which a subclass overrides, as with any `TCPServer`::
 
-    def __init__(self, stream: FrameStream, stage: str, deadline: float) -> None:
-        self.stream = stream
-        self.stage = stage  # what it still owes
-        self.deadline = deadline  # by the loop's clock
-        self.opening: Wakeup | None = None  # while its first byte is awaited
+        class Echo(FrameServer):
+            async def handle_stream(self, stream, address):
+                while True:
+                    stream.write(await stream.read_frames())
 
-
-class FrameServer:
-    """Accepts on bound sockets; hands over each stream once TLS and hello are done.
+        server = Echo(**security.get_listen_args("scheduler"))
+        server.listen(8786, "127.0.0.1")
 
     Parameters
     ----------
-    scheme
-        Of the addresses in errors.
-    greet
-        Called with a new stream; returns when its hello is done. Until then the stream is pending.
-        A `CommClosedError` from it is the peer's doing; anything else is logged with its
-        traceback. Either closes the stream.
-    attend
-        Called with what `greet` returned; its errors are its own business.
-    context
-        For TLS.
+    ssl_options
+        A context that demands a certificate of the peer, as `Security.get_listen_args` gives;
+        without one the links are plain. Also as ``ssl_context``, the name that it has there.
+    limits
+        For every stream.
+    require_encryption
+        Refuse to go without a context; what `get_listen_args` gives besides.
+
+    Raises `TypeError` for what is no context, `ValueError` for one that does not demand a
+    certificate or speaks TLS before 1.2, `EncryptionRequired`.
+
+    Attributes
+    ----------
+    scheme : str
+        Of the addresses in errors: ``tls`` or ``tcp``.
     """
 
     def __init__(
         self,
-        scheme: str,
-        limits: Limits,
-        greet: Callable[[FrameStream], Awaitable[Any]],
-        attend: Callable[[Any], Awaitable[None]],
-        context: ssl.SSLContext | None = None,
+        ssl_options: ssl.SSLContext | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        require_encryption: bool | None = False,
     ) -> None:
-        self._scheme = scheme
-        self._limits = limits
-        self._greet = greet
-        self._attend = attend
+        context = ssl_options if ssl_context is None else ssl_context
+        if context is not None:
+            instead = "pass **security.get_listen_args(role)"
+            expect_secure(type(self).__name__, context, "server", instead)
+        elif require_encryption:
+            raise EncryptionRequired(
+                f"refusing {type(self).__name__} without an ssl_context: encryption is required; "
+                f"give the Security a CA, certificate and key for this role"
+            )
+        super().__init__(ssl_options=context)
         self._context = context
+        self.scheme = "tcp" if context is None else "tls"
+        self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._sockets: list[socket.socket] = []
+        self._listening: list[socket.socket] = []
+        self._last_address: tuple[str, int] = ("", 0)
         self._accepting: list[Readiness] = []
         self._resting: asyncio.TimerHandle | None = None
-        self._visitors: dict[FrameStream, _Visitor] = {}  # the oldest first
-        self._next_deadline: asyncio.TimerHandle | None = None  # of the oldest, or of one before
+        self._pending: Pending[FrameStream] = Pending(limits.handshake_timeout, self._loop.time)
+        self._look: asyncio.Handle | None = None  # for those that are late
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turns = Turns(self._loop, limits.handshake_slice)
-        self._watch = Watch(self._own_address, limits.max_log_lines)
-        self.address: tuple[str, int] = ("", 0)
+        self._throttle = HandshakeThrottle(self._loop, limits.handshake_slice)
+        self._log = ListenerLog(self._own_address, limits.max_log_lines)
 
-    @property
-    def stats(self) -> ListenerStats:
-        """The counters as they are now."""
-        return self._watch.stats(len(self._visitors))
+    # To be overridden
+
+    async def greet(self, stream: FrameStream) -> None:
+        """Exchange hellos with a stream whose TLS is done.
+
+        It is pending until it is `established`; where that is not the doing of `greet`, it must be
+        that of `handle_stream`. A `CommClosedError` is the peer's doing, counted and logged in a
+        line; anything else is logged with its traceback. Either closes the stream.
+        """
+        await exchange_hellos(stream)
+
+    def handle_stream(  # type: ignore[override]
+        self, stream: FrameStream, address: tuple[Any, ...]
+    ) -> Awaitable[None] | None:
+        """Called with each stream that has been greeted, and the peer's address as of `accept`.
+
+        The stream is the handler's from now on, also to close; an error that it raises closes it.
+        """
+        raise NotImplementedError("override FrameServer.handle_stream")
+
+    # TCPServer's
+
+    def listen(  # type: ignore[override]
+        self, port: int, address: str | None = None, backlog: int | None = None, **options: Any
+    ) -> None:
+        """Bind to every address of the host and begin to accept.
+
+        No or an empty address means every interface, port 0 any free one; `options` are those of
+        `TCPServer.listen`. Raises `OSError`.
+        """
+        attempts = 5 if port == 0 else 1  # a free port may be taken for the other family meanwhile
+        if backlog is None:
+            backlog = self._limits.backlog
+        for attempt in range(attempts):
+            try:
+                sockets = bind_sockets(port, address or None, backlog=backlog, **options)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or attempt == attempts - 1:
+                    raise
+        self.add_sockets(sockets)
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Begin to accept on these, which listen already; they are closed by `stop`."""
-        self._sockets += sockets
+        added = list(sockets)
         if INHERITED:
-            for listening in self._sockets:
+            for listening in added:
                 tune(listening, self._limits.keepalive_timeout)
-        self._begin()
+        self._listening += added
+        if self._resting is None:
+            self._accept_on(added)
 
     def stop(self) -> None:
         """Stop accepting. Streams whose hello is under way have `Limits.stop_timeout` for it."""
         self._rest(None)
-        sockets, self._sockets = self._sockets, []
+        self._last_address = self.address
+        sockets, self._listening = self._listening, []
         for listening in sockets:
             listening.close()
-        if self._visitors:
+        if self._pending:
             self._loop.call_later(self._limits.stop_timeout, self.drop_pending)
         else:
             self.drop_pending()
 
+    # Our own
+
     def drop_pending(self) -> None:
         """Close the streams whose hello is not done."""
-        for visitor in list(self._visitors.values()):
-            self._drop(visitor, "stopped", "we stopped listening", "dial another address")
-        if self._next_deadline is not None:
-            self._next_deadline.cancel()
-            self._next_deadline = None
-        self._watch.close()
+        for stream in self._pending:
+            self._drop(stream, "stopped", "we stopped listening", "dial another address")
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self._log.close()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port; where both families are bound those of IPv4, which more peers can use."""
+        if not self._listening:
+            return self._last_address
+        chosen = min(self._listening, key=lambda sock: sock.family != socket.AF_INET)
+        host, port = chosen.getsockname()[:2]
+        return host, port
+
+    @property
+    def stats(self) -> ListenerStats:
+        """The counters as they are now."""
+        return self._log.stats(len(self._pending))
 
     def _own_address(self) -> str:
-        return format_address(self._scheme, *self.address)
+        return format_address(self.scheme, *self.address)
 
     # Accepting
 
-    def _begin(self) -> None:
-        self._resting = None
-        for listening in self._sockets:
+    def _accept_on(self, sockets: Iterable[socket.socket]) -> None:
+        for listening in sockets:
             readiness = Readiness(listening)
             readiness.on_readable(functools.partial(self._accept, listening))
             self._accepting.append(readiness)
 
     def _rest(self, seconds: float | None) -> None:
         """Leave the listening sockets alone, for good if without a time."""
-        if self._resting is None:
-            while self._accepting:
-                self._accepting.pop().stop()
-        else:
+        while self._accepting:
+            self._accepting.pop().stop()
+        if self._resting is not None:
             self._resting.cancel()
             self._resting = None
         if seconds is not None:
-            self._resting = self._loop.call_later(seconds, self._begin)
+            self._resting = self._loop.call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._accept_on(self._listening)
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(self._limits.max_accepts):
@@ -168,138 +244,95 @@ class FrameServer:
         if not has_caller(listening):
             return False
         why = (error.strerror or str(error)).lower()
-        self._watch.starved(f"{why} (this process may open {descriptor_limit()})")
-        if not self._visitors:
+        self._log.starved(f"{why} (this process may open {descriptor_limit()})")
+        if not self._pending:
             self._rest(_REST)
             return False
-        self._drop_oldest(why)
+        self._make_way(next(iter(self._pending)), why)
         return True
 
     def _admit(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
-        self._watch.accepted += 1
+        self._log.accepted += 1
         if not INHERITED:
             tune(accepted, self._limits.keepalive_timeout)
         most = self._limits.max_pending
         descriptors = descriptor_limit()
         if descriptors is not None:
             most = max(1, min(most, descriptors // 2))
-        while len(self._visitors) >= most:
-            self._drop_oldest(f"{most} others are pending, which is the limit")
-        peer = format_address(self._scheme, *address[:2])
-        stream = FrameStream(accepted, self._limits, peer)
-        deadline = self._loop.time() + self._limits.handshake_timeout
-        stage = "hello" if self._context is None else "TLS handshake"
-        visitor = self._visitors[stream] = _Visitor(stream, stage, deadline)
-        if self._next_deadline is None:
-            self._next_deadline = self._loop.call_at(deadline, self._drop_late)
-        task = self._loop.create_task(self._receive(visitor))
+        for oldest in self._pending.surplus(most):
+            self._make_way(oldest, f"{most} others are pending, which is the limit")
+        peer = format_address(self.scheme, *address[:2])
+        first = State.HELLO if self._context is None else State.HANDSHAKE
+        stream = FrameStream(accepted, self._limits, peer, first)
+        deadline = self._pending.add(stream)
+        if self._look is None:
+            self._look = self._loop.call_at(deadline, self._drop_late, deadline)
+        task = self._loop.create_task(self._serve(stream, address))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     # Letting go
 
-    def _drop_late(self) -> None:
-        """Drop those whose time is over; a timer for each would cost more than its hello.
+    def _drop_late(self, planned: float) -> None:
+        """Drop those whose time is over; a timer for each would cost more than its hello."""
+        late, then = self._pending.late(planned)
+        self._look = None if then is None else self._loop.call_at(then, self._drop_late, then)
+        seconds = self._limits.handshake_timeout
+        for stream in late:
+            self._end(stream, too_late(stream.peer, stream.state.value, seconds))
 
-        If the loop was held meanwhile, what they have sent is looked at first.
-        """
-        now = self._loop.time()
-        timer, self._next_deadline = self._next_deadline, None
-        held = now - timer.when() if timer is not None else 0.0
-        if held > _HELD:
-            grace = min(held, self._limits.handshake_timeout / 4)
-            self._next_deadline = self._loop.call_later(grace, self._drop_late)
-            return
-        for visitor in list(self._visitors.values()):
-            if visitor.deadline > now:
-                self._next_deadline = self._loop.call_at(visitor.deadline, self._drop_late)
-                break
-            self._drop(
-                visitor,
-                "timeout",
-                f"no {visitor.stage} within {self._limits.handshake_timeout:g} s",
-                "check that the other side speaks the same protocol and is not overloaded",
-            )
+    def _make_way(self, stream: FrameStream, why: str) -> None:
+        owes = stream.state.value
+        self._drop(stream, "crowded", f"its {owes} was not done and {why}", "try again")
 
-    def _drop_oldest(self, why: str) -> None:
-        oldest = next(iter(self._visitors.values()))
-        self._drop(oldest, "crowded", f"its {oldest.stage} was not done and {why}", "try again")
+    def _drop(self, stream: FrameStream, kind: str, why: str, remedy: str) -> None:
+        self._end(stream, dropped(stream.peer, kind, why, remedy))
 
-    def _drop(self, visitor: _Visitor, kind: str, why: str, remedy: str) -> None:
-        stream = visitor.stream
-        error = CommClosedError(
-            f"connection with {stream.peer} dropped: {why}; {remedy}", peer=stream.peer
-        )
-        error.kind = kind
-        self._forget(visitor)
+    def _end(self, stream: FrameStream, error: CommClosedError) -> None:
+        self._pending.remove(stream)
         stream.fail(error)
-
-    def _forget(self, visitor: _Visitor) -> None:
-        """It is not pending any more, whatever becomes of it."""
-        self._visitors.pop(visitor.stream, None)
-        if visitor.opening is not None and not visitor.opening.done():
-            visitor.opening.set_result(None)
 
     # Letting in
 
-    async def _receive(self, visitor: _Visitor) -> None:
+    async def _serve(self, stream: FrameStream, address: tuple[Any, ...]) -> None:
         """The life of a connection."""
-        stream = visitor.stream
         try:
             try:
-                greeted = await self._let_in(visitor)
+                await self._let_in(stream)
+                await self.greet(stream)
+                served = self.handle_stream(stream, address)
+                if inspect.isawaitable(served):
+                    await served
             except BaseException:
-                self._forget(visitor)
+                self._pending.remove(stream)
                 stream.close()
                 raise
         except CommClosedError as error:
-            refusal = error
-            self._watch.refused(error.kind, lambda: str(named(refusal, self._context)))
-            return
+            if not stream.greeted:
+                refusal = error
+                self._log.refused(error.kind, lambda: str(named(refusal, self._context)))
         except Exception:
-            self._watch.refused(
-                "failed", lambda: f"cannot greet {stream.peer}; the next lines say why"
-            )
-            logger.exception("listener on %s: cannot greet %s", self._own_address(), stream.peer)
-            return
-        self._forget(visitor)
-        self._watch.greeted += 1
-        try:
-            await self._attend(greeted)
+            if not stream.greeted:
+                self._log.refused(
+                    "failed", lambda: f"cannot greet {stream.peer}; the next lines say why"
+                )
+            done = "serve" if stream.greeted else "greet"
+            logger.exception("listener on %s: cannot %s %s", self._own_address(), done, stream.peer)
         finally:
+            stream.when_established = None  # it refers to the stream
             end = stream.error
-            if isinstance(end, CommClosedError) and not end.clean:
-                self._watch.broken(end.kind, end.__str__)
-            stream.tell = self._watch.broken  # Dask's servers go on with it in a task of theirs
+            if stream.greeted and isinstance(end, CommClosedError) and not end.clean:
+                self._log.broken(end.kind, end.__str__)
+            stream.tell = self._log.broken  # Dask's servers go on with it in a task of theirs
 
-    async def _let_in(self, visitor: _Visitor) -> Any:
-        stream = visitor.stream
+    async def _let_in(self, stream: FrameStream) -> None:
         if stream.closed():  # dropped before its turn came
             raise stream.failure()
+        stream.when_established = functools.partial(self._established, stream)
         if self._context is None:
             stream.open()
-        else:
-            await self._expect_tls(visitor)
-            await stream.secure(self._context, server_side=True, turns=self._turns)
-        visitor.stage = "hello"
-        return await self._greet(stream)
-
-    async def _expect_tls(self, visitor: _Visitor) -> None:
-        """Wait for the first byte and look at it.
-
-        So a silent peer costs no TLS object, and one that speaks something else is told so in a
-        way that ours understand.
-        """
-        stream = visitor.stream
-        head = self._peek(stream)
-        if head is None:
-            opening = visitor.opening = Wakeup(loop=self._loop)
-            stream.readiness.on_readable(opening.resume)
-            await opening
-            visitor.opening = None
-            if stream.closed():
-                raise stream.failure()
-            head = self._peek(stream)
+            return
+        head = await stream.peek(_PEEK)  # so a silent peer costs no TLS object
         if head and head[:1] != TLS_RECORD:
             _answer_plain(stream.socket)
             raise not_tls(head, stream.peer)
@@ -308,15 +341,11 @@ class FrameServer:
                 f"connection with {stream.peer} closed by the peer before a TLS handshake",
                 peer=stream.peer,
             )
+        await stream.secure(self._context, server_side=True, throttle=self._throttle)
 
-    def _peek(self, stream: FrameStream) -> bytes | None:
-        """The first bytes, left where they are; None if there are none yet."""
-        try:
-            return stream.socket.recv(_PEEK, socket.MSG_PEEK)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise explain(error, stream.peer, handshaking=True) from error
+    def _established(self, stream: FrameStream) -> None:
+        self._pending.remove(stream)
+        self._log.greeted += 1
 
 
 def _answer_plain(sock: socket.socket) -> None:
@@ -328,22 +357,3 @@ def _answer_plain(sock: socket.socket) -> None:
                 break
         sock.send(_ALERT)
         sock.shutdown(socket.SHUT_WR)
-
-
-def serve(server: FrameServer, host: str, port: int, backlog: int) -> None:
-    """Bind `server` to every address of `host` and begin to accept; sets `server.address`.
-
-    An empty host means every interface, port 0 any free one. Raises `OSError`.
-    """
-    attempts = 5 if port == 0 else 1  # a free port may be taken for the other family meanwhile
-    for attempt in range(attempts):
-        try:
-            sockets = bind_sockets(port, host or None, backlog=backlog)
-            break
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or attempt == attempts - 1:
-                raise
-    # Where both families are bound, the IPv4 address is the one more peers can use.
-    chosen = min(sockets, key=lambda sock: sock.family != socket.AF_INET)
-    server.address = chosen.getsockname()[:2]
-    server.add_sockets(sockets)

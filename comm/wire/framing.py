@@ -24,8 +24,9 @@ from itertools import accumulate
 from typing import Union
 
 from ..errors import FramingError, HelloError, MessageTooLarge
+from .foreign import name_foreign
 
-__all__ = ["OVERHEAD", "Buffer", "Frame", "Splitter", "pack"]
+__all__ = ["ONE_FRAME", "OVERHEAD", "Buffer", "Frame", "Splitter", "pack", "pack_one"]
 
 Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 (an alias, evaluated on 3.10)
 Frame = Union[bytearray, memoryview]  # noqa: UP007
@@ -53,6 +54,15 @@ def pack(lengths: Sequence[int], shared: int) -> bytes:
     count = len(lengths)
     lead = 8 + 8 * count + sum(lengths[:shared])
     return struct.pack(f"<{count + 2}Q", lead, count, *lengths)
+
+
+ONE_FRAME = 24
+"""Bytes that `pack_one` gives."""
+
+
+def pack_one(length: int) -> bytes:
+    """`pack` for a message of one frame, as most are."""
+    return _ONE_FRAME.pack(16 + length, 1, length)
 
 
 class Splitter:
@@ -356,20 +366,3 @@ def _split(block: Frame, lengths: Sequence[int]) -> list[Frame]:
         frames.append(view[start : start + length] if length else _EMPTY)
         start += length
     return frames
-
-
-def name_foreign(head: bytes) -> str:
-    """What a peer speaks whose first bytes are not ours, with what to do; empty if unknown."""
-    if head[:2] == b"\x16\x03":
-        return "a TLS ClientHello; use tls:// on both sides"
-    if head[:2] == b"\x15\x03":
-        return "a TLS alert; use tls:// on both sides"
-    method = head.split(b" ", 1)[0]
-    if method in _HTTP_METHODS or head.startswith((b"HTTP/1.", b"PRI * HT")):
-        return "HTTP; this port speaks Dask's comm protocol, browse the dashboard's port instead"
-    if head.startswith(b"SSH-"):
-        return "SSH; check the port number"
-    return ""
-
-
-_HTTP_METHODS = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT"})

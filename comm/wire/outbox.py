@@ -1,4 +1,4 @@
-"""What a stream has yet to send: chunks in order, and who waits for them to be gone. No I/O.
+"""What a stream has yet to send: chunks in order, and how much of them has gone.
 
 Small frames are copied together, those of several messages too, so that they cost as few sends as
 possible; larger ones are referred to where they lie.
@@ -6,11 +6,8 @@ possible; larger ones are referred to where they lie.
 
 from __future__ import annotations
 
-import asyncio
-import heapq
-import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ..errors import MessageTooLarge
 from ..limits import Limits
@@ -47,8 +44,6 @@ class Outbox:
         self._chunks: deque[bytes | memoryview] = deque()
         self._small: list[Buffer] = []  # after the chunks: what is to be joined to the next one
         self._small_size = 0
-        self.waiters: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
-        self._numbers = itertools.count()
 
     def __bool__(self) -> bool:
         return self.sent != self.queued
@@ -80,9 +75,13 @@ class Outbox:
                     self._join()
         return borrowed
 
-    def put_back(self, data: bytes) -> None:
-        """Queue what is left of bytes that went past the empty queue and are counted already."""
-        self._chunks.append(data)
+    def passed(self, data: bytes, sent: int) -> None:
+        """Count a message that went past the empty queue; queue what was not sent of it."""
+        size = len(data)
+        self.queued += size
+        self.sent += sent
+        if sent < size:
+            self._chunks.append(data[sent:])
 
     def _put_large(self, frame: memoryview) -> None:
         if self._small:
@@ -144,26 +143,9 @@ class Outbox:
             size -= len(chunk)
             chunks.popleft()
 
-    def wait(self, goal: int, future: asyncio.Future[None]) -> None:
-        """Resolve `future` in `wake` once `sent` has reached `goal`."""
-        heapq.heappush(self.waiters, (goal, next(self._numbers), future))
-
-    def wake(self) -> None:
-        """Resolve the waiters whose goal is reached."""
-        waiters = self.waiters
-        while waiters and waiters[0][0] <= self.sent:
-            _, _, future = heapq.heappop(waiters)
-            if not future.done():
-                future.set_result(None)
-
-    def fail(self, make_error: Callable[[], Exception]) -> None:
-        """Forget what is left; its waiters get an error each."""
+    def clear(self) -> None:
+        """Forget what is left."""
         self._chunks.clear()
         self._small.clear()
         self._small_size = 0
         self.queued = self.sent
-        waiters, self.waiters = self.waiters, []
-        for _, _, future in waiters:
-            if not future.done():
-                future.set_exception(make_error())
-                future.exception()  # if nobody waits any more it is nobody's

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealwire.comm import FramingError, MessageTooLarge
-from sealwire.comm.wire.framing import Splitter, name_foreign, pack
+from sealwire.comm.wire.foreign import name_foreign
+from sealwire.comm.wire.framing import Splitter, pack
 
 MAX_SIZE = 1 << 20
 MAX_FRAMES = 1000

@@ -9,7 +9,7 @@ from aio import aio
 from attacker import OUR_HELLO, message
 from target import Target, check
 
-from sealwire.comm.listener_log import Watch
+from sealwire.comm.listener_log import ListenerLog
 
 
 def test_a_flood_of_one_kind_hides_no_other() -> None:
@@ -45,7 +45,7 @@ def test_a_line_is_short_whatever_a_message_holds() -> None:
 async def test_nothing_forges_a_line(caplog: pytest.LogCaptureFixture) -> None:
     """Should a text ever come through as the peer wrote it."""
     caplog.set_level("INFO", "sealwire")
-    watch = Watch(lambda: "tls://127.0.0.1:8786", 2)
+    watch = ListenerLog(lambda: "tls://127.0.0.1:8786", 2)
     forged = "bad\r\nERROR - forged\x1b[31m\x00\u2028\u202e€"
     watch.refused("hello", lambda: forged)
     (record,) = caplog.records
@@ -66,7 +66,7 @@ async def test_words_that_are_not_logged_are_not_made(caplog: pytest.LogCaptureF
         made.append("words")
         return "no"
 
-    watch = Watch(lambda: "tls://127.0.0.1:8786", 3)
+    watch = ListenerLog(lambda: "tls://127.0.0.1:8786", 3)
     for _ in range(100):
         watch.refused("other-ca", words)
     watch.close()

@@ -189,7 +189,7 @@ async def test_writer_and_reader_get_the_error(
             line.getMessage() for line in caplog.records if "queued unsent" in line.msg % line.args
         ]
         assert len(lines) == 1, lines
-        outbox = stream_of(near)._outbox
+        outbox = stream_of(near)._sender.outbox
         assert outbox.queued == outbox.sent
         assert not outbox._chunks
         assert not outbox._small
@@ -242,23 +242,23 @@ async def test_a_burst_to_a_peer_that_takes_it_is_no_offence() -> None:
     asyncio.current_task().add_done_callback(lambda _: far.close())  # type: ignore[union-attr]
     stream = FrameStream(sock, Limits(max_queued=256 << 10), "tcp://a:1")
     stream.open()
-    outbox = stream._outbox
+    outbox = stream._sender.outbox
     taken = again = 0
     for _ in range(100):
         while outbox.queued - outbox.sent <= (256 << 10) + 10_024:  # to be found by the next
-            stream.write_frame(bytes(10_000))
+            stream.write([bytes(10_000)])
         while True:
             try:
                 taken += len(far.recv(1 << 20))
             except BlockingIOError:
                 break
         if taken == outbox.sent:
-            stream.write_frame(bytes(10_000))
+            stream.write([bytes(10_000)])
             again += 1
     assert again, "it was never found over the limit"
     for _ in range(10_000):
         try:
-            stream.write_frame(bytes(10_000))
+            stream.write([bytes(10_000)])
         except CommClosedError as error:
             assert WORDS.search(str(error))
             break
@@ -271,7 +271,7 @@ async def test_there_is_no_limit_by_default() -> None:
     async with pair("dask", "tcp", {}) as (near, far):
         for _ in range(1000):
             await near.write({"x": b"x" * MESSAGE})
-        assert stream_of(near)._outbox.queued > 60 * MiB
+        assert stream_of(near)._sender.outbox.queued > 60 * MiB
         for _ in range(1000):
             assert len((await far.read())["x"]) == MESSAGE
 
@@ -281,7 +281,9 @@ async def test_what_is_closed_for_it_lets_go_of_its_waiters() -> None:
     """`close` and `drain` too."""
     async with pair("standalone", "tcp", {"max_queued": 1 * MiB}) as (near, _):
         writing = [asyncio.ensure_future(near.write(bytes(MESSAGE))) for _ in range(20)]
-        await until(lambda: bool(stream_of(near)._outbox.waiters) or all(w.done() for w in writing))
+        await until(
+            lambda: bool(stream_of(near)._sender._waiters) or all(w.done() for w in writing)
+        )
         closing = asyncio.ensure_future(near.close())
         writing += [asyncio.ensure_future(near.write(bytes(MESSAGE))) for _ in range(500)]
         outcomes = await asyncio.gather(*writing, closing, return_exceptions=True)

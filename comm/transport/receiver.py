@@ -1,0 +1,332 @@
+"""From the loop's events to whole messages for one reader.
+
+While a connection is open its socket is watched for reading, unless the reader is far behind. Each
+event receives into one scratch buffer, or straight into the frame that is being filled; takes out
+every message that is complete; and resumes the reader before it returns (`wakeup`). It yields to
+the loop after a bounded number of bytes.
+
+An event is worth one receive if that did not fill its room: events are level-triggered, so what is
+left will be told again. TLS is the exception. What OpenSSL has decrypted no event tells, and one
+receive gives one record, so after a full one another is tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from ..errors import CommBusy, CommClosedError, MessageTooLarge
+from ..limits import Limits
+from ..wire.framing import OVERHEAD, Frame, Splitter
+from .buffers import allocate
+from .channel import CLOSED, SCRATCH, Channel
+from .sender import Sender
+from .sockets import given_up, is_dead
+from .switch_interval import Guard
+from .wakeup import Wakeup
+
+__all__ = ["Receiver"]
+
+_DIRECT = 64 * 1024  # a frame that misses more is received in place
+
+_local = threading.local()
+
+
+def _scratch() -> bytearray:
+    """This thread's receive buffer; what it holds is parsed before anyone else can use it."""
+    scratch: bytearray | None = getattr(_local, "scratch", None)
+    if scratch is None:
+        scratch = _local.scratch = bytearray(SCRATCH)
+    return scratch
+
+
+class Connection(Protocol):
+    """What a receiver needs of the stream whose part it is."""
+
+    def watch(self) -> None:
+        """What is to be waited for has changed."""
+
+    def resume_sending(self) -> None:
+        """What OpenSSL had to receive before it could send may have arrived."""
+
+    def ended(self, error: CommClosedError) -> None:
+        """The peer has said goodbye; `error` tells of it."""
+
+    def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
+        """The connection ends because of `error`."""
+
+    def lost(self, error: OSError) -> None:
+        """It ends because of what the socket or OpenSSL says."""
+
+
+class Receiver:
+    """The receiving side of one connection.
+
+    Attributes
+    ----------
+    inbox : deque
+        Messages that have arrived, for `take_frames`: frames, and their size.
+    bytes_in : int
+        Payload received so far, without TLS's own.
+    paused : bool
+        Nothing is received now: before the connection is open, while the reader is far behind, and
+        after the end.
+    wants_write : bool
+        OpenSSL must send before it can receive more.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_connection",
+        "_failure",
+        "_guard",
+        "_limits",
+        "_loop",
+        "_peer",
+        "_reader",
+        "_rest_due",
+        "_scratch",
+        "_sender",
+        "_splitter",
+        "_taken",
+        "_tells_errors_once",
+        "bytes_in",
+        "inbox",
+        "paused",
+        "wants_write",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        sender: Sender,
+        limits: Limits,
+        peer: str,
+        loop: asyncio.AbstractEventLoop,
+        guard: Guard,
+        *,
+        errors_once: bool = False,
+    ) -> None:
+        self.inbox: deque[tuple[list[Frame], int]] = deque()
+        self.bytes_in = 0
+        self.paused = True
+        self.wants_write = False
+        self._connection: Connection | None = connection
+        self._sender = sender
+        self._limits = limits
+        self._peer = peer
+        self._loop = loop
+        self._guard = guard
+        self._tells_errors_once = errors_once
+        self._channel = CLOSED
+        self._splitter = Splitter(
+            self.inbox,
+            allocate,
+            max_size=limits.max_message_size,
+            max_frames=limits.max_frames,
+            max_hello_size=limits.max_hello_size,
+            peer=peer,
+        )
+        self._scratch = _scratch()
+        self._taken = 0  # of what the splitter has delivered
+        self._reader: Wakeup | None = None
+        self._rest_due = False  # a receive is scheduled
+        self._failure: Callable[[], CommClosedError] | None = None  # once it is over
+
+    def begin(self, channel: Channel) -> None:
+        """The connection is open. What OpenSSL has of it already is received in the next turn."""
+        self._channel = channel
+        self.paused = False
+        self._receive_rest()
+
+    def end(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
+        """The connection is closed. `failure` makes an error that says why, for each who asks.
+
+        With `forget` what is unread is not wanted any more.
+        """
+        self._connection = None  # which refers to us
+        self._channel = CLOSED
+        self._failure = failure
+        self.paused = True
+        self._splitter.discard()
+        if forget:
+            self.inbox.clear()
+        # Not kept: its error's traceback would hold the reader's frame, and with it the comm.
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            if self.inbox:
+                reader.set_result(None)  # what arrived before the end comes first
+            else:
+                reader.set_exception(failure())
+                reader.exception()  # if nobody waits any more it is nobody's
+
+    # The reader's side
+
+    def arrival(self) -> Wakeup:
+        """A future to await while `inbox` is empty; look again afterwards.
+
+        It raises `CommClosedError` once the peer has closed, or at once if we have. Raises
+        `CommBusy` if another task is waiting for one. Cancelling takes nothing.
+        """
+        if self._failure is not None:
+            raise self._failure()
+        reader = self._reader
+        if reader is not None and not reader.done():
+            raise CommBusy(
+                f"cannot read from {self._peer}: another task is reading; use one reader a comm"
+            )
+        reader = self._reader = Wakeup(loop=self._loop)
+        return reader
+
+    async def read_frames(self) -> list[Frame]:
+        """The frames of the next message, in buffers that belong to the caller.
+
+        Raises `CommClosedError` once the peer has closed and every message that arrived whole has
+        been read, or at once if we have closed, and `CommBusy` if another task is waiting. A
+        cancelled call takes nothing.
+        """
+        while not self.inbox:
+            await self.arrival()
+        return self.take_frames()
+
+    def take_frames(self) -> list[Frame]:
+        """`read_frames` without waiting, for a message that is in `inbox`."""
+        frames, size = self.inbox.popleft()
+        self._taken += size + OVERHEAD
+        if self.paused and self._connection is not None and not self._is_full():
+            self.paused = False
+            self._connection.watch()
+            self._receive_rest()
+        return frames
+
+    def _is_full(self) -> bool:
+        return self._splitter.delivered - self._taken >= self._limits.read_ahead
+
+    # The loop's side
+
+    def _receive_rest(self) -> None:
+        """Receive in the loop's next turn what no event announces."""
+        if not self._rest_due and self._channel.pending():
+            self._rest_due = True
+            self._loop.call_soon(self.receive, False)
+
+    def receive(self, in_event: bool = True) -> None:
+        """Take what there is, up to the budget, and resume the reader.
+
+        `in_event` says that the loop has called: no task is running, so that the reader can be.
+        """
+        guard = self._guard  # as Guard.touch, without its call
+        guard.recent = True
+        if not guard.active:
+            guard.begin()
+        self._rest_due = False
+        if self.paused:
+            return
+        connection = self._connection
+        assert connection is not None
+        try:
+            self._take_in(connection)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        except ssl.SSLWantWriteError:
+            self.wants_write = True
+            connection.watch()
+        except ssl.SSLZeroReturnError:
+            connection.ended(self._ended())
+        except ssl.SSLEOFError as error:
+            # A stock peer sends no close_notify. A lost connection looks alike before Python 3.12.
+            if given_up(self._channel.socket):
+                connection.fail(self._reset(), error)
+            else:
+                connection.fail(self._ended())
+        except CommClosedError as error:
+            connection.fail(error)
+        except MemoryError as error:
+            connection.fail(self._no_memory(error))
+        except OSError as error:
+            connection.lost(error)
+        if self._tells_errors_once and not self.paused and is_dead(self._channel.socket):
+            self._rest_due = True  # an error that came with the last bytes: no event will follow
+            self._loop.call_soon(self.receive, False)
+        sender = self._sender
+        sender.answering = True
+        if in_event and sender.wants_read:
+            connection.resume_sending()
+        reader = self._reader
+        if reader is not None and self.inbox:
+            self._reader = None
+            if in_event:
+                reader.resume()
+            elif not reader.done():
+                reader.set_result(None)
+
+    def _take_in(self, connection: Connection) -> None:
+        channel = self._channel
+        splitter = self._splitter
+        scratch = self._scratch
+        budget = channel.budget
+        read_ahead = self._limits.read_ahead
+        self.wants_write = False
+        while True:
+            target = splitter.target(_DIRECT) if splitter.block is not None else None
+            if target is None:
+                room = SCRATCH
+                size = last = channel.receive(scratch)
+                self.bytes_in += size
+                splitter.feed(scratch, size)
+            else:
+                target = target[:budget]
+                room = len(target)
+                size, last = channel.fill(target, self._filled)
+            if not size:
+                connection.ended(self._ended())
+                break
+            if splitter.delivered - self._taken >= read_ahead:
+                self.paused = True
+                connection.watch()
+                break
+            # To ask once more would cost a system call, over TLS an exception besides.
+            if size < room and last < channel.full:
+                break
+            budget -= size
+            if budget <= 0:
+                self._receive_rest()
+                break
+
+    def _filled(self, size: int) -> None:
+        self.bytes_in += size
+        self._splitter.advance(size)
+
+    # The end, in words
+
+    def _where(self) -> str:
+        progress = self._splitter.progress()
+        if progress:
+            return f" in the middle of a message, after {progress}"
+        return "" if self._splitter.delivered else " before its hello"
+
+    def _ended(self) -> CommClosedError:
+        where = self._where()
+        why = f"{where}; see the peer's log" if where else ""
+        error = CommClosedError(f"connection with {self._peer} closed by the peer{why}")
+        error.clean = not where
+        return error
+
+    def _reset(self) -> CommClosedError:
+        return CommClosedError(
+            f"connection with {self._peer} lost{self._where()}: connection reset by peer, or "
+            f"connection timed out (through TLS it cannot be told); see the peer's log"
+        )
+
+    def _no_memory(self, error: MemoryError) -> MessageTooLarge:
+        expected = self._splitter.expected
+        return MessageTooLarge(
+            f"message from {self._peer} too large: {expected} bytes, no memory for them "
+            f"({error}); send less at once",
+            size=expected or 0,
+            limit=self._limits.max_message_size,
+        )

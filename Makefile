@@ -31,7 +31,7 @@ unit: install
 # The attacks of tests/hostile with the promised counts, then mixed load for SOAK_SECONDS.
 soak: install
 	SEALWIRE_HOSTILE=full $(BIN)/pytest -n 2 tests/hostile $(PYTEST_ARGS)
-	$(BIN)/python tests/hostile/soak.py
+	PYTHONPATH=tests $(BIN)/python tests/hostile/soak.py
 
 # Beside distributed's own backend; on an otherwise idle machine.
 bench: install

@@ -6,15 +6,15 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-import doors
 import pytest
-from certs_cli import request, run
 
 from sealwire.cli.demo.computations import Array, Words
 from sealwire.cli.demo.observations import Link, Process
 from sealwire.cli.demo.unauthorized import FRIEND, VISITORS, Attempt
 from sealwire.cli.demo.verdict import Evidence
 from sealwire.dask_backend import install, installed, uninstall
+from support import doors
+from support.certs_cli import request, run
 
 LISTENERS = {
     "scheduler": "tls://127.0.0.1:8786",

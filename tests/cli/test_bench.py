@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio import aio, until
-from processes import Program
 from rich.console import Console
 
 from sealwire.cli.bench import client
@@ -20,6 +18,8 @@ from sealwire.cli.bench.report import table
 from sealwire.cli.demo.identities import IdentityFiles, write_roles
 from sealwire.comm import connect, listen
 from sealwire.security import Authority
+from support.aio import aio, until
+from support.processes import Program
 
 PROMPTLY = 60  # seconds until a command counts as hung
 SECONDS = "0.05"  # of a measurement

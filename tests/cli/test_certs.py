@@ -9,17 +9,16 @@ import stat
 from pathlib import Path
 from typing import Any
 
-import certs
-import folders
 import pytest
 import yaml
-from certs_cli import ROLES, good, request, run, texts, told
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from sealwire.security import config
 from sealwire.security.x509.certinfo import CertificateInfo
+from support import certs, folders
+from support.certs_cli import ROLES, good, request, run, texts, told
 
 
 def test_init_makes_what_a_cluster_needs(home: Path) -> None:

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import click
-import folders
 import pytest
-from certs_cli import ROLES, WRITERS, good, run, texts, told
 from cryptography import x509
 
 from sealwire.cli.certs.group import COMMANDS
+from support import folders
+from support.certs_cli import ROLES, WRITERS, good, run, texts, told
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import Programs
+
+from support.processes import Programs
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/certificates.md").read_text()
 CONSOLE = "\n".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL))

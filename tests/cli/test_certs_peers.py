@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certs_cli import ROLES, good, request, run
 from cryptography import x509
-from processes import PRELOAD, Programs
 
 from sealwire.security import PeerNotAllowed, Security, config
 from sealwire.security.ca.bootstrap import PEERS
 from sealwire.security.checks.selftest import refusal
+from support.certs_cli import ROLES, good, request, run
+from support.processes import PRELOAD, Programs
 
 #: identities as `init`, `issue` and `sign` make them, by role
 IDENTITIES = {

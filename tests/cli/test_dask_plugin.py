@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import certs
 import dask
 import pytest
 import yaml
 from distributed import Client
-from parties import ROLES, asynchronous
-from processes import HANG, PRELOAD, Programs
 
 from sealwire.cli.dask_plugin import install_if_configured
 from sealwire.dask_backend import Security, installed, uninstall
+from support import certs
+from support.parties import ROLES, asynchronous
+from support.processes import HANG, PRELOAD, Programs
 
 CA = certs.root("ca")
 PASSWORDS = {"client": "open", "scheduler": "0123", "worker": "null"}

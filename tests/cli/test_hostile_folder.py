@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import folders
 import pytest
-from certs_cli import run
 from click.testing import Result
+
+from support import folders
+from support.certs_cli import run
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and modes as POSIX has them")
 

@@ -20,15 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import evil
-import folders
 import msgpack
 import pytest
-from certs_cli import request
 from cryptography import x509
 
 from sealwire.cli.console import cell, to_json
 from sealwire.security.text import visible
+from support import evil, folders
+from support.certs_cli import request
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute's length")
 

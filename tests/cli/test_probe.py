@@ -9,16 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import certs
 import dask
 import pytest
-from aio import aio
 from click.testing import CliRunner
-from doors import CA, FAST, GOOD, KINDS, NODE, OTHER_CA, Here, at, door, probe
-from handshakes import security
 
 from sealwire.cli.main import main
 from sealwire.cli.probe.diagnosis import Outcome
+from support import certs
+from support.aio import aio
+from support.doors import CA, FAST, GOOD, KINDS, NODE, OTHER_CA, Here, at, door, probe
+from support.handshakes import security
 
 pytestmark = pytest.mark.usefixtures("registry")
 

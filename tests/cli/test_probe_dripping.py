@@ -11,15 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-import certs
 import pytest
-from ambush import Ambush
-from doors import CA, NODE, OTHER_CA, Here, probe
-from handshakes import foreign_context
 
 from sealwire.cli.probe.deadline import Deadline
 from sealwire.comm.wire import hello
 from sealwire.comm.wire.framing import pack
+from support import certs
+from support.ambush import Ambush
+from support.doors import CA, NODE, OTHER_CA, Here, probe
+from support.handshakes import foreign_context
 
 pytestmark = pytest.mark.usefixtures("registry")
 

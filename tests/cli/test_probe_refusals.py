@@ -7,16 +7,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import certs
 import dask
 import pytest
-from aio import aio, until
 from click.testing import CliRunner
-from doors import CA, CLIENT, GOOD, KINDS, NODE, OTHER_CA, Here, at, door, probe
-from handshakes import security
 
 from sealwire.cli.main import main
 from sealwire.cli.probe.diagnosis import Outcome
+from support import certs
+from support.aio import aio, until
+from support.doors import CA, CLIENT, GOOD, KINDS, NODE, OTHER_CA, Here, at, door, probe
+from support.handshakes import security
 
 pytestmark = pytest.mark.usefixtures("registry")
 

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from aio import aio
-from doors import CA, FAST, GOOD, KINDS, NODE, Here, door, probe
-from handshakes import foreign_context
 
 from sealwire.cli.probe.diagnosis import Outcome
+from support.aio import aio
+from support.doors import CA, FAST, GOOD, KINDS, NODE, Here, door, probe
+from support.handshakes import foreign_context
 
 pytestmark = pytest.mark.usefixtures("registry")
 

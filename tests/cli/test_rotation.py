@@ -22,11 +22,11 @@ from typing import Any
 import cloudpickle
 import pytest
 from distributed import Client
-from processes import PRELOAD, Programs
 
 from sealwire.dask_backend import Security
 from sealwire.security.ca.authority import Authority
 from sealwire.security.pem import blocks
+from support.processes import PRELOAD, Programs
 
 HANG = 60.0  # seconds after which something is stuck
 

@@ -8,15 +8,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import certs
 import pytest
-from aio import aio
-from handshakes import client_context, foreign_context, security, server_context
-from links import echo
 
 from sealwire.comm import Backend, CommError, EncryptionRequired, connect, listen
 from sealwire.comm.registry import _backends, register
 from sealwire.security import Security
+from support import certs
+from support.aio import aio
+from support.handshakes import client_context, foreign_context, security, server_context
+from support.links import echo
 
 CA = certs.root()
 NODE = certs.leaf(CA)

@@ -14,8 +14,6 @@ import numpy as np
 import psutil
 import pytest
 import uvloop
-from aio import aio, until
-from links import SCHEMES, connect_args, echo, listen_args, pair
 
 from sealwire.comm import (
     Comm,
@@ -27,6 +25,8 @@ from sealwire.comm import (
     connect,
     listen,
 )
+from support.aio import aio, until
+from support.links import SCHEMES, connect_args, echo, listen_args, pair
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

@@ -12,8 +12,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aio import aio
-from links import SCHEMES, RawPeer, connect_args, echo, listen_args, message, security
 
 from sealwire.comm import (
     Address,
@@ -32,6 +30,8 @@ from sealwire.comm import (
     register_backend,
 )
 from sealwire.comm.wire import hello
+from support.aio import aio
+from support.links import SCHEMES, RawPeer, connect_args, echo, listen_args, message, security
 
 
 def descriptors() -> int:

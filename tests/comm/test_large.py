@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import large_peer
 import pytest
-from links import security
+
+from support import programs
+from support.links import security
 
 MiB = 1 << 20
 GiB = 1 << 30
@@ -21,7 +21,9 @@ GiB = 1 << 30
 @contextmanager
 def peer(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
-        [sys.executable, large_peer.__file__, *arguments],
+        programs.command("large_peer", *arguments),
+        cwd=programs.HOME,
+        env=programs.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:

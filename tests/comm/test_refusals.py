@@ -7,11 +7,11 @@ import ssl
 from pathlib import Path
 
 import pytest
-from aio import aio
-from links import RawPeer, listen_args
-from refused import table
 
 from sealwire.comm import CommClosedError, HandshakeError, errors, listen, tls_errors
+from support.aio import aio
+from support.links import RawPeer, listen_args
+from support.refused import table
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text()
 

@@ -13,11 +13,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import certs
 import pytest
-from aio import aio, until
-from handshakes import VERSIONS, foreign_context, security
-from links import RawPeer, connect_args, echo, listen_args, message
 
 from sealwire.comm import (
     Comm,
@@ -30,6 +26,10 @@ from sealwire.comm import (
 )
 from sealwire.comm.wire import hello
 from sealwire.security import Security
+from support import certs
+from support.aio import aio, until
+from support.handshakes import VERSIONS, foreign_context, security
+from support.links import RawPeer, connect_args, echo, listen_args, message
 
 CA = certs.root()
 OTHER_CA = certs.root("another root")

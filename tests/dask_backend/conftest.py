@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import observing
 import pytest
-from parties import ROLES, Party
-from processes import Programs
 
 from sealwire.dask_backend import install, installed, uninstall
 from sealwire.security.ca.authority import Authority
+from support import observing
+from support.parties import ROLES, Party
+from support.processes import Programs
 
 # Its functions run in processes that cannot import it.
 cloudpickle.register_pickle_by_value(observing)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +13,14 @@ import distributed
 import psutil
 import pytest
 from distributed import Client
-from observing import check, everywhere, exercise, links_between_workers, shuffle
-from parties import select
-from processes import HANG, PRELOAD, Program, Programs, tls_options
 
 from sealwire.dask_backend import Security
+from support.observing import check, everywhere, exercise, links_between_workers, shuffle
+from support.parties import select
+from support.processes import HANG, PRELOAD, Program, Programs, tls_options
+from support.programs import command, environment
 
 SCHEMES = pytest.mark.parametrize("scheme", ["tcp", "tls"])
-PROGRAM = Path(__file__).resolve().parent.parent / "support" / "local_cluster.py"
 
 Files = dict[str, str]
 
@@ -31,8 +30,9 @@ Files = dict[str, str]
 def test_a_local_cluster(recipe: str, scheme: str, files: Files, tmp_path: Path) -> None:
     """In a process of its own, where nothing but the recipe brings us in."""
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), recipe, scheme, json.dumps(files)],
+        command("local_cluster", recipe, scheme, json.dumps(files)),
         cwd=tmp_path,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=HANG,

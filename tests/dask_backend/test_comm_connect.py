@@ -17,10 +17,10 @@ from distributed.comm.core import CommClosedError, FatalCommClosedError
 from distributed.comm.registry import get_backend
 from distributed.protocol import to_serialize
 from distributed.protocol.serialize import ToPickle
-from parties import Party, accepted, asynchronous, dialled, echo, pair, select, turns
-from rawpeer import OFFER, Forwarder, Recorder, dialling, first_block, hello, packed
 
 from sealwire.dask_backend import backend
+from support.parties import Party, accepted, asynchronous, dialled, echo, pair, select, turns
+from support.rawpeer import OFFER, Forwarder, Recorder, dialling, first_block, hello, packed
 
 VERSIONS = ["1.2", "1.3"]
 MakeParty = Callable[..., Party]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from distributed.comm.core import Comm, CommClosedError
 from distributed.protocol import to_serialize
-from parties import Party, assert_same, asynchronous, echo, pair, turns
+
+from support.parties import Party, assert_same, asynchronous, echo, pair, turns
 
 LARGE = {"x": to_serialize(np.arange(3_000_000))}
 

@@ -9,7 +9,8 @@ import pytest
 from distributed.comm import tcp as stock
 from distributed.protocol import Serialized, to_serialize
 from distributed.utils import get_ip
-from parties import Party, assert_same, asynchronous, echo, pair
+
+from support.parties import Party, assert_same, asynchronous, echo, pair
 
 # Addresses
 

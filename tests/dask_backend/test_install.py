@@ -11,7 +11,6 @@ import distributed.comm
 import pytest
 from distributed.comm import tcp as stock
 from distributed.comm.registry import backends, get_backend
-from parties import CLASSES, Party, asynchronous, pair, select
 
 import sealwire.dask_backend
 from sealwire.dask_backend import (
@@ -23,6 +22,7 @@ from sealwire.dask_backend import (
     installed,
     uninstall,
 )
+from support.parties import CLASSES, Party, asynchronous, pair, select
 
 OURS = {"tcp": TCPBackend, "tls": TLSBackend}
 STOCK = {"tcp": stock.TCPBackend, "tls": stock.TLSBackend}

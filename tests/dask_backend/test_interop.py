@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from distributed.comm.core import CommClosedError, FatalCommClosedError
 from distributed.protocol import to_serialize
-from parties import CLASSES, Party, assert_same, asynchronous, echo, pair
 
 import sealwire.comm
 from sealwire.security import Security
+from support.parties import CLASSES, Party, assert_same, asynchronous, echo, pair
 
 MakeParty = Callable[..., Party]
 MiB = 1 << 20

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 from distributed.protocol import to_serialize
-from parties import Party, asynchronous, pair, turns
 
 from sealwire.dask_backend.links import links, traffic
+from support.parties import Party, asynchronous, pair, turns
 
 ARRAY = np.ones(200_000)
 

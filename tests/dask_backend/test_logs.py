@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import attacker
 import pytest
-from processes import PRELOAD, Programs
 
 from sealwire import dask_backend
+from support import attacker
+from support.processes import PRELOAD, Programs
 
 REFUSED = r"sealwire\.comm - INFO - listener on tcp://\S+: bad frame from tcp://\S+: .* HTTP"
 

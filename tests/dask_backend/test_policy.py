@@ -7,17 +7,17 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-import certs
 import distributed
 import pytest
 from distributed import Client, Nanny, Scheduler
 from distributed.comm.core import CommClosedError, FatalCommClosedError
-from handshakes import foreign_context, name_at, told_at
-from parties import Party, asynchronous, echo, pair
-from processes import HANG, PRELOAD, Programs, tls_options
 
 from sealwire.comm import HandshakeError
 from sealwire.dask_backend import Security, install
+from support import certs
+from support.handshakes import foreign_context, name_at, told_at
+from support.parties import Party, asynchronous, echo, pair
+from support.processes import HANG, PRELOAD, Programs, tls_options
 
 CA = certs.root("ca")
 REVOKED, STRANGER = certs.leaf(CA, "worker-1"), certs.leaf(CA, "stranger")

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import certs
 import dask
 import distributed
 import pytest
@@ -17,8 +16,6 @@ from distributed.comm import connect, listen, registry, ws
 from distributed.comm import tcp as stock
 from distributed.comm.registry import backends
 from distributed.security import Security as Stock
-from handshakes import client_context, foreign_context, security, server_context
-from parties import ROLES, asynchronous, echo
 
 import sealwire.dask_backend
 from sealwire.dask_backend import install, uninstall
@@ -26,6 +23,9 @@ from sealwire.dask_backend.adoption import adopt
 from sealwire.dask_backend.links import links
 from sealwire.security import ConfigError
 from sealwire.security.contexts.policy import SealedContext
+from support import certs
+from support.handshakes import client_context, foreign_context, security, server_context
+from support.parties import ROLES, asynchronous, echo
 
 CA = certs.root()
 NODES = {role: certs.leaf(CA, role) for role in ROLES}

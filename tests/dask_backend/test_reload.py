@@ -9,21 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import certs
 import dask
 import distributed
 import pytest
 from distributed import Client, Nanny, Scheduler, Worker
 from distributed.comm.core import Comm
-from handshakes import client_context, common_name, foreign_context, name_at, security
-from observing import dial
-from parties import Party, asynchronous, select
-from processes import HANG, PRELOAD, Programs, tls_options
 
 from sealwire.dask_backend import Security, install, preload, uninstall
 from sealwire.security import PEMError
 from sealwire.security.contexts import background
 from sealwire.security.contexts.reloading import FollowingContext
+from support import certs
+from support.handshakes import client_context, common_name, foreign_context, name_at, security
+from support.observing import dial
+from support.parties import Party, asynchronous, select
+from support.processes import HANG, PRELOAD, Programs, tls_options
 
 CA = certs.root("ca")
 OTHER_CA = certs.root("other ca")

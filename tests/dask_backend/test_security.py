@@ -19,13 +19,13 @@ import pytest
 from distributed import Client, Nanny, Scheduler, Worker
 from distributed.comm import connect, listen
 from distributed.protocol.pickle import dumps, loads
-from parties import ROLES, Party, asynchronous, echo, pair
 
 from sealwire.dask_backend import Security, install, uninstall
 from sealwire.dask_backend.settings import encryption_required
 from sealwire.security import ConfigError, PEMError
 from sealwire.security.contexts.policy import SealedContext
 from sealwire.security.security import FIELDS
+from support.parties import ROLES, Party, asynchronous, echo, pair
 
 CONFIGURATION = {"tls_ca_file": "distributed.comm.tls.ca-file"} | {
     f"tls_{role}_{part}": f"distributed.comm.tls.{role}.{part}"

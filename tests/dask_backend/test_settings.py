@@ -11,11 +11,11 @@ import dask
 import pytest
 from distributed.comm.core import CommClosedError
 from distributed.protocol import to_serialize
-from parties import Party, asynchronous, pair
 
 from sealwire.comm import Limits, configure_gil
 from sealwire.comm.transport import switch_interval
 from sealwire.dask_backend.settings import apply_gil_policy, limits
+from support.parties import Party, asynchronous, pair
 
 LIMITS = "sealwire.limits"
 

@@ -15,11 +15,11 @@ from distributed.protocol import Serialized, serialize, to_serialize
 from distributed.protocol.serialize import ToPickle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parties import Party, asynchronous
-from rawpeer import Recorder, dialling, hello, packed
 
 from sealwire.comm.wire.framing import pack
 from sealwire.dask_backend import backend, codec
+from support.parties import Party, asynchronous
+from support.rawpeer import Recorder, dialling, hello, packed
 
 MakeParty = Callable[..., Party]
 

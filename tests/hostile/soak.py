@@ -4,7 +4,7 @@ each way through one comm, over tcp and over tls. Prints a line a while, and fai
 descriptors grow, a message is altered or out of order, a good client waits too long, or a
 traceback appears.
 
-    python tests/hostile/soak.py
+    PYTHONPATH=tests .venv/bin/python tests/hostile/soak.py
 """
 
 from __future__ import annotations
@@ -12,17 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-
-import attacker
-import endless
-from target import MiB, Target, check
+from support import attacker, endless
+from support.target import MiB, Target, check
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "300"))
 BYTES = int(float(os.environ.get("SOAK_BYTES", 8 << 30)))

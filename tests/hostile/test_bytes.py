@@ -10,11 +10,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import attacker
 import msgpack
 import pytest
-from attacker import HELLO, OUR_HELLO, message, words
-from target import COMBINATIONS, MODES, MiB, Target, check, count, figure
+
+from support import attacker
+from support.attacker import HELLO, OUR_HELLO, message, words
+from support.target import COMBINATIONS, MODES, MiB, Target, check, count, figure
 
 each_kind = pytest.mark.parametrize("kind", ["standalone", "dask"])
 each_combination = pytest.mark.parametrize(("kind", "scheme", "mode"), COMBINATIONS)

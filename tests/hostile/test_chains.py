@@ -9,19 +9,17 @@ import ssl
 import tempfile
 import time
 
-import attacker
-import certs
-import handshakes
 import pytest
-from aio import aio
-from ambush import Ambush
-from attacker import Context, Socket
-from crowds import meanwhile
 from cryptography import x509
-from target import Target, check, count, figure
 
 from sealwire.comm import Comm, HandshakeError, Limits, connect, listen
 from sealwire.security import Security
+from support import attacker, certs, handshakes
+from support.aio import aio
+from support.ambush import Ambush
+from support.attacker import Context, Socket
+from support.crowds import meanwhile
+from support.target import Target, check, count, figure
 
 KINDS = ["standalone", "dask"]
 each_kind = pytest.mark.parametrize("kind", KINDS)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import time
 from pathlib import Path
 
-import attacker
-from processes import PRELOAD, Program, Programs
-from target import check, figure, identities
+from support import attacker
+from support.processes import PRELOAD, Program, Programs
+from support.programs import command
+from support.target import check, figure, identities
 
-SUPPORT = Path(attacker.__file__).parent
 WORKERS, STALLED, FLOODS = 50, 300, 20
 #: what distributed logs of a worker that leaves while a batch is being written to it
 LEAVING = re.compile(
@@ -34,17 +33,15 @@ def test_fifty_workers_among_three_hundred_stalled_and_twenty_floods(tmp_path: P
         for sock in strangers[::2]:
             sock.sendall(attacker.client_hello())
         os.environ["HOSTILE_FILES"] = json.dumps(files)
-        flood = Program([sys.executable, str(SUPPORT / "flood.py"), address, str(FLOODS)], tmp_path)
+        flood = Program(command("flood", address, str(FLOODS)), tmp_path, support=True)
         try:
             flood.wait_for("flooding")
             start = time.monotonic()
             cluster = Program(
-                [
-                    sys.executable, str(SUPPORT / "fifty_workers.py"), address, files["ca"],
-                    files["client"], str(WORKERS),
-                ],
+                command("fifty_workers", address, files["ca"], files["client"], str(WORKERS)),
                 tmp_path,
-            )  # fmt: skip
+                support=True,
+            )
             cluster.wait_for(f"up {WORKERS}")
             up = time.monotonic() - start
             expected = sum(range(WORKERS)) * 10_000 * len(range(0, WORKERS, 5))

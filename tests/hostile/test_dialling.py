@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ambush
-import attacker
 import msgpack
 import psutil
 import pytest
-from aio import aio
-from ambush import Ambush, behind_tls, say
-from attacker import HELLO, message, words
-from target import Target, check, count, figure, identities
 
 from sealwire.comm import CommClosedError, connect
 from sealwire.security import Security
+from support import ambush, attacker
+from support.aio import aio
+from support.ambush import Ambush, behind_tls, say
+from support.attacker import HELLO, message, words
+from support.target import Target, check, count, figure, identities
 
 KINDS = ["standalone", "dask"]
 each_kind = pytest.mark.parametrize("kind", KINDS)

@@ -7,12 +7,13 @@ import itertools
 import time
 from collections.abc import Callable
 
-import attacker
 import msgpack
 import pytest
-from attacker import HELLO, Socket
-from crowds import crowd, meanwhile
-from target import COMBINATIONS, MODES, Target, check, count, figure
+
+from support import attacker
+from support.attacker import HELLO, Socket
+from support.crowds import crowd, meanwhile
+from support.target import COMBINATIONS, MODES, Target, check, count, figure
 
 SCHEMES = ["tcp", "tls"]
 KINDS = ["standalone", "dask"]

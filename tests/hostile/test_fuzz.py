@@ -16,11 +16,11 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from target import check, count, figure
 
 from sealwire.comm import DecodeError, FramingError, HandshakeError, HelloError, codec
 from sealwire.comm.wire import hello
 from sealwire.comm.wire.framing import Splitter, pack
+from support.target import check, count, figure
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
 MAX_SIZE = 1 << 20

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
-import held
-from held import BLOCK, CALLERS
-from processes import PRELOAD, Program, Programs
-from target import check, count, figure, identities
+from support.processes import PRELOAD, Program, Programs
+from support.programs import command
+from support.programs.held import BLOCK, CALLERS
+from support.target import check, count, figure, identities
 
 TROUBLE = re.compile(r"sealwire\S* - (WARNING|ERROR|CRITICAL)|Traceback|CommClosedError|dropped")
 
@@ -30,7 +29,7 @@ def test_a_held_loop_loses_nothing(tmp_path: Path) -> None:
             for name in ("held", "one", "two")
         ]
         arguments = [address, files["ca"], files["client"], str(seconds)]
-        client = Program([sys.executable, held.__file__, *arguments], tmp_path)
+        client = Program(command("held", *arguments), tmp_path, support=True)
         try:
             told = json.loads(client.wait_for("told (.*)")[1])
             check(client.process.wait(60) == 0, "".join(client.output))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import ssl
@@ -13,12 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import attacker
 import pytest
-from attacker import Socket, packed
-from target import COMBINATIONS, MODES, MiB, Target, check, count, figure, identities
+
+from support import attacker, programs
+from support.attacker import Socket, packed
+from support.target import COMBINATIONS, MODES, MiB, Target, check, count, figure, identities
 
 KINDS = ["standalone", "dask"]
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -163,31 +162,17 @@ def test_a_peer_whose_machine_is_gone_is_noticed(kind: str, scheme: str, mode: s
             sock.close()
 
 
-STOPPED = """
-import sys
-sys.path.insert(0, sys.argv[2])
-import attacker
-sock = attacker.enter(sys.argv[1])
-sock.sendall(attacker.packed({"op": "source", "count": 4000}))
-attacker.receive(sock)
-print("begun", flush=True)
-for _ in range(3999):
-    attacker.receive(sock)
-print(attacker.ask(sock, "still in step"), flush=True)
-"""
-
-
 @each_scheme
 def test_a_stopped_peer_costs_little_and_loses_nothing(scheme: str) -> None:
     with Target("standalone", scheme) as target:
         other = attacker.enter(target.address, tls=context_for(scheme))
         before = target.resident()
-        support = str(Path(attacker.__file__).parent)
         with subprocess.Popen(
-            [sys.executable, "-c", STOPPED, target.address, support],
+            programs.command("stopped_reader", target.address),
+            cwd=programs.HOME,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "HOSTILE_FILES": json.dumps(identities())},
+            env=programs.environment(HOSTILE_FILES=json.dumps(identities())),
         ) as peer:
             assert peer.stdout is not None
             try:

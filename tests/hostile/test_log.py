@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import attacker
 import msgpack
 import pytest
-from aio import aio
-from attacker import OUR_HELLO, message
-from target import Target, check
 
 from sealwire.comm.listener_log import ListenerLog
+from support import attacker
+from support.aio import aio
+from support.attacker import OUR_HELLO, message
+from support.target import Target, check
 
 
 def test_a_flood_of_one_kind_hides_no_other() -> None:

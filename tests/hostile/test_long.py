@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-import attacker
-import endless
 import pytest
-from target import FULL, MiB, Target, check, count, figure
+
+from support import attacker, endless
+from support.target import FULL, MiB, Target, check, count, figure
 
 GiB = 1 << 30
 SCHEMES = ["tcp", "tls"] if FULL else ["tcp"]

@@ -11,16 +11,22 @@ import logging
 import ssl
 from typing import Any
 
-import certs
 import distributed.comm
-import oddities
 import pytest
-from aio import aio
-from handshakes import VERSIONS, client_context, foreign_context, security, server_context, shake
 
 from sealwire.comm import CommClosedError, HandshakeError, connect, listen
 from sealwire.dask_backend import install, uninstall
 from sealwire.security import PeerNotAllowed
+from support import certs, oddities
+from support.aio import aio
+from support.handshakes import (
+    VERSIONS,
+    client_context,
+    foreign_context,
+    security,
+    server_context,
+    shake,
+)
 
 CA = certs.root()
 GOOD = certs.leaf(CA, "good")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import attacker
 import msgpack
 import pytest
-from attacker import packed
 from distributed.comm.core import Comm
-from target import Target, check
 
 from sealwire.comm import HelloError
 from sealwire.comm.wire import hello
+from support import attacker
+from support.attacker import packed
+from support.target import Target, check
 
 GOOD = {"compression": None, "python": (3, 11, 7), "pickle-protocol": 5}
 DEEP: Any = 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import attacker
 import pytest
-from attacker import message
-from target import MODES, Target, check
+
+from support import attacker
+from support.attacker import message
+from support.target import MODES, Target, check
 
 BAD = {
     "no msgpack": b"\xc1",

@@ -19,10 +19,10 @@ from distributed.comm.utils import from_frames
 from distributed.protocol import Serialized, serialize
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from target import count
 
 from sealwire.comm import DecodeError
 from sealwire.dask_backend import codec
+from support.target import count
 
 ran: list[str] = []
 

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from target import check
+
+from support.target import check
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = (ROOT / "docs" / "security.md").read_text()

@@ -7,13 +7,13 @@ import contextlib
 import ctypes
 import sys
 
-import attacker
 import msgpack
 import pytest
-from attacker import Shake, message
-from target import MODES, Target, check, count, figure
 
 from sealwire.comm.transport import openssl
+from support import attacker
+from support.attacker import Shake, message
+from support.target import MODES, Target, check, count, figure
 
 
 class KeyChanger(Shake):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ssl
 import struct
 
-import attacker
 import pytest
-from target import MODES, Target, check, count
+
+from support import attacker
+from support.target import MODES, Target, check, count
 
 NAMES = {
     "ASCII": b"scheduler.example",

@@ -14,22 +14,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import attacker
 import cloudpickle
 import distributed.comm
 import numpy as np
 import psutil
 import pytest
-from aio import aio, until
-from attacker import packed
 from distributed import Client
 from distributed.protocol import to_serialize
-from processes import PRELOAD, Program, Programs
-from target import MODES, MiB, Target, check, figure, identities
 
 from sealwire.comm import CommClosedError, Limits, connect, listen
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.dask_backend import Security, install, uninstall
+from support import attacker
+from support.aio import aio, until
+from support.attacker import packed
+from support.processes import PRELOAD, Program, Programs
+from support.target import MODES, MiB, Target, check, figure, identities
 
 each_kind = pytest.mark.parametrize("kind", ["standalone", "dask"])
 each_scheme = pytest.mark.parametrize("scheme", ["tcp", "tls"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 
-import attacker
 import pytest
-from attacker import packed
-from target import MODES, MiB, Target, check, count, figure
+
+from support import attacker
+from support.attacker import packed
+from support.target import MODES, MiB, Target, check, count, figure
 
 each_kind = pytest.mark.parametrize("kind", ["standalone", "dask"])
 each_scheme = pytest.mark.parametrize("scheme", ["tcp", "tls"])

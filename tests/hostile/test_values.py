@@ -8,15 +8,14 @@ back as the same; and that takes time in proportion to its size.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from target import HANG, MODES, check, count, figure
 
-SCRIPT = Path(__file__).parent.parent / "support" / "value_fuzz.py"
+from support import programs
+from support.target import HANG, MODES, check, count, figure
+
 SECONDS = count(300, 4)  # of each
 
 
@@ -25,8 +24,9 @@ def test_strange_values(mode: str, tmp_path: Path) -> None:
     last = tmp_path / "last.bin"
     how = MODES[mode]
     run = subprocess.run(
-        [sys.executable, *how.get("flags", ()), str(SCRIPT), str(SECONDS), mode],
-        env={**os.environ, **how.get("environment", {}), "VALUE_FUZZ_LAST": str(last)},
+        programs.command("value_fuzz", str(SECONDS), mode, flags=how.get("flags", ())),
+        cwd=tmp_path,
+        env=programs.environment(**how.get("environment", {}), VALUE_FUZZ_LAST=str(last)),
         capture_output=True,
         text=True,
         timeout=SECONDS + HANG,

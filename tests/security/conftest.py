@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from following import Folder
 
 from sealwire.security.contexts import background
+from support.following import Folder
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ import stat
 from pathlib import Path
 from typing import Any
 
-import certs
 import dask.config
 import pytest
-from handshakes import client_context, server_context, shake
 
 from sealwire.security import Security, config, permissions
 from sealwire.security.permissions import weaknesses
+from support import certs
+from support.handshakes import client_context, server_context, shake
 
 pytestmark = pytest.mark.usefixtures("nothing_told")
 CA = certs.root()

@@ -6,12 +6,10 @@ import datetime
 import ssl
 from typing import Any
 
-import certs
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtensionOID
-from handshakes import VERSIONS, client_context, foreign_context, server_context, shake
 
 from sealwire.security import (
     Authority,
@@ -24,6 +22,8 @@ from sealwire.security import (
 )
 from sealwire.security.pem import Source
 from sealwire.security.x509.certinfo import read_certificates
+from support import certs
+from support.handshakes import VERSIONS, client_context, foreign_context, server_context, shake
 
 DAY = datetime.timedelta(days=1)
 

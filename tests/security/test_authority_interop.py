@@ -6,11 +6,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import folders
 import pytest
 import trustme
 from cryptography import x509
-from handshakes import client_context, server_context, shake
 
 from sealwire.security import Security
 from sealwire.security.ca.atomic_files import apply
@@ -19,6 +17,8 @@ from sealwire.security.ca.rotation import begin
 from sealwire.security.ca.store import Store
 from sealwire.security.checks.runner import check_configuration
 from sealwire.security.config import KEYS
+from support import folders
+from support.handshakes import client_context, server_context, shake
 
 ROLES = ("client", "scheduler", "worker")
 KINDS = ("p256", "rsa3072")

@@ -8,11 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import folders
 import pytest
 from cryptography import x509
-from folders import DAY
-from handshakes import client_context, server_context, shake
 
 from sealwire.security import AuthorityError, PEMError, Security
 from sealwire.security.ca.atomic_files import apply, locked
@@ -20,6 +17,9 @@ from sealwire.security.ca.renewal import renew, revoke
 from sealwire.security.ca.rotation import begin, complete, left_behind
 from sealwire.security.ca.store import Store, load
 from sealwire.security.checks.runner import check_folder
+from support import folders
+from support.folders import DAY
+from support.handshakes import client_context, server_context, shake
 
 ROLES = ("client", "scheduler", "worker")
 MONTH = 30 * DAY

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from following import CA, NEW, OLD, OTHER_CA, PEER, Folder
-from handshakes import client_context, server_context, shake
 
 from sealwire.security import Authority, Security
 from sealwire.security.contexts import background, reloading
 from sealwire.security.contexts.background import Background
+from support.following import CA, NEW, OLD, OTHER_CA, PEER, Folder
+from support.handshakes import client_context, server_context, shake
 
 HANG = 60.0
 

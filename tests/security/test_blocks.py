@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 
-import certs
 import pytest
 from cryptography import x509
 from hypothesis import example, given
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from sealwire.security import PEMError
 from sealwire.security.pem import certificates, source
 from sealwire.security.pem_blocks import blocks, is_torn
+from support import certs
 
 CA = certs.root()
 NODE = certs.leaf(CA)

@@ -12,11 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import certs
-import folders
 import pytest
 from cryptography import x509
-from folders import DAY
 
 from sealwire.security import AuthorityError, config
 from sealwire.security.ca import rotation
@@ -30,6 +27,8 @@ from sealwire.security.checks.findings import Finding
 from sealwire.security.checks.runner import check_configuration, check_folder
 from sealwire.security.config import KEYS
 from sealwire.security.pem import blocks
+from support import certs, folders
+from support.folders import DAY
 
 ROLES = ("client", "scheduler", "worker")
 

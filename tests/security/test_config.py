@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import certs
 import dask.config
 import pytest
 
 from sealwire.security import ConfigError, Security, UnknownKey, unknown_keys
+from support import certs
 
 WITHOUT_DASK = "import sys; sys.modules['dask'] = sys.modules['distributed'] = None\n"
 PROGRAM = """

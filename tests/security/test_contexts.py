@@ -5,9 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 
-import certs
 import pytest
-from handshakes import (
+
+from sealwire.security import ConfigError, Security, SessionResumed
+from sealwire.security.contexts.policy import SealedContext
+from sealwire.security.security import ROLES
+from support import certs
+from support.handshakes import (
     VERSIONS,
     client_context,
     foreign_context,
@@ -15,10 +19,6 @@ from handshakes import (
     server_context,
     shake,
 )
-
-from sealwire.security import ConfigError, Security, SessionResumed
-from sealwire.security.contexts.policy import SealedContext
-from sealwire.security.security import ROLES
 
 CA = certs.root()
 NODE = certs.leaf(CA)

@@ -11,14 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import certs
 import pytest
-from aio import aio
-from handshakes import VERSIONS, client_context, security, server_context, shake
 
 from sealwire.comm import Comm, HandshakeError, connect, listen
 from sealwire.security import PEMError, Security
 from sealwire.security.pem import Source, load_crls
+from support import certs
+from support.aio import aio
+from support.handshakes import VERSIONS, client_context, security, server_context, shake
 
 ROOT = certs.root("root")
 BETWEEN = certs.intermediate(ROOT, "between")

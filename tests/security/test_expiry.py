@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import certs
 import pytest
-from certs import DAY, HOUR
-from handshakes import client_context, security, server_context, shake
 
 from sealwire.security import ConfigError, Security
 from sealwire.security.contexts.expiry import Deadline, Expiry, end_of
+from support import certs
+from support.certs import DAY, HOUR
+from support.handshakes import client_context, security, server_context, shake
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:

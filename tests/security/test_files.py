@@ -14,9 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import folders
 import pytest
-from certs_cli import run, texts
 
 from sealwire.security import AuthorityError
 from sealwire.security.ca import atomic_files, folder
@@ -24,6 +22,8 @@ from sealwire.security.ca.atomic_files import Write, apply, locked, make_folder
 from sealwire.security.ca.folder import Folder
 from sealwire.security.ca.renewal import revoke
 from sealwire.security.ca.store import Store
+from support import folders
+from support.certs_cli import run, texts
 
 REVOKE = ("revoke", "worker")
 

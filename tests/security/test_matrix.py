@@ -10,14 +10,15 @@ import ssl
 from collections.abc import Callable
 from typing import NamedTuple
 
-import certs
 import pytest
 import trustme
-from certs import CLIENT, HOUR, SECOND, SERVER, Node
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from handshakes import (
+
+from support import certs
+from support.certs import CLIENT, HOUR, SECOND, SERVER, Node
+from support.handshakes import (
     VERSIONS,
     Outcome,
     client_context,

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import certs
 import dask.config
 import pytest
-from handshakes import client_context, server_context, shake
 
 from sealwire.security import ConfigError, PEMError, Security
+from support import certs
+from support.handshakes import client_context, server_context, shake
 
 CA = certs.root()
 NODE = certs.leaf(CA)

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import certs
 import dask.config
 import distributed
 import pytest
-from handshakes import client_context, security, server_context, shake
 
 from sealwire.dask_backend import Security as DaskSecurity
 from sealwire.dask_backend import install, uninstall
 from sealwire.security import ConfigError, PEMError, Security
 from sealwire.security.config import KEYS
+from support import certs
+from support.handshakes import client_context, security, server_context, shake
 
 NAMES = ("tls_ca_file", "tls_scheduler_cert", "tls_crl_file")
 

@@ -12,12 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import certs
 import pytest
-from aio import aio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from handshakes import (
+from tornado.iostream import SSLIOStream, StreamClosedError
+from tornado.tcpserver import TCPServer
+
+from sealwire.security import ConfigError, PeerNotAllowed, Security
+from sealwire.security.contexts.allowlist import AllowedPeers
+from support import certs
+from support.aio import aio
+from support.handshakes import (
     VERSIONS,
     client_context,
     foreign_context,
@@ -25,11 +30,6 @@ from handshakes import (
     server_context,
     shake,
 )
-from tornado.iostream import SSLIOStream, StreamClosedError
-from tornado.tcpserver import TCPServer
-
-from sealwire.security import ConfigError, PeerNotAllowed, Security
-from sealwire.security.contexts.allowlist import AllowedPeers
 
 CA = certs.root()
 OURS = certs.leaf(CA, "ours", names=["ours"])

@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import certs
 import pytest
-from aio import aio, until
-from handshakes import VERSIONS, client_context, only_message, security, server_context
 
 from sealwire.comm import Comm, HandshakeError, connect, listen
 from sealwire.comm.interfaces import Listener
 from sealwire.comm.wire import hello
 from sealwire.security import Security
+from support import certs
+from support.aio import aio, until
+from support.handshakes import VERSIONS, client_context, only_message, security, server_context
 
 CA = certs.root()
 PICKY = security(certs.leaf(CA, "picky"), [CA], tls_allowed_peers=["client*"])

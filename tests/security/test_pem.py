@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import certs
 import pytest
-from handshakes import client_context, security, server_context, shake
 
 from sealwire.security import KeyMismatch, PEMError, Security
 from sealwire.security.pem import Source, blocks, load_identity, source
+from support import certs
+from support.handshakes import client_context, security, server_context, shake
 
 CA = certs.root()
 NODE = certs.leaf(CA)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import certs
 import dask.config
 import pytest
 
@@ -21,6 +20,7 @@ from sealwire.security import Security
 from sealwire.security.config import KEYS
 from sealwire.security.quoting import damage, hides_key, key_damage, redacted, shown
 from sealwire.security.security import FIELDS
+from support import certs
 
 CA = certs.root()
 NODES = [certs.leaf(CA), certs.leaf(CA, key=certs.rsa_key(2048))]

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import certs
 import pytest
-from following import CA, NEW, OLD, Folder
-from handshakes import security, server_context
 
 from sealwire.security import PEMError, Security, pem, reading
 from sealwire.security.ca.store import load
+from support import certs
+from support.following import CA, NEW, OLD, Folder
+from support.handshakes import security, server_context
 
 NODE = certs.leaf(CA)
 FIELDS = ("tls_ca_file", "tls_worker_cert", "tls_worker_key", "tls_crl_file")

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import certs
 import pytest
-from following import CA, FOREIGN, NEW, OLD, OTHER_CA, PEER, Folder
-from handshakes import client_context, security, server_context, shake
 
 from sealwire.security import KeyMismatch, PEMError, Security
 from sealwire.security.contexts import reloading
 from sealwire.security.contexts.policy import load
+from support import certs
+from support.following import CA, FOREIGN, NEW, OLD, OTHER_CA, PEER, Folder
+from support.handshakes import client_context, security, server_context, shake
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from aio import aio
-from following import CA, FOREIGN, NEW, OLD, OTHER_CA, PEER, Folder
-from handshakes import client_context, shake
 
 from sealwire.comm import Comm, HandshakeError, connect, listen
 from sealwire.security import ConfigError
+from support.aio import aio
+from support.following import CA, FOREIGN, NEW, OLD, OTHER_CA, PEER, Folder
+from support.handshakes import client_context, shake
 
 
 def test_what_is_set_on_a_context_holds_after_a_change(folder: Folder) -> None:

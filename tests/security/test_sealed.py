@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import certs
 import pytest
-from handshakes import client_context, foreign_context, security, server_context, shake
 
 from sealwire.security import ConfigError, Security
 from sealwire.security.contexts.verified import VerifiedObject, VerifiedSocket
+from support import certs
+from support.handshakes import client_context, foreign_context, security, server_context, shake
 
 CA = certs.root()
 NODE = certs.leaf(CA)

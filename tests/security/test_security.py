@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import certs
 import dask.config
 import pytest
-from handshakes import client_context, security, server_context, shake
 
 from sealwire.security import ConfigError, Security, SecurityError, UnknownParameter
 from sealwire.security.security import FIELDS, ROLES
+from support import certs
+from support.handshakes import client_context, security, server_context, shake
 
 CA = certs.root()
 NODE = certs.leaf(CA)

@@ -8,14 +8,14 @@ import ssl
 import threading
 from typing import Any
 
-import certs
 import pytest
-from aio import aio
-from handshakes import foreign_context, security, server_context
 from tornado.iostream import SSLIOStream
 from tornado.tcpserver import TCPServer
 
 from sealwire.security import SessionResumed
+from support import certs
+from support.aio import aio
+from support.handshakes import foreign_context, security, server_context
 
 CA = certs.root()
 NODE = certs.leaf(CA)

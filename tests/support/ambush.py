@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-import attacker
+from support import attacker
 
 Act = Callable[[socket.socket], None]
 

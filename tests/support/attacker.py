@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgpack
-from target import HANG, identities
+
+from support.target import HANG, identities
 
 Context = ssl.SSLContext
 Socket = socket.socket

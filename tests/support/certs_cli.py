@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import certs
 from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sealwire.cli.main import main
+from support import certs
 
 ROLES = ("client", "scheduler", "worker")
 WRITERS = {

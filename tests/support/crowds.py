@@ -7,8 +7,8 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 
-import attacker
-from attacker import Socket
+from support import attacker
+from support.attacker import Socket
 
 
 @contextlib.contextmanager

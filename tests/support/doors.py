@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import certs
 import distributed
 import pytest
 from click.testing import CliRunner
-from handshakes import security
 
 from sealwire.cli.main import main
 from sealwire.comm import listen
 from sealwire.dask_backend import install, uninstall
 from sealwire.security import Security
+from support import certs
+from support.handshakes import security
 
 CA, OTHER_CA = certs.root("our ca"), certs.root("other ca")
 NODE = certs.leaf(CA, "node")

@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-import attacker
 import msgpack
-from attacker import OUR_HELLO, Context, Socket, words
-from target import check
+
+from support import attacker
+from support.attacker import OUR_HELLO, Context, Socket, words
+from support.target import check
 
 SIZE = 16 << 20  # of a large message
 _STEP = 4096  # by which the content of each differs from that of the last

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import certs
-from handshakes import client_context, security, server_context, shake
-
 from sealwire.security import Security
+from support import certs
+from support.handshakes import client_context, security, server_context, shake
 
 CA = certs.root("ca")
 OTHER_CA = certs.root("other ca")

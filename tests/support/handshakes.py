@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-from certs import Node
 
 from sealwire.security import Security
+from support.certs import Node
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 GREETING = b"hello"

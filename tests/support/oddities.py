@@ -9,9 +9,10 @@ import ipaddress
 import ssl
 from collections.abc import Callable
 
-import certs
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from support import certs
 
 SHA256 = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
 

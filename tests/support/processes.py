@@ -13,21 +13,27 @@ from pathlib import Path
 
 import psutil
 
+from support import programs
+
 PRELOAD = ("--preload", "sealwire.dask_backend.preload")
 HANG = 60.0  # seconds after which a process that has not said what it should is stuck
 
 
 class Program:
-    """A running program whose output is read as it comes."""
+    """A running program whose output is read as it comes; it finds `support` if asked to."""
 
-    def __init__(self, command: list[str], folder: Path) -> None:
+    def __init__(self, command: list[str], folder: Path, support: bool = False) -> None:
         self.command = command
         self.output: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
             command,
             cwd=folder,  # not the repository: python -m puts the current folder on sys.path
-            env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(folder), "PYTHONUNBUFFERED": "1"},
+            env={
+                **(programs.environment() if support else os.environ),
+                "DASK_TEMPORARY_DIRECTORY": str(folder),
+                "PYTHONUNBUFFERED": "1",
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

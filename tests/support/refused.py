@@ -1,6 +1,6 @@
 """Every way a handshake is refused, made to happen: what each side then says.
 
-python tests/support/refused.py     prints the table of docs/errors.md
+PYTHONPATH=tests .venv/bin/python tests/support/refused.py    prints the table of docs/errors.md
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
-import certs
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from handshakes import VERSIONS, foreign_context, security
 
 from sealwire.comm import Comm, HandshakeError, connect, listen
+from support import certs
+from support.handshakes import VERSIONS, foreign_context, security
 
 CA = certs.root("our CA")
 OTHER_CA = certs.root("another CA")

@@ -6,17 +6,16 @@ import functools
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import certs
 import psutil
 
-SCRIPT = Path(__file__).with_name("target_server.py")
+from support import certs, programs
+
 HANG = 60.0  # seconds after which something is stuck
 MiB = 1 << 20
 
@@ -123,11 +122,12 @@ class Target:
         self.scheme = scheme
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in __exit__)
         self._popen = subprocess.Popen(
-            [sys.executable, *(flags or []), str(SCRIPT), json.dumps(configuration)],
+            programs.command("target_server", json.dumps(configuration), flags=flags or ()),
+            cwd=programs.HOME,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **(environment or {})},
+            env=programs.environment(**(environment or {})),
             text=True,
         )
         self.address = self._line()

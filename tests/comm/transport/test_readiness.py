@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
-from aio import aio, until
 
 from sealwire.comm.transport.readiness import Readiness
 from sealwire.comm.transport.wakeup import Wakeup
+from support.aio import aio, until
 
 Loops = Callable[[], asyncio.AbstractEventLoop]
 Pair = tuple[socket.socket, socket.socket]

@@ -13,14 +13,14 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 import uvloop
-from aio import aio
-from links import SCHEMES, connect_args, echo, listen_args, pair
 
 from sealwire.comm import Comm, CommClosedError, Limits, connect, listen
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.transport.wakeup import Wakeup
 from sealwire.comm.wire import hello
 from sealwire.comm.wire.framing import pack
+from support.aio import aio
+from support.links import SCHEMES, connect_args, echo, listen_args, pair
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 loops = pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
-from aio import aio, until
-from links import SCHEMES, connect_args, echo, listen_args, pair
 
 from sealwire.comm import Comm, configure_gil, connect, listen
 from sealwire.comm.transport import switch_interval
+from support.aio import aio, until
+from support.links import SCHEMES, connect_args, echo, listen_args, pair
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

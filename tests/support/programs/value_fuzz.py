@@ -1,7 +1,7 @@
 """Messages of strange values, decoded and judged by what comes out; a program of its own, so that a
 crash is seen.
 
-    python value_fuzz.py SECONDS SEED
+    python -m support.programs.value_fuzz SECONDS SEED
 
 ends with 0 and one line of JSON, or says on stderr which message broke which promise.
 """

@@ -1,6 +1,6 @@
 """Fifty workers and a client in one process, against a scheduler elsewhere.
 
-    fifty_workers.py SCHEDULER CA CERTIFICATE WORKERS
+    python -m support.programs.fifty_workers SCHEDULER CA CERTIFICATE WORKERS
 
 Prints what a computation gave that moved data between all of them, and what the scheduler's
 listener had counted by then.

@@ -1,8 +1,10 @@
 """A program: a LocalCluster with our backend by one recipe, which looks at all its processes.
 
-``python local_cluster.py recipe scheme files``; `files` is JSON with the TLS fields of a Security.
-The recipe "security" passes our Security and nothing else; "preload" sets the four settings of
-that name and uses distributed's. Exits with 0 if everything was as it should be.
+    python -m support.programs.local_cluster RECIPE SCHEME FILES
+
+FILES is JSON with the TLS fields of a Security. The recipe "security" passes our Security and
+nothing else; "preload" sets the four settings of that name and uses distributed's. Exits with 0 if
+everything was as it should be.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import dask
 import distributed
 import psutil
 from distributed import Client, LocalCluster
-from observing import check, everywhere, exercise, links_between_workers, observe
+
+from support.observing import check, everywhere, exercise, links_between_workers, observe
 
 PRELOADED = ("scheduler", "worker", "nanny", "client")
 PRELOAD = "sealwire.dask_backend.preload"

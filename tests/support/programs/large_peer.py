@@ -1,7 +1,7 @@
 """A process that sends or receives one large message and tells what it cost in memory.
 
-    large_peer.py receive SCHEME        prints its address, then a line of JSON
-    large_peer.py send ADDRESS SIZE     prints a line of JSON
+    python -m support.programs.large_peer receive SCHEME     prints its address, then a line of JSON
+    python -m support.programs.large_peer send ADDRESS SIZE  prints a line of JSON
 
 The pickled `Security` comes on standard input. The payload is zero but for a mark every `STEP`.
 """

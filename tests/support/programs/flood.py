@@ -1,4 +1,6 @@
-"""Floods of strangers, in a process of their own: ``flood.py ADDRESS FLOODS``, until killed.
+"""Floods of strangers, in a process of their own, until killed.
+
+    python -m support.programs.flood ADDRESS FLOODS
 
 Each flood knocks again as soon as it is turned away, in one of four ways; what they are is said by
 `attacker`, which has none of our code.
@@ -11,7 +13,7 @@ import itertools
 import sys
 import threading
 
-import attacker
+from support import attacker
 
 ADDRESS, FLOODS = sys.argv[1], int(sys.argv[2])
 

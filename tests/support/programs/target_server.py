@@ -1,9 +1,10 @@
 """A server to be attacked, in a process of its own: `target.Target` starts it.
 
-    target_server.py CONFIGURATION      in JSON: kind, scheme, loop, files, limits, descriptors
+    python -m support.programs.target_server CONFIGURATION
 
-Prints its address, then answers each line of standard input with a line of JSON. What a comm does
-is decided by the first message, if that is a map with an ``op``; else it is echoed.
+CONFIGURATION is JSON: kind, scheme, loop, files, limits, descriptors. Prints its address, then
+answers each line of standard input with a line of JSON. What a comm does is decided by the first
+message, if that is a map with an ``op``; else it is echoed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What the tests share: peers, certificates, attackers, programs and how they are watched."""

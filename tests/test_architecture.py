@@ -1,0 +1,116 @@
+"""docs/architecture.md: what it names is there, and is what it says."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from sealwire.comm.tls_errors import _VERDICTS
+from sealwire.comm.transport.stream import State
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PLACES = re.findall(r"^\| (.+?) \| `([\w/]+\.py)` \| `([\w.]+)` \|$", TEXT, re.MULTILINE)
+
+# What a definition must use to be the right one.
+USES = {
+    "Sender._pass": {"pack_one", "send", "passed"},
+    "Sender.flush": {"send_several", "send", "outbox"},
+    "Sender._queue": {"held_back", "call_soon", "_CLOSELY"},
+    "Sender._expect_room": {"slow_consumer", "_max_queued"},
+    "Receiver.receive": {"_take_in", "resume"},
+    "Receiver._take_in": {"paused", "read_ahead", "feed"},
+    "Splitter": {"feed", "advance", "max_frames"},
+    "Readiness": {"add_reader", "add_writer", "remove_reader", "remove_writer"},
+    "FrameStream.close": {"CLOSED", "stop", "end"},
+    "FrameServer._admit": {"FrameStream", "add", "create_task"},
+    "FrameServer._drop_late": {"late", "too_late", "_end"},
+    "Pending.late": {"_deadlines", "_clock"},
+    "HandshakeThrottle.take": {"_waiting", "_left"},
+    "Liveness._look": {"lost", "ETIMEDOUT"},
+    "load_crls": {"load_verify_locations", "revocation_lists"},
+    "_Verified._admit": {"session_reused"},
+    "Watch._update": {"_build", "_use", "_read"},
+    "_VERDICTS": {"_Cause"},
+    "explain": {"_VERDICTS", "_ALERTS"},
+    "ListenerLog._tell": {"logger"},
+    "install": {"backends", "take_over", "begin"},
+    "renew": {"_renewed", "within", "is_revoked"},
+}
+
+
+def definition(tree: ast.AST, dotted: str) -> ast.AST | None:
+    """The class, function or constant of that name, classes first."""
+    name, _, rest = dotted.partition(".")
+    for node in getattr(tree, "body", ()):
+        named = [getattr(node, "name", None)]
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            named = [target.id for target in targets if isinstance(target, ast.Name)]
+        if name in named:
+            return definition(node, rest) if rest else node
+    return None
+
+
+def used(node: ast.AST) -> set[str]:
+    """Every name, attribute and definition in it."""
+    found = set()
+    for each in ast.walk(node):
+        for field in ("id", "attr", "name", "arg"):
+            if isinstance(value := getattr(each, field, None), str):
+                found.add(value)
+    return found
+
+
+def test_every_row_of_the_table_is_read() -> None:
+    table = TEXT.partition("## Where is")[2]
+    assert len(PLACES) == len(re.findall(r"^\| ", table, re.MULTILINE)) - 1  # less its head
+    assert sorted(name for _, _, name in PLACES) == sorted(USES)
+
+
+@pytest.mark.parametrize(("what", "file", "name"), PLACES, ids=[name for _, _, name in PLACES])
+def test_it_is_where_the_table_says(what: str, file: str, name: str) -> None:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    node = definition(tree, name)
+    assert node is not None, f"{what}: {file} defines no {name}"
+    assert USES[name] <= used(node), f"{what}: {name} uses no {USES[name] - used(node)}"
+
+
+def test_a_definition_that_is_not_there_is_noticed() -> None:
+    tree = ast.parse("class A:\n    def f(self): pass\nB: int = 1\nC = 2\n")
+    assert all(definition(tree, name) is not None for name in ("A", "A.f", "B", "C"))
+    assert all(definition(tree, name) is None for name in ("f", "A.g", "D", "B.f"))
+
+
+def test_an_expired_certificate_has_its_text_there() -> None:
+    expired = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+    assert _VERDICTS[expired].kind == "expired"
+    assert "expired" in _VERDICTS[expired].why
+
+
+def test_only_readiness_registers_sockets() -> None:
+    for path in (ROOT / "comm").rglob("*.py"):
+        uses = used(ast.parse(path.read_text(encoding="utf-8")))
+        registers = uses & {"add_reader", "add_writer", "remove_reader", "remove_writer"}
+        assert bool(registers) == (path.name == "readiness.py"), path
+
+
+def test_the_figure_has_every_state() -> None:
+    figure = TEXT.partition("## The states of a connection")[2].split("```")[1]
+    assert set(re.findall(r"\b[A-Z]{4,}\b", figure)) == {state.name for state in State}
+
+
+def test_every_file_of_the_transport_is_spoken_of() -> None:
+    section = TEXT.partition("## The transport")[2].partition("## Where is")[0]
+    files = {path.name for path in (ROOT / "comm" / "transport").glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"`(\w+\.py)`", section)) == files
+
+
+def test_links_and_paths_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (ROOT / "docs" / target).exists(), target
+    for path in re.findall(r"`([\w]+/[\w/]+(?:\.py)?)`", TEXT):
+        assert (ROOT / path).exists(), path

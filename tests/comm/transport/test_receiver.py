@@ -8,7 +8,6 @@ import ssl
 from typing import Any
 
 import pytest
-from fakes import FakeConnection, FakeGuard, FakeLoop, Wire
 
 from sealwire.comm import CommBusy, CommClosedError, Limits
 from sealwire.comm.transport import receiver as module
@@ -16,6 +15,7 @@ from sealwire.comm.transport.channel import SCRATCH
 from sealwire.comm.transport.receiver import Receiver
 from sealwire.comm.transport.sender import Sender
 from sealwire.comm.wire.framing import pack_one
+from support.fakes import FakeConnection, FakeGuard, FakeLoop, Wire
 
 PEER = "tcp://peer:1"
 

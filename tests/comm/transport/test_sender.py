@@ -7,12 +7,12 @@ import ssl
 from typing import Any
 
 import pytest
-from fakes import FakeConnection, FakeLoop, Wire
 
 from sealwire.comm import CommClosedError, Limits, MessageTooLarge
 from sealwire.comm.transport import sender as module
 from sealwire.comm.transport.sender import Sender
 from sealwire.comm.wire.framing import ONE_FRAME, pack_one
+from support.fakes import FakeConnection, FakeLoop, Wire
 
 PEER = "tcp://peer:1"
 SMALL = b"x" * 100

@@ -13,8 +13,6 @@ from typing import Any
 
 import psutil
 import pytest
-from aio import aio, until
-from links import SCHEMES, connect_args, listen_args
 from tornado.netutil import bind_sockets
 from tornado.tcpclient import TCPClient
 from tornado.tcpserver import TCPServer
@@ -24,6 +22,8 @@ from sealwire.comm import CommClosedError, EncryptionRequired, HandshakeError, L
 from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.transport.server import FrameServer
 from sealwire.comm.transport.stream import FrameStream
+from support.aio import aio, until
+from support.links import SCHEMES, connect_args, listen_args
 
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 

@@ -47,9 +47,7 @@ def checked(name: str, value: Any) -> Any:
         limit = pem.CRL_LIMIT if name == "tls_crl_file" else pem.PEM_LIMIT
         return pem.source(name, value, limit=limit)
     if name == "tls_ciphers":
-        if isinstance(value, str) and not value.isascii():
-            raise ConfigError(f"cannot use {name}: a cipher string is ASCII, got {shown(value)}")
-        return policy.parse_ciphers(name, value)
+        return _ciphers(name, value)
     if name == "tls_reload_interval":
         return config.duration(name, value, bare="s")
     if name == "tls_expiry_warning":
@@ -72,6 +70,12 @@ def checked(name: str, value: Any) -> Any:
     if name not in FIELDS:
         raise AttributeError(f"Security has no field {shown(name)}; fields are {', '.join(FIELDS)}")
     return value
+
+
+def _ciphers(name: str, value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        raise ConfigError(f"cannot use {name}: a cipher string is ASCII, got {shown(value)}")
+    return policy.parse_ciphers(name, value)
 
 
 def _by_role(

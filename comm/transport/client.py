@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from tornado.iostream import IOStream, StreamClosedError
@@ -26,10 +28,12 @@ from ..tls_errors import NamingFiles
 from .greeting import exchange_hellos
 from .readiness import Readiness
 from .sockets import numeric_address, tune
-from .stream import FrameStream, State, log_end
+from .stream import FrameStream, State
 from .wakeup import Wakeup
 
 __all__ = ["FrameClient"]
+
+logger = logging.getLogger("sealwire.comm")
 
 
 class FrameClient(TCPClient):
@@ -87,7 +91,8 @@ class FrameClient(TCPClient):
             return await asyncio.wait_for(connecting, seconds)
         except asyncio.TimeoutError:
             raise TornadoTimeoutError(
-                f"no connection with {address} within {seconds:g} s"
+                f"cannot connect to {address}: nothing came of it within {seconds:g} s; check that "
+                f"the address is right and the other side not overloaded"
             ) from None
 
     async def _greeted(
@@ -128,7 +133,7 @@ class FrameClient(TCPClient):
             sock = await self._socket(address.host or "localhost", address.port, *how)
             first = State.HELLO if context is None else State.HANDSHAKE
             stream = FrameStream(sock, limits, peer, first)
-            stream.tell = log_end
+            stream.tell = _log_end
             tune(sock, limits.keepalive_timeout)
             stream.set_deadline(limits.handshake_timeout)
             if context is None:
@@ -206,6 +211,11 @@ class _Race(TCPClient):
         stream.io_loop.remove_handler(sock)
         stream.socket = None  # type: ignore[assignment]
         return sock
+
+
+def _log_end(kind: str, words: Callable[[], str]) -> None:
+    """Tell of a stream that no listener watches."""
+    logger.info("%s", words())
 
 
 async def _reach(sock: socket.socket, address: tuple[Any, ...]) -> None:

@@ -232,23 +232,8 @@ class Receiver:
             self._take_in(connection)
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
-        except ssl.SSLWantWriteError:
-            self.wants_write = True
-            connection.watch()
-        except ssl.SSLZeroReturnError:
-            connection.ended(self._ended())
-        except ssl.SSLEOFError as error:
-            # A stock peer sends no close_notify. A lost connection looks alike before Python 3.12.
-            if given_up(self._channel.socket):
-                connection.fail(self._reset(), error)
-            else:
-                connection.fail(self._ended())
-        except CommClosedError as error:
-            connection.fail(error)
-        except MemoryError as error:
-            connection.fail(self._no_memory(error))
-        except OSError as error:
-            connection.lost(error)
+        except (OSError, CommClosedError, MemoryError) as error:
+            self._stopped(connection, error)
         if self._tells_errors_once and not self.paused and is_dead(self._channel.socket):
             self._rest_due = True  # an error that came with the last bytes: no event will follow
             self._loop.call_soon(self.receive, False)
@@ -263,6 +248,26 @@ class Receiver:
                 reader.resume()
             elif not reader.done():
                 reader.set_result(None)
+
+    def _stopped(self, connection: Connection, error: Exception) -> None:
+        """What `error` means; where it is the end, it is told."""
+        if isinstance(error, CommClosedError):
+            connection.fail(error)
+        elif isinstance(error, MemoryError):
+            connection.fail(self._no_memory(error))
+        elif isinstance(error, ssl.SSLWantWriteError):
+            self.wants_write = True
+            connection.watch()
+        elif isinstance(error, ssl.SSLZeroReturnError):
+            connection.ended(self._ended())
+        elif isinstance(error, ssl.SSLEOFError):
+            # A stock peer sends no close_notify. A lost connection looks alike before Python 3.12.
+            if given_up(self._channel.socket):
+                connection.fail(self._reset(), error)
+            else:
+                connection.fail(self._ended())
+        elif isinstance(error, OSError):
+            connection.lost(error)
 
     def _take_in(self, connection: Connection) -> None:
         channel = self._channel

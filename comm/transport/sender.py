@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import ssl
 import sys
 import time
@@ -24,6 +25,8 @@ from ..wire.outbox import Outbox
 from .channel import CLOSED, RECORD, Channel
 
 __all__ = ["Sender"]
+
+logger = logging.getLogger("sealwire.comm")
 
 _CLOSELY = 50e-6  # seconds; small messages nearer to each other than this share a send
 _TOGETHER = 64 * 1024  # no more than this waits for company
@@ -59,6 +62,7 @@ class Sender:
 
     __slots__ = (
         "_channel",
+        "_close_timeout",
         "_connection",
         "_failure",
         "_largest",
@@ -91,6 +95,7 @@ class Sender:
         self._peer = peer
         self._loop = loop
         self._channel = CLOSED
+        self._close_timeout = limits.close_timeout
         most = limits.max_queued
         self._max_queued = sys.maxsize if most is None else most
         self._write_ahead = min(limits.write_ahead, self._max_queued)
@@ -237,6 +242,32 @@ class Sender:
             future: asyncio.Future[None] = self._loop.create_future()
             heapq.heappush(self._waiters, (goal, next(self._numbers), future))
             await future
+
+    async def finish(self) -> None:
+        """Send what is queued, then say goodbye.
+
+        Gives up, with a warning, once the peer has taken nothing for `Limits.close_timeout`; ends
+        at once if the connection does. Cancelling changes nothing.
+        """
+        outbox = self.outbox
+        while outbox and self._failure is None:
+            before = outbox.sent
+            try:
+                await asyncio.wait_for(self.drain(), self._close_timeout)
+            except asyncio.TimeoutError:
+                if outbox.sent == before:
+                    logger.warning(
+                        "comm with %s closed with %d bytes unsent: it took nothing for %g s; "
+                        "raise Limits.close_timeout if its event loop may be busy for longer",
+                        self._peer,
+                        outbox.queued - outbox.sent,
+                        self._close_timeout,
+                    )
+                    return
+            except CommClosedError:
+                return
+        if self._failure is None:
+            self.say_goodbye()
 
     def say_goodbye(self) -> None:
         """Tell the peer that this is all, unless something is unsent, which it is to know."""

@@ -25,7 +25,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
-import logging
 import socket
 import ssl
 from collections import deque
@@ -48,9 +47,7 @@ from .sender import Sender
 from .switch_interval import guard_of
 from .wakeup import Wakeup
 
-__all__ = ["FrameStream", "State", "log_end"]
-
-logger = logging.getLogger("sealwire.comm")
+__all__ = ["FrameStream", "State"]
 
 
 class State(enum.Enum):
@@ -60,11 +57,6 @@ class State(enum.Enum):
     HELLO = "hello"
     OPEN = "nothing"
     CLOSED = "more than nothing"
-
-
-def log_end(kind: str, words: Callable[[], str]) -> None:
-    """Tell of a comm that no listener watches."""
-    logger.info("%s", words())
 
 
 def _failure(peer: str, error: BaseException | None) -> CommClosedError:
@@ -390,28 +382,10 @@ class FrameStream:
 
         Gives up once the peer has taken nothing for `Limits.close_timeout`.
         """
-        outbox = self._sender.outbox
         try:
-            while outbox and not self.closed():
-                before = outbox.sent
-                try:
-                    await asyncio.wait_for(self.drain(), self.limits.close_timeout)
-                except asyncio.TimeoutError:
-                    if outbox.sent == before:
-                        logger.warning(
-                            "comm with %s closed with %d bytes unsent: it took nothing for %g s; "
-                            "raise Limits.close_timeout if its event loop may be busy for longer",
-                            self.peer,
-                            outbox.queued - outbox.sent,
-                            self.limits.close_timeout,
-                        )
-                        break
-        except CommClosedError:
-            pass
+            await self._sender.finish()
         finally:
-            if not self.closed():
-                self._sender.say_goodbye()
-                self.close()
+            self.close()
 
     # Figures
 

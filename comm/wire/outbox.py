@@ -68,7 +68,7 @@ class Outbox:
             if length > COPIED_UP_TO:
                 self._put_large(memoryview(frame))
                 borrowed = True
-            else:
+            elif length:  # an empty chunk would be offered for ever
                 self._small.append(frame)
                 self._small_size += length
                 if self._small_size > CHUNK:

@@ -1,0 +1,269 @@
+"""Messages to frames: one walk for what msgpack would copy or does not know, then msgpack."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import threading
+from collections.abc import Collection
+from pickle import PickleBuffer
+from typing import Any
+
+import msgpack
+from msgpack import ExtType
+
+from .arrays import array_to_parts, is_array, is_number
+from .errors import EncodeError
+from .extensions import ARRAY, DATETIME, INT, OBJECT, REFERENCE, by_class
+from .wire.budget import DEPTH, Budget
+from .wire.framing import Buffer
+
+__all__ = ["OUT_OF_BAND", "encode"]
+
+OUT_OF_BAND = 4096
+"""Bytes from which a buffer gets a frame of its own; copying a shorter one costs less."""
+
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+_TIME = datetime.datetime
+_KEYS = _PLAIN | {bytes, _TIME}
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1  # of the ints that msgpack has
+_BUFFERS = (bytes, bytearray, memoryview, PickleBuffer)
+_SHORT_BYTES = frozenset({bytes, bytearray})
+_MANY = 16  # values from which asking for all of them in C is faster than a loop
+_PACKED_SIZE = 4096  # msgpack's own choice of 256 KiB goes to the system and back each time
+
+
+def encode(message: Any, buffers: bool = True, arrays: bool = True) -> list[Buffer]:
+    """The frames of `message`, the header first. Buffers are referred to, not copied.
+
+    `buffers` and `arrays` say what the peer understands (`hello.Agreement`). Raises `EncodeError`,
+    which names the type that has no form on the wire.
+    """
+    encoder = None
+    try:
+        if buffers and _is_plain(message):
+            return [_plain.pack(message)]
+        encoder = _Encoder(buffers, arrays)
+        header = encoder.pack(message)
+    except EncodeError:
+        raise
+    except RecursionError as error:
+        raise EncodeError(
+            "cannot encode message: it is nested too deeply or contains itself; flatten it"
+        ) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EncodeError(f"cannot encode message: {error}; send simpler values") from error
+    encoder.frames[0] = header
+    return encoder.frames
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether msgpack can take `value` as it is: nothing in it to copy, nothing unknown."""
+    kind = type(value)
+    if kind is dict:
+        for key in value:
+            if type(key) is not str and not _is_key(key):
+                return False
+        values: Collection[Any] = value.values()
+    elif kind is list or kind is tuple:
+        values = value
+    else:
+        return (
+            kind in _PLAIN
+            or (kind in _SHORT_BYTES and len(value) < OUT_OF_BAND)
+            or (kind is _TIME and _arrives(value))
+        )
+    if depth == DEPTH:
+        return False  # the other way says so
+    if len(values) > _MANY and _PLAIN.issuperset(map(type, values)):
+        return True
+    for item in values:
+        kind = type(item)
+        if kind in _PLAIN or (kind is bytes and len(item) < OUT_OF_BAND):
+            continue
+        if not _is_plain(item, depth + 1):
+            return False
+    return True
+
+
+def _is_key(key: Any) -> bool:
+    """Whether `key` is of a type for keys, and if it is an int, one of 64 bits."""
+    kind = type(key)
+    if kind is int:
+        return bool(_LEAST <= key <= _MOST)
+    if kind is _TIME:
+        return _arrives(key)
+    return kind in _KEYS
+
+
+def _arrives(moment: datetime.datetime) -> bool:
+    """True; raises `ValueError` for a time that its receiver could not make, in UTC."""
+    if moment.tzinfo is not None and not 1 < moment.year < datetime.MAXYEAR:
+        try:
+            moment.astimezone(datetime.timezone.utc)
+        except OverflowError:
+            raise ValueError(f"{moment} is outside the years 1 to 9999 in UTC") from None
+    return True
+
+
+def _plain_default(value: Any) -> ExtType:
+    """Called by msgpack for the plain values that it does not pack itself."""
+    if type(value) is int:
+        size = value.bit_length() // 8 + 1
+        Budget.check_int(size)
+        return ExtType(INT, value.to_bytes(size, "little", signed=True))
+    if type(value) is _TIME:
+        return ExtType(DATETIME, value.isoformat().encode())
+    raise TypeError(f"{type(value).__qualname__} is not a plain value")
+
+
+class _Plain(threading.local):
+    """msgpack's packer for plain messages, one a thread; making one costs as much as a message."""
+
+    def __init__(self) -> None:
+        self.pack = msgpack.Packer(
+            default=_plain_default, datetime=True, buf_size=_PACKED_SIZE
+        ).pack
+
+
+_plain = _Plain()
+
+
+class _Encoder:
+    """One message on its way out; collects the frames its header refers to."""
+
+    def __init__(self, buffers: bool, arrays: bool) -> None:
+        self.frames: list[Buffer] = [b""]
+        self._extended = buffers
+        self._arrays = arrays
+
+    def pack(self, message: Any, depth: int = 0, objects: int = 0) -> bytes:
+        """The msgpack of `message`, which stands within so many values, and objects among them."""
+        packer = msgpack.Packer(
+            default=self._default, datetime=self._extended, buf_size=_PACKED_SIZE
+        )
+        return bytes(packer.pack(self._prepare(message, depth, objects)))
+
+    def _prepare(self, value: Any, depth: int, objects: int) -> Any:
+        """`value` with what msgpack must not meet replaced by its extension type.
+
+        msgpack packs bytes itself and would copy them into the header, so they must be found
+        before; and what is packed within a packing of msgpack's takes C stack for each level.
+        Containers without any are returned as they are.
+        """
+        kind = type(value)
+        if kind in _PLAIN or (kind is _TIME and _arrives(value)):
+            return value
+        if isinstance(value, dict):
+            self._check_depth(depth + 1)
+            _check_keys(value)
+            if len(value) > _MANY and _PLAIN.issuperset(map(type, value.values())):
+                return value
+            prepared: Any = value
+            for key, item in value.items():
+                if type(item) in _PLAIN:
+                    continue
+                if (new := self._prepare(item, depth + 1, objects)) is not item:
+                    if prepared is value:
+                        prepared = dict(value)
+                    prepared[key] = new
+            return prepared
+        if isinstance(value, (list, tuple)):
+            self._check_depth(depth + 1)
+            if _PLAIN.issuperset(map(type, value)):
+                return value
+            items = list(value)
+            for index, item in enumerate(items):  # a comprehension would recurse twice a level
+                items[index] = self._prepare(item, depth + 1, objects)
+            return items
+        return self._prepare_single(value, depth, objects)
+
+    def _prepare_single(self, value: Any, depth: int, objects: int) -> Any:
+        """The same for what holds no others, or is a registered type's own business."""
+        if isinstance(value, _BUFFERS):
+            return self._buffer(value)
+        entry = by_class.get(type(value))
+        if entry is not None and self._extended:
+            Budget.check_objects(objects + 1)
+            content = [entry.name, entry.encode(value)]
+            return _ext(OBJECT, self.pack(content, depth, objects + 1))
+        if entry is None and is_array(value):
+            return self._array(value)
+        return value
+
+    def _check_depth(self, depth: int) -> None:
+        """A stock peer has no bound but msgpack's."""
+        if self._extended and depth > DEPTH:
+            raise EncodeError(
+                f"cannot encode message: it is nested too deeply (more than {DEPTH} levels) or "
+                f"contains itself; flatten it"
+            )
+
+    def _buffer(self, value: Any) -> Any:
+        view = memoryview(value)
+        if not view.c_contiguous:
+            view = memoryview(view.tobytes())
+        if not self._extended or view.nbytes < OUT_OF_BAND:
+            return view.tobytes()
+        return _ext(REFERENCE, _pack_list(self._out_of_band(view)))
+
+    def _out_of_band(self, view: memoryview) -> int:
+        self.frames.append(view.cast("B") if view.nbytes else b"")
+        return len(self.frames) - 1
+
+    def _default(self, value: Any) -> Any:
+        """Called by msgpack for whatever it does not pack itself."""
+        kind = type(value)
+        if (kind in _PLAIN or kind is _TIME) and self._extended:
+            return _plain_default(value)
+        if "numpy" in sys.modules and is_number(value):
+            return value.item()
+        raise EncodeError(
+            f"cannot encode {kind.__module__}.{kind.__qualname__}: "
+            + (
+                "it has no form in msgpack; register the type or send simpler values"
+                if self._extended
+                else "the peer is a stock one and takes plain msgpack only; send simpler values"
+            )
+        )
+
+    def _array(self, array: Any) -> ExtType:
+        if not self._arrays:
+            raise EncodeError(
+                "cannot encode a numpy array: the peer has no numpy or takes plain msgpack only; "
+                "install numpy there or send bytes"
+            )
+        dtype, shape, order, view = array_to_parts(array)
+        if view.nbytes < OUT_OF_BAND:
+            return _ext(ARRAY, _pack_list(dtype, shape, order, view.tobytes()))
+        return _ext(ARRAY, _pack_list(dtype, shape, order, self._out_of_band(view)))
+
+
+def _ext(code: int, data: bytes) -> ExtType:
+    """An `ExtType` without its checks, which take longer than what it is for."""
+    return tuple.__new__(ExtType, (code, data))
+
+
+def _pack_list(*items: Any) -> bytes:
+    return bytes(_plain.pack(items))
+
+
+def _check_keys(mapping: dict[Any, Any]) -> None:
+    for key in mapping:
+        if type(key) is not str and not _is_key(key):
+            _refuse_key(key)
+
+
+def _refuse_key(key: Any) -> None:
+    """Raise `EncodeError` for what `_is_key` does not take, but for subclasses of what it does."""
+    if isinstance(key, int):
+        if not _LEAST <= key <= _MOST:
+            raise EncodeError(
+                f"cannot encode an int of {key.bit_length()} bits as a dict key: it is outside "
+                f"-2**63 to 2**64 - 1; use its text"
+            )
+    elif not isinstance(key, (str, float, bytes)):
+        raise EncodeError(
+            f"cannot encode a dict key of type {type(key).__name__}: keys are str, int, float, "
+            f"bool, None, bytes or datetime; use one of them"
+        )

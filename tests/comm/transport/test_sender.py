@@ -1,0 +1,266 @@
+"""When what is sent, to a kernel that takes what the test says. No socket, and a loop in steps."""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+from typing import Any
+
+import pytest
+
+from sealwire.comm import CommClosedError, Limits, MessageTooLarge
+from sealwire.comm.transport import sender as module
+from sealwire.comm.transport.sender import Sender
+from sealwire.comm.wire.framing import ONE_FRAME, pack_one
+from support.fakes import FakeConnection, FakeLoop, Wire
+
+PEER = "tcp://peer:1"
+SMALL = b"x" * 100
+SIZE = len(SMALL) + ONE_FRAME
+LARGE = bytes(40_000)
+
+
+class Clock:
+    now = 50.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Sending:
+    """A sender and what is around it."""
+
+    def __init__(self, wire: Wire, **limits: Any) -> None:
+        self.wire = wire
+        self.loop = FakeLoop()
+        self.connection = FakeConnection()
+        self.sender = Sender(self.connection, Limits(**limits), PEER, self.loop)  # type: ignore[arg-type]
+        self.connection.parts.append(self.sender.end)
+        self.sender.begin(wire.channel())
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(each) for each in self.wire.sends]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("gaps", "answering", "at_once", "in_all"),
+    [
+        # The first goes at once; what follows within 50 us waits for the loop's turn, in one send.
+        ([0, 0, 0], False, [SIZE], [SIZE, 2 * SIZE]),
+        ([0, 20e-6, 20e-6], False, [SIZE], [SIZE, 2 * SIZE]),
+        # What comes later than that goes at once.
+        ([0, 60e-6, 60e-6], False, [SIZE, SIZE, SIZE], [SIZE, SIZE, SIZE]),
+        # So does an answer.
+        ([0, 0, 0], True, [SIZE, SIZE, SIZE], [SIZE, SIZE, SIZE]),
+    ],
+)
+def test_small_messages_share_a_send(
+    clock: Clock, gaps: list[float], answering: bool, at_once: list[int], in_all: list[int]
+) -> None:
+    sending = Sending(Wire())
+    for gap in gaps:
+        clock.now += gap
+        if answering:
+            sending.sender.answering = True
+        size, wait = sending.sender.write([SMALL])
+        assert (size, wait) == (SIZE, None)
+    assert sending.sizes == at_once
+    sending.loop.turn()
+    assert sending.sizes == in_all
+    assert b"".join(sending.wire.sends) == (pack_one(100) + SMALL) * len(gaps)
+    assert sending.connection.told == []  # nothing is left to wait for
+
+
+def test_no_more_than_64_kib_waits_for_company(clock: Clock) -> None:
+    sending = Sending(Wire())
+    for _ in range(2000):
+        sending.sender.write([SMALL])
+    held_back = 2000 * SIZE - sum(sending.sizes)
+    assert 0 < held_back <= 64 * 1024
+    assert max(sending.sizes) <= 64 * 1024 + SIZE
+
+
+def test_a_large_frame_waits_for_nothing(clock: Clock) -> None:
+    sending = Sending(Wire())
+    sending.sender.write([SMALL])
+    sending.sender.write([SMALL])  # held back
+    sending.sender.write([LARGE])
+    assert sending.sizes == [SIZE, SIZE + ONE_FRAME + len(LARGE)]
+    sending.loop.turn()
+    assert len(sending.sizes) == 2
+
+
+@pytest.mark.parametrize("frames", [[SMALL], [SMALL, SMALL], [LARGE]], ids=["one", "two", "large"])
+@pytest.mark.parametrize(
+    "takes",
+    [[0], [1, 0], [ONE_FRAME, 0], [30, 5, 0], [BlockingIOError()], [ssl.SSLWantWriteError()]],
+    ids=["nothing", "a byte", "the prelude", "twice", "would block", "TLS would block"],
+)
+def test_what_the_kernel_does_not_take_goes_when_it_can(
+    clock: Clock, frames: list[bytes], takes: list[Any]
+) -> None:
+    sending = Sending(Wire([*takes, 0, 0]))
+    size, wait = sending.sender.write(frames)
+    before = sum(sending.sizes)
+    assert before < size
+    assert sending.connection.told == ["watch"]
+    assert sending.sender.blocked
+    assert wait == (0 if frames == [LARGE] else None)  # who lent its memory must wait
+    sending.wire.takes.clear()
+    sending.sender.flush()
+    assert sum(sending.sizes) == size
+    assert not sending.sender.blocked
+    assert b"".join(sending.wire.sends).endswith(frames[-1])
+
+
+def test_openssl_may_have_to_read_first(clock: Clock) -> None:
+    sending = Sending(Wire([ssl.SSLWantReadError(), ssl.SSLWantReadError()]))
+    sending.sender.write([SMALL])
+    assert sending.sender.wants_read
+    assert not sending.sender.blocked  # that it can be written says nothing
+    sending.sender.flush()
+    assert sending.sizes == [SIZE]
+    assert not sending.sender.wants_read
+
+
+@pytest.mark.parametrize("queued_first", [False, True])
+def test_a_connection_that_breaks_is_told_of_once(clock: Clock, queued_first: bool) -> None:
+    takes: list[Any] = [0, 0] if queued_first else []
+    sending = Sending(Wire([*takes, ConnectionResetError("gone"), ConnectionResetError("gone")]))
+    if queued_first:
+        sending.sender.write([SMALL])
+    sending.sender.answering = True
+    if queued_first:
+        sending.sender.flush()
+    else:
+        sending.sender.write([SMALL])
+    assert sending.connection.told.count("broken") == 1
+    for frames in ([SMALL], [SMALL, SMALL], [LARGE]):
+        with pytest.raises(CommClosedError, match="gone"):
+            sending.sender.write(frames)
+    sending.loop.turn()
+    assert sending.sizes == []
+    assert not sending.sender.outbox
+
+
+def test_each_turn_sends_no_more_than_its_budget(clock: Clock) -> None:
+    sending = Sending(Wire([0, 0]))
+    sending.sender.write([bytes(5 << 20)])
+    channel = sending.wire.channel(several=False)
+    sending.sender.begin(channel)
+    sizes = []
+    while sending.sender.outbox:
+        before = sum(sending.sizes)
+        sending.sender.flush()
+        sizes.append(sum(sending.sizes) - before)
+    assert len(sizes) == 6
+    assert max(sizes) < (1 << 20) + (256 << 10)
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes", "waits"),
+    [
+        ({"write_ahead": 1000}, [500, 400, 400, 400], [None, None, 1000, 1000]),
+        ({"write_ahead": 10_000}, [500, 400], [None, None]),
+        # A bound on what is queued holds for what is written ahead too.
+        ({"write_ahead": 10_000, "max_queued": 600}, [500, 400], [None, 600]),
+    ],
+)
+def test_who_must_wait_for_how_much(
+    clock: Clock, limits: dict[str, int], sizes: list[int], waits: list[int | None]
+) -> None:
+    sending = Sending(Wire(itertools.repeat(0, 100)), **limits)  # type: ignore[arg-type]
+    assert [sending.sender.write([bytes(size)])[1] for size in sizes] == waits
+
+
+@pytest.mark.parametrize("largest", [100, 5000])
+def test_a_slow_consumer_is_closed_at_its_bound(clock: Clock, largest: int) -> None:
+    """Besides the largest message that is queued: one must always have a place."""
+    sending = Sending(Wire(itertools.repeat(0, 1000)), max_queued=1000)  # type: ignore[arg-type]
+    sending.sender.write([bytes(largest)])
+    written = largest + ONE_FRAME
+    words = r"bytes are queued unsent, the limit is 1000"
+
+    def write_on() -> None:
+        nonlocal written
+        for _ in range(100):
+            sending.sender.write([SMALL])
+            written += SIZE
+
+    with pytest.raises(CommClosedError, match=words):
+        write_on()
+    assert sending.connection.error is not None
+    assert sending.connection.error.kind == "slow-consumer"
+    assert 1000 + largest < written <= 1000 + largest + ONE_FRAME + 2 * SIZE
+    assert not sending.sender.outbox  # freed
+
+
+def test_a_message_that_is_too_large_leaves_all_as_it_was(clock: Clock) -> None:
+    sending = Sending(Wire(), max_message_size=1000)
+    with pytest.raises(MessageTooLarge, match="1001 bytes, the limit is 1000"):
+        sending.sender.write([bytes(1001)])
+    assert sending.sizes == []
+    sending.sender.write([bytes(1000)])
+    assert sending.sizes == [1000 + ONE_FRAME]
+
+
+def drain(sending: Sending, leave: int = 0) -> Any:
+    """The future that `drain` waits for, or None if it does not wait."""
+    waiting = sending.sender.drain(leave)
+    try:
+        return waiting.send(None)
+    except StopIteration:
+        return None
+    finally:
+        waiting.close()
+
+
+def test_who_waits_goes_on_in_order(clock: Clock) -> None:
+    sending = Sending(Wire([0, 0, 100, 0, 100, 0]))
+    assert drain(sending) is None
+    sending.sender.write([SMALL])
+    first = drain(sending)
+    most = drain(sending, leave=SIZE - 90)
+    sending.sender.write([SMALL])
+    last = drain(sending)
+    sending.sender.flush()
+    assert (most.done(), first.done(), last.done()) == (True, False, False)
+    sending.sender.flush()
+    assert (first.done(), last.done()) == (True, False)
+    last.cancel()  # the bytes still go
+    sending.sender.flush()
+    assert sum(sending.sizes) == 2 * SIZE
+
+
+def test_the_end_is_told_to_everybody_who_waits(clock: Clock) -> None:
+    sending = Sending(Wire([0, 0]))
+    sending.sender.write([SMALL])
+    waiting = [drain(sending), drain(sending)]
+    sending.connection.close(CommClosedError("over"))
+    errors = [future.exception() for future in waiting]
+    assert [str(error) for error in errors] == ["over", "over"]
+    assert errors[0] is not errors[1]  # a traceback each
+    with pytest.raises(CommClosedError, match="over"):
+        sending.sender.drain().send(None)
+
+
+@pytest.mark.parametrize(("unsent", "said"), [(False, [b"goodbye"]), (True, [])])
+def test_no_goodbye_is_said_while_something_is_unsent(
+    clock: Clock, unsent: bool, said: list[bytes]
+) -> None:
+    """An end without it tells the peer that the end is missing."""
+    sending = Sending(Wire([0, 0] if unsent else []))
+    sending.sender.write([SMALL])
+    before = len(sending.wire.sends)
+    sending.sender.say_goodbye()
+    assert sending.wire.sends[before:] == said
+    sending.sender.answer_goodbye()
+    assert sending.wire.sends[before:] == said * 2

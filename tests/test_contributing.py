@@ -21,7 +21,7 @@ def test_its_commands_and_links_exist(page: str) -> None:
     for target in targets:
         assert f"\n{target}:" in makefile, target
     links = re.findall(r"\]\(([^)#]+)\)", text)
-    paths = re.findall(r"`((?:tests|docs|comm|security)/[\w./]+\w)`", text)
+    paths = re.findall(r"\b(?:tests|docs|benchmarks)/\w[\w./]*\w(?![\w*])", text)
     assert links
     assert paths
     for path in (*links, *paths):

@@ -27,8 +27,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """A context, for the main thread, in which the watched signals raise `Interrupted`: once where
-    they strike, and again at the end of the context, should somebody have swallowed it."""
+    """A context, for the main thread, in which the watched signals raise `Interrupted`.
+
+    Once where they strike, and again at the end of the context, should somebody have swallowed it.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None

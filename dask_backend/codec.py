@@ -266,8 +266,10 @@ async def decode(
 
 
 def _expect_msgpack(frames: Sequence[Frame], peer: str) -> None:
-    """Say in one line what is wrong with the header, if that is it; distributed would log a
-    traceback."""
+    """Say in one line what is wrong with the header, if that is it.
+
+    distributed would log a traceback.
+    """
     header = msgpack.Unpacker(max_buffer_size=len(frames[0]) or 1)
     try:
         header.feed(frames[0])

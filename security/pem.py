@@ -122,7 +122,7 @@ class Source:
         return text
 
     def taken(self) -> Source:
-        """This source with the contents of its file, which is read unless that was done before.
+        """The source with the contents of its file, which is read unless that was done before.
 
         Raises `PEMError` if the file cannot be read.
         """
@@ -150,7 +150,7 @@ class Source:
         return dataclasses.replace(self, content=text, _digest=digest, status=status)
 
     def public(self) -> Source:
-        """This source with its certificates alone, if it holds the contents of a file."""
+        """The source with its certificates alone, if it holds the contents of a file."""
         if self.content is None:
             return self
         text = "\n".join(block.text for block in blocks(self.content) if block.is_certificate)

@@ -1,4 +1,4 @@
-"""`sealwire certs check`: does everything fit?"""
+"""The command `sealwire certs check`: does everything fit?"""
 
 from __future__ import annotations
 

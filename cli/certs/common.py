@@ -89,8 +89,10 @@ def password_from(file: Path | None) -> bytes | None:
 
 
 class Failed(click.ClickException):
-    """What a command could not do; printed as JSON too, on standard output, where that is asked
-    for."""
+    """What a command could not do.
+
+    Printed as JSON too, on standard output, where that is asked for.
+    """
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)

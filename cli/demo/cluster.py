@@ -71,8 +71,10 @@ class Child:
         self.process.terminate()
 
     def reap(self, timeout: float) -> None:
-        """Wait for the end of the process, at most `timeout` seconds; then kill it. In any case
-        kill what it left in its group, such as the worker of a nanny that is gone."""
+        """Wait for the end of the process, at most `timeout` seconds; then kill it.
+
+        What it left in its group is killed in any case, such as the worker of a nanny that is gone.
+        """
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -67,8 +67,10 @@ class Array:
 
 
 def source_files(scale: float) -> list[str]:
-    """The sources of the standard library, installed packages left out: each of them once at
-    scale 1, an even choice of a tenth at 0.1, each of them three times at 3."""
+    """The sources of the standard library, installed packages left out.
+
+    Each of them once at scale 1, an even choice of a tenth at 0.1, each three times at 3.
+    """
     stdlib = sysconfig.get_paths()["stdlib"]
     files = []
     for folder, folders, names in os.walk(stdlib):
@@ -185,8 +187,10 @@ def multiply_in_cluster(client: Any, scale: float, advance: Callable[[int, int],
 def follow(
     client: Any, futures: Sequence[Any], scale: float, advance: Callable[[int, int], None]
 ) -> None:
-    """Wait for `futures`, telling `advance` how many are done. Raises the first error of a task,
-    or TimeoutError."""
+    """Wait for `futures`, telling `advance` how many are done.
+
+    Raises the first error of a task, or TimeoutError.
+    """
     from distributed import as_completed
 
     done = as_completed(futures, loop=client.loop, timeout=patience(scale))

@@ -16,8 +16,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Link:
-    """One open comm as the process at one of its ends sees it. Bytes are counted there, None by
-    a backend that does not count them. `unprotected` is what is configured and does not hold."""
+    """One open comm as the process at one of its ends sees it.
+
+    Bytes are counted there, None by a backend that does not count them. `unprotected` is what is
+    configured and does not hold.
+    """
 
     backend: str
     local: str

@@ -43,8 +43,11 @@ class Story:
 
     @contextmanager
     def step(self, words: str, parts: str = "tasks") -> Iterator[Callable[[int, int], None]]:
-        """Show that `words` is being done, until the block ends. Gives a function to call with
-        the parts done and all parts, where there are any; `parts` is what they are called."""
+        """Show that `words` is being done, until the block ends.
+
+        Gives a function to call with the parts done and all parts, where there are any; `parts` is
+        what they are called.
+        """
         began = time.monotonic()
         if self.console.is_terminal:
             with self._bar(words) as advance:

@@ -80,8 +80,10 @@ def knock_plain(visitor: str, address: str) -> Attempt:
 
 
 def knock_tls(visitor: str, address: str, identity: IdentityFiles) -> Attempt:
-    """Shake hands with `identity` and wait for the listener's hello. To be refused is to be
-    sent an alert: in the handshake, or with TLS 1.3 at the first read."""
+    """Shake hands with `identity` and wait for the listener's hello.
+
+    To be refused is to be sent an alert: in the handshake, or with TLS 1.3 at the first read.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_verify_locations(identity.ca)

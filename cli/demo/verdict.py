@@ -28,8 +28,11 @@ CERTIFICATE_ROLE = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a demo observed. `workers` is how many were asked for; `answers` whether the cluster
-    computed once more after the strangers had come."""
+    """What a demo observed.
+
+    `workers` is how many were asked for; `answers` whether the cluster computed once more after
+    the strangers had come.
+    """
 
     workers: int
     words: Words

@@ -165,8 +165,11 @@ class Handshake:
         return error
 
     def _let_alert_arrive(self) -> None:
-        """OpenSSL has sent its alert. Closing with bytes unread would make the kernel reset the
-        connection, and the peer might lose the alert that tells it why."""
+        """Take what is unread: OpenSSL has sent its alert.
+
+        Closing with bytes unread would make the kernel reset the connection, and the peer might
+        lose the alert that tells it why.
+        """
         try:
             socket.shutdown(self._tls, SHUT_WR)
             for _ in range(_UNREAD):

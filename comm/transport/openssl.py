@@ -68,14 +68,12 @@ def _control() -> tuple[Any, Any]:
 
 
 def _pointer(connection: Any) -> int:
-    """The connection's ``SSL *``, which follows the head of the object and a reference to its
-    socket."""
+    """The connection's ``SSL *``: it follows the object's head and a reference to its socket."""
     return int(ctypes.c_void_p.from_address(id(connection) + _WHERE).value or 0)
 
 
 def _kind() -> type | None:
-    """The class of connections, if the context is found where it is looked for: behind the
-    pointer."""
+    """The class of connections, if the context is found where it must be: behind the pointer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     connection: Any = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
     made = connection._sslobj

@@ -37,7 +37,7 @@ _local = threading.local()
 
 
 def _scratch() -> bytearray:
-    """This thread's receive buffer; what it holds is parsed before anyone else can use it."""
+    """The thread's receive buffer; what it holds is parsed before anyone else can use it."""
     scratch: bytearray | None = getattr(_local, "scratch", None)
     if scratch is None:
         scratch = _local.scratch = bytearray(SCRATCH)

@@ -349,8 +349,11 @@ class FrameServer(TCPServer):
 
 
 def _answer_plain(sock: socket.socket) -> None:
-    """Tell a peer without TLS that this port has it. Reading first keeps the answer alive: the
-    kernel resets a connection that is closed with bytes unread."""
+    """Tell a peer without TLS that this port has it.
+
+    Reading first keeps the answer alive: the kernel resets a connection that is closed with bytes
+    unread.
+    """
     with contextlib.suppress(OSError):
         for _ in range(16):
             if len(sock.recv(65536)) < 65536:

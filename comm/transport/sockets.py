@@ -1,5 +1,7 @@
-"""Options of a TCP socket (sent at once, watched for a dead peer); numeric addresses; what the
-kernel tells of a connection, and of the descriptors that are left."""
+"""Options of TCP sockets, numeric addresses, and what the kernel tells.
+
+It is asked about a connection, and about the descriptors that are left.
+"""
 
 from __future__ import annotations
 

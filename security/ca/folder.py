@@ -116,8 +116,10 @@ class Folder:
         return descriptor
 
     def read(self, name: str) -> bytes:
-        """What a file holds. Raises `PEMError` if it cannot be read, `PEMNotFound` if there is
-        none."""
+        """What a file holds.
+
+        Raises `PEMError` if it cannot be read, `PEMNotFound` if there is none.
+        """
         try:
             descriptor = self.open(name, os.O_RDONLY)
             with open(descriptor, "rb") as file:

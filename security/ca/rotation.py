@@ -93,8 +93,10 @@ def complete(store: Store, *, force: bool = False) -> list[Write]:
 
 
 def left_behind(store: Store) -> list[str]:
-    """Files whose certificate is of an outgoing CA, valid and not revoked, here or elsewhere as
-    the journal knows; serials for what was not written to a file."""
+    """Files whose certificate is of an outgoing CA, valid and not revoked.
+
+    Here or elsewhere, as the journal knows; serials for what was not written to a file.
+    """
     older = store.authorities[1:]
     revoked = store.journal.revoked()
     outgoing = [keys.identifier(each.parsed.public_key()) for each in older]

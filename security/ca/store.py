@@ -63,8 +63,10 @@ class Held:
         return any(block.is_private_key and not block.is_encrypted for block in self.blocks)
 
     def replaced(self, certificate: str, key: str | None, words: str) -> Write:
-        """What writes the file with another certificate, without the old chain, and with another
-        key; None keeps the key that is there."""
+        """What writes the file with another certificate, without the old chain.
+
+        And with another key; None keeps the key that is there.
+        """
         rest = [block.text + "\n" for block in self.blocks if not block.is_certificate]
         text = certificate + (key if key is not None else "".join(rest))
         private = any(block.is_private_key for block in self.blocks)
@@ -90,9 +92,12 @@ def _loaded(folder: Folder, name: str, path: Path) -> Held:
 
 
 class Store:
-    """The folder, read once. Raises `AuthorityError` if it holds no CA, `PEMError` for a damaged
-    file, or one that is a link. The private keys are read when they are first needed, with
-    `password` if encrypted. `links` follows links, for who writes nothing (see `Folder`)."""
+    """The folder, read once.
+
+    Raises `AuthorityError` if it holds no CA, `PEMError` for a damaged file, or one that is a link.
+    The private keys are read when they are first needed, with `password` if encrypted. `links`
+    follows links, for who writes nothing (see `Folder`).
+    """
 
     def __init__(
         self, place: Path | Folder, password: bytes | None = None, *, links: bool = False
@@ -208,9 +213,11 @@ class Store:
         return certificate.serial_number in self.journal.revoked()
 
     def signer(self, *, move: bool = False) -> Authority:
-        """The CA that signs now: the newest, but an outgoing one while the others may not have
-        heard of the newest. They have after a day, or when somebody says so (`move`), or once an
-        identity here is of the newest."""
+        """The CA that signs now: the newest, or an outgoing one while others may not know that.
+
+        They do after a day, or when somebody says so (`move`), or once an identity here is of the
+        newest.
+        """
         newest, *older = self.authorities
         valid = [each for each in older if each.parsed.not_valid_after_utc > now()]
         made = newest.parsed.not_valid_before_utc + BACKDATED
@@ -230,8 +237,10 @@ class Store:
         request: x509.CertificateSigningRequest | None = None,
         own_names: bool = False,
     ) -> tuple[x509.Certificate, str, list[Write]]:
-        """A new identity, or with `request` a certificate for the key of another; `own_names`
-        leaves its alternative names to the request. `path` is None if the text is to be shown.
+        """A new identity, or with `request` a certificate for the key of another.
+
+        `own_names` leaves its alternative names to the request. `path` is None if the text is to be
+        shown.
 
         Returns the certificate, the text, and what is to be written. Raises `AuthorityError`.
         """

@@ -40,8 +40,10 @@ def identity(
     password: str | bytes | None = None,
     owners: frozenset[int] = frozenset(),
 ) -> Iterator[Finding]:
-    """Whether an identity's key, dates, purposes and issuer fit. `chain` is what it shows, `owners`
-    are the users to whom its files may belong besides."""
+    """Whether an identity's key, dates, purposes and issuer fit.
+
+    `chain` is what it shows, `owners` are the users to whom its files may belong besides.
+    """
     place = certificate.place
     info = CertificateInfo.of(chain[0])
     name = info.common_name if certificate.path is None else Path(certificate.path).stem

@@ -103,8 +103,11 @@ def check_configuration(
     soon: datetime.timedelta = SOON,
     files: Iterable[str] = (),
 ) -> list[Finding]:
-    """What does not fit in a configuration: `values` by field of `Security` as `config.read`
-    gives them, the `unknown` keys, and the `files` that it was read from."""
+    """What does not fit in a configuration.
+
+    That is `values` by field of `Security` as `config.read` gives them, the `unknown` keys, and the
+    `files` that it was read from.
+    """
     found = [_misspelt(each) for each in unknown]
     for file in files:
         found += findings.changeable(file)

@@ -114,9 +114,9 @@ def _when(end: float, left: float) -> str:
 
 
 def end_of(der: bytes) -> float | None:
-    """notAfter of a certificate or nextUpdate of a CRL, in seconds since the epoch.
+    """The end of a certificate (notAfter) or CRL (nextUpdate), in seconds since the epoch.
 
-    None if there is no such time, or this is neither.
+    None if there is no such time, or it is neither.
     """
     try:
         _, signed, _ = _element(der, _element(der, 0)[1].start)

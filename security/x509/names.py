@@ -58,8 +58,11 @@ def split(names: Iterable[str]) -> tuple[list[str], list[str]]:
 def alternatives(
     name: str, hosts: Iterable[str], ips: Iterable[str], permitted: x509.NameConstraints | None
 ) -> list[x509.GeneralName]:
-    """Alternative names of a certificate for `name`; `name` itself if nothing else is given and
-    it can be one. Raises `AuthorityError` for what is none, or what the CA may not sign for."""
+    """Alternative names of a certificate for `name`.
+
+    That is `name` itself if nothing else is given and it can be one. Raises `AuthorityError` for
+    what is none, or what the CA may not sign for.
+    """
     found: list[x509.GeneralName] = []
     for host in hosts:
         if not _DNS_NAME.fullmatch(host):

@@ -20,7 +20,7 @@ from distributed.protocol.serialize import ToPickle
 from parties import Party, accepted, asynchronous, dialled, echo, pair, select, turns
 from rawpeer import OFFER, Forwarder, Recorder, dialling, first_block, hello, packed
 
-from sealwire.dask_backend import backend
+from sealwire.dask_backend import connectors
 
 VERSIONS = ["1.2", "1.3"]
 MakeParty = Callable[..., Party]
@@ -212,7 +212,7 @@ async def test_a_plain_client_of_a_tls_server_gives_up_in_time(
     make_party: MakeParty, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each waits for the other's first words; the log says what that may mean."""
-    monkeypatch.setattr(backend, "_SILENCE", 0.01)
+    monkeypatch.setattr(connectors, "_SILENCE", 0.01)
     async with make_party("ours", "tls").listen(_unreachable) as listener:
         port = listener.get_host_port()[1]
         with pytest.raises(OSError, match="Timed out"):

@@ -21,7 +21,7 @@ from handshakes import client_context, foreign_context, security, server_context
 from parties import ROLES, asynchronous, echo
 
 import sealwire.dask_backend
-from sealwire.dask_backend import install, uninstall
+from sealwire.dask_backend import connectors, install, uninstall
 from sealwire.dask_backend.adoption import adopt
 from sealwire.dask_backend.links import links
 from sealwire.security import ConfigError
@@ -350,7 +350,7 @@ def test_somebody_who_wraps_the_registry_after_us_is_left_alone(
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])
-@pytest.mark.parametrize("name", ["ssl_contxt", "require_encrytion", "anything"])
+@pytest.mark.parametrize("name", ["ssl_contxt", "require_encrytion"])
 @asynchronous
 async def test_a_misspelt_argument_is_an_error(scheme: str, name: str) -> None:
     given = {name: server_context(security(NODES["worker"], [CA]))}
@@ -358,6 +358,19 @@ async def test_a_misspelt_argument_is_an_error(scheme: str, name: str) -> None:
         await listen(f"{scheme}://127.0.0.1:0", echo, **given)
     with pytest.raises(TypeError, match="unexpected argument"):
         await connect(f"{scheme}://127.0.0.1:1", timeout=5, **given)
+
+
+@asynchronous
+async def test_an_argument_of_somebody_elses_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once; distributed's own classes take it too."""
+    monkeypatch.setattr(connectors, "_ignored", set())
+    for _ in range(2):
+        async with listen("tcp://127.0.0.1:0", echo, xxx="bar") as listener:
+            comm = await connect(listener.contact_address, timeout=5, xxx="bar")
+            await comm.close()
+    assert [record.message.count("'xxx'") for record in caplog.records] == [1]
 
 
 def weak(side: str, **changes: Any) -> ssl.SSLContext:

@@ -191,10 +191,6 @@ class TLS(TCP):
     """A comm over TLS, both sides authenticated."""
 
 
-stock.TCP.register(TCP)  # who asks distributed's class whether a comm is one is told so
-stock.TLS.register(TLS)
-
-
 def _closed(stream: FrameStream, finalizer: weakref.finalize[..., TCP]) -> None:
     finalizer.detach()  # the stream's error leads to the comm: kept, neither would be collected
     TCP.closed_traffic["bytes_in"] += stream.bytes_in

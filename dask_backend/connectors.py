@@ -26,7 +26,7 @@ from sealwire.comm.wire import hello
 
 from .settings import DECIDED, apply_gil_policy, limits
 
-__all__ = ["FrameConnector", "expect_spelled", "reraise"]
+__all__ = ["FrameConnector", "expect_spelled", "forget", "reraise"]
 
 logger = logging.getLogger("sealwire.dask_backend")
 
@@ -65,6 +65,11 @@ def expect_spelled(call: str, given: Iterable[str]) -> None:
             expect_known(call, [name], _KNOWN)
         _ignored.add(name)
         logger.warning("%s ignores its argument %r, of which neither we nor Dask know", call, name)
+
+
+def forget() -> None:
+    """Let go of the names that were told of."""
+    _ignored.clear()
 
 
 _SILENCE = 2.0  # seconds without a hello after which the log says what may be wrong

@@ -26,7 +26,7 @@ try:
 except (ImportError, AttributeError):  # its place is not promised; dask can tell a task's size
     Node = ()
 
-__all__ = ["is_small", "offloaded_from"]
+__all__ = ["forget", "is_small", "offloaded_from"]
 
 _ITEM = 100  # what a value weighs at least, and a short text or key at most, about
 _SHORT = 256
@@ -81,3 +81,8 @@ def is_small(message: Any) -> bool:
                 return False
             room -= size
     return room >= 0
+
+
+def forget() -> None:
+    """Let go of the classes of tasks that were met."""
+    _parts_of.cache_clear()

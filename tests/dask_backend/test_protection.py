@@ -245,7 +245,7 @@ def test_a_subclass_installs_our_backends_in_a_child(kind: type[Stock]) -> None:
     finally:
         multiprocessing.context.set_spawning_popen(None)
     assert popen() is None
-    assert make.__module__ == "sealwire.dask_backend.adoption"
+    assert make.__module__ == "sealwire.dask_backend.patches"
 
 
 # Schemes

@@ -21,7 +21,9 @@ async def live(who: dict[str, Any], answers: Any) -> None:
 
     dask.config.set({"logging": {"distributed": "error"}})
     if who["implementation"] == "dask":
-        import sealwire.dask_backend  # noqa: F401  importing it installs it
+        from sealwire.dask_backend import install
+
+        install()
     from distributed import Client, Scheduler, Security, Worker
 
     tls = who["link"] == "tls"

@@ -1,4 +1,4 @@
-"""Our backends for distributed's ``tcp`` and ``tls``. Importing this package installs them.
+"""Our backends for distributed's ``tcp`` and ``tls``. Importing this package changes nothing.
 
 ::
 
@@ -7,7 +7,8 @@
     from sealwire.dask_backend import Security
     client = Client("tls://…", security=Security(…))
 
-A `Security` of this package, being unpickled, installs the backends in every process it reaches.
+The preload installs the backends, as does `install`. A `Security` of this package, being made or
+unpickled, installs them in every process it reaches.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .backend import (
     TLSConnector,
     TLSListener,
 )
-from .registration import install, installed, uninstall
+from .patches import install, installed, uninstall
 from .security import Security
 
 __all__ = [
@@ -39,5 +40,3 @@ __all__ = [
     "installed",
     "uninstall",
 ]
-
-install()

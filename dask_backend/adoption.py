@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import multiprocessing.context
 import os
 import ssl
 import weakref
@@ -36,19 +35,26 @@ from sealwire.security.security import FIELDS, ROLES
 
 from .protection import configured, unprotected
 
-__all__ = ["adopt", "give_back", "take_over"]
+__all__ = [
+    "adopt",
+    "begin",
+    "end",
+    "given_out",
+    "is_own",
+    "subclassed",
+    "unwatch",
+    "watch_all",
+]
 
 logger = logging.getLogger("sealwire.dask_backend")
 
 _METHODS = ("get_connection_args", "get_listen_args")
 _MAKER = "_get_tls_context"  # by which distributed's class makes them
-_PICKLING = "__reduce_ex__"  # which distributed's class leaves to object
-_SUBCLASSING = "__init_subclass__"  # likewise
-_replaced: dict[str, Callable[..., dict[str, Any]]] = {}
+_on = False  # somebody may have wrapped or kept what we give out; off, it does what it did before
 _told: set[str] = set()  # classes that make their own contexts
 
-# Methods of subclasses that are watched: the class, the method's name, and what it was there.
-_watched: list[tuple[weakref.ref[type[Any]], str, Any]] = []
+# Methods of subclasses that are watched: the class, the method's name, what it was, and ours.
+_watched: list[tuple[weakref.ref[type[Any]], str, Any, Any]] = []
 
 _home = ""  # the working folder when we came: what is configured is meant from there
 
@@ -56,40 +62,22 @@ _home = ""  # the working folder when we came: what is configured is meant from 
 _known: deque[OwnSecurity] = deque(maxlen=16)
 
 
-def take_over() -> None:
-    """Let a `distributed.Security` return our contexts. Doing it twice does no harm."""
-    global _home
+def begin() -> None:
+    """Give out our contexts, once the methods of `distributed.Security` are in place."""
+    global _on, _home
+    _on = True
     if not _home:
         with contextlib.suppress(OSError):  # it may have been removed
             _home = os.getcwd()
-    for name in _METHODS:
-        if name not in _replaced:
-            original = _replaced[name] = getattr(DaskSecurity, name)
-            setattr(DaskSecurity, name, _ours(original))
-    setattr(DaskSecurity, _PICKLING, _reduce_ex)
-    if _SUBCLASSING not in vars(DaskSecurity):
-        setattr(DaskSecurity, _SUBCLASSING, classmethod(_subclassed))
-        for subclass in _below(DaskSecurity):
-            _watch(subclass)
 
 
-def give_back() -> None:
-    """Undo `take_over`."""
-    global _home
+def end() -> None:
+    """Undo `begin`, and keep nothing: neither contexts nor the passwords of their keys."""
+    global _on, _home
+    _on = False
     _home = ""
-    for name in (_PICKLING, _SUBCLASSING):
-        if name in vars(DaskSecurity):
-            delattr(DaskSecurity, name)
-    for name in _METHODS:
-        if name in _replaced:
-            setattr(DaskSecurity, name, _replaced.pop(name))
-    while _watched:
-        subclass, name, was = _watched.pop()
-        there = subclass()
-        if there is not None and was is None:
-            delattr(there, name)
-        elif there is not None:
-            setattr(there, name, was)
+    _known.clear()
+    _told.clear()
 
 
 def adopt(server: Any) -> None:
@@ -112,31 +100,18 @@ def adopt(server: Any) -> None:
     args["ssl_context"] = security.get_connection_args(role)["ssl_context"]
 
 
-def _reduce_ex(security: DaskSecurity, protocol: Any) -> str | tuple[Any, ...]:
-    """As it pickles else, but imports this module where a child of this process unpickles it.
-
-    Nowhere else: whoever is sent one in a message may not have us.
-    """
-    reduced = object.__reduce_ex__(security, protocol)
-    spawning = multiprocessing.context.get_spawning_popen() is not None
-    if _is_own(type(security)) or not spawning or isinstance(reduced, str):
-        return reduced
-    make, arguments, *state = reduced
-    return _arrived, (make, arguments), *state
-
-
-def _arrived(make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """A `distributed.Security` in a child of a process in which our backends are installed."""
-    return make(*arguments)
-
-
-def _is_own(kind: type) -> bool:
+def is_own(kind: type) -> bool:
+    """Whether a class of distributed's kind is of this package."""
     return kind.__module__.startswith("sealwire.")
 
 
-def _ours(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def given_out(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A method of `distributed.Security` that returns what ours would for the same values."""
+
     @functools.wraps(original)
     def get_args(self: Any, role: str) -> dict[str, Any]:
+        if not _on:
+            return original(self, role)
         identity = self.get_tls_config_for_role(role)
         if not (identity.get("ca_file") and identity.get("cert")):
             return original(self, role)
@@ -183,20 +158,44 @@ def _below(kind: type[Any]) -> Iterator[type[Any]]:
         yield from _below(subclass)
 
 
-def _subclassed(subclass: type[Any], /, **options: Any) -> None:
+def subclassed(subclass: type[Any], /, **options: Any) -> None:
+    """`DaskSecurity.__init_subclass__`."""
     super(DaskSecurity, subclass).__init_subclass__(**options)
-    _watch(subclass)
+    if _on:
+        _watch(subclass)
+
+
+def watch_all() -> None:
+    """Begin with the subclasses that there are, unless that is done."""
+    watched = {(seen(), name) for seen, name, _, _ in _watched}
+    for subclass in _below(DaskSecurity):
+        if not any((subclass, name) in watched for name in _METHODS):
+            _watch(subclass)
+
+
+def unwatch() -> None:
+    """Undo it, and let methods be that somebody has replaced since."""
+    while _watched:
+        seen, name, was, ours = _watched.pop()
+        subclass = seen()
+        if subclass is None or vars(subclass).get(name) is not ours:
+            continue
+        if was is None:
+            delattr(subclass, name)
+        else:
+            setattr(subclass, name, was)
 
 
 def _watch(subclass: type) -> None:
     """Look at what a class gives out that has a method of its own, or of a class beside ours."""
-    if _is_own(subclass):
+    if is_own(subclass):
         return
     for name in _METHODS:
         owner = next(each for each in subclass.__mro__ if name in vars(each))
         if owner is subclass or not issubclass(owner, DaskSecurity):
-            _watched.append((weakref.ref(subclass), name, vars(subclass).get(name)))
-            setattr(subclass, name, _looked_at(subclass, name, vars(owner)[name]))
+            ours = _looked_at(subclass, name, vars(owner)[name])
+            _watched.append((weakref.ref(subclass), name, vars(subclass).get(name), ours))
+            setattr(subclass, name, ours)
 
 
 def _looked_at(subclass: type, name: str, original: Any) -> Callable[..., dict[str, Any]]:
@@ -213,7 +212,7 @@ def _expect_protected(subclass: type, name: str, role: str, args: dict[str, Any]
     Raises `ConfigError` then. A context that is not ours is told of in the log, once a class.
     """
     context = args.get("ssl_context")
-    if not isinstance(context, ssl.SSLContext):
+    if not _on or not isinstance(context, ssl.SSLContext):
         return args
     where = f"{subclass.__module__}.{subclass.__qualname__}.{name}"
     lacks = unprotected(context, role) if configured(role) else []

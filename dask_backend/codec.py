@@ -41,7 +41,7 @@ from distributed.utils import ensure_memoryview
 from sealwire.comm import DecodeError
 from sealwire.comm.wire.framing import Buffer, Frame
 
-from .sizes import OFFLOADED
+from .sizes import offloaded_from
 
 __all__ = [
     "NOT_SHORT",
@@ -158,7 +158,8 @@ def decode_short(
     Raises as `decode` does.
     """
     first: Buffer = frames[0]
-    if len(first) > OFFLOADED:
+    most = offloaded_from()
+    if len(first) > most:
         return NOT_SHORT
     if type(first) is memoryview:  # in which `in` finds no bytes
         first = bytes(first)
@@ -167,7 +168,7 @@ def decode_short(
             return msgpack.unpackb(first, use_list=False, **msgpack_opts)
         except Exception as error:  # msgpack documents no base class for what bad bytes raise
             raise _bad(frames, peer, error) from error
-    if sum(map(len, frames)) > OFFLOADED:
+    if sum(map(len, frames)) > most:
         return NOT_SHORT
 
     def stood_for(value: dict[Any, Any]) -> Any:

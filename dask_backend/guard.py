@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distributed.comm import registry
 from distributed.comm.registry import Backend
 
 from .settings import encryption_required
 
-__all__ = ["EncryptionRequired", "begin", "end", "refuse_plain"]
+__all__ = ["EncryptionRequired", "Guard", "refuse_plain"]
 
 #: Schemes that need no look: what stays within the process, and what goes through TLS. Another
 #: backend that encrypts says so by an attribute ``encrypted``, and one that looks by itself, as
@@ -36,7 +35,7 @@ def refuse_plain(address: str, connection_args: Mapping[str, Any]) -> None:
         )
 
 
-class _Guard:
+class Guard:
     """In the place of `registry.get_backend`; once it is `off`, as good as what it replaced."""
 
     def __init__(self, find: Callable[[str], Backend]) -> None:
@@ -58,24 +57,10 @@ class _Guard:
             return backend
         return _Guarded(scheme, backend)
 
-
-_guards: list[_Guard] = []  # the one that is on, if any
-
-
-def begin() -> None:
-    """Guard the registry. Doing it twice does no harm."""
-    if not _guards:
-        _guards.append(_Guard(registry.get_backend))
-        registry.get_backend = _guards[0]
-
-
-def end() -> None:
-    """Undo `begin`."""
-    while _guards:
-        guard = _guards.pop()
-        guard.off = True
-        if registry.get_backend is guard:  # else somebody has wrapped it since
-            registry.get_backend = guard.find  # type: ignore[assignment]
+    def end(self) -> None:
+        """Guard no longer; somebody may have wrapped it."""
+        self.off = True
+        self._sound.clear()
 
 
 class _Guarded(Backend):

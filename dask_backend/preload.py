@@ -7,7 +7,7 @@ Importing it installs: schedulers, workers and nannies open their listeners befo
 from __future__ import annotations
 
 from .adoption import adopt as dask_setup
-from .registration import install
+from .patches import install
 
 __all__ = ["dask_setup"]
 

@@ -2,7 +2,7 @@
 
 Scheduler, worker, nanny, client and LocalCluster accept nothing but a `distributed.Security`. This
 one is, and keeps all its values in a `sealwire.security.Security`, which makes its contexts. In a
-process of a cluster, unpickling it imports this package, which installs the backends.
+process of a cluster, making or unpickling it installs the backends.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from distributed.security import Security as DaskSecurity
 from sealwire.security import Security as OwnSecurity
 from sealwire.security.security import FIELDS
 
+from .patches import install
 from .settings import DECIDED
 
 __all__ = ["Security"]
@@ -31,6 +32,7 @@ class Security(DaskSecurity):
         self._own = own
         known = {name: value for name, value in own.fields().items() if name in self.__slots__}
         super().__init__(**known)  # lands in _own again, through the properties below
+        install()
 
     @classmethod
     def temporary(cls, **fields: Any) -> Security:

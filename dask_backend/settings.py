@@ -13,7 +13,7 @@ from sealwire.comm import Limits, configure_gil
 from sealwire.comm.transport import switch_interval
 from sealwire.security import config
 
-__all__ = ["DECIDED", "apply_gil_policy", "encryption_required", "limits"]
+__all__ = ["DECIDED", "apply_gil_policy", "encryption_required", "forget", "limits"]
 
 DECIDED = "encryption_decided"
 """The connection argument by which our `Security` says that its False is meant."""
@@ -66,6 +66,12 @@ def _make(settings: list[_Setting]) -> Limits:
     made = Limits(**chosen)
     _made = settings, made
     return made
+
+
+def forget() -> None:
+    """Let go of the limits that were made last."""
+    global _made
+    _made = None
 
 
 _made: tuple[list[_Setting], Limits] | None = None  # the last

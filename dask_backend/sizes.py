@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
-from distributed.comm.utils import OFFLOAD_THRESHOLD
+from distributed.comm import utils
 from distributed.protocol.serialize import Serialize, Serialized, ToPickle
 from distributed.sizeof import safe_sizeof
 from distributed.utils import nbytes
@@ -26,10 +26,7 @@ try:
 except (ImportError, AttributeError):  # its place is not promised; dask can tell a task's size
     Node = ()
 
-__all__ = ["OFFLOADED", "is_small"]
-
-OFFLOADED = OFFLOAD_THRESHOLD or 1 << 62
-"""Bytes from which on a thread does it; the configuration's 0 means never."""
+__all__ = ["forget", "is_small", "offloaded_from"]
 
 _ITEM = 100  # what a value weighs at least, and a short text or key at most, about
 _SHORT = 256
@@ -46,12 +43,17 @@ def _parts_of(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
     return operator.attrgetter(*names, *["key"] * (2 - len(names)))  # of one it gives no tuple
 
 
+def offloaded_from() -> int:
+    """Bytes from which on a thread does it, asked where distributed asks; 0 there means never."""
+    return utils.OFFLOAD_THRESHOLD or 1 << 62
+
+
 def is_small(message: Any) -> bool:
     """Whether a message is too small to be worth a thread.
 
     False if the size of something in it cannot be told.
     """
-    room = OFFLOADED
+    room = offloaded_from()
     values = [message]
     for value in values:  # which grows meanwhile
         kind: Any = type(value)
@@ -79,3 +81,8 @@ def is_small(message: Any) -> bool:
                 return False
             room -= size
     return room >= 0
+
+
+def forget() -> None:
+    """Let go of the classes of tasks that were met."""
+    _parts_of.cache_clear()

@@ -37,7 +37,7 @@ USES = {
     "_VERDICTS": {"_Cause"},
     "explain": {"_VERDICTS", "_ALERTS"},
     "ListenerLog._tell": {"logger"},
-    "install": {"backends", "take_over", "begin"},
+    "_TABLE": {"Patch", "adoption", "guard", "logs"},
     "renew": {"_renewed", "within", "is_revoked"},
 }
 

@@ -95,7 +95,9 @@ class Dask(Stock):
     """Our backend in distributed's place."""
 
     def load(self) -> None:
-        import sealwire.dask_backend  # noqa: F401  importing it installs it
+        from sealwire.dask_backend import install
+
+        install()
 
     def security_class(self) -> Any:
         from sealwire.dask_backend import Security

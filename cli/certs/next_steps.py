@@ -22,7 +22,7 @@ Next, on each machine:
   export DASK_CONFIG={config}      # or copy it to ~/.config/dask/
   dask scheduler {PRELOAD}
   dask worker tls://SCHEDULER:8786 {PRELOAD}
-  python -c 'import sealwire.dask_backend; from dask.distributed import Client; \\
+  python -c 'import sealwire.dask_backend.preload; from dask.distributed import Client; \\
              print(Client("tls://SCHEDULER:8786"))'
 
 Give each machine ca.pem, crl.pem, dask.yaml and its own role's file; ca-key.pem stays here.

@@ -80,6 +80,7 @@ class FrameClient(TCPClient):
         if ssl_options is not None:
             instead = "pass the ssl_context of security.get_connection_args(role)"
             expect_secure(f"{host}:{port}", ssl_options, "client", instead)
+        _expect_family(host, port, af)
         address = Address("tcp" if ssl_options is None else "tls", host, port)
         seconds = timeout.total_seconds() if isinstance(timeout, datetime.timedelta) else timeout
         connecting = self._greeted(
@@ -216,6 +217,19 @@ class _Race(TCPClient):
 def _log_end(kind: str, words: Callable[[], str]) -> None:
     """Tell of a stream that no listener watches."""
     logger.info("%s", words())
+
+
+def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
+    """Raise `socket.gaierror`, as a resolver would, for a numeric host of another family."""
+    numeric = numeric_address(host, port)
+    if numeric is not None and af not in (socket.AF_UNSPEC, numeric[0]):
+        # macOS and Windows have no number for it, or do not tell it from an unknown name.
+        code = getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME)
+        raise socket.gaierror(
+            code,
+            f"cannot connect to {host}: it is an address of {numeric[0].name}, and "
+            f"{socket.AddressFamily(af).name} was asked for; pass af=socket.AF_UNSPEC",
+        )
 
 
 async def _reach(sock: socket.socket, address: tuple[Any, ...]) -> None:

@@ -297,8 +297,12 @@ class Splitter:
                 )
         bare = lengths[share_count:]
         if total <= data.nbytes:
-            block = bytearray(data[:shared]) if shared else _EMPTY
-            frames = [block] if share_count == 1 else _split(block, lengths[:share_count])
+            if share_count == 1:
+                frames: list[Frame] = [bytearray(data[:shared]) if shared else _EMPTY]
+            else:  # there may be an array among them, which may outlive the message
+                block = self._allocate(shared) if shared else _EMPTY
+                block[:] = data[:shared]
+                frames = _split(block, lengths[:share_count])
             for length in bare:
                 if length:
                     frame = self._allocate(length)

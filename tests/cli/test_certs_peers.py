@@ -130,7 +130,7 @@ def test_a_workers_host_cannot_have_the_name_of_a_role(home: Path, name: str) ->
 WORK = """
 import json, sys, operator
 import distributed
-import sealwire.dask_backend
+import sealwire.dask_backend.preload
 from distributed import Client, get_client, get_worker, secede, worker_client, wait
 import numpy as np
 
@@ -216,7 +216,7 @@ async def connect(address, **options):
 """
 
 SSH_CLUSTER = """
-import sealwire.dask_backend
+import sealwire.dask_backend.preload
 from distributed import Client, SSHCluster, get_client, secede
 
 def inside():

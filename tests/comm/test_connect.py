@@ -29,6 +29,7 @@ from sealwire.comm import (
     listen,
     register_backend,
 )
+from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.wire import hello
 from support.aio import aio
 from support.links import SCHEMES, RawPeer, connect_args, echo, listen_args, message, security
@@ -318,6 +319,17 @@ async def test_bad_addresses_are_refused_before_any_io() -> None:
 async def test_a_name_that_does_not_resolve() -> None:
     with pytest.raises(ConnectError, match=r"does not resolve .*check the host name"):
         await connect("tcp://no-such-host.invalid:1", timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("host", "family"), [("::1", socket.AF_INET), ("127.0.0.1", socket.AF_INET6)]
+)
+def test_a_numeric_host_of_another_family(host: str, family: socket.AddressFamily) -> None:
+    """Is refused at the first step, before there is anything to wait for."""
+    connecting = FrameClient().connect(host, 1234, family)
+    with pytest.raises(socket.gaierror, match=f"{family.name} was asked for") as caught:
+        connecting.send(None)
+    assert caught.value.errno == getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME)
 
 
 @aio

@@ -21,8 +21,9 @@ cloudpickle.register_pickle_by_value(observing)
 
 @pytest.fixture(autouse=True)
 def registry() -> Iterator[None]:
-    """Leave distributed's registry as it was."""
+    """Begin with ours, and leave distributed's registry as it was."""
     before = installed()
+    install()
     yield
     (install if before else uninstall)()
 

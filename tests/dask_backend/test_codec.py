@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from sealwire.comm import DecodeError
 from sealwire.dask_backend import TCP, codec, install
-from sealwire.dask_backend.sizes import OFFLOADED, is_small
+from sealwire.dask_backend.sizes import is_small, offloaded_from
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +191,12 @@ def test_the_deserialisers_are_those_that_are_asked_for() -> None:
     assert codec.decode_short(frames, deserializers=["pickle"]) == {"x": object}
 
 
-@pytest.mark.parametrize("size", [OFFLOADED, OFFLOADED + 1])
+@pytest.mark.parametrize("size", [offloaded_from(), offloaded_from() + 1])
 def test_what_is_large_is_not_decoded_at_once(size: int) -> None:
     frames = [bytearray(b"\xa2__")]
     frames.append(bytearray(size - sum(map(len, frames))))
     decoded = codec.decode_short(frames)
-    assert decoded == "__" if size == OFFLOADED else decoded is codec.NOT_SHORT
+    assert decoded == "__" if size == offloaded_from() else decoded is codec.NOT_SHORT
 
 
 FAILING = [

@@ -18,7 +18,7 @@ from distributed.comm.registry import get_backend
 from distributed.protocol import to_serialize
 from distributed.protocol.serialize import ToPickle
 
-from sealwire.dask_backend import backend
+from sealwire.dask_backend import connectors
 from support.parties import Party, accepted, asynchronous, dialled, echo, pair, select, turns
 from support.rawpeer import OFFER, Forwarder, Recorder, dialling, first_block, hello, packed
 
@@ -212,7 +212,7 @@ async def test_a_plain_client_of_a_tls_server_gives_up_in_time(
     make_party: MakeParty, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each waits for the other's first words; the log says what that may mean."""
-    monkeypatch.setattr(backend, "_SILENCE", 0.01)
+    monkeypatch.setattr(connectors, "_SILENCE", 0.01)
     async with make_party("ours", "tls").listen(_unreachable) as listener:
         port = listener.get_host_port()[1]
         with pytest.raises(OSError, match="Timed out"):

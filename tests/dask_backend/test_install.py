@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from distributed.comm.registry import backends, get_backend
 
 import sealwire.dask_backend
 from sealwire.dask_backend import (
+    Security,
     TCPBackend,
     TLSBackend,
     TLSConnector,
@@ -121,20 +123,76 @@ STOCK_FOUND = "assert modules() == {'distributed.comm.tcp'}, modules()"
 @pytest.mark.parametrize(
     "recipe",
     [
-        "import sealwire.dask_backend",
+        "from sealwire.dask_backend import install; install()",
         "import sealwire.dask_backend.preload",
-        "from sealwire.dask_backend import Security",
-        "import distributed, sealwire.dask_backend",
-        "from distributed.comm import connect; import sealwire.dask_backend, distributed.comm.tcp",
+        "from sealwire.dask_backend import Security; Security()",
+        "from sealwire.dask_backend import Security; Security.temporary()",
+        "import distributed, sealwire.dask_backend.preload",
+        "from distributed.comm import connect; import sealwire.dask_backend.preload",
     ],
 )
-def test_importing_installs(recipe: str, tmp_path: Path) -> None:
+def test_what_installs(recipe: str, tmp_path: Path) -> None:
     python("\n".join([recipe, BACKEND_OF, FOUND]), tmp_path)
+
+
+def test_unpickling_a_security_installs(tmp_path: Path) -> None:
+    pickled = pickle.dumps(Security())
+    python("\n".join([f"import pickle; pickle.loads({pickled!r})", BACKEND_OF, FOUND]), tmp_path)
+
+
+STATE = """
+import logging
+from distributed import Security
+from distributed.comm import registry, tcp
+def state():
+    loggers = map(logging.getLogger, ("sealwire", "distributed"))
+    return (
+        dict(registry.backends), registry.get_backend, dict(vars(Security)),
+        dict(vars(tcp)), dict(vars(tcp.TCP)), [sub for sub in Security.__subclasses__()],
+        [(each.level, each.handlers[:], each.filters[:], each.propagate) for each in loggers],
+    )
+"""
+IMPORT_ALL = """
+import importlib, pkgutil
+import sealwire.dask_backend as package
+names = [each.name for each in pkgutil.iter_modules(package.__path__) if each.name != "preload"]
+assert {"backend", "links", "patches", "security", "settings"} <= set(names), names
+for name in names:
+    importlib.import_module(f"sealwire.dask_backend.{name}")
+"""
+
+
+def test_importing_changes_nothing(tmp_path: Path) -> None:
+    """Of the subclasses of distributed's Security ours is one more."""
+    check = """
+after = state()
+assert after[:5] == before[:5] and after[6] == before[6]
+assert [kind.__module__ for kind in after[5]] == ["sealwire.dask_backend.security"]
+assert not issubclass(package.TCP, tcp.TCP)
+"""
+    code = [STATE, "before = state()", IMPORT_ALL, check, BACKEND_OF, STOCK_FOUND]
+    python("\n".join(code), tmp_path)
+
+
+def test_uninstall_leaves_nothing_behind(tmp_path: Path) -> None:
+    check = """
+before = state()
+package.install()
+assert issubclass(package.TCP, tcp.TCP)
+changed = state()
+for part in (0, 1, 2, 6):
+    assert changed[part] != before[part], part
+package.uninstall()
+assert state() == before
+"""
+    python("\n".join([STATE, IMPORT_ALL, check]), tmp_path)
 
 
 def test_stock_comes_back_where_nothing_used_it_before(tmp_path: Path) -> None:
     undo = "sealwire.dask_backend.uninstall()"
-    python("\n".join(["import sealwire.dask_backend", BACKEND_OF, undo, STOCK_FOUND]), tmp_path)
+    python(
+        "\n".join(["import sealwire.dask_backend.preload", BACKEND_OF, undo, STOCK_FOUND]), tmp_path
+    )
 
 
 def test_the_other_packages_leave_dask_alone(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_a_subclass_installs_our_backends_in_a_child(kind: type[Stock]) -> None:
     finally:
         multiprocessing.context.set_spawning_popen(None)
     assert popen() is None
-    assert make.__module__ == "sealwire.dask_backend.adoption"
+    assert make.__module__ == "sealwire.dask_backend.patches"
 
 
 # Schemes
@@ -344,62 +344,6 @@ def test_somebody_who_wraps_the_registry_after_us_is_left_alone(
     assert registry.get_backend("ws") is backends["ws"]
     install()
     assert registry.get_backend("ws") is not backends["ws"]
-
-
-# Arguments and contexts
-
-
-@pytest.mark.parametrize("scheme", ["tcp", "tls"])
-@pytest.mark.parametrize("name", ["ssl_contxt", "require_encrytion", "anything"])
-@asynchronous
-async def test_a_misspelt_argument_is_an_error(scheme: str, name: str) -> None:
-    given = {name: server_context(security(NODES["worker"], [CA]))}
-    with pytest.raises(TypeError, match="unexpected argument"):
-        await listen(f"{scheme}://127.0.0.1:0", echo, **given)
-    with pytest.raises(TypeError, match="unexpected argument"):
-        await connect(f"{scheme}://127.0.0.1:1", timeout=5, **given)
-
-
-def weak(side: str, **changes: Any) -> ssl.SSLContext:
-    context = foreign_context(side, NODES["worker"], [CA])
-    for name, value in changes.items():
-        setattr(context, name, value)
-    return context
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"verify_mode": ssl.CERT_NONE},
-        {"verify_mode": ssl.CERT_OPTIONAL},
-        {"minimum_version": ssl.TLSVersion.TLSv1},
-        {"minimum_version": ssl.TLSVersion.MINIMUM_SUPPORTED},
-    ],
-)
-@asynchronous
-async def test_a_context_that_does_not_keep_what_tls_promises(changes: dict[str, Any]) -> None:
-    """At once: distributed's `connect` does not try again."""
-    with pytest.raises(ValueError, match=r"its ssl_context .*; set context\."):
-        await listen("tls://127.0.0.1:0", echo, ssl_context=weak("server", **changes))
-    with pytest.raises(ValueError, match=r"its ssl_context .*; set context\."):
-        await connect("tls://127.0.0.1:1", ssl_context=weak("client", **changes))
-    with pytest.raises(ValueError, match=r"make one with ssl\.PROTOCOL_TLS_SERVER"):
-        await listen("tls://127.0.0.1:0", echo, ssl_context=weak("client"))
-    with pytest.raises(ValueError, match=r"make one with ssl\.PROTOCOL_TLS_CLIENT"):
-        await connect("tls://127.0.0.1:1", ssl_context=weak("server"))
-
-
-@asynchronous
-async def test_a_context_beside_a_plain_address_is_taken() -> None:
-    """As in stock: the arguments of a scheduler serve for all of its addresses."""
-    one = Stock(require_encryption=False, **PEM)
-    async with listen("tcp://127.0.0.1:0", echo, **one.get_listen_args("scheduler")) as listener:
-        args = one.get_connection_args("client")
-        comm = await connect(listener.contact_address, **args, server_hostname="x")
-        await comm.write("let in")
-        assert await comm.read() == "let in"
-        await comm.close()
 
 
 # Self-check

@@ -211,12 +211,12 @@ def test_it_gives_out_our_contexts_while_we_are_installed(stock: distributed.Sec
     for role in ROLES:
         for name in ("get_listen_args", "get_connection_args"):
             args = getattr(stock, name)(role)
+            assert args["ssl_context"] is getattr(stock, name)(role)["ssl_context"]
             uninstall()
             before = getattr(stock, name)(role)
             install()
             assert args.keys() == before.keys()
             assert isinstance(args["ssl_context"], FollowingContext)
-            assert args["ssl_context"] is getattr(stock, name)(role)["ssl_context"]
             args.pop("ssl_context")
             before.pop("ssl_context")
             assert args == before

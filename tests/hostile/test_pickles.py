@@ -162,7 +162,7 @@ async def by_us(frames: list[Any], deserialize: bool) -> Any:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A message is decoded by ourselves if it is small, else by distributed."""
     if request.param == "long":
-        monkeypatch.setattr(codec, "OFFLOADED", 0)
+        monkeypatch.setattr(codec, "offloaded_from", lambda: 0)
     return str(request.param)
 
 

@@ -1,0 +1,135 @@
+"""How our connectors dial, whatever the scheme.
+
+`backend` says for each scheme which comm it makes, and what it demands of its arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, ClassVar, NoReturn
+
+from distributed.comm import tcp as stock
+from distributed.comm.addressing import parse_host_port, unparse_host_port
+from distributed.comm.core import CommClosedError, Connector, FatalCommClosedError
+
+from sealwire.comm import errors
+from sealwire.comm.addressing import Address
+from sealwire.comm.arguments import expect_known
+from sealwire.comm.tls_errors import NamingFiles
+from sealwire.comm.transport.client import FrameClient
+from sealwire.comm.transport.stream import FrameStream
+from sealwire.comm.wire import hello
+
+from .settings import DECIDED, apply_gil_policy, limits
+
+__all__ = ["FrameConnector", "expect_spelled", "forget", "reraise"]
+
+logger = logging.getLogger("sealwire.dask_backend")
+
+
+def reraise(error: errors.CommClosedError, where: str, *, last: bool = False) -> NoReturn:
+    """Raise distributed's own error for ours; its `connect` retries by the class.
+
+    With `last` it does not, whatever the error.
+    """
+    known = CommClosedError if error.retryable and not last else FatalCommClosedError
+    raise known(f"{where}: {error}") from error
+
+
+# What distributed and our `Security` pass to either call, whatever the scheme: the same arguments
+# may serve for several, so an ssl_context is no mistake for tcp:// here.
+_KNOWN = frozenset((
+    "ssl_context", "require_encryption", "extra_conn_args", "server_hostname",
+    "handshake_overrides", DECIDED,
+    # Arguments that another release of distributed may have for its own classes.
+    *inspect.signature(stock.BaseTCPConnector.connect).parameters,
+    *inspect.signature(stock.BaseTCPListener.__init__).parameters,
+))  # fmt: skip
+_ignored: set[str] = set()  # names that were told of
+
+
+def expect_spelled(call: str, given: Iterable[str]) -> None:
+    """Raise `TypeError` for a name that looks like a misspelt one.
+
+    A misspelt ``ssl_context`` would open a plain port. Others are for somebody else, as
+    distributed's classes take them too: told of in the log, once a name.
+    """
+    for name in given:
+        if name in _KNOWN or name in _ignored:
+            continue
+        if get_close_matches(name, _KNOWN, n=1):
+            expect_known(call, [name], _KNOWN)
+        _ignored.add(name)
+        logger.warning("%s ignores its argument %r, of which neither we nor Dask know", call, name)
+
+
+def forget() -> None:
+    """Let go of the names that were told of."""
+    _ignored.clear()
+
+
+_SILENCE = 2.0  # seconds without a hello after which the log says what may be wrong
+
+
+def _hint_at_tls(stream: FrameStream) -> None:
+    """A TLS server waits for us to begin, and Dask's timeout will not tell why it has passed."""
+    logger.warning(
+        "connected to %s, which has said nothing for %g s; check that it speaks the same scheme "
+        "(a tls:// listener is silent to tcp://) and is not overloaded",
+        stream.peer,
+        _SILENCE,
+    )
+
+
+class FrameConnector(Connector):
+    """Dials for one call of distributed's `connect`, which tries again with the same one."""
+
+    client: ClassVar[FrameClient] = FrameClient()
+    prefix: str
+    comm_class: type[Any]
+
+    def __init__(self) -> None:
+        self._cut = False  # whether an attempt has ended between connection and hello
+
+    async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Any:
+        """A comm whose peer has sent its hello: the caller's timeout covers the wait for it.
+
+        Raises `CommClosedError`, or `FatalCommClosedError` where another attempt cannot help.
+        """
+        host, port = parse_host_port(address)
+        target = Address(self.prefix[:-3], host, port)
+        apply_gil_policy()
+        expect_spelled(f"connect() to {self.prefix}{address}", connection_args)
+        dial_args = self._dial_args(address, connection_args)
+        try:
+            stream = await self.client.dial(target, limits(), **dial_args)
+            hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
+            try:
+                # TLS 1.3 tells a client only now what the server made of its certificate.
+                with NamingFiles(dial_args.get("context")):
+                    while not stream.inbox:
+                        await stream.arrival()
+                    offered = hello.decode(stream.inbox[0][0], stream.peer)
+                local = self.prefix + unparse_host_port(*stream.local_host_port)
+                comm = self.comm_class(stream, local, self.prefix + address, deserialize)
+                comm.offered = offered
+                return comm
+            except BaseException as error:
+                stream.close()
+                self._cut |= isinstance(error, errors.CommClosedError)
+                raise
+            finally:
+                hint.cancel()
+        except errors.CommClosedError as error:
+            # Who has closed our connection and listens no longer has stopped; distributed's own
+            # connector, which does not wait for the hello, gives up even at the first.
+            stopped = self._cut and isinstance(error.__cause__, ConnectionRefusedError)
+            reraise(error, f"cannot connect to {target}", last=stopped)
+
+    def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
+        """What `FrameClient.dial` is given for the scheme. Raises for what it does not allow."""
+        raise NotImplementedError

@@ -1,0 +1,252 @@
+"""Everything that we change in a process, in one table that is applied and undone.
+
+Importing this package changes nothing. These install: `install` itself, importing the preload, and
+making or unpickling our `Security`. What is changed besides, at the first connection and by
+configuration alone, is the interpreter's switch interval (`settings.apply_gil_policy`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing.context
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from distributed.comm import registry
+from distributed.comm import tcp as stock
+from distributed.comm.registry import backends
+from distributed.security import Security as DaskSecurity
+
+from . import adoption, connectors, guard, logs, settings, sizes
+from .backend import TCP, TLS, TCPBackend, TLSBackend
+
+__all__ = ["Change", "Patch", "Steps", "install", "installed", "uninstall"]
+
+_MISSING: Any = object()  # in the place of an attribute that an object has not of its own
+
+
+class Change(Protocol):
+    """One line of the table. Applying it twice does no harm, nor does undoing it twice."""
+
+    why: str
+
+    def apply(self) -> None:
+        """Change it."""
+
+    def undo(self) -> None:
+        """Leave it as it was."""
+
+
+class Patch:
+    """An attribute of a class or module, or a key of a dictionary, that has our value for a time.
+
+    Parameters
+    ----------
+    target, name
+        Whose attribute or key, and which.
+    make
+        Makes our value of the one that is there.
+    why
+        What it is good for.
+    stands
+        Whether a value is as good as ours. Without it, once ours was put there whatever follows it
+        is taken for something that builds upon it.
+    retire
+        Called with our value as it is undone, which somebody may still hold.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        name: str,
+        make: Callable[[Any], Any],
+        why: str,
+        *,
+        stands: Callable[[Any], bool] | None = None,
+        retire: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.target = target
+        self.name = name
+        self.why = why
+        self._make = make
+        self._stands = stands
+        self._retire = retire
+        self._was = self._ours = _MISSING
+        self._left: list[tuple[Any, Any]] = []  # ours that somebody held as it was undone, and was
+
+    def apply(self) -> None:
+        """Put ours there, unless it is."""
+        self._sweep()
+        there = self._there()
+        if self._stands(there) if self._stands else self._ours is not _MISSING:
+            return
+        self._ours, self._was = self._make(there), there
+        self._put(self._ours)
+
+    def undo(self) -> None:
+        """Bring back what was there; what somebody has put there since ours stays."""
+        ours, was = self._ours, self._was
+        self._ours = self._was = _MISSING
+        if ours is not _MISSING:
+            if self._retire is not None:
+                self._retire(ours)
+            self._left.append((ours, was))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Take out ours that was undone, where somebody has put it back since."""
+        for index in reversed(range(len(self._left))):
+            ours, was = self._left[index]
+            if self._there() is ours:
+                self._put(was)
+                del self._left[index]
+
+    def _there(self) -> Any:
+        values = self.target if isinstance(self.target, dict) else vars(self.target)
+        return values.get(self.name, _MISSING)
+
+    def _put(self, value: Any) -> None:
+        if isinstance(self.target, dict):
+            self.target[self.name] = value
+        elif value is _MISSING:
+            delattr(self.target, self.name)
+        else:
+            setattr(self.target, self.name, value)
+
+
+class Steps:
+    """A change that is no single value, with steps of its own."""
+
+    def __init__(self, apply: Callable[[], Any], undo: Callable[[], Any], why: str) -> None:
+        self.apply = apply
+        self.undo = undo
+        self.why = why
+
+
+def _nothing() -> None:
+    """What `abc` has for taking back a registration."""
+
+
+def _register() -> None:
+    stock.TCP.register(TCP)
+    stock.TLS.register(TLS)
+
+
+def _forget() -> None:
+    settings.forget()
+    sizes.forget()
+    connectors.forget()
+
+
+def _reduce_ex(security: DaskSecurity, protocol: Any) -> str | tuple[Any, ...]:
+    """As it pickles else, but installs our backends where a child of this process unpickles it.
+
+    Nowhere else: whoever is sent one in a message may not have us.
+    """
+    reduced = object.__reduce_ex__(security, protocol)
+    spawning = multiprocessing.context.get_spawning_popen() is not None
+    if (
+        not installed()
+        or adoption.is_own(type(security))
+        or not spawning
+        or isinstance(reduced, str)
+    ):
+        return reduced
+    make, arguments, *state = reduced
+    return _arrived, (make, arguments), *state
+
+
+def _arrived(make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """A `distributed.Security` in a child of a process in which our backends are installed."""
+    install()
+    return make(*arguments)
+
+
+def _backend(scheme: str, kind: type[Any]) -> Patch:
+    return Patch(
+        backends,
+        scheme,
+        lambda _: kind(),
+        f"new comms and listeners of {scheme}:// are ours",
+        stands=lambda there: isinstance(there, kind),
+    )
+
+
+_OURS: dict[str, type[Any]] = {"tcp": TCPBackend, "tls": TLSBackend}
+
+_TABLE: tuple[Change, ...] = (
+    Steps(_nothing, _forget, "what was read and found meanwhile is not kept"),
+    Steps(
+        adoption.begin, adoption.end, "a relative path means what it meant first; no key is kept"
+    ),
+    Patch(
+        DaskSecurity,
+        "get_connection_args",
+        adoption.given_out,
+        "who dials has our context: with what is configured under sealwire.tls, and followed files",
+    ),
+    Patch(
+        DaskSecurity,
+        "get_listen_args",
+        adoption.given_out,
+        "and so has who listens, in the same way",
+    ),
+    Patch(
+        DaskSecurity,
+        "__reduce_ex__",
+        lambda _: _reduce_ex,
+        "the worker of a nanny is told of us before it opens its key",
+    ),
+    Patch(
+        DaskSecurity,
+        "__init_subclass__",
+        lambda _: classmethod(adoption.subclassed),
+        "a subclass that makes its own contexts is looked at as it is defined",
+    ),
+    Steps(adoption.watch_all, adoption.unwatch, "and those that are defined already"),
+    Patch(
+        registry,
+        "get_backend",
+        guard.Guard,
+        "no plain scheme of anybody's is used where encryption is required",
+        retire=guard.Guard.end,
+    ),
+    Steps(logs.follow_distributed, logs.unfollow, "our log goes where distributed's goes"),
+    Steps(_register, _nothing, "who asks distributed's classes whether our comm is one is told so"),
+    *(_backend(scheme, kind) for scheme, kind in _OURS.items()),
+)
+
+_lock = threading.RLock()
+
+
+def install() -> None:
+    """Use our backends for every ``tcp://`` and ``tls://`` address from now on.
+
+    A `distributed.Security` gives out our contexts from now on, which follow their files and what
+    is configured under ``sealwire.tls``, and our log goes where distributed's goes. Where
+    encryption is required, schemes of other backends that have none are refused too. Comms and
+    listeners that exist already keep theirs, so install first. Doing it twice does no harm.
+    """
+    with _lock:
+        try:
+            for change in _TABLE:
+                change.apply()
+        except BaseException:
+            uninstall()
+            raise
+
+
+def uninstall() -> None:
+    """Undo `install`: new comms and listeners are what they were before.
+
+    What somebody else has put in the place of ours since then stays. Contexts and passwords of keys
+    that were kept to be shared are let go.
+    """
+    with _lock:
+        for change in reversed(_TABLE):
+            change.undo()
+
+
+def installed() -> bool:
+    """Whether new comms and listeners of both schemes are ours."""
+    return all(isinstance(backends[scheme], kind) for scheme, kind in _OURS.items())

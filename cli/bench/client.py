@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sealwire.comm.errors import CommClosedError
 from sealwire.comm.interfaces import Comm
 
 MESSAGE = {"op": "echo", "data": b"x" * 84}  # 100 bytes on the wire
@@ -64,7 +66,8 @@ async def measure(comm: Comm, seconds: float) -> AsyncIterator[list[Figure]]:
 
 async def ask(comm: Comm, message: dict[str, Any]) -> dict[str, Any]:
     """Send and receive one message. Raises `Busy` if the server says so."""
-    await comm.write(message)
+    with contextlib.suppress(CommClosedError):  # its last word may have come before, and is read
+        await comm.write(message)
     answer = await comm.read()
     if not isinstance(answer, dict):
         raise Busy(f"it answers with a {type(answer).__name__}: it is no sealwire bench --serve")

@@ -205,6 +205,10 @@ async def test_a_server_has_a_limit_of_comms_and_of_sizes() -> None:
         with pytest.raises(client.Busy):
             await client.ask(more, client.MESSAGE)
         await more.close()
+        more = await connect(address, timeout=30)
+        await until(more.closed)  # said, and closed, before anything was asked
+        with pytest.raises(client.Busy):
+            await client.ask(more, client.MESSAGE)
         await comms.pop().close()
         await until(lambda: server.comms < bench_server.COMMS)
         more = await connect(address, timeout=30)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from support import attacker, endless
-from support.target import MiB, Target, check
+from support.target import MiB, Target, check, clean_up
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "300"))
 BYTES = int(float(os.environ.get("SOAK_BYTES", 8 << 30)))
@@ -179,9 +179,12 @@ def pour(scheme: str, size: int) -> None:
 
 
 if __name__ == "__main__":
-    for kind in ("standalone", "dask"):
+    try:
+        for kind in ("standalone", "dask"):
+            for scheme in ("tcp", "tls"):
+                soak(kind, scheme, SECONDS / 4)
         for scheme in ("tcp", "tls"):
-            soak(kind, scheme, SECONDS / 4)
-    for scheme in ("tcp", "tls"):
-        pour(scheme, BYTES)
+            pour(scheme, BYTES)
+    finally:
+        clean_up()
     print("the soak is over and all is well")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -65,12 +66,22 @@ def figure(words: str) -> None:
     print(f"\nmeasured {test}: {words}", flush=True)
 
 
+_folders: list[Path] = []
+
+
+def clean_up() -> None:
+    """Remove what `identities` has made; at the end of a run, by whoever runs it."""
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)
+
+
 @functools.cache
 def identities() -> dict[str, str]:
     """Files of a CA, a server and a client, and of strangers, for all the tests of a run."""
     if given := os.environ.get("HOSTILE_FILES"):  # a peer in a process of its own
         return dict(json.loads(given))
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    _folders.append(folder)
     authority, other = certs.root(), certs.root("another root")
     nodes = {
         "server": certs.leaf(authority, "server"),

@@ -107,9 +107,20 @@ async def test_processes_of_a_cluster_follow(folder: Folder) -> None:
     """Scheduler, nanny and worker process with our `Security`, while a client computes."""
     one = Security(**folder.files, tls_crl_file=folder.crl, tls_reload_interval=0)
     async with (
-        Scheduler(security=one, port=0, dashboard=False, dashboard_address=":0") as scheduler,
+        Scheduler(
+            security=one,
+            host="127.0.0.1",
+            port=0,
+            dashboard=False,
+            dashboard_address="127.0.0.1:0",
+        ) as scheduler,
         Nanny(
-            scheduler.address, security=one, nthreads=1, local_directory=str(folder.path)
+            scheduler.address,
+            security=one,
+            nthreads=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            local_directory=str(folder.path),
         ) as nanny,
         Client(scheduler.address, security=one, asynchronous=True) as client,
     ):

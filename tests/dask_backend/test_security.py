@@ -63,12 +63,21 @@ async def test_everyone_takes_it(tmp_path: Path) -> None:
     """With Dask's own checks of the type, and connected by it."""
     security = Security.temporary()
     async with Scheduler(
-        security=security, port=0, dashboard=False, dashboard_address=":0"
+        security=security,
+        host="127.0.0.1",
+        port=0,
+        dashboard=False,
+        dashboard_address="127.0.0.1:0",
     ) as scheduler:
         assert scheduler.address.startswith("tls://")
         async with (
             Worker(
-                scheduler.address, security=security, nthreads=1, local_directory=str(tmp_path)
+                scheduler.address,
+                security=security,
+                nthreads=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                local_directory=str(tmp_path),
             ) as worker,
             Client(scheduler.address, security=security, asynchronous=True) as client,
         ):

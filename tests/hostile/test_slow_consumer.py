@@ -146,6 +146,8 @@ async def pair(kind: str, scheme: str, limits: dict[str, Any]) -> AsyncIterator[
         finally:
             done.set()
             near.abort()
+            if arrived.done():
+                arrived.result().abort()  # Dask's servers leave that to the handler
             listener.stop()
     finally:
         if kind == "dask":

@@ -47,7 +47,7 @@ def corpus() -> list[Any]:
                 processes=False,
                 protocol="tcp",
                 host="127.0.0.1",
-                dashboard_address=":0",
+                dashboard_address="127.0.0.1:0",
             ) as cluster,
             Client(cluster) as client,
         ):

@@ -92,8 +92,17 @@ async def dials_no_stranger(client: Client) -> None:
 async def test_our_security_carries_it_all(fields: dict[str, Any], tmp_path: Path) -> None:
     one = Security(**fields)
     async with (
-        Scheduler(security=one, port=0, dashboard=False, dashboard_address=":0") as scheduler,
-        Nanny(scheduler.address, security=one, nthreads=1, local_directory=str(tmp_path)) as nanny,
+        Scheduler(
+            security=one, host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0"
+        ) as scheduler,
+        Nanny(
+            scheduler.address,
+            security=one,
+            nthreads=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            local_directory=str(tmp_path),
+        ) as nanny,
         Client(scheduler.address, security=one, asynchronous=True) as client,
     ):
         await abides(scheduler.address, "scheduler")

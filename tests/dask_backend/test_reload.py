@@ -275,7 +275,11 @@ async def test_the_preload_sees_to_what_was_there_before(
 @asynchronous
 async def test_the_preload_sees_to_a_client(stock: distributed.Security) -> None:
     async with Scheduler(
-        security=stock, port=0, dashboard=False, dashboard_address=":0"
+        security=stock,
+        host="127.0.0.1",
+        port=0,
+        dashboard=False,
+        dashboard_address="127.0.0.1:0",
     ) as scheduler:
         client = Client(scheduler.address, security=stock, asynchronous=True)
         sees_to(client, "client")

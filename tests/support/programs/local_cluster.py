@@ -45,7 +45,7 @@ def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
             processes=True,
             security=security,
             protocol=f"{scheme}://",
-            dashboard_address=":0",
+            dashboard_address="127.0.0.1:0",
             worker_dashboard_address=None,
         ) as cluster,
         Client(cluster) as client,

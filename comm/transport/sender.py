@@ -156,6 +156,10 @@ class Sender:
                 return self._pass(frame, length)
         return self._queue(frames, shared)
 
+    def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
+        """`write` for a message of one frame."""
+        return self.write([frame])
+
     def _pass(self, frame: Buffer, length: int) -> tuple[int, int | None]:
         data = pack_one(length) + frame
         sent = 0

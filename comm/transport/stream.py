@@ -95,7 +95,7 @@ class FrameStream:
         ``peercert``, ``cipher`` and ``protocol`` of a TLS stream; empty for a plain one.
     inbox, arrival, take_frames, read_frames
         Of the `Receiver`.
-    write, drain
+    write, write_frames (the same), write_frame, drain
         Of the `Sender`.
     readiness : Readiness
         Of the socket, for who waits for something else before the stream is open.
@@ -106,8 +106,7 @@ class FrameStream:
     when_established : callable or None
         Called once when it is.
     tell : callable or None
-        Called with kind and words when a slow consumer is closed; None if that is for the handler's
-        end.
+        Called with kind and words when a slow consumer is closed; None leaves it to the handler.
     """
 
     def __init__(
@@ -141,7 +140,8 @@ class FrameStream:
         self.arrival = self._receiver.arrival
         self.take_frames = self._receiver.take_frames
         self.read_frames = self._receiver.read_frames
-        self.write = self._sender.write
+        self.write = self.write_frames = self._sender.write
+        self.write_frame = self._sender.write_frame
         self.drain = self._sender.drain
         self.agreement = hello.Agreement()
         self.greeted = False

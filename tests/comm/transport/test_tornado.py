@@ -119,7 +119,7 @@ async def test_a_handler_may_be_a_plain_method() -> None:
         def handle_stream(  # type: ignore[override]
             self, stream: FrameStream, address: tuple[Any, ...]
         ) -> None:
-            stream.write([b"welcome"])
+            stream.write_frame(b"welcome")
 
     async with serving("tcp", Once) as server:
         stream = await dialled("tcp", server)

@@ -51,7 +51,7 @@ class _Connecting:
         traceback: TracebackType | None,
     ) -> None:
         if self._comm is not None:
-            await self._comm.close()
+            await self._comm.__aexit__(kind, error, traceback)
 
 
 def connect(

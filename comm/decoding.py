@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 
 from .arrays import array_from_parts
+from .close_codes import CloseCode
 from .errors import DecodeError
 from .extensions import ARRAY, DATETIME, INT, OBJECT, REFERENCE, by_name
 from .wire.budget import DEPTH, FEW_KEYS, QUOTED, Budget, brief, check_structure, large_dict, reason
@@ -60,10 +61,13 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         why = reason(error)
         # A cause that quotes much would be repeated by whoever logs it.
         cause = error if len(why) < QUOTED else None
-        raise DecodeError(
+        refused = DecodeError(
             f"bad message{source}: a header of {len(frames[0])} bytes does not decode "
             f"({why}); check that both sides speak the same version"
-        ) from cause
+        )
+        if isinstance(error, _UnknownType):
+            refused.code = CloseCode.UNKNOWN_TYPE
+        raise refused from cause
 
 
 def _of_frames(frames: Sequence[Frame], header: Buffer) -> Any:
@@ -72,6 +76,10 @@ def _of_frames(frames: Sequence[Frame], header: Buffer) -> Any:
         return _Decoder(frames).message(header, _with_few_keys)
     except _Another:
         return _Decoder(frames).message(header)
+
+
+class _UnknownType(ValueError):
+    """An object of a type that is not registered."""
 
 
 class _Another(Exception):
@@ -193,7 +201,7 @@ class _Decoder(Budget):
             raise ValueError("an object that is not its type's name and its value")
         name, value = content
         if name not in by_name:
-            raise ValueError(
+            raise _UnknownType(
                 f"type {brief(name)} is not registered here; register it on both sides"
             )
         return by_name[name](value)

@@ -21,7 +21,9 @@ the caller raise outside `CommError`. Messages read
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
+
+from .close_codes import CloseCode
 
 __all__ = [
     "AddressError",
@@ -73,15 +75,25 @@ class CommError(OSError):
         return other
 
 
-class CommClosedError(CommError):
+class CommClosedError(CommError, ConnectionError):
     """The comm is closed: nothing more can be read or written.
 
     Attributes
     ----------
+    code : int
+        Why, as a number: the `CloseCode` that either side closed with, or ``ABNORMAL``.
+    reason : str
+        The words that came with the code; empty if there were none.
+    closed_by : {"us", "peer", "lost"}
+        Who closed, as far as it is known; ``"lost"`` if the connection ended without either.
     clean : bool
-        True if the peer closed between two messages, so that nothing was lost.
+        Whether that side meant to and nothing was wrong: it said so, by a closing message or TLS's
+        close_notify, with the code ``NORMAL`` or ``GOING_AWAY`` or none.
     """
 
+    code: int = CloseCode.ABNORMAL
+    reason = ""
+    closed_by: Literal["us", "peer", "lost"] = "lost"
     clean = False
 
 
@@ -90,6 +102,8 @@ class FramingError(CommClosedError):
 
     retryable = False
     kind = "framing"
+    code = CloseCode.PROTOCOL_ERROR
+    closed_by = "us"
 
 
 class MessageTooLarge(FramingError):
@@ -102,6 +116,7 @@ class MessageTooLarge(FramingError):
     """
 
     kind = "too-large"
+    code = CloseCode.TOO_LARGE
 
     def __init__(self, message: str, *, size: int, limit: int, peer: str | None = None) -> None:
         super().__init__(message, peer=peer)
@@ -123,6 +138,8 @@ class DecodeError(CommClosedError):
 
     retryable = False
     kind = "message"
+    code = CloseCode.BAD_MESSAGE
+    closed_by = "us"
 
 
 class HandshakeError(CommClosedError):

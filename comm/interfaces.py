@@ -6,9 +6,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar, Literal, Union
 
 from .addressing import Address
+from .close_codes import CloseCode
 from .errors import CommClosedError
 from .limits import Limits
 from .listener_log import ListenerStats
@@ -19,8 +20,9 @@ __all__ = ["Backend", "Comm", "Connector", "Handler", "Listener"]
 class Comm(ABC):
     """One connection that carries messages, in order and whole, in both directions.
 
-    One task may read while others write. ``async for message in comm`` ends when the peer closes
-    between two messages, or when we close; anything else raises. ``async with comm`` closes it.
+    One task may read while others write. ``async for message in comm`` ends when the peer has said
+    that it closes and nothing was wrong, or when we close; anything else raises. ``async with
+    comm`` closes it, with the code ``HANDLER_FAILED`` if its block raises.
     """
 
     @abstractmethod
@@ -44,24 +46,40 @@ class Comm(ABC):
         """
 
     @abstractmethod
-    async def close(self) -> None:
-        """Send what is queued, then close. Never raises.
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Send what was written, say why, then close.
 
-        Gives up once the peer has taken nothing for `Limits.close_timeout`.
+        From the call on nothing more can be written, and what arrives is dropped. Done when the
+        peer's kernel has acknowledged everything, so that it arrives although the peer goes on
+        talking. Gives up once nothing was taken for `Limits.close_timeout`; the connection is reset
+        then. Closing what is closed does nothing. A cancelled close drops what is left.
 
-        A cancelled close drops what is left.
+        Parameters
+        ----------
+        code
+            A `CloseCode`, or a number of the application's from 3000 to 4999: the peer's
+            ``error.code``. Peers of other implementations are not told.
+        reason
+            Words for the peer's ``error.reason``; beyond 1000 characters they are cut.
+
+        Raises `ValueError` or `TypeError` for a code that cannot be sent, with nothing closed.
         """
 
     @abstractmethod
     def abort(self) -> None:
-        """Close at once and drop what is queued."""
+        """Close at once and drop what is queued. The peer sees a lost connection."""
 
     @abstractmethod
     def closed(self) -> bool:
-        """Whether either side has closed.
+        """Whether either side has closed or begun to.
 
         What arrived before the peer closed can still be read; closing ourselves drops it.
         """
+
+    @property
+    def closed_by(self) -> Literal["us", "peer", "lost"] | None:
+        """Who closed the comm, None while it is open; as `CommClosedError.closed_by`."""
+        return None
 
     @property
     @abstractmethod
@@ -101,7 +119,10 @@ class Comm(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        if error is None or not isinstance(error, Exception):
+            await self.close()
+        else:
+            await self.close(CloseCode.HANDLER_FAILED, f"its user raised {type(error).__name__}")
 
     def __repr__(self) -> str:
         state = " closed" if self.closed() else ""

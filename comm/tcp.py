@@ -8,11 +8,12 @@ import logging
 import ssl
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from . import codec
 from .addressing import Address, concrete_host, format_address
 from .arguments import Side, expect_known, expect_secure, tell_lacks
+from .close_codes import CloseCode, expect_sendable
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
@@ -22,6 +23,7 @@ from .transport.client import FrameClient
 from .transport.greeting import exchange_hellos
 from .transport.server import FrameServer
 from .transport.stream import FrameStream
+from .wire import closing
 
 __all__ = [
     "TCP",
@@ -57,9 +59,13 @@ class TCP(Comm):
         stream = self._stream
         while not stream.inbox:
             await stream.arrival()
+        frames = stream.take_frames()
         try:
-            return codec.decode(stream.take_frames(), stream.peer)
+            return codec.decode(frames, stream.peer)
         except DecodeError as error:
+            said = closing.decode(frames) if stream.agreement.closing else None
+            if said is not None:
+                raise stream.peer_closed(said) from None
             stream.fail(error, error.__cause__)
             raise
 
@@ -72,14 +78,20 @@ class TCP(Comm):
             await stream.drain(leave)
         return size
 
-    async def close(self) -> None:
-        await self._stream.finish()
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        await self._stream.finish(expect_sendable(code), reason)
 
     def abort(self) -> None:
         self._stream.close()
 
     def closed(self) -> bool:
         return self._stream.closed()
+
+    @property
+    def closed_by(self) -> Literal["us", "peer", "lost"] | None:
+        if not self._stream.closed():
+            return None
+        return self._stream.failure().closed_by
 
     @property
     def local_address(self) -> str:
@@ -235,17 +247,22 @@ class TCPListener(Listener):
         self._server = server
 
     async def _attend(self, comm: TCP) -> None:
+        code, reason = CloseCode.NORMAL, ""
         try:
             result = self._handler(comm)
             if inspect.isawaitable(result):
                 await result
         except CommClosedError as error:
             if not comm.closed():  # another comm's error, that nobody has told yet
+                code, reason = CloseCode.HANDLER_FAILED, "its handler lost another comm"
                 logger.info("handler of the comm with %s ended: %s", comm.peer_address, error)
-        except Exception:
+        except Exception as error:
+            code, reason = CloseCode.HANDLER_FAILED, f"its handler raised {type(error).__name__}"
             logger.exception("handler of the comm with %s failed", comm.peer_address)
-        finally:
-            await comm.close()
+        except BaseException:  # the handler was cancelled: nobody waits for it
+            comm.abort()
+            raise
+        await comm.close(code, reason)
 
     def stop(self) -> asyncio.Future[None]:
         server, self._server = self._server, None

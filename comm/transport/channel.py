@@ -50,6 +50,8 @@ class Channel:
         Takes bytes, returns how many it has taken.
     send_several : callable or None
         The same for a list of them, where the system can.
+    authentic_end : bool
+        An end of stream (0 bytes) is the peer's own, by close_notify; else anybody's on the way.
     budget : int
         Bytes to move in either direction before the loop gets a turn.
     whole_records : bool
@@ -64,6 +66,7 @@ class Channel:
 
     __slots__ = (
         "answer_goodbye",
+        "authentic_end",
         "budget",
         "fill",
         "full",
@@ -82,6 +85,7 @@ class Channel:
     send: Callable[[Buffer], int]
     send_several: Callable[[Sequence[Buffer]], int] | None
     full: int
+    authentic_end: bool
     budget: int
     whole_records: bool
     pending: Callable[[], int]
@@ -98,6 +102,7 @@ def plain(sock: socket.socket) -> Channel:
     channel.full = sys.maxsize
     channel.send = sock.send
     channel.send_several = getattr(sock, "sendmsg", None)
+    channel.authentic_end = False
     channel.budget = _BUDGET
     channel.whole_records = False
     channel.pending = _nothing_pending
@@ -116,6 +121,7 @@ def secure(sock: ssl.SSLSocket) -> Channel:
     channel.full = RECORD
     channel.send = tls.write
     channel.send_several = None
+    channel.authentic_end = True
     channel.budget = _TLS_BUDGET
     channel.whole_records = True
     channel.pending = tls.pending
@@ -185,6 +191,7 @@ def _closed() -> Channel:
     channel.fill = _not_connected  # type: ignore[assignment]
     channel.send_several = None
     channel.full = channel.budget = 1
+    channel.authentic_end = False
     channel.whole_records = False
     channel.pending = _nothing_pending
     channel.say_goodbye = channel.answer_goodbye = _no_answer

@@ -21,9 +21,12 @@ from typing import Protocol
 
 from ..errors import CommBusy, CommClosedError, MessageTooLarge
 from ..limits import Limits
-from ..wire.framing import OVERHEAD, Frame, Splitter
+from ..wire import closing
+from ..wire.framing import OVERHEAD, Buffer, Frame, Splitter
+from ..wire.hello import Agreement
 from .buffers import allocate
 from .channel import CLOSED, SCRATCH, Channel
+from .endings import ended_by_peer
 from .sender import Sender
 from .sockets import given_up, is_dead
 from .switch_interval import Guard
@@ -32,6 +35,31 @@ from .wakeup import Wakeup
 __all__ = ["Receiver"]
 
 _DIRECT = 64 * 1024  # a frame that misses more is received in place
+
+
+class _Discarding:
+    """In the place of a splitter, when nothing that arrives is wanted any more."""
+
+    block = None
+    delivered = 0
+    expected = None
+
+    def feed(self, data: Buffer, size: int) -> None:
+        """Drop it."""
+
+    def progress(self) -> str:
+        """There is no message to be in the middle of."""
+        return ""
+
+    def discard(self) -> None:
+        """There is nothing to free."""
+
+    def target(self, _: int) -> None:
+        """No memory is being filled."""
+
+    def advance(self, _: int) -> None:
+        """Nor counted."""
+
 
 _local = threading.local()
 
@@ -46,6 +74,8 @@ def _scratch() -> bytearray:
 
 class Connection(Protocol):
     """What a receiver needs of the stream whose part it is."""
+
+    agreement: Agreement
 
     def watch(self) -> None:
         """What is to be waited for has changed."""
@@ -72,6 +102,8 @@ class Receiver:
         Messages that have arrived, for `take_frames`: frames, and their size.
     bytes_in : int
         Payload received so far, without TLS's own.
+    messages : int
+        How many have been taken, the hello not counted: the number of the last one.
     paused : bool
         Nothing is received now: before the connection is open, while the reader is far behind, and
         after the end.
@@ -96,6 +128,7 @@ class Receiver:
         "_tells_errors_once",
         "bytes_in",
         "inbox",
+        "messages",
         "paused",
         "wants_write",
     )
@@ -113,6 +146,7 @@ class Receiver:
     ) -> None:
         self.inbox: deque[tuple[list[Frame], int]] = deque()
         self.bytes_in = 0
+        self.messages = -1
         self.paused = True
         self.wants_write = False
         self._connection: Connection | None = connection
@@ -123,7 +157,7 @@ class Receiver:
         self._guard = guard
         self._tells_errors_once = errors_once
         self._channel = CLOSED
-        self._splitter = Splitter(
+        self._splitter: Splitter | _Discarding = Splitter(
             self.inbox,
             allocate,
             max_size=limits.max_message_size,
@@ -143,6 +177,21 @@ class Receiver:
         self.paused = False
         self._receive_rest()
 
+    def discard(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
+        """Receive and drop from now on, so that the peer is not blocked until the end.
+
+        Nor is what we have sent lost, as it is when the kernel resets a connection because bytes
+        arrive that nobody takes. Reading is over; the parameters are those of `end`.
+        """
+        self._splitter.discard()
+        self._splitter = _Discarding()
+        self._taken = 0
+        self._finish_reading(failure, forget)
+        if self.paused and self._connection is not None and self._channel is not CLOSED:
+            self.paused = False
+            self._connection.watch()
+            self._receive_rest()
+
     def end(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
         """The connection is closed. `failure` makes an error that says why, for each who asks.
 
@@ -150,9 +199,13 @@ class Receiver:
         """
         self._connection = None  # which refers to us
         self._channel = CLOSED
-        self._failure = failure
         self.paused = True
         self._splitter.discard()
+        self._finish_reading(failure, forget)
+
+    def _finish_reading(self, failure: Callable[[], CommClosedError], forget: bool) -> None:
+        if self._failure is None:
+            self._failure = failure
         if forget:
             self.inbox.clear()
         # Not kept: its error's traceback would hold the reader's frame, and with it the comm.
@@ -182,21 +235,11 @@ class Receiver:
         reader = self._reader = Wakeup(loop=self._loop)
         return reader
 
-    async def read_frames(self) -> list[Frame]:
-        """The frames of the next message, in buffers that belong to the caller.
-
-        Raises `CommClosedError` once the peer has closed and every message that arrived whole has
-        been read, or at once if we have closed, and `CommBusy` if another task is waiting. A
-        cancelled call takes nothing.
-        """
-        while not self.inbox:
-            await self.arrival()
-        return self.take_frames()
-
     def take_frames(self) -> list[Frame]:
-        """`read_frames` without waiting, for a message that is in `inbox`."""
+        """The frames of the next message, which must be in `inbox`. They belong to the caller."""
         frames, size = self.inbox.popleft()
         self._taken += size + OVERHEAD
+        self.messages += 1
         if self.paused and self._connection is not None and not self._is_full():
             self.paused = False
             self._connection.watch()
@@ -259,13 +302,13 @@ class Receiver:
             self.wants_write = True
             connection.watch()
         elif isinstance(error, ssl.SSLZeroReturnError):
-            connection.ended(self._ended())
+            connection.ended(self._ended(connection.agreement, notified=True))
         elif isinstance(error, ssl.SSLEOFError):
             # A stock peer sends no close_notify. A lost connection looks alike before Python 3.12.
             if given_up(self._channel.socket):
                 connection.fail(self._reset(), error)
             else:
-                connection.fail(self._ended())
+                connection.fail(self._ended(connection.agreement))
         elif isinstance(error, OSError):
             connection.lost(error)
 
@@ -288,7 +331,8 @@ class Receiver:
                 room = len(target)
                 size, last = channel.fill(target, self._filled)
             if not size:
-                connection.ended(self._ended())
+                notified = channel.authentic_end
+                connection.ended(self._ended(connection.agreement, notified=notified))
                 break
             if splitter.delivered - self._taken >= read_ahead:
                 self.paused = True
@@ -314,12 +358,18 @@ class Receiver:
             return f" in the middle of a message, after {progress}"
         return "" if self._splitter.delivered else " before its hello"
 
-    def _ended(self) -> CommClosedError:
-        where = self._where()
-        why = f"{where}; see the peer's log" if where else ""
-        error = CommClosedError(f"connection with {self._peer} closed by the peer{why}")
-        error.clean = not where
-        return error
+    def _ended(self, agreement: Agreement, *, notified: bool = False) -> CommClosedError:
+        """The peer's end; `notified` by TLS."""
+        return ended_by_peer(
+            self._peer, self._where(), notified=notified, announces=agreement.closing
+        )
+
+    def closing_message(self) -> closing.Closing | None:
+        """The closing message, if it is the last to have arrived; it is not delivered then."""
+        said = closing.decode(self.inbox[-1][0]) if self.inbox else None
+        if said is not None:
+            self.inbox.pop()
+        return said
 
     def _reset(self) -> CommClosedError:
         return CommClosedError(

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from ..close_codes import CloseCode
 from ..errors import CommClosedError
 from ..limits import Limits
 from ..wire.framing import ONE_FRAME, Buffer, pack_one
@@ -71,6 +72,7 @@ class Sender:
         "_max_queued",
         "_numbers",
         "_peer",
+        "_refusal",
         "_smallest",
         "_waiters",
         "_write_ahead",
@@ -105,6 +107,7 @@ class Sender:
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
         self._numbers = itertools.count()
         self._failure: Callable[[], CommClosedError] | None = None  # once it is over
+        self._refusal: Callable[[], CommClosedError] | None = None  # once nothing more is taken
 
     def begin(self, channel: Channel) -> None:
         """The connection is open."""
@@ -155,6 +158,24 @@ class Sender:
             ):
                 return self._pass(frame, length)
         return self._queue(frames, shared)
+
+    def refuse(self, *_: object) -> tuple[int, int | None]:
+        """In the place of `write` when nothing more is taken."""
+        assert self._refusal is not None
+        raise self._refusal()
+
+    def write_last(self, frame: Buffer | None, refusal: Callable[[], CommClosedError]) -> None:
+        """Queue a frame behind all that was accepted, and send what the socket takes.
+
+        `refusal` makes the error for who writes after it.
+        """
+        self._refusal = refusal
+        if frame is not None:
+            self.outbox.put([frame], 1)
+        self.held_back = False
+        self.flush()
+        if self._connection is not None:
+            self._connection.watch()
 
     def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
         """`write` for a message of one frame."""
@@ -230,6 +251,8 @@ class Sender:
             f"process is stopped or overloaded, or raise Limits.max_queued"
         )
         error.kind = "slow-consumer"
+        error.code = CloseCode.SLOW_CONSUMER
+        error.closed_by = "us"
         assert self._connection is not None
         self._connection.slow_consumer(error)
         raise error.again()
@@ -247,8 +270,8 @@ class Sender:
             heapq.heappush(self._waiters, (goal, next(self._numbers), future))
             await future
 
-    async def finish(self) -> None:
-        """Send what is queued, then say goodbye.
+    async def finish(self) -> bool:
+        """Send what is queued; whether all of it is with the kernel.
 
         Gives up, with a warning, once the peer has taken nothing for `Limits.close_timeout`; ends
         at once if the connection does. Cancelling changes nothing.
@@ -267,11 +290,10 @@ class Sender:
                         outbox.queued - outbox.sent,
                         self._close_timeout,
                     )
-                    return
+                    return False
             except CommClosedError:
-                return
-        if self._failure is None:
-            self.say_goodbye()
+                return False
+        return self._failure is None
 
     def say_goodbye(self) -> None:
         """Tell the peer that this is all, unless something is unsent, which it is to know."""

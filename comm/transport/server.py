@@ -26,6 +26,7 @@ from tornado.tcpserver import TCPServer
 
 from ..addressing import format_address
 from ..arguments import expect_secure
+from ..close_codes import CloseCode
 from ..errors import CommClosedError, EncryptionRequired
 from ..limits import DEFAULT_LIMITS, Limits
 from ..listener_log import ListenerLog, ListenerStats
@@ -303,8 +304,11 @@ class FrameServer(TCPServer):
                 served = self.handle_stream(stream, address)
                 if inspect.isawaitable(served):
                     await served
-            except BaseException:
+            except BaseException as error:
                 self._pending.remove(stream)
+                if stream.greeted and isinstance(error, Exception):
+                    reason = f"its handler raised {type(error).__name__}"
+                    await stream.finish(CloseCode.HANDLER_FAILED, reason)
                 stream.close()
                 raise
         except CommClosedError as error:
@@ -321,7 +325,7 @@ class FrameServer(TCPServer):
         finally:
             stream.when_established = None  # it refers to the stream
             end = stream.error
-            if stream.greeted and isinstance(end, CommClosedError) and not end.clean:
+            if stream.greeted and isinstance(end, CommClosedError) and _is_broken(end):
                 self._log.broken(end.kind, end.__str__)
             stream.tell = self._log.broken  # Dask's servers go on with it in a task of theirs
 
@@ -346,6 +350,11 @@ class FrameServer(TCPServer):
     def _established(self, stream: FrameStream) -> None:
         self._pending.remove(stream)
         self._log.greeted += 1
+
+
+def _is_broken(end: CommClosedError) -> bool:
+    """Whether an end is worth a line: peers of other implementations never say that they close."""
+    return not end.clean and end.kind != "unannounced"
 
 
 def _answer_plain(sock: socket.socket) -> None:

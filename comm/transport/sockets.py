@@ -9,8 +9,15 @@ import errno
 import logging
 import select
 import socket
+import struct
 import sys
 from typing import Any
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows has no such requests
+    fcntl = None  # type: ignore[assignment]
 
 try:
     import resource
@@ -26,7 +33,10 @@ __all__ = [
     "has_caller",
     "is_dead",
     "numeric_address",
+    "reset",
     "tune",
+    "unacknowledged",
+    "unread",
 ]
 
 logger = logging.getLogger("sealwire.comm")
@@ -104,6 +114,46 @@ def given_up(sock: socket.socket) -> bool:
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != errno.EPIPE
     except OSError:
         return False
+
+
+def unacknowledged(sock: socket.socket) -> int | None:
+    """Bytes sent that the peer's kernel has not acknowledged, an end of stream counted as one.
+
+    None where the system does not say.
+    """
+    return _ask(sock, "TIOCOUTQ")
+
+
+def unread(sock: socket.socket) -> int | None:
+    """Bytes that have arrived and were not received; None where the system does not say."""
+    return _ask(sock, "FIONREAD")
+
+
+def _ask(sock: socket.socket, request: str) -> int | None:
+    if fcntl is None or sys.platform != "linux":  # elsewhere TIOCOUTQ is for terminals alone
+        return None
+    try:
+        answer = fcntl.ioctl(sock.fileno(), getattr(termios, request), _NOTHING)
+    except (OSError, ValueError):
+        return None
+    return int.from_bytes(answer, sys.byteorder)
+
+
+_NOTHING = bytes(4)
+
+
+def reset(sock: socket.socket) -> None:
+    """Let the close of `sock` reset the connection: what is unsent is dropped, and the peer learns.
+
+    Otherwise the kernel would go on sending what it has, and end as if that were all.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    except OSError as error:
+        logger.debug("cannot reset a connection: %s", error)
+
+
+_AT_ONCE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 def numeric_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]] | None:

@@ -4,17 +4,23 @@
 
             secure()            the peer's hello
     HANDSHAKE ------> HELLO ---------------------> OPEN
-        |               |    established()          |
+        |               |    established()          | finish(), a refused message
+        |               |                           v
+        |               |                        CLOSING
         +---------------+------------+--------------+
                           close(), fail(), the peer
                                      |
                                      v
                                   CLOSED
 
-A plain connection begins with HELLO. `Receiver` and `Sender` are its two sides, `Readiness` what
-the loop waits for on behalf of both; which of the two may be called when, they say themselves. All
-of them refer to the stream while it lives, and let go of it at its end, so that nothing waits for
-the collector: not the socket, nor memory of messages.
+A plain connection begins with HELLO. While it is CLOSING, what was accepted is sent, and after it
+why it is closed; nothing more can be written, and what arrives is dropped. When the peer is to be
+told why its message was refused, a task of the stream does the same.
+
+`Receiver` and `Sender` are its two sides, `Readiness` what the loop waits for on behalf of both;
+which of the two may be called when, they say themselves. All of them refer to the stream while it
+lives, and let go of it at its end, so that nothing waits for the collector: not the socket, nor
+memory of messages.
 
 Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translated once, here and in
 `Handshake`, and kept as `FrameStream.error`. What comes after the end gets a fresh copy of it.
@@ -31,12 +37,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import CommClosedError
+from ..close_codes import CloseCode, is_sendable
+from ..errors import CommClosedError, FramingError
 from ..limits import Limits
 from ..tls_errors import explain
-from ..wire import hello
+from ..wire import closing, hello
 from ..wire.framing import Frame
 from .channel import Channel, plain, secure
+from .endings import closed_by_peer, closed_by_us
+from .goodbye import is_calm, until_acknowledged
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
 from .liveness import liveness_of
@@ -44,6 +53,7 @@ from .pending import too_late
 from .readiness import Readiness
 from .receiver import Receiver
 from .sender import Sender
+from .sockets import reset
 from .switch_interval import guard_of
 from .wakeup import Wakeup
 
@@ -56,16 +66,19 @@ class State(enum.Enum):
     HANDSHAKE = "TLS handshake"
     HELLO = "hello"
     OPEN = "nothing"
+    CLOSING = "its end"
     CLOSED = "more than nothing"
+
+
+_BEFORE_OPEN = frozenset({State.HANDSHAKE, State.HELLO})
+_OVER = frozenset({State.CLOSING, State.CLOSED})
 
 
 def _failure(peer: str, error: BaseException | None) -> CommClosedError:
     """Why a stream is closed, as a fresh exception."""
     if isinstance(error, CommClosedError):
         return error.again()
-    ours = CommClosedError(f"comm with {peer} is closed: we closed it", peer=peer)
-    ours.clean = True
-    return ours
+    return closed_by_us(peer, CloseCode.NORMAL, "")
 
 
 class FrameStream:
@@ -93,7 +106,7 @@ class FrameStream:
         Our end; as what follows, known once the stream is open.
     tls_facts : dict
         ``peercert``, ``cipher`` and ``protocol`` of a TLS stream; empty for a plain one.
-    inbox, arrival, take_frames, read_frames
+    inbox, arrival, take_frames
         Of the `Receiver`.
     write, write_frames (the same), write_frame, drain
         Of the `Sender`.
@@ -139,7 +152,6 @@ class FrameStream:
         self.inbox: deque[tuple[list[Frame], int]] = self._receiver.inbox
         self.arrival = self._receiver.arrival
         self.take_frames = self._receiver.take_frames
-        self.read_frames = self._receiver.read_frames
         self.write = self.write_frames = self._sender.write
         self.write_frame = self._sender.write_frame
         self.drain = self._sender.drain
@@ -150,6 +162,8 @@ class FrameStream:
         self._handshake: Handshake | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._when_closed: Callable[[], object] | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     # Beginning
 
@@ -250,7 +264,7 @@ class FrameStream:
         The stream may have closed already, because of what came after the hello.
         """
         self.greeted = True
-        if self.state is not State.CLOSED:
+        if self.state is State.HELLO:
             self.state = State.OPEN
         self._cancel_deadline()
         callback, self.when_established = self.when_established, None
@@ -311,31 +325,110 @@ class FrameStream:
         self.fail(error)
 
     def slow_consumer(self, error: CommClosedError) -> None:
-        """The peer takes too little of what is queued."""
-        self.fail(error)
+        """The peer takes too little of what is queued; no word would reach it."""
+        error.peer = self.peer
+        self.close(error)
         if self.tell is not None:
             self.tell(error.kind, error.__str__)
 
     def lost(self, error: OSError | ValueError) -> None:
         """Close because the connection is of no use any more."""
-        handshaking = self.state is not State.OPEN
+        handshaking = self.state in _BEFORE_OPEN
         self.fail(explain(error, self.peer, handshaking=handshaking), error)
 
     def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
-        """Close because of `error`; it is what readers and writers will get."""
-        if not self.closed():
-            error.peer = self.peer
-            error.__cause__ = cause
+        """Close because of `error`; it is what readers and writers will get.
+
+        A peer that understands it is told why its message was refused.
+        """
+        if self.state is State.CLOSED:
+            return
+        if error.closed_by != "us" and self.agreement.closing and not self.closed():
+            said = self._receiver.closing_message()
+            if said is not None:
+                error, cause = closed_by_peer(self.peer, said), None
+        error.peer = self.peer
+        error.__cause__ = cause
+        error.errno = getattr(cause, "errno", None)
+        announced = self.agreement.closing and error.closed_by == "us" and is_sendable(error.code)
+        if self.state is State.OPEN and announced:
+            why = str(error).partition(": ")[2]
+            number = self._receiver.messages
+            if isinstance(error, FramingError):  # of one that has not arrived
+                number += len(self.inbox) + 1
+            self._begin_closing(error, f"message {number}: {why}", forget=False)
+            self._leaving = self._loop.create_task(self._leave())
+        else:
             self.close(error)
 
+    async def read_frames(self) -> list[Frame]:
+        """The frames of the next message, in buffers that belong to the caller.
+
+        Raises `CommClosedError` once the peer has closed and every message that arrived whole has
+        been read, or at once if we have closed, and `CommBusy` if another task is waiting. A
+        cancelled call takes nothing.
+        """
+        while not self.inbox:
+            await self.arrival()
+        frames = self.take_frames()
+        said = closing.decode(frames) if self.agreement.closing else None
+        if said is not None:
+            raise self.peer_closed(said)
+        return frames
+
+    def peer_closed(self, said: closing.Closing) -> CommClosedError:
+        """Close since the peer has; the error to raise for it."""
+        error = closed_by_peer(self.peer, said)
+        self.ended(error)
+        return error.again()
+
+    def _begin_closing(self, error: CommClosedError, reason: str, *, forget: bool) -> bool:
+        """Take no more messages in either direction; the last one that is sent says why.
+
+        Returns whether the connection is at rest, so that its close loses nothing.
+        """
+        calm = is_calm(self.socket) and error.code == CloseCode.NORMAL and not self._sender.outbox
+        announced = self.state is State.OPEN and self.agreement.closing
+        self.state = State.CLOSING
+        self.error = error
+        failure = functools.partial(_failure, self.peer, error)
+        self.write = self.write_frames = self.write_frame = self._sender.refuse
+        last = closing.encode(error.code, reason) if announced else None
+        self._receiver.discard(failure, forget=forget)
+        self._sender.write_last(last, failure)
+        return calm
+
+    async def _leave(self) -> None:
+        """End what `fail` has begun."""
+        try:
+            await asyncio.wait_for(self._say_goodbye(wait=True), self.limits.close_timeout)
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            self.close(self.error)
+
+    async def _say_goodbye(self, *, wait: bool) -> None:
+        if await self._sender.finish():
+            self._sender.say_goodbye()
+            if wait and self.state is State.CLOSING:
+                self._gone = self._loop.create_future()
+                await until_acknowledged(self.socket, self._gone, self.limits.close_timeout)
+
     def close(self, error: BaseException | None = None) -> None:
-        """Close at once; drops what the socket does not take. `error` says why, if not at will."""
+        """Close at once; drops what the socket does not take. `error` says why, if not at will.
+
+        The peer learns of what was dropped: the connection is reset.
+        """
         if error is None:
             self._sender.let_go()  # it only waited for company
         if self.state is State.CLOSED:
             return
+        if self.state is not State.CLOSING:
+            self.error = error
         self.state = State.CLOSED
-        self.error = error
+        error = self.error
+        if self._sender.outbox:
+            reset(self.socket)
         self._cancel_deadline()
         self._liveness.forget(self)
         self.readiness.stop()
@@ -347,17 +440,19 @@ class FrameStream:
         self.socket.close()
         self._sender.end(failure)
         self._receiver.end(failure, forget=error is None)
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
         callback, self._when_closed = self._when_closed, None
         if callback is not None:
             callback()
 
     def closed(self) -> bool:
-        """Whether it is over; messages that arrived before can be read still."""
-        return self.state is State.CLOSED
+        """Whether it is over, or about to be; messages that arrived before can be read still."""
+        return self.state in _OVER
 
     def exhausted(self) -> bool:
         """Whether it is closed and every message that arrived has been read."""
-        return self.state is State.CLOSED and not self.inbox
+        return self.state in _OVER and not self.inbox
 
     def failure(self) -> CommClosedError:
         """Why it is closed, as a fresh exception."""
@@ -365,7 +460,7 @@ class FrameStream:
 
     def when_closed(self, callback: Callable[[], object]) -> None:
         """Call `callback` as soon as the stream is closed; there is one at most."""
-        if self.closed():
+        if self.state is State.CLOSED:
             callback()
         else:
             self._when_closed = callback
@@ -377,13 +472,19 @@ class FrameStream:
         except RuntimeError:  # the loop is closed; nothing watches the socket any more
             self.socket.close()
 
-    async def finish(self) -> None:
-        """Send what is queued, say goodbye, close.
+    async def finish(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Send what is queued, say goodbye with `code` and `reason`, close.
 
-        Gives up once the peer has taken nothing for `Limits.close_timeout`.
+        Whatever arrives meanwhile is dropped. Done when the peer's kernel has acknowledged all;
+        gives up once it has taken nothing for `Limits.close_timeout`. Never raises; cancelling
+        closes at once.
         """
+        calm = False
+        if not self.closed():
+            ours = closed_by_us(self.peer, code, reason)
+            calm = self._begin_closing(ours, reason, forget=True)
         try:
-            await self._sender.finish()
+            await self._say_goodbye(wait=not calm)
         finally:
             self.close()
 

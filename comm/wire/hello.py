@@ -44,10 +44,13 @@ class Agreement:
         Buffers travel as frames of their own, and our extension types are understood.
     arrays : bool
         The peer has numpy.
+    closing : bool
+        Whoever closes says so, in a closing message.
     """
 
     buffers: bool = False
     arrays: bool = False
+    closing: bool = False
 
 
 def offer() -> dict[str, Any]:
@@ -56,7 +59,7 @@ def offer() -> dict[str, Any]:
         "compression": None,
         "python": list(sys.version_info[:3]),
         "pickle-protocol": 5,  # of distributed's hello; nothing is ever pickled here
-        EXTENSION: {"version": VERSION, "arrays": _has_numpy()},
+        EXTENSION: {"version": VERSION, "arrays": _has_numpy(), "closing": True},
     }
 
 
@@ -73,7 +76,11 @@ def agree(remote: Mapping[str, Any], peer: str = "its peer") -> Agreement:
         return Agreement()
     if not isinstance(extension, Mapping) or not isinstance(extension.get("version"), int):
         raise _bad(peer, f"{EXTENSION!r} is {brief(extension)}, need a map with a version")
-    return Agreement(buffers=True, arrays=bool(extension.get("arrays")))
+    return Agreement(
+        buffers=True,
+        arrays=bool(extension.get("arrays")),
+        closing=extension.get("closing") is True,
+    )
 
 
 def encode(hello: Mapping[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..wire.framing import Buffer
 
-__all__ = ["CLOSED", "RECORD", "SCRATCH", "Channel", "plain", "secure"]
+__all__ = ["CLOSED", "RECORD", "SCRATCH", "Channel", "bare", "plain", "secure"]
 
 SCRATCH = 68 * 1024
 """Room for one receive: 64 KiB and what stands before them. What lies there is copied once more."""
@@ -126,6 +126,19 @@ def secure(sock: ssl.SSLSocket) -> Channel:
     channel.whole_records = True
     channel.pending = tls.pending
     channel.say_goodbye = channel.answer_goodbye = partial(_close_notify, sock)
+    return channel
+
+
+def bare(sock: socket.socket) -> Channel:
+    """Of a connection that only awaits its end: bytes as they come, without TLS.
+
+    After our close_notify OpenSSL takes data that arrives for an error.
+    """
+    channel = _closed()
+    channel.socket = sock
+    channel.receive = partial(socket.socket.recv_into, sock)
+    channel.full = sys.maxsize
+    channel.budget = _BUDGET
     return channel
 
 

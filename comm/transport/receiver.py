@@ -25,7 +25,7 @@ from ..wire import closing
 from ..wire.framing import OVERHEAD, Buffer, Frame, Splitter
 from ..wire.hello import Agreement
 from .buffers import allocate
-from .channel import CLOSED, SCRATCH, Channel
+from .channel import CLOSED, SCRATCH, Channel, bare
 from .endings import ended_by_peer
 from .sender import Sender
 from .sockets import given_up, is_dead
@@ -176,6 +176,12 @@ class Receiver:
         self._channel = channel
         self.paused = False
         self._receive_rest()
+
+    def bypass_tls(self) -> None:
+        """Our goodbye is said; what still arrives is dropped unread."""
+        if self._channel is not CLOSED:
+            self._channel = bare(self._channel.socket)
+            self.wants_write = False
 
     def discard(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
         """Receive and drop from now on, so that the peer is not blocked until the end.

@@ -53,7 +53,7 @@ from .pending import too_late
 from .readiness import Readiness
 from .receiver import Receiver
 from .sender import Sender
-from .sockets import reset
+from .sockets import reset, unread
 from .switch_interval import guard_of
 from .wakeup import Wakeup
 
@@ -164,6 +164,7 @@ class FrameStream:
         self._when_closed: Callable[[], object] | None = None
         self._gone: asyncio.Future[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
+        self._reads_on = False  # what has arrived, though sending has failed
 
     # Beginning
 
@@ -314,10 +315,19 @@ class FrameStream:
     # The end
 
     def broken(self, error: OSError) -> None:
-        """Sending has failed. Why may be waiting to be read, as a TLS server's verdict is."""
-        self._receiver.paused = False
-        self._receiver.receive(in_event=False)
-        self.lost(error)
+        """Sending has failed. What has arrived is read first: the end of it may say why."""
+        receiver = self._receiver
+        if not receiver.paused:
+            receiver.receive(in_event=False)
+        if self.state is State.OPEN and unread(self.socket):
+            # More than a turn's worth, or than the reader wants now. Nothing more can be sent.
+            self.state = State.CLOSING
+            self.error = explain(error, self.peer, handshaking=False)
+            self._reads_on = True
+            self._sender.end(functools.partial(_failure, self.peer, self.error))
+            self.watch()
+        else:
+            self.lost(error)
 
     def ended(self, error: CommClosedError) -> None:
         """The peer has said goodbye."""
@@ -343,7 +353,7 @@ class FrameStream:
         """
         if self.state is State.CLOSED:
             return
-        if error.closed_by != "us" and self.agreement.closing and not self.closed():
+        if error.closed_by != "us" and self.agreement.closing:
             said = self._receiver.closing_message()
             if said is not None:
                 error, cause = closed_by_peer(self.peer, said), None
@@ -410,6 +420,7 @@ class FrameStream:
     async def _say_goodbye(self, *, wait: bool) -> None:
         if await self._sender.finish():
             self._sender.say_goodbye()
+            self._receiver.bypass_tls()
             if wait and self.state is State.CLOSING:
                 self._gone = self._loop.create_future()
                 await until_acknowledged(self.socket, self._gone, self.limits.close_timeout)
@@ -423,7 +434,7 @@ class FrameStream:
             self._sender.let_go()  # it only waited for company
         if self.state is State.CLOSED:
             return
-        if self.state is not State.CLOSING:
+        if self.state is not State.CLOSING or self._reads_on:
             self.error = error
         self.state = State.CLOSED
         error = self.error

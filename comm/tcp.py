@@ -208,10 +208,10 @@ class _CommServer(FrameServer):
         self._comm_class = comm_class
         self._attend = attend
 
-    async def handle_stream(  # type: ignore[override]
+    def handle_stream(  # type: ignore[override]
         self, stream: FrameStream, address: tuple[Any, ...]
-    ) -> None:
-        await self._attend(self._comm_class(stream))
+    ) -> Awaitable[None]:
+        return self._attend(self._comm_class(stream))  # not awaited here: a frame for each message
 
 
 class TCPListener(Listener):

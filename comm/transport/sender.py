@@ -156,7 +156,23 @@ class Sender:
             if length <= self._smallest and (
                 self.answering or time.perf_counter() - self._last_send > _CLOSELY
             ):
-                return self._pass(frame, length)
+                data = pack_one(length) + frame
+                sent = 0
+                try:
+                    sent = self._channel.send(data)
+                except OSError:  # `flush` will meet it again
+                    if self._failure is not None:
+                        raise self._failure() from None
+                self.answering = False
+                self._last_send = time.perf_counter()
+                size = length + ONE_FRAME
+                outbox.passed(data, sent)
+                if sent < size:
+                    self._largest = size
+                    self.flush()
+                    if self._connection is not None:
+                        self._connection.watch()
+                return size, None
         return self._queue(frames, shared)
 
     def refuse(self, *_: object) -> tuple[int, int | None]:
@@ -180,25 +196,6 @@ class Sender:
     def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
         """`write` for a message of one frame."""
         return self.write([frame])
-
-    def _pass(self, frame: Buffer, length: int) -> tuple[int, int | None]:
-        data = pack_one(length) + frame
-        sent = 0
-        try:
-            sent = self._channel.send(data)
-        except OSError:  # `flush` will meet it again
-            if self._failure is not None:
-                raise self._failure() from None
-        self.answering = False
-        self._last_send = time.perf_counter()
-        size = length + ONE_FRAME
-        self.outbox.passed(data, sent)
-        if sent < size:
-            self._largest = size
-            self.flush()
-            if self._connection is not None:
-                self._connection.watch()
-        return size, None
 
     def _queue(self, frames: Sequence[Buffer], shared: int) -> tuple[int, int | None]:
         if self._failure is not None:

@@ -42,7 +42,7 @@ from ..errors import CommClosedError, FramingError
 from ..limits import Limits
 from ..tls_errors import explain
 from ..wire import closing, hello
-from ..wire.framing import Frame
+from ..wire.framing import Buffer, Frame
 from .channel import Channel, plain, secure
 from .endings import closed_by_peer, closed_by_us
 from .goodbye import is_calm, until_acknowledged
@@ -152,8 +152,9 @@ class FrameStream:
         self.inbox: deque[tuple[list[Frame], int]] = self._receiver.inbox
         self.arrival = self._receiver.arrival
         self.take_frames = self._receiver.take_frames
-        self.write = self.write_frames = self._sender.write
-        self.write_frame = self._sender.write_frame
+        self.write: Callable[..., tuple[int, int | None]] = self._sender.write
+        self.write_frames = self.write
+        self.write_frame: Callable[[Buffer], tuple[int, int | None]] = self._sender.write_frame
         self.drain = self._sender.drain
         self.agreement = hello.Agreement()
         self.greeted = False

@@ -17,7 +17,7 @@ PLACES = re.findall(r"^\| (.+?) \| `([\w/]+\.py)` \| `([\w.]+)` \|$", TEXT, re.M
 
 # What a definition must use to be the right one.
 USES = {
-    "Sender._pass": {"pack_one", "send", "passed"},
+    "Sender.write": {"pack_one", "send", "passed"},
     "Sender.flush": {"send_several", "send", "outbox"},
     "Sender._queue": {"held_back", "call_soon", "_CLOSELY"},
     "Sender._expect_room": {"slow_consumer", "_max_queued"},
@@ -26,6 +26,7 @@ USES = {
     "Splitter": {"feed", "advance", "max_frames"},
     "Readiness": {"add_reader", "add_writer", "remove_reader", "remove_writer"},
     "FrameStream.close": {"CLOSED", "stop", "end"},
+    "ended_by_peer": {"notified", "announces", "NO_STATUS"},
     "FrameServer._admit": {"FrameStream", "add", "create_task"},
     "FrameServer._drop_late": {"late", "too_late", "_end"},
     "Pending.late": {"_deadlines", "_clock"},

@@ -153,7 +153,7 @@ class FrameStream:
         self.arrival = self._receiver.arrival
         self.take_frames = self._receiver.take_frames
         self.write: Callable[..., tuple[int, int | None]] = self._sender.write
-        self.write_frames = self.write
+        self.write_frames: Callable[..., tuple[int, int | None]] = self._sender.write
         self.write_frame: Callable[[Buffer], tuple[int, int | None]] = self._sender.write_frame
         self.drain = self._sender.drain
         self.agreement = hello.Agreement()

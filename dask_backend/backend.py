@@ -20,7 +20,7 @@ from distributed.comm import tcp as stock
 from distributed.comm.core import Comm, CommClosedError
 
 from sealwire.comm import errors
-from sealwire.comm.arguments import Side, expect_secure, tell_lacks
+from sealwire.comm.arguments import Side, expect_secure, log_lacks
 from sealwire.comm.tls_errors import tell_refused
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
@@ -263,7 +263,7 @@ class TLSListener(TCPListener):
     async def start(self) -> None:
         await super().start()
         if self._context is not None:
-            tell_lacks(self.listen_address, self._context, unprotected(self._context))
+            log_lacks(self.listen_address, self._context, unprotected(self._context))
 
 
 class TCPBackend(stock.BaseTCPBackend):

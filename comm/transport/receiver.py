@@ -1,13 +1,13 @@
-"""From the loop's events to whole messages for one reader.
+"""The receiving side: from the loop's events to whole messages for one reader.
 
 While a connection is open its socket is watched for reading, unless the reader is far behind. Each
-event receives into one scratch buffer, or straight into the frame that is being filled; takes out
-every message that is complete; and resumes the reader before it returns (`wakeup`). It yields to
-the loop after a bounded number of bytes.
+event receives into one scratch buffer, or directly into the frame being filled; takes out every
+complete message; and resumes the reader before it returns (`wakeup`). It yields to the loop after
+a bounded number of bytes.
 
-An event is worth one receive if that did not fill its room: events are level-triggered, so what is
-left will be told again. TLS is the exception. What OpenSSL has decrypted no event tells, and one
-receive gives one record, so after a full one another is tried.
+An event is worth one receive unless that filled its buffer: events are level-triggered, so the rest
+is announced again. TLS is the exception: no event announces what OpenSSL has decrypted already, and
+a receive yields one record, so a full record is followed by another receive.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from .wakeup import Wakeup
 
 __all__ = ["Receiver"]
 
-_DIRECT = 64 * 1024  # a frame that misses more is received in place
+_DIRECT = 64 * 1024  # a frame that lacks at least this many bytes is received in place
 
 _local = threading.local()
 
 
 def _scratch() -> bytearray:
-    """The thread's receive buffer; what it holds is parsed before anyone else can use it."""
+    """Return the thread's receive buffer; its content is parsed before anyone else can use it."""
     scratch: bytearray | None = getattr(_local, "scratch", None)
     if scratch is None:
         scratch = _local.scratch = bytearray(SCRATCH)
@@ -45,22 +45,22 @@ def _scratch() -> bytearray:
 
 
 class Connection(Protocol):
-    """What a receiver needs of the stream whose part it is."""
+    """What a receiver needs of its stream."""
 
     def watch(self) -> None:
-        """What is to be waited for has changed."""
+        """Update what the loop waits for."""
 
     def resume_sending(self) -> None:
-        """What OpenSSL had to receive before it could send may have arrived."""
+        """Retry a send that waited for OpenSSL to receive."""
 
     def ended(self, error: CommClosedError) -> None:
-        """The peer has said goodbye; `error` tells of it."""
+        """Close the connection: the peer has sent end of file, as `error` says."""
 
     def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
-        """The connection ends because of `error`."""
+        """Close the connection because of `error`."""
 
     def lost(self, error: OSError) -> None:
-        """It ends because of what the socket or OpenSSL says."""
+        """Close the connection because of an error of the socket or OpenSSL."""
 
 
 class Receiver:
@@ -69,19 +69,21 @@ class Receiver:
     Attributes
     ----------
     inbox : deque
-        Messages that have arrived, for `take_frames`: frames, and their size.
+        Messages that have arrived, for `take_frames`: frames, and their total size.
     bytes_in : int
-        Payload received so far, without TLS's own.
+        Payload received so far, without TLS overhead.
     paused : bool
-        Nothing is received now: before the connection is open, while the reader is far behind, and
-        after the end.
+        Whether receiving is suspended: before the connection is open, while the reader is far
+        behind, and after the end.
     wants_write : bool
-        OpenSSL must send before it can receive more.
+        Whether OpenSSL must send before it can receive more.
     """
 
     __slots__ = (
         "_channel",
         "_connection",
+        "_consumed",
+        "_errors_once",
         "_failure",
         "_guard",
         "_limits",
@@ -92,8 +94,6 @@ class Receiver:
         "_scratch",
         "_sender",
         "_splitter",
-        "_taken",
-        "_tells_errors_once",
         "bytes_in",
         "inbox",
         "paused",
@@ -121,7 +121,7 @@ class Receiver:
         self._peer = peer
         self._loop = loop
         self._guard = guard
-        self._tells_errors_once = errors_once
+        self._errors_once = errors_once
         self._channel = CLOSED
         self._splitter = Splitter(
             self.inbox,
@@ -132,45 +132,45 @@ class Receiver:
             peer=peer,
         )
         self._scratch = _scratch()
-        self._taken = 0  # of what the splitter has delivered
+        self._consumed = 0  # of the splitter's `delivered`
         self._reader: Wakeup | None = None
         self._rest_due = False  # a receive is scheduled
-        self._failure: Callable[[], CommClosedError] | None = None  # once it is over
+        self._failure: Callable[[], CommClosedError] | None = None  # set when closed
 
     def begin(self, channel: Channel) -> None:
-        """The connection is open. What OpenSSL has of it already is received in the next turn."""
+        """Start receiving. What OpenSSL has read already is received in the next iteration."""
         self._channel = channel
         self.paused = False
         self._receive_rest()
 
     def end(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
-        """The connection is closed. `failure` makes an error that says why, for each who asks.
+        """Stop: the connection is closed; `failure` makes a fresh error for each caller.
 
-        With `forget` what is unread is not wanted any more.
+        With `forget`, unread messages are dropped.
         """
-        self._connection = None  # which refers to us
+        self._connection = None  # breaks the reference cycle
         self._channel = CLOSED
         self._failure = failure
         self.paused = True
         self._splitter.discard()
         if forget:
             self.inbox.clear()
-        # Not kept: its error's traceback would hold the reader's frame, and with it the comm.
+        # Dropped: its exception's traceback would keep the reader's frame, and so the comm, alive.
         reader, self._reader = self._reader, None
         if reader is not None and not reader.done():
             if self.inbox:
-                reader.set_result(None)  # what arrived before the end comes first
+                reader.set_result(None)  # messages that arrived before the end come first
             else:
                 reader.set_exception(failure())
-                reader.exception()  # if nobody waits any more it is nobody's
+                reader.exception()  # mark as retrieved, in case nobody is waiting
 
     # The reader's side
 
     def arrival(self) -> Wakeup:
-        """A future to await while `inbox` is empty; look again afterwards.
+        """Return a future to await while `inbox` is empty; check `inbox` again afterwards.
 
         It raises `CommClosedError` once the peer has closed, or at once if we have. Raises
-        `CommBusy` if another task is waiting for one. Cancelling takes nothing.
+        `CommBusy` if another task is waiting for one. Cancelling it consumes nothing.
         """
         if self._failure is not None:
             raise self._failure()
@@ -183,11 +183,19 @@ class Receiver:
         return reader
 
     async def read_frames(self) -> list[Frame]:
-        """The frames of the next message, in buffers that belong to the caller.
+        """Read the frames of the next message, in buffers that belong to the caller.
 
-        Raises `CommClosedError` once the peer has closed and every message that arrived whole has
-        been read, or at once if we have closed, and `CommBusy` if another task is waiting. A
-        cancelled call takes nothing.
+        Raises
+        ------
+        CommClosedError
+            Once the peer has closed and every complete message has been read, or at once if we
+            have closed.
+        CommBusy
+            If another task is reading.
+
+        Notes
+        -----
+        A cancelled call consumes nothing.
         """
         while not self.inbox:
             await self.arrival()
@@ -196,7 +204,7 @@ class Receiver:
     def take_frames(self) -> list[Frame]:
         """`read_frames` without waiting, for a message that is in `inbox`."""
         frames, size = self.inbox.popleft()
-        self._taken += size + OVERHEAD
+        self._consumed += size + OVERHEAD
         if self.paused and self._connection is not None and not self._is_full():
             self.paused = False
             self._connection.watch()
@@ -204,22 +212,22 @@ class Receiver:
         return frames
 
     def _is_full(self) -> bool:
-        return self._splitter.delivered - self._taken >= self._limits.read_ahead
+        return self._splitter.delivered - self._consumed >= self._limits.read_ahead
 
     # The loop's side
 
     def _receive_rest(self) -> None:
-        """Receive in the loop's next turn what no event announces."""
+        """Schedule a receive for bytes that no event announces."""
         if not self._rest_due and self._channel.pending():
             self._rest_due = True
             self._loop.call_soon(self.receive, False)
 
     def receive(self, in_event: bool = True) -> None:
-        """Take what there is, up to the budget, and resume the reader.
+        """Receive up to the budget, and resume the reader.
 
-        `in_event` says that the loop has called: no task is running, so that the reader can be.
+        With `in_event` the loop has called: no task is running, so the reader can be resumed.
         """
-        guard = self._guard  # as Guard.touch, without its call
+        guard = self._guard  # `Guard.touch`, inlined
         guard.recent = True
         if not guard.active:
             guard.begin()
@@ -233,9 +241,9 @@ class Receiver:
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
         except (OSError, CommClosedError, MemoryError) as error:
-            self._stopped(connection, error)
-        if self._tells_errors_once and not self.paused and is_dead(self._channel.socket):
-            self._rest_due = True  # an error that came with the last bytes: no event will follow
+            self._handle_error(connection, error)
+        if self._errors_once and not self.paused and is_dead(self._channel.socket):
+            self._rest_due = True  # an error came with the last bytes: no event will follow
             self._loop.call_soon(self.receive, False)
         sender = self._sender
         sender.answering = True
@@ -249,8 +257,8 @@ class Receiver:
             elif not reader.done():
                 reader.set_result(None)
 
-    def _stopped(self, connection: Connection, error: Exception) -> None:
-        """What `error` means; where it is the end, it is told."""
+    def _handle_error(self, connection: Connection, error: Exception) -> None:
+        """Act on an exception of a receive."""
         if isinstance(error, CommClosedError):
             connection.fail(error)
         elif isinstance(error, MemoryError):
@@ -261,7 +269,7 @@ class Receiver:
         elif isinstance(error, ssl.SSLZeroReturnError):
             connection.ended(self._ended())
         elif isinstance(error, ssl.SSLEOFError):
-            # A stock peer sends no close_notify. A lost connection looks alike before Python 3.12.
+            # Stock peers send no close_notify. A lost connection looks the same before Python 3.12.
             if given_up(self._channel.socket):
                 connection.fail(self._reset(), error)
             else:
@@ -286,15 +294,15 @@ class Receiver:
             else:
                 target = target[:budget]
                 room = len(target)
-                size, last = channel.fill(target, self._filled)
+                size, last = channel.fill(target, self._advance)
             if not size:
                 connection.ended(self._ended())
                 break
-            if splitter.delivered - self._taken >= read_ahead:
+            if splitter.delivered - self._consumed >= read_ahead:
                 self.paused = True
                 connection.watch()
                 break
-            # To ask once more would cost a system call, over TLS an exception besides.
+            # Receiving once more would cost a system call, and over TLS an exception as well.
             if size < room and last < channel.full:
                 break
             budget -= size
@@ -302,11 +310,11 @@ class Receiver:
                 self._receive_rest()
                 break
 
-    def _filled(self, size: int) -> None:
+    def _advance(self, size: int) -> None:
         self.bytes_in += size
         self._splitter.advance(size)
 
-    # The end, in words
+    # Errors
 
     def _where(self) -> str:
         progress = self._splitter.progress()

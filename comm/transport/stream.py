@@ -1,23 +1,12 @@
 """The life of one connection that carries messages as lists of frames.
 
-::
+HANDSHAKE, HELLO, OPEN and CLOSED are its states; docs/architecture.md draws the transitions. A
+plain connection begins with HELLO. `Receiver` and `Sender` are its two directions, `Readiness` what
+the loop waits for on behalf of both. All of them refer to the stream while it is alive, and drop
+the reference at its end, so that neither the socket nor messages wait for the garbage collector.
 
-            secure()            the peer's hello
-    HANDSHAKE ------> HELLO ---------------------> OPEN
-        |               |    established()          |
-        +---------------+------------+--------------+
-                          close(), fail(), the peer
-                                     |
-                                     v
-                                  CLOSED
-
-A plain connection begins with HELLO. `Receiver` and `Sender` are its two sides, `Readiness` what
-the loop waits for on behalf of both; which of the two may be called when, they say themselves. All
-of them refer to the stream while it lives, and let go of it at its end, so that nothing waits for
-the collector: not the socket, nor memory of messages.
-
-Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translated once, here and in
-`Handshake`, and kept as `FrameStream.error`. What comes after the end gets a fresh copy of it.
+Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translated once, here or in
+`Handshake`, and kept as `FrameStream.error`. Later calls raise a fresh copy of it.
 """
 
 from __future__ import annotations
@@ -51,7 +40,7 @@ __all__ = ["FrameStream", "State"]
 
 
 class State(enum.Enum):
-    """How far a connection has come; the values are what the peer still owes."""
+    """The state of a connection; the values name what the peer has yet to do."""
 
     HANDSHAKE = "TLS handshake"
     HELLO = "hello"
@@ -60,7 +49,7 @@ class State(enum.Enum):
 
 
 def _failure(peer: str, error: BaseException | None) -> CommClosedError:
-    """Why a stream is closed, as a fresh exception."""
+    """Return the reason why a stream is closed, as a fresh exception."""
     if isinstance(error, CommClosedError):
         return error.again()
     ours = CommClosedError(f"comm with {peer} is closed: we closed it", peer=peer)
@@ -69,18 +58,18 @@ def _failure(peer: str, error: BaseException | None) -> CommClosedError:
 
 
 class FrameStream:
-    """One connected socket that carries messages as lists of frames.
+    """A connected socket that carries messages as lists of frames.
 
     Parameters
     ----------
-    sock
-        Taken over; closed with the stream.
-    limits
-        Bounds for both directions. Those of the hello hold for the first message.
-    peer
+    sock : socket.socket
+        Owned, and closed, by the stream.
+    limits : Limits
+        Bounds for both directions; the first message is bounded as a hello.
+    peer : str
         The other side's address, for errors.
-    state
-        What is expected first.
+    state : State
+        The initial state.
 
     Attributes
     ----------
@@ -88,25 +77,25 @@ class FrameStream:
     socket : socket.socket
         Over TLS the `ssl.SSLSocket`, from the handshake on.
     error : BaseException or None
-        Why it is closed, if not because we closed it.
+        Why it is closed; None if we closed it.
     local_host_port : tuple
-        Our end; as what follows, known once the stream is open.
+        Address of our end, known once the stream is open.
     tls_facts : dict
         ``peercert``, ``cipher`` and ``protocol`` of a TLS stream; empty for a plain one.
     inbox, arrival, take_frames, read_frames
-        Of the `Receiver`.
+        Those of `Receiver`.
     write, write_frames (the same), write_frame, drain
-        Of the `Sender`.
+        Those of `Sender`.
     readiness : Readiness
-        Of the socket, for who waits for something else before the stream is open.
+        Of the socket, for waiting before the stream is open.
     agreement : hello.Agreement
-        What both sides understand, once they have exchanged hellos.
+        The capabilities both sides share, once hellos are exchanged.
     greeted : bool
-        Whether it has been established.
+        Whether `established` was called.
     when_established : callable or None
-        Called once when it is.
+        Called once, when it is.
     tell : callable or None
-        Called with kind and words when a slow consumer is closed; None leaves it to the handler.
+        Called with kind and text when a slow consumer is closed; None leaves it to the handler.
     """
 
     def __init__(
@@ -135,7 +124,7 @@ class FrameStream:
             self._guard,
             errors_once=self.readiness.errors_once,
         )
-        # Not methods that call these: they are called for every message.
+        # Bound here, not wrapped in methods: they are called for every message.
         self.inbox: deque[tuple[list[Frame], int]] = self._receiver.inbox
         self.arrival = self._receiver.arrival
         self.take_frames = self._receiver.take_frames
@@ -154,9 +143,9 @@ class FrameStream:
     # Beginning
 
     async def peek(self, size: int) -> bytes:
-        """Up to `size` of the first bytes, left where they are; none if the peer has ended.
+        """Return up to `size` of the first bytes without consuming them; empty at end of file.
 
-        For before the stream is open or secure. Raises `CommClosedError`.
+        For use before `open` or `secure`. Raises `CommClosedError` if the connection fails.
         """
         while True:
             try:
@@ -171,7 +160,7 @@ class FrameStream:
             await self._first_byte
 
     def open(self) -> None:
-        """Begin to receive on a plain, connected socket."""
+        """Start receiving on a plain, connected socket."""
         self._liveness.watch(self, self.limits.keepalive_timeout)
         self._begin(plain(self.socket))
 
@@ -183,10 +172,10 @@ class FrameStream:
         server_hostname: str | None = None,
         throttle: HandshakeThrottle | None = None,
     ) -> None:
-        """Shake hands with `context`, then begin to receive. `throttle` says when to go on.
+        """Do the TLS handshake with `context`, scheduled by `throttle` if given; start receiving.
 
-        Raises `HandshakeError` if either side refuses, other `CommClosedError`s if the connection
-        is lost. Cancelling closes the stream.
+        Raises `HandshakeError` if either side refuses, and other `CommClosedError`s if the
+        connection is lost. A cancelled call closes the stream.
         """
         self.state = State.HANDSHAKE
         tls = self._wrap(context, server_side, server_hostname)
@@ -213,7 +202,7 @@ class FrameStream:
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
     ) -> ssl.SSLSocket:
         try:
-            # Of a peer that has gone already wrap_socket would make an error that holds the socket.
+            # If the peer has gone, wrap_socket would raise an error that holds the socket.
             self.socket.getpeername()
         except OSError as error:
             self.fail(
@@ -233,7 +222,7 @@ class FrameStream:
                 do_handshake_on_connect=False,
                 suppress_ragged_eofs=False,
             )
-        except (OSError, ValueError) as error:  # the peer has gone already
+        except (OSError, ValueError) as error:  # the peer has gone meanwhile
             self.lost(error)
             raise self.failure() from error
         return tls
@@ -245,9 +234,9 @@ class FrameStream:
         self._receiver.begin(channel)
 
     def established(self) -> None:
-        """The peer's hello is done: lift the deadline.
+        """Note that the peer's hello is done: cancel the deadline.
 
-        The stream may have closed already, because of what came after the hello.
+        The stream may have closed already, because of data after the hello.
         """
         self.greeted = True
         if self.state is not State.CLOSED:
@@ -258,7 +247,7 @@ class FrameStream:
             callback()
 
     def set_deadline(self, seconds: float) -> None:
-        """Fail the stream if it is not `established` within `seconds`; replaces an earlier one."""
+        """Fail unless `established` is called within `seconds`; replaces an earlier deadline."""
         self._cancel_deadline()
         self._deadline = self._loop.call_later(seconds, self._deadline_passed, seconds)
 
@@ -270,10 +259,10 @@ class FrameStream:
     def _deadline_passed(self, seconds: float) -> None:
         self.fail(too_late(self.peer, self.state.value, seconds))
 
-    # What the loop is to wait for
+    # What the loop waits for
 
     def watch(self) -> None:
-        """Tell the loop; to be called when a part has changed its mind."""
+        """Update what the loop waits for; called by receiver and sender after a change."""
         if self.state is State.CLOSED:
             return
         readiness = self.readiness
@@ -293,45 +282,45 @@ class FrameStream:
         self.watch()
 
     def resume_sending(self) -> None:
-        """OpenSSL may have received what it needs in order to send."""
+        """Retry a send that waited for OpenSSL to receive."""
         self._sender.flush()
         self.watch()
 
     # The end
 
     def broken(self, error: OSError) -> None:
-        """Sending has failed. Why may be waiting to be read, as a TLS server's verdict is."""
+        """Close after a failed send; first receive the reason, such as a TLS server's alert."""
         self._receiver.paused = False
         self._receiver.receive(in_event=False)
         self.lost(error)
 
     def ended(self, error: CommClosedError) -> None:
-        """The peer has said goodbye."""
-        self._sender.answer_goodbye()
+        """Close because the peer has sent end of file."""
+        self._sender.answer_eof()
         self.fail(error)
 
     def slow_consumer(self, error: CommClosedError) -> None:
-        """The peer takes too little of what is queued."""
+        """Close because the peer takes too little of what is queued."""
         self.fail(error)
         if self.tell is not None:
             self.tell(error.kind, error.__str__)
 
     def lost(self, error: OSError | ValueError) -> None:
-        """Close because the connection is of no use any more."""
+        """Close because of an error of the socket or OpenSSL."""
         handshaking = self.state is not State.OPEN
         self.fail(explain(error, self.peer, handshaking=handshaking), error)
 
     def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
-        """Close because of `error`; it is what readers and writers will get."""
+        """Close because of `error`, which readers and writers will get."""
         if not self.closed():
             error.peer = self.peer
             error.__cause__ = cause
             self.close(error)
 
     def close(self, error: BaseException | None = None) -> None:
-        """Close at once; drops what the socket does not take. `error` says why, if not at will."""
+        """Close at once, dropping unsent data. `error` is the reason; None if we want to."""
         if error is None:
-            self._sender.let_go()  # it only waited for company
+            self._sender.release()  # messages held back to be coalesced
         if self.state is State.CLOSED:
             return
         self.state = State.CLOSED
@@ -352,7 +341,7 @@ class FrameStream:
             callback()
 
     def closed(self) -> bool:
-        """Whether it is over; messages that arrived before can be read still."""
+        """Whether it is closed; messages that arrived before can still be read."""
         return self.state is State.CLOSED
 
     def exhausted(self) -> bool:
@@ -360,41 +349,42 @@ class FrameStream:
         return self.state is State.CLOSED and not self.inbox
 
     def failure(self) -> CommClosedError:
-        """Why it is closed, as a fresh exception."""
+        """Return the reason why it is closed, as a fresh exception."""
         return _failure(self.peer, self.error)
 
     def when_closed(self, callback: Callable[[], object]) -> None:
-        """Call `callback` as soon as the stream is closed; there is one at most."""
+        """Call `callback` as soon as the stream is closed; replaces an earlier one."""
         if self.closed():
             callback()
         else:
             self._when_closed = callback
 
     def drop(self) -> None:
-        """Close from any thread, for finalizers: the collector runs where it likes."""
+        """Close, from any thread: for finalizers, which the garbage collector runs anywhere."""
         try:
             self._loop.call_soon_threadsafe(self.close)
-        except RuntimeError:  # the loop is closed; nothing watches the socket any more
+        except RuntimeError:  # the loop is closed, and does not watch the socket any more
             self.socket.close()
 
     async def finish(self) -> None:
-        """Send what is queued, say goodbye, close.
+        """Send what is queued, then end of file, and close.
 
-        Gives up once the peer has taken nothing for `Limits.close_timeout`.
+        Gives up once the peer has taken nothing for `Limits.close_timeout`. A cancelled call closes
+        the stream, dropping unsent data.
         """
         try:
             await self._sender.finish()
         finally:
             self.close()
 
-    # Figures
+    # Counters
 
     @property
     def bytes_in(self) -> int:
-        """Payload received so far, without TLS's own."""
+        """Payload bytes received so far, without TLS overhead."""
         return self._receiver.bytes_in
 
     @property
     def bytes_out(self) -> int:
-        """Payload sent so far, without TLS's own."""
+        """Payload bytes sent so far, without TLS overhead."""
         return self._sender.outbox.sent

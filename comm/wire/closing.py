@@ -1,8 +1,8 @@
-"""The last message of a side that closes: why, as a code and a reason.
+"""The last message of a side that closes: a code and a reason.
 
-One frame, and in it one msgpack extension of type 6 that holds ``[code, reason]``. No other message
-is an extension of that type. It is sent only to peers whose hello says ``"closing"``; nothing
-follows it. Over TLS a close_notify comes after it, over TCP the end of the stream.
+It is one frame that consists of one msgpack extension of type 6, holding ``[code, reason]``. No
+other message has an extension of that type. It is sent only to peers whose hello contains
+``"closing"``, and nothing follows it but close_notify over TLS, and end of file.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Closing(NamedTuple):
 
 
 def encode(code: int, reason: str) -> bytes:
-    """The message's only frame. A reason that is too long is cut."""
+    """Return the message's only frame. A reason that is too long is cut."""
     text = reason[:REASON_LENGTH].encode(errors="replace").decode()  # lone surrogates
     return bytes(msgpack.packb(msgpack.ExtType(CLOSING, msgpack.packb([int(code), text]))))
 
 
 def decode(frames: Sequence[Buffer]) -> Closing | None:
-    """What the message in `frames` says if it is a closing message; None for any other one."""
+    """Decode the message in `frames` if it is a closing message; return None for any other."""
     if len(frames) != 1:
         return None
     frame = frames[0]

@@ -1,4 +1,4 @@
-"""What a certificate says, as plain values and as one line for people."""
+"""The content of a certificate, as plain values and as one line for people."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PURPOSES = {
     ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
 }
 
-#: what the library raises for what it cannot read in a certificate that it has parsed
+#: raised by `cryptography` for what it cannot read in a certificate that it has parsed
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -43,7 +43,7 @@ _ExtensionT = TypeVar("_ExtensionT", bound=x509.ExtensionType)
 
 @dataclass(frozen=True)
 class CertificateInfo:
-    """The contents of one certificate. Times are in UTC, names as RFC 4514 writes them."""
+    """The content of one certificate. Times are in UTC, names in the form of RFC 4514."""
 
     subject: str
     issuer: str
@@ -54,7 +54,7 @@ class CertificateInfo:
     not_after: datetime.datetime
     #: SHA-256 of the DER form, lower-case hexadecimal
     fingerprint: str
-    #: basicConstraints says so
+    #: according to basicConstraints
     is_ca: bool
     #: extendedKeyUsage, such as "serverAuth", or dotted numbers; empty means any
     purposes: tuple[str, ...]
@@ -65,9 +65,12 @@ class CertificateInfo:
 
     @classmethod
     def from_der(cls, data: bytes) -> CertificateInfo:
-        """Read a DER certificate, as `getpeercert(binary_form=True)` gives it.
+        """Parse a DER certificate, as returned by `getpeercert(binary_form=True)`.
 
-        Raises `PEMError` if it is not one.
+        Raises
+        ------
+        PEMError
+            If it is not a certificate, or as for `of`.
         """
         try:
             return cls.of(x509.load_der_x509_certificate(data))
@@ -78,10 +81,12 @@ class CertificateInfo:
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> CertificateInfo:
-        """What a certificate of the library `cryptography` says.
+        """Read a `cryptography.x509.Certificate`.
 
-        Raises `PEMError` for one that has names, dates or extensions which nobody can read: the
-        library looks at them only when they are asked for.
+        Raises
+        ------
+        PEMError
+            For unreadable names, dates or extensions: the library parses them only on access.
         """
         try:
             return cls._of(certificate)
@@ -120,13 +125,13 @@ class CertificateInfo:
 
 
 def hexadecimal(serial: int) -> str:
-    """A serial as OpenSSL prints it, in whole bytes."""
+    """Return a serial number as OpenSSL prints it, in whole bytes."""
     text = f"{serial:x}"
     return text.zfill(len(text) + len(text) % 2)
 
 
 def read_certificates(source: Source) -> list[CertificateInfo]:
-    """What the certificates of a PEM source say, in order.
+    """Parse the certificates of a PEM source, in order.
 
     Raises `PEMError` if the source cannot be read, has no certificate, or a damaged one.
     """
@@ -158,7 +163,7 @@ def _names(alternatives: x509.SubjectAlternativeName | None) -> tuple[str, ...]:
 
 
 def _brief(error: Exception) -> str:
-    """The library's words; some of them quote what they could not read."""
+    """Return the library's message, shortened: some quote what they could not read."""
     return visible(str(error) or type(error).__name__, longest=200)
 
 

@@ -1,9 +1,9 @@
-"""How connections end, in words: what is raised to readers and writers of each.
+"""Errors for how connections end, raised to their readers and writers.
 
-An end is *announced* if the peer said so: by a closing message, or over TLS by close_notify. A peer
-of another implementation says neither, and its kernel ends the connection in the same way when its
-process is killed; so an end that was not announced is never a clean one. From a peer that announces
-(`Agreement.closing`) silence is a loss.
+An end is *announced* if the peer has sent a closing message, or close_notify over TLS. A peer of
+another implementation sends neither, and its kernel ends the connection in the same way when its
+process is killed; so an end that was not announced is never clean. If the peer sends closing
+messages (`Agreement.closing`), an end without one is a loss.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REMEDIES = {
 
 
 def names(code: int) -> str:
-    """The code as people know it."""
+    """Return the code with its name."""
     try:
         return f"{int(code)} {CloseCode(code).name.lower().replace('_', ' ')}"
     except ValueError:
@@ -42,7 +42,7 @@ def names(code: int) -> str:
 
 
 def closed_by_peer(peer: str, said: Closing) -> CommClosedError:
-    """The peer closed with a closing message."""
+    """Return the error for a peer that has sent a closing message."""
     code = CloseCode(said.code) if said.code in _CODES else said.code
     refused = _REFUSED.get(said.code)  # type: ignore[call-overload]
     kind = refused or _KINDS.get(said.code, "closed")  # type: ignore[call-overload]
@@ -68,7 +68,7 @@ _CODES = frozenset(CloseCode)
 
 
 def ended_by_peer(peer: str, where: str, *, notified: bool, announces: bool) -> CommClosedError:
-    """The connection was ended by the other side, without a closing message.
+    """Return the error for a connection that the other side ended without a closing message.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def ended_by_peer(peer: str, where: str, *, notified: bool, announces: bool) -> 
 
 
 def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
-    """We closed, or are about to; not because of an error of the peer's."""
+    """Return the error for what comes after our own close."""
     told = f" ({names(code)}{': ' if reason else ''}{reason})" if code != 1000 or reason else ""
     error = CommClosedError(f"comm with {peer} is closed: we closed it{told}", peer=peer)
     error.kind = "closed"

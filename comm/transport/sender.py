@@ -163,14 +163,14 @@ class Sender:
             if length <= self._smallest and (
                 self.answering or time.perf_counter() - self._last_send > _CLOSELY
             ):
-                return self._pass(frame, length)
+                return self._send_directly(frame, length)
         return self._queue(frames, shared)
 
     def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
         """`write` for a message of one frame."""
         return self.write([frame])
 
-    def _pass(self, frame: Buffer, length: int) -> tuple[int, int | None]:
+    def _send_directly(self, frame: Buffer, length: int) -> tuple[int, int | None]:
         data = pack_one(length) + frame
         sent = 0
         try:
@@ -181,7 +181,7 @@ class Sender:
         self.answering = False
         self._last_send = time.perf_counter()
         size = length + ONE_FRAME
-        self.outbox.passed(data, sent)
+        self.outbox.sent_directly(data, sent)
         if sent < size:
             self._largest = size
             self.flush()

@@ -146,5 +146,5 @@ class Wire:
         channel.budget = 1 << 20
         channel.whole_records = not several
         channel.pending = lambda: self.pending
-        channel.send_eof = channel.answer_eof = lambda: self.sends.append(b"goodbye")
+        channel.send_eof = channel.answer_eof = lambda: self.sends.append(b"eof")
         return channel

@@ -58,8 +58,8 @@ class Comm(ABC):
         Parameters
         ----------
         message : object
-            See the documentation of the message types; dicts, lists, scalars, buffers, arrays and
-            objects of registered types.
+            None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, anything
+            bytes-like, a numpy array, or an object of a registered type, nested as needed.
 
         Returns
         -------

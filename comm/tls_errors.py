@@ -219,7 +219,9 @@ def explain(
             cause = _VERDICTS.get(code) or _Cause(
                 "certificate", words or str(error), "check the certificates of both sides"
             )
-        shown = "" if code == _APPLICATION else _shown_by(tls)  # the allow-list's text names it
+        shown = (
+            "" if code == _APPLICATION else _presented_certificate(tls)
+        )  # the allow-list's text names it
         why = f"we refused its certificate: {cause.why}{shown}"
         return _refused(error, peer, cause._replace(why=why))
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(
@@ -264,7 +266,7 @@ def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
         raise _refused(None, peer, cause) from error
 
 
-def _shown_by(tls: Any) -> str:
+def _presented_certificate(tls: Any) -> str:
     """Name and dates of the certificate that a refused peer presented, if OpenSSL still has it.
 
     OpenSSL keeps it on the client side only; `ssl` exposes it from Python 3.13 on, as DER.

@@ -118,13 +118,15 @@ def given_out(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str
         if getattr(type(self), _MAKER, None) is not getattr(DaskSecurity, _MAKER, None):
             return _check_protected(type(self), _MAKER, role, original(self, role))
         ours = role if role in ROLES else "worker"  # any other role is the subclass's business
-        args: dict[str, Any] = getattr(_equal_of(self, ours, identity), original.__name__)(ours)
+        args: dict[str, Any] = getattr(_our_equivalent(self, ours, identity), original.__name__)(
+            ours
+        )
         return args
 
     return get_args
 
 
-def _equal_of(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity:
+def _our_equivalent(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity:
     """Our `Security` with a `distributed.Security`'s values for one role, and our configuration."""
     values = dict.fromkeys(name for name in FIELDS if name.endswith(("_cert", "_key")))
     for name in ("tls_min_version", "tls_max_version", "extra_conn_args"):
@@ -151,11 +153,11 @@ def _equal_of(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity
 # Subclasses
 
 
-def _below(kind: type[Any]) -> Iterator[type[Any]]:
+def _all_subclasses(kind: type[Any]) -> Iterator[type[Any]]:
     subclass: type[Any]
     for subclass in kind.__subclasses__():
         yield subclass
-        yield from _below(subclass)
+        yield from _all_subclasses(subclass)
 
 
 def subclassed(subclass: type[Any], /, **options: Any) -> None:
@@ -168,7 +170,7 @@ def subclassed(subclass: type[Any], /, **options: Any) -> None:
 def watch_all() -> None:
     """Wrap the methods of the existing subclasses, unless that is done."""
     watched = {(seen(), name) for seen, name, _, _ in _watched}
-    for subclass in _below(DaskSecurity):
+    for subclass in _all_subclasses(DaskSecurity):
         if not any((subclass, name) in watched for name in _METHODS):
             _watch(subclass)
 

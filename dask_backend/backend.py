@@ -177,6 +177,8 @@ class TCP(Comm):
         ------
         CommClosedError
             If the comm is closed, or the message exceeds a limit.
+        Exception
+            Whatever a serialiser raises, with ``on_error="raise"``.
 
         Notes
         -----

@@ -93,7 +93,7 @@ class FrameConnector(Connector):
     comm_class: type[Any]
 
     def __init__(self) -> None:
-        self._cut = False  # whether an attempt ended between connection and hello
+        self._interrupted = False  # whether an attempt ended between connection and hello
 
     async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Any:
         """Open a comm whose peer has sent its hello: the caller's timeout covers the wait for it.
@@ -146,14 +146,14 @@ class FrameConnector(Connector):
                 return comm
             except BaseException as error:
                 stream.close()
-                self._cut |= isinstance(error, errors.CommClosedError)
+                self._interrupted |= isinstance(error, errors.CommClosedError)
                 raise
             finally:
                 hint.cancel()
         except errors.CommClosedError as error:
             # A peer that has closed a connection before and does not listen any more was stopped.
             # distributed's own connector, which does not wait for the hello, gives up at the first.
-            stopped = self._cut and isinstance(error.__cause__, ConnectionRefusedError)
+            stopped = self._interrupted and isinstance(error.__cause__, ConnectionRefusedError)
             reraise(error, f"cannot connect to {target}", last=stopped)
 
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:

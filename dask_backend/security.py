@@ -94,7 +94,7 @@ def _forwarded(name: str) -> property:
     def set_(self: Security, value: Any) -> None:
         setattr(self._own, name, value)
 
-    return property(get, set_)
+    return property(get, set_, doc=f"The parameter `{name}` of `sealwire.security.Security`.")
 
 
 for _name in FIELDS:

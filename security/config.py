@@ -72,7 +72,15 @@ _reported: set[str] = set()  # unknown keys already logged
 
 
 class UnknownKey(NamedTuple):
-    """A configuration key that nothing reads, and the most similar known key, if any."""
+    """A configuration key that nothing reads.
+
+    Attributes
+    ----------
+    key : str
+        Its dotted name.
+    nearest : str or None
+        The most similar known key, if any is similar.
+    """
 
     key: str
     nearest: str | None
@@ -200,7 +208,7 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
 
 
 def _as_written(key: str, value: Any) -> Any:
-    """Return a value as text, where the parser turned a variable into a number, None or a list."""
+    """Return a variable's text instead of the number, None or list that the parser made of it."""
     if isinstance(value, Mapping):
         return {name: _as_written(f"{key}.{name}", each) for name, each in value.items()}
     variable = "DASK_" + key.replace(".", "__").replace("-", "_").upper()

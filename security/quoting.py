@@ -45,8 +45,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # Random base64 changes between capitals, small letters and digits at two of three steps, a path at
 # one of ten. So this many changes in so many consecutive characters are taken for a key: 97 % of
-# random texts of 24 characters have such a stretch, 99 % of those of 32, and 1 % of the paths of a
-# machine, which are only not shown, and only where they do not exist.
+# random texts of 24 characters have such a stretch, 99 % of those of 32, and 1 % of a machine's
+# paths, which are then hidden, and only where they do not exist.
 _STRETCH, _CHANGES = 14, 7
 # The same for rejecting a text as a path: 99.5 % of random texts of 64 characters, 0.05 % of paths,
 # and only if there is no such file.

@@ -17,7 +17,7 @@ PLACES = re.findall(r"^\| (.+?) \| `([\w/]+\.py)` \| `([\w.]+)` \|$", TEXT, re.M
 
 # What a definition must use to be the right one.
 USES = {
-    "Sender.write": {"pack_one", "send", "passed"},
+    "Sender.write": {"pack_one", "send", "sent_directly"},
     "Sender.flush": {"send_several", "send", "outbox"},
     "Sender._queue": {"held_back", "call_soon", "_CLOSELY"},
     "Sender._expect_room": {"slow_consumer", "_max_queued"},

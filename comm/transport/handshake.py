@@ -66,7 +66,7 @@ class Handshake:
         self._guard = guard
         self._peer = peer
         self._most = most
-        self._told = bound(getattr(tls, "_sslobj", None), certificates=most)
+        self._openssl_bounds = bound(getattr(tls, "_sslobj", None), certificates=most)
         self._throttle = throttle
         self.facts: dict[str, Any] = {}
         self._reads = False  # whether the loop watches the socket for us
@@ -111,7 +111,7 @@ class Handshake:
         if self._outcome.done():  # it was stopped while queued
             return
         tls = self._tls
-        if not self._told and self._has_sent_too_much():
+        if not self._openssl_bounds and self._has_sent_too_much():
             return
         try:
             tls.do_handshake()

@@ -170,13 +170,13 @@ class Sender:
                 sent = 0
                 try:
                     sent = self._channel.send(data)
-                except OSError:  # `flush` will meet it again
+                except OSError:  # `flush` will meet and handle it
                     if self._failure is not None:
                         raise self._failure() from None
                 self.answering = False
                 self._last_send = time.perf_counter()
                 size = length + ONE_FRAME
-                outbox.passed(data, sent)
+                outbox.sent_directly(data, sent)
                 if sent < size:
                     self._largest = size
                     self.flush()
@@ -186,14 +186,14 @@ class Sender:
         return self._queue(frames, shared)
 
     def refuse(self, *_: object) -> tuple[int, int | None]:
-        """In the place of `write` when nothing more is taken."""
+        """Raise; replaces `write` once nothing more is accepted."""
         assert self._refusal is not None
         raise self._refusal()
 
     def write_last(self, frame: Buffer | None, refusal: Callable[[], CommClosedError]) -> None:
-        """Queue a frame behind all that was accepted, and send what the socket takes.
+        """Queue a last frame, if there is one, and send what the socket takes.
 
-        `refusal` makes the error for who writes after it.
+        `refusal` makes the error for later writes.
         """
         self._refusal = refusal
         if frame is not None:
@@ -285,7 +285,7 @@ class Sender:
             await future
 
     async def finish(self) -> bool:
-        """Send what is queued; whether all of it is with the kernel.
+        """Send what is queued; return whether the kernel has all of it.
 
         Gives up, with a warning, once the peer has taken nothing for `Limits.close_timeout`;
         returns at once if the connection ends. A cancelled call changes nothing.

@@ -98,8 +98,16 @@ class FrameStream(Connection):
     ) -> None:
         """Do the TLS handshake with `context`, scheduled by `throttle` if given; start receiving.
 
-        Raises `HandshakeError` if either side refuses, and other `CommClosedError`s if the
-        connection is lost. A cancelled call closes the stream.
+        Raises
+        ------
+        HandshakeError
+            If either side refuses.
+        CommClosedError
+            If the connection is lost otherwise.
+
+        Notes
+        -----
+        A cancelled call closes the stream.
         """
         self.state = State.HANDSHAKE
         tls = self._wrap(context, server_side, server_hostname)

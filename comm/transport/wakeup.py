@@ -44,7 +44,7 @@ class Wakeup(asyncio.Future[None]):
             assert context is not None
             context.run(fn, self)
 
-    def _give_back(self) -> None:
+    def _restore_callback(self) -> None:
         if self._waiter is not None:
             fn, context = self._waiter
             self._waiter = None
@@ -52,15 +52,15 @@ class Wakeup(asyncio.Future[None]):
 
     def set_result(self, result: None) -> None:
         """Resolve; the waiter is resumed by the loop."""
-        self._give_back()
+        self._restore_callback()
         super().set_result(result)
 
     def set_exception(self, exception: type | BaseException, /) -> None:
         """Fail; the waiter is resumed by the loop."""
-        self._give_back()
+        self._restore_callback()
         super().set_exception(exception)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel; the waiter is resumed by the loop."""
-        self._give_back()
+        self._restore_callback()
         return super().cancel(msg)

@@ -75,7 +75,7 @@ class Outbox:
                     self._join()
         return borrowed
 
-    def passed(self, data: bytes, sent: int) -> None:
+    def sent_directly(self, data: bytes, sent: int) -> None:
         """Count a message that bypassed the empty queue; queue what was not sent of it."""
         size = len(data)
         self.queued += size

@@ -213,7 +213,7 @@ class Store:
         return certificate.serial_number in self.journal.revoked()
 
     def signer(self, *, move: bool = False) -> Authority:
-        """Return the CA that signs now: the newest, or an outgoing one while that may be unknown.
+        """Return the CA that signs now: an outgoing one until the newest is known everywhere.
 
         The newest is considered known after a day, on request (`move`), or once an identity here
         is signed by it.

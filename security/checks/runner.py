@@ -140,7 +140,7 @@ def check_configuration(
         )
     found += _material(values, soon)
     if not any(finding.severity == ERROR for finding in found):
-        found += _shaken(security)
+        found += _handshakes(security)
     return worst_first(found)
 
 
@@ -194,7 +194,7 @@ def _role(role: str, certificate: Source, info: CertificateInfo) -> Iterator[Fin
         )
 
 
-def _shaken(security: Security) -> Iterator[Finding]:
+def _handshakes(security: Security) -> Iterator[Finding]:
     """Do a handshake between all roles that talk to each other and have certificates."""
     told = set()
     try:

@@ -48,7 +48,7 @@ Digests = dict[str, bytes]
 Seen = dict[str, Stamp | int | None]
 
 
-class _Present(SealedContext):
+class _CurrentContext(SealedContext):
     """The context of the handshakes between two changes."""
 
     _own = frozenset(("owner", "_material"))
@@ -182,7 +182,7 @@ class Watch:
         self._last_warning: tuple[Digests | None, str] | None = None
         self._retry = 0.0  # when to try unusable files again although they look the same
         self._pause = _RETRY
-        self.built: dict[Side, _Present] = {}
+        self.built: dict[Side, _CurrentContext] = {}
         self.renew_locks()
         self._update()
         self._due = time.monotonic() + interval if self._paths else math.inf
@@ -313,8 +313,8 @@ class Watch:
         """Whether the files are unchanged since: several are not replaced at the same instant."""
         return look_at(self._paths) == self._seen
 
-    def _build(self, side: Side, material: Material) -> _Present:
-        context = empty_context(_Present, side, self._policy)
+    def _build(self, side: Side, material: Material) -> _CurrentContext:
+        context = empty_context(_CurrentContext, side, self._policy)
         load(context, material)
         # For its texts in errors; the key's text is not kept with it.
         context._material = dataclasses.replace(
@@ -322,7 +322,7 @@ class Watch:
         )
         return context
 
-    def _use(self, built: dict[Side, _Present], digests: Digests, expiry: Expiry) -> None:
+    def _use(self, built: dict[Side, _CurrentContext], digests: Digests, expiry: Expiry) -> None:
         with self.lock:
             for side, context in built.items():
                 outer = self._outer.get(side)

@@ -125,7 +125,7 @@ class VerifiedObject(_Verified, ssl.SSLObject):
     """An `ssl.SSLObject` that passes no data before its peer is verified."""
 
     _incoming: ssl.MemoryBIO
-    _taken = 0
+    _bytes = 0
 
     @classmethod
     def _create(cls, incoming: ssl.MemoryBIO, *args: Any, **kwargs: Any) -> VerifiedObject:
@@ -141,10 +141,10 @@ class VerifiedObject(_Verified, ssl.SSLObject):
         """
         before = self._incoming.pending
         most = self.context.max_handshake_size  # type: ignore[attr-defined]
-        if not self._admitted and self._taken + before > most:
+        if not self._admitted and self._bytes + before > most:
             error = ssl.SSLError(
                 ssl.SSL_ERROR_SSL,
-                f"[SSL: EXCESSIVE_MESSAGE_SIZE] the peer sent {self._taken + before} bytes before "
+                f"[SSL: EXCESSIVE_MESSAGE_SIZE] the peer sent {self._bytes + before} bytes before "
                 f"its handshake was done, the limit is {most}; shorten its chain of certificates, "
                 "or raise max_handshake_size of the context",
             )
@@ -153,6 +153,6 @@ class VerifiedObject(_Verified, ssl.SSLObject):
         try:
             super().do_handshake()
         finally:
-            self._taken += before - self._incoming.pending
+            self._bytes += before - self._incoming.pending
         if not self._admitted:
             self._admit()

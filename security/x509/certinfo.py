@@ -43,29 +43,54 @@ _ExtensionT = TypeVar("_ExtensionT", bound=x509.ExtensionType)
 
 @dataclass(frozen=True)
 class CertificateInfo:
-    """The content of one certificate. Times are in UTC, names in the form of RFC 4514."""
+    """The content of one certificate (RFC 5280).
+
+    Attributes
+    ----------
+    subject, issuer : str
+        Names in the form of RFC 4514.
+    names : tuple of str
+        subjectAltName: DNS names, then IP addresses.
+    serial : int
+        The serial number.
+    not_before, not_after : datetime.datetime
+        Start and end of validity, in UTC.
+    fingerprint : str
+        SHA-256 of the DER form, in lower-case hexadecimal.
+    is_ca : bool
+        According to basicConstraints.
+    purposes : tuple of str
+        extendedKeyUsage, such as ``serverAuth``, or dotted numbers; empty means any.
+    common_name : str
+        commonName of the subject, which is a process's role; empty if there is none.
+    key : str
+        Kind and size of the public key, such as ``P-256`` or ``RSA 3072``.
+    """
 
     subject: str
     issuer: str
-    #: subjectAltName: DNS names, then IP addresses
     names: tuple[str, ...]
     serial: int
     not_before: datetime.datetime
     not_after: datetime.datetime
-    #: SHA-256 of the DER form, lower-case hexadecimal
     fingerprint: str
-    #: according to basicConstraints
     is_ca: bool
-    #: extendedKeyUsage, such as "serverAuth", or dotted numbers; empty means any
     purposes: tuple[str, ...]
-    #: commonName of the subject, which is a process's role; "" if there is none
     common_name: str = ""
-    #: kind and size of the public key, such as "P-256" or "RSA 3072"
     key: str = ""
 
     @classmethod
     def from_der(cls, data: bytes) -> CertificateInfo:
-        """Parse a DER certificate, as returned by `getpeercert(binary_form=True)`.
+        """Parse a certificate.
+
+        Parameters
+        ----------
+        data : bytes
+            DER, as returned by ``getpeercert(binary_form=True)``.
+
+        Returns
+        -------
+        CertificateInfo
 
         Raises
         ------
@@ -81,7 +106,15 @@ class CertificateInfo:
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> CertificateInfo:
-        """Read a `cryptography.x509.Certificate`.
+        """Read a parsed certificate.
+
+        Parameters
+        ----------
+        certificate : cryptography.x509.Certificate
+
+        Returns
+        -------
+        CertificateInfo
 
         Raises
         ------

@@ -149,5 +149,5 @@ class Wire:
         channel.whole_records = not several
         channel.authentic_end = not several
         channel.pending = lambda: self.pending
-        channel.send_eof = channel.answer_eof = lambda: self.sends.append(b"goodbye")
+        channel.send_eof = channel.answer_eof = lambda: self.sends.append(b"eof")
         return channel

@@ -82,7 +82,6 @@ def ended_by_peer(peer: str, where: str, *, notified: bool, announces: bool) -> 
     error = CommClosedError("", peer=peer)
     if where:
         why, remedy = f"closed by the peer{where}", "see the peer's log"
-        error.kind = "cut"
     elif notified:
         why, remedy = "closed by the peer", ""
         error.code, error.clean, error.closed_by = CloseCode.NO_STATUS, True, "peer"

@@ -98,7 +98,7 @@ def row(error: CommClosedError) -> tuple[str, int, str, str]:
 
 def test_the_documentation_has_a_row_for_each_code_and_kind() -> None:
     rows = documented()
-    assert len(rows) == 13
+    assert len(rows) == 12
     assert {code for _, code, _, _ in rows} == {*CloseCode, 4999} - {CloseCode.SLOW_CONSUMER}
 
 

@@ -73,7 +73,8 @@ def connect(
     timeout
         Seconds for everything: the name, TCP, TLS and the hello, over all attempts. Attempts follow
         each other after a random pause of at most a second, until one succeeds, the time is up or
-        an error says that another attempt would end the same way.
+        an error says that another attempt would end the same way. One that no packet answers ends
+        after ten seconds, and the name is looked up again.
     limits
         Bounds for the comm.
     ssl_context, require_encryption, extra_conn_args
@@ -86,8 +87,8 @@ def connect(
     backend knows, `ValueError` for an `ssl_context` that verifies nobody, is for listening, or
     speaks TLS before 1.2, `EncryptionRequired` and `AddressError`; `HandshakeError` or another
     non-retryable `CommClosedError` at once, `ConnectTimeout` if the last attempt had most of the
-    time and was still waiting when it was up, else `ConnectError`. A cancelled call leaves nothing
-    open.
+    time and was still waiting when it was up, or if no packet came back, else `ConnectError`. A
+    cancelled call leaves nothing open.
     """
     target = _complete(address, ssl_context)
     if not target.port:
@@ -215,7 +216,9 @@ def _gave_up(
     if isinstance(last, CommClosedError):
         why, _, remedy = str(last).partition("; ")
         remedy = remedy or "see the log of the other side"
-        error = ConnectError(f"cannot connect to {address}: {why} ({counted}); {remedy}")
+        silent = isinstance(last.__cause__, TimeoutError)  # no packet came back
+        kind = ConnectTimeout if silent else ConnectError
+        error = kind(f"cannot connect to {address}: {why} ({counted}); {remedy}")
     else:
         error = ConnectTimeout(
             f"cannot connect to {address}: no answer ({counted}); check that the address is right, "

@@ -6,10 +6,13 @@ It is asked about a connection, and about the descriptors that are left.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
+import math
 import select
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 try:
@@ -20,10 +23,12 @@ except ImportError:  # Windows has no such limits
 __all__ = [
     "INHERITED",
     "STARVED",
+    "allow_round_trips",
     "bytes_received",
     "descriptor_limit",
     "given_up",
     "has_caller",
+    "host_and_port",
     "is_dead",
     "numeric_address",
     "tune",
@@ -37,28 +42,34 @@ STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 INHERITED = sys.platform == "linux"
 """Whether an accepted socket has the options of the listening one: then that one is tuned."""
 
-_PROBES = 10
 _LONGEST = 60_000.0  # seconds; beyond, Linux would refuse the idle time, and with it the rest
 _TCP_CLOSE = 7  # first byte of Linux's struct tcp_info
 _INFO_SIZE = 136  # of that, up to tcpi_bytes_received, since Linux 4.1
+
+# TCP_RTO_MAX_MS, since Linux 6.15, bounds the time between two attempts to send the same bytes.
+_RTO_MAX_MS = 44
+_RTO_MIN, _RTO_MAX = 0.2, 120.0  # seconds; the kernel's own bounds
+_RETRIES = Path("/proc/sys/net/ipv4/tcp_retries2")
+_bounded = sys.platform == "linux"
 
 
 def tune(sock: socket.socket, keepalive_timeout: float) -> None:
     """Send small messages at once, and give up on a silent peer after `keepalive_timeout` seconds.
 
-    The kernel probes idle connections; that sent bytes are acknowledged is the business of `pulse`.
-    Where a system lacks an option the connection goes on without; a socket that is gone already
-    raises nothing.
+    The kernel probes idle connections; that sent bytes are acknowledged is the business of
+    `liveness`. To be called before connecting or listening. Where a system lacks an option the
+    connection goes on without; a socket that is gone already raises nothing.
     """
+    # Often, since the silence is counted from the last answer; and with something left, since the
+    # kernel's timers may each be an eighth late.
     seconds = min(keepalive_timeout, _LONGEST)
-    interval = max(1, round(seconds / (2 * _PROBES)))
-    probes = max(1, min(_PROBES, (round(seconds) - 1) // interval))
-    idle = max(1, round(seconds) - interval * probes)
+    interval = max(1, round(seconds / 15))
+    probes = max(2, int(0.95 * seconds / interval) - 1)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
-            ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", idle),
+            ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", interval),
             ("TCP_KEEPINTVL", interval),
             ("TCP_KEEPCNT", probes),
         ):
@@ -67,6 +78,67 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError as error:
         logger.debug("cannot set TCP options: %s", error)
+    _bound_pauses(sock, _longest_pause(keepalive_timeout, _retries()))
+
+
+def allow_round_trips(sock: socket.socket, seconds: float, keepalive_timeout: float) -> None:
+    """Have a tuned socket wait for acknowledgements that take `seconds` and longer.
+
+    Else a path that is slower than the bound for pauses would have everything sent twice.
+    """
+    needed = 3 * seconds
+    if needed > 1.0 and needed > _longest_pause(keepalive_timeout, _retries()):
+        _bound_pauses(sock, min(needed, _RTO_MAX))
+
+
+def _bound_pauses(sock: socket.socket, seconds: float) -> None:
+    """Send again at least every so many seconds, however long nothing was acknowledged.
+
+    The kernel doubles the time each time, up to two minutes: what a network lost for half a minute
+    would else be sent again up to half a minute after it is back.
+    """
+    global _bounded
+    if not _bounded:
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, _RTO_MAX_MS, round(seconds * 1000))
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            logger.debug("cannot bound the time between retransmissions: %s", error)
+            return
+        _bounded = False
+        logger.debug(
+            "this kernel cannot bound the time between retransmissions (TCP_RTO_MAX_MS, since "
+            "Linux 6.15): after a network was away, work may go on as much later again"
+        )
+
+
+@functools.cache
+def _longest_pause(keepalive_timeout: float, retries: int) -> float:
+    """A twelfth of the time allowed, and at least a second, the kernel's own minimum.
+
+    More where the kernel, which counts in pauses when it is to give up, would do so too early.
+    """
+    pause = max(1.0, keepalive_timeout / 12)
+    while pause < _RTO_MAX and _gives_up_after(pause, retries) < 1.05 * keepalive_timeout:
+        pause *= 1.1
+    return min(pause, _RTO_MAX)
+
+
+def _gives_up_after(pause: float, retries: int) -> float:
+    """Seconds without an acknowledgement, as Linux reckons them of tcp_retries2."""
+    doublings = int(math.log2(pause / _RTO_MIN))
+    if retries <= doublings:
+        return ((2 << retries) - 1) * _RTO_MIN
+    return ((2 << doublings) - 1) * _RTO_MIN + (retries - doublings) * pause
+
+
+@functools.cache
+def _retries() -> int:
+    try:
+        return int(_RETRIES.read_text())
+    except (OSError, ValueError):
+        return 15
 
 
 def is_dead(sock: socket.socket) -> bool:
@@ -118,6 +190,20 @@ def numeric_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[A
             continue
         return family, (host, port, *rest)
     return None
+
+
+def host_and_port(address: tuple[Any, ...]) -> tuple[str, int]:
+    """Of a socket's address; a link-local host with its zone, ``fe80::1%eth0``.
+
+    Without that nobody could dial it. Python leaves it out.
+    """
+    host, port = address[:2]
+    if len(address) == 4 and address[3] and "%" not in host:
+        try:
+            host = f"{host}%{socket.if_indextoname(address[3])}"
+        except OSError:  # the interface has gone; its number is a zone too
+            host = f"{host}%{address[3]}"
+    return host, port
 
 
 def descriptor_limit() -> int | None:

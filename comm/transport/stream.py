@@ -44,6 +44,7 @@ from .pending import too_late
 from .readiness import Readiness
 from .receiver import Receiver
 from .sender import Sender
+from .sockets import host_and_port
 from .switch_interval import guard_of
 from .wakeup import Wakeup
 
@@ -239,7 +240,7 @@ class FrameStream:
         return tls
 
     def _begin(self, channel: Channel) -> None:
-        self.local_host_port = self.socket.getsockname()[:2]
+        self.local_host_port = host_and_port(self.socket.getsockname())
         self._sender.begin(channel)
         self.readiness.on_readable(self._receiver.receive)
         self._receiver.begin(channel)

@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from distributed.comm import tcp as stock
 from distributed.comm.addressing import parse_host_port, unparse_host_port
@@ -20,7 +20,7 @@ from sealwire.comm import errors
 from sealwire.comm.addressing import Address
 from sealwire.comm.arguments import expect_known
 from sealwire.comm.tls_errors import NamingFiles
-from sealwire.comm.transport.client import FrameClient
+from sealwire.comm.transport.client import Dialling, FrameClient
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 
@@ -85,6 +85,24 @@ def _hint_at_tls(stream: FrameStream) -> None:
     )
 
 
+_LEFT = 1.0  # seconds; the next attempt follows within hundredths
+
+
+class _Left(NamedTuple):
+    """A dial that goes on without anybody waiting for it, for a while."""
+
+    dialling: Dialling
+    target: Address
+    dial_args: dict[str, Any]
+    timer: asyncio.TimerHandle
+
+    @classmethod
+    def going(cls, dialling: Dialling, target: Address, dial_args: dict[str, Any]) -> _Left:
+        """Leave it."""
+        timer = asyncio.get_running_loop().call_later(_LEFT, dialling.close)
+        return cls(dialling, target, dial_args, timer)
+
+
 class FrameConnector(Connector):
     """Dials for one call of distributed's `connect`, which tries again with the same one."""
 
@@ -94,9 +112,20 @@ class FrameConnector(Connector):
 
     def __init__(self) -> None:
         self._cut = False  # whether an attempt has ended between connection and hello
+        self._first = True  # whether no attempt was made yet
+        self._left: _Left | None = None
+
+    def __del__(self) -> None:
+        left: _Left | None = getattr(self, "_left", None)
+        if left is not None:
+            left.dialling.drop()
 
     async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Any:
         """A comm whose peer has sent its hello: the caller's timeout covers the wait for it.
+
+        The first call, if it is cancelled, leaves its dial going for a second, for the next one
+        with the same arguments: distributed gives its first attempt a fifth of the time, in which a
+        connection over a slow network is made but the hello has not come.
 
         Raises `CommClosedError`, or `FatalCommClosedError` where another attempt cannot help.
         """
@@ -105,8 +134,12 @@ class FrameConnector(Connector):
         apply_gil_policy()
         expect_spelled(f"connect() to {self.prefix}{address}", connection_args)
         dial_args = self._dial_args(address, connection_args)
+        dialling = self._taken_up(target, dial_args)
+        first, self._first = self._first, False
+        if dialling is None:
+            dialling = self.client.dialling(target, limits(), **dial_args, outlives=True)
         try:
-            stream = await self.client.dial(target, limits(), **dial_args)
+            stream = await dialling.stream()
             hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
             try:
                 # TLS 1.3 tells a client only now what the server made of its certificate.
@@ -118,17 +151,33 @@ class FrameConnector(Connector):
                 comm = self.comm_class(stream, local, self.prefix + address, deserialize)
                 comm.offered = offered
                 return comm
-            except BaseException as error:
-                stream.close()
-                self._cut |= isinstance(error, errors.CommClosedError)
+            except errors.CommClosedError:
+                self._cut = True
                 raise
             finally:
                 hint.cancel()
-        except errors.CommClosedError as error:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and first:
+                self._left = _Left.going(dialling, target, dial_args)
+                raise
+            dialling.close()
+            if not isinstance(error, errors.CommClosedError):
+                raise
             # Who has closed our connection and listens no longer has stopped; distributed's own
             # connector, which does not wait for the hello, gives up even at the first.
             stopped = self._cut and isinstance(error.__cause__, ConnectionRefusedError)
             reraise(error, f"cannot connect to {target}", last=stopped)
+
+    def _taken_up(self, target: Address, dial_args: dict[str, Any]) -> Dialling | None:
+        """The dial that a cancelled call has left, if it is of use."""
+        left, self._left = self._left, None
+        if left is None:
+            return None
+        left.timer.cancel()
+        if left.dialling.closed or (left.target, left.dial_args) != (target, dial_args):
+            left.dialling.close()
+            return None
+        return left.dialling
 
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
         """What `FrameClient.dial` is given for the scheme. Raises for what it does not allow."""

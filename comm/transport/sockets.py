@@ -60,16 +60,17 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
     `liveness`. To be called before connecting or listening. Where a system lacks an option the
     connection goes on without; a socket that is gone already raises nothing.
     """
-    # Often, since the silence is counted from the last answer; and with something left, since the
-    # kernel's timers may each be an eighth late.
+    # A short idle time, since from its last answer on the peer's silence is counted; then often, so
+    # that a network that is back just in time is not overlooked. The kernel's timers are late.
     seconds = min(keepalive_timeout, _LONGEST)
-    interval = max(1, round(seconds / 15))
-    probes = max(2, int(0.95 * seconds / interval) - 1)
+    idle = max(1, round(seconds / 15))
+    interval = max(1, round(seconds / 30))
+    probes = max(2, int((0.97 * seconds - idle) / interval))
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
-            ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", interval),
+            ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", idle),
             ("TCP_KEEPINTVL", interval),
             ("TCP_KEEPCNT", probes),
         ):

@@ -1,7 +1,7 @@
-"""`FrameClient` makes streams to addresses, over TLS if asked, and greets who is there.
+"""`FrameClient` opens streams to addresses, over TLS if asked, and exchanges hellos.
 
-It is a `TCPClient` by its interface and its resolver. Who connects is `race.py`: Tornado's own race
-is between IPv4 and IPv6 alone, and waits for ever for the only address that does not answer.
+It is a `TCPClient` by its interface and its resolver. `Race` connects: Tornado's own race is only
+between IPv4 and IPv6, and waits indefinitely for an address that does not answer.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from ..arguments import expect_secure
 from ..errors import CommClosedError
 from ..limits import DEFAULT_LIMITS, Limits
 from ..tls_errors import NamingFiles
+from .connection import State
 from .greeting import exchange_hellos
 from .race import Race
 from .sockets import numeric_address, tune
-from .stream import FrameStream, State
+from .stream import FrameStream
 
 __all__ = ["Dialling", "FrameClient"]
 
@@ -38,9 +39,9 @@ class FrameClient(TCPClient):
 
     Parameters
     ----------
-    limits
-        For every stream that is not given others.
-    resolver
+    limits : Limits, optional
+        Bounds for every stream.
+    resolver : tornado.netutil.Resolver, optional
         As for `TCPClient`.
     """
 
@@ -61,18 +62,40 @@ class FrameClient(TCPClient):
         *,
         server_hostname: str | None = None,
     ) -> FrameStream:
-        """A stream that has exchanged hellos.
+        """Open a stream and exchange hellos.
 
-        The parameters are those of `TCPClient.connect`, but that `ssl_options` is a context that
-        demands a certificate of the peer, as `Security.get_connection_args` gives; that the name
-        sent to the server (SNI) is `server_hostname`, none by default; and that `limits` bound what
-        is received, not `max_buffer_size`, which is taken for compatibility. `timeout` is for all
-        of it; without one `Limits.handshake_timeout` bounds TLS and hello.
+        The parameters are those of `tornado.tcpclient.TCPClient.connect`, with these differences.
 
-        Raises `CommClosedError`, for TLS and hello that are refused its `HandshakeError` and
-        `HelloError`; `socket.gaierror` for an address of another family than `af`; `TypeError` and
-        `ValueError` for contexts that do not do; `tornado.util.TimeoutError`. Nothing is left open
-        by an error or by cancelling.
+        Parameters
+        ----------
+        ssl_options : ssl.SSLContext, optional
+            A context that requires a peer certificate, as from ``Security.get_connection_args``;
+            without one the stream is plain.
+        max_buffer_size : int, optional
+            Ignored: `limits` bound what is received.
+        timeout : float or datetime.timedelta, optional
+            For everything; by default `Limits.handshake_timeout` bounds TLS and hello.
+        server_hostname : str, optional
+            The name to send to the server (SNI); none by default.
+
+        Returns
+        -------
+        FrameStream
+
+        Raises
+        ------
+        CommClosedError
+            If the connection fails; `HandshakeError` or `HelloError` if TLS or hello is refused.
+        socket.gaierror
+            For an address of another family than `af`.
+        TypeError, ValueError
+            For an unsuitable context.
+        tornado.util.TimeoutError
+            If `timeout` expires.
+
+        Notes
+        -----
+        Neither an error nor a cancelled call leaves a socket open.
         """
         if ssl_options is not None:
             instead = "pass the ssl_context of security.get_connection_args(role)"
@@ -102,7 +125,7 @@ class FrameClient(TCPClient):
     ) -> FrameStream:
         stream = await self.dial(address, context=context, server_hostname=server_hostname, how=how)
         try:
-            with NamingFiles(context):  # TLS 1.3 tells a client only now what the server made of it
+            with NamingFiles(context):  # in TLS 1.3 a client learns only here that it was refused
                 await exchange_hellos(stream)
         except BaseException:
             stream.close()
@@ -118,11 +141,36 @@ class FrameClient(TCPClient):
         server_hostname: str | None = None,
         how: tuple[socket.AddressFamily, str | None, int | None] = (socket.AF_UNSPEC, None, None),
     ) -> FrameStream:
-        """A connected stream, over TLS if there is a `context`; the hello is the caller's.
+        """Connect a stream, over TLS if there is a `context`; the caller exchanges the hellos.
 
-        Its deadline for the hello is running. `how` is address family, source address and port.
-        Raises `HandshakeError` if either side refuses, and another `CommClosedError` if nothing
-        answers. Nothing is left open by an error or by cancelling.
+        Parameters
+        ----------
+        address : Address
+            Complete, with scheme and port.
+        limits : Limits, optional
+            Those of the client if omitted.
+        context : ssl.SSLContext, optional
+            For TLS.
+        server_hostname : str, optional
+            The name to send to the server (SNI).
+        how : tuple
+            Address family, source address and source port.
+
+        Returns
+        -------
+        FrameStream
+            Its deadline for the hello is running.
+
+        Raises
+        ------
+        HandshakeError
+            If either side refuses TLS.
+        CommClosedError
+            If the connection fails otherwise.
+
+        Notes
+        -----
+        Neither an error nor a cancelled call leaves a socket open.
         """
         dialling = self.dialling(
             address, limits, context=context, server_hostname=server_hostname, how=how
@@ -143,14 +191,22 @@ class FrameClient(TCPClient):
         how: tuple[socket.AddressFamily, str | None, int | None] = (socket.AF_UNSPEC, None, None),
         outlives: bool = False,
     ) -> Dialling:
-        """What `dial` does, for who may want to cancel and come back: `outlives` says so."""
+        """Begin what `dial` does, in steps that can be awaited, cancelled and awaited again.
+
+        Parameters
+        ----------
+        address, limits, context, server_hostname, how
+            As for `dial`.
+        outlives : bool, default False
+            Whether a TLS handshake goes on when the call that waits for it is cancelled.
+        """
         return Dialling(
             self.resolver, address, limits or self.limits, context, server_hostname, how, outlives
         )
 
 
 class Dialling:
-    """One dial: name, TCP, TLS. Made by `FrameClient.dialling`.
+    """A connection attempt: name resolution, TCP, TLS. Made by `FrameClient.dialling`.
 
     Attributes
     ----------
@@ -182,10 +238,10 @@ class Dialling:
         self._securing: asyncio.Future[None] | None = None
 
     async def stream(self) -> FrameStream:
-        """The connected stream, as `FrameClient.dial` gives it.
+        """Return the connected stream. Raises as `FrameClient.dial` does.
 
-        A cancelled call may be repeated, and finds how far the dial has come meanwhile, if it
-        `outlives` that. Whoever does not come back must `close`, as after an error.
+        A cancelled call may be repeated, and continues the attempt where it is then. After an
+        error, or a cancelled call that is not repeated, `close` it.
         """
         try:
             if self._stream is None:
@@ -201,7 +257,7 @@ class Dialling:
         return self._stream
 
     def close(self) -> None:
-        """Leave nothing open, also of a stream that was given out."""
+        """Close every socket of the attempt, that of a returned stream included."""
         self.closed = True
         if self._race is not None:
             self._race.close()
@@ -211,17 +267,17 @@ class Dialling:
             self._stream.close()
 
     def drop(self) -> None:
-        """Close from any thread, for finalizers: the collector runs where it likes."""
+        """Close from any thread, for finalizers."""
         try:
             self._loop.call_soon_threadsafe(self.close)
-        except RuntimeError:  # the loop is closed; nothing watches the sockets any more
+        except RuntimeError:  # the loop is closed, and watches no socket any more
             if self._race is not None:
                 self._race.abandon()
             if self._stream is not None:
                 self._stream.drop()
 
     async def _socket(self) -> socket.socket:
-        """A connected socket."""
+        """Return a connected socket."""
         if self._race is None:
             host, port = self._address.host or "localhost", self._address.port
             family, source_ip, source_port = self._how
@@ -256,13 +312,13 @@ class Dialling:
 
 
 def _seen(done: asyncio.Future[None]) -> None:
-    """An error that nobody waits for any more is nobody's."""
+    """Mark an error as retrieved: nobody may wait for it any more."""
     if not done.cancelled():
         done.exception()
 
 
 def _log_end(kind: str, words: Callable[[], str]) -> None:
-    """Tell of a stream that no listener watches."""
+    """Log the error of a stream that belongs to no listener."""
     logger.info("%s", words())
 
 
@@ -270,7 +326,7 @@ def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
     """Raise `socket.gaierror`, as a resolver would, for a numeric host of another family."""
     numeric = numeric_address(host, port)
     if numeric is not None and af not in (socket.AF_UNSPEC, numeric[0]):
-        # macOS and Windows have no number for it, or do not tell it from an unknown name.
+        # macOS and Windows have no such code, or use it for unknown names too.
         code = getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME)
         raise socket.gaierror(
             code,

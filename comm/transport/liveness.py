@@ -1,10 +1,10 @@
-"""Whether a peer that owes acknowledgements is still there, as the kernel's counters tell.
+"""Liveness checks: whether a peer that owes acknowledgements is still there, by kernel counters.
 
-`TCP_USER_TIMEOUT` would do it alone, but Linux gives up by it also on a peer that acknowledges and
-merely takes nothing: one whose event loop a task has held for half a minute, or whose reader is
-slow. So one timer of each loop looks at its streams, and ends those whose peer has not been heard
-for the time allowed, while the kernel has sent again, or asked again, in vain. It is the kernel
-that hears: what held our loop meanwhile does not count.
+`TCP_USER_TIMEOUT` alone would do, but with it Linux also gives up on a peer that acknowledges and
+merely has a zero window: one whose event loop was blocked for half a minute, or whose reader is
+slow. So one timer per loop checks its streams, and closes those whose peer has not been heard for
+the timeout while the kernel has retransmitted or probed without an answer. The kernel keeps these
+times, so a blocked event loop of ours does not count against a peer.
 """
 
 from __future__ import annotations
@@ -24,69 +24,69 @@ __all__ = ["Liveness", "liveness_of"]
 
 # Of tcp_info: retransmits, probes, unacked, last_data_recv, last_ack_recv, rtt.
 _INFO = struct.Struct("=2xBB20xI24xII8xI")
-_UNANSWERED = 2  # probes for room, or of whether the peer is there; one may be on its way
-_STEP = 0.1  # of the time allowed: how long nothing may have come of what was sent again
-_TICK = 0.01  # seconds; the kernel counts in such
-_SLACK = 0.05, 0.5  # of the time allowed, seconds at most: to be done by its end
+_UNANSWERED = 2  # window or keep-alive probes; one may still be in flight
+_STEP = 0.1  # of the timeout: an acknowledgement must be due at two checks this far apart
+_TICK = 0.01  # seconds; about the resolution of the kernel's times
+_SLACK = 0.05, 0.5  # how much before the timeout to act: a part of it, seconds at most
 
 
 class Watched(Protocol):
-    """What a stream has for this."""
+    """What a stream provides for its liveness check."""
 
     socket: socket.socket
 
     def lost(self, error: OSError) -> None:
-        """The peer is gone."""
+        """Close the stream: the peer is gone."""
 
 
 class Liveness:
-    """The watch of one loop. Its timer runs while there is a stream to look at."""
+    """The liveness checks of one loop. Its timer runs while there are streams."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        # Of each stream the time allowed, and whether its peer owed something at the last look.
+        # For each stream the timeout, and whether an acknowledgement was due at the last check.
         self._streams: dict[Watched, tuple[float, bool]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0  # when the timer is
+        self._due = 0.0  # when the timer is due
 
     def watch(self, stream: Watched, seconds: float) -> None:
-        """Look after it until `forget`."""
+        """Check `stream` until `forget`; close it once its peer was silent for `seconds`."""
         self._streams[stream] = (seconds, False)
         heard = _heard(stream.socket)
         if heard is not None:
             allow_round_trips(stream.socket, heard.round_trip, seconds)
-        when = self._loop.time() + _enough(seconds) - _STEP * seconds
+        when = self._loop.time() + _deadline(seconds) - _STEP * seconds
         if self._timer is None or when < self._due:
             self._set(when)
 
     def forget(self, stream: Watched) -> None:
-        """It is closed, or was never watched."""
+        """Stop checking `stream`; does nothing for an unknown one."""
         self._streams.pop(stream, None)
 
     def _set(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._due = when
-        self._timer = self._loop.call_at(when, self._look)
+        self._timer = self._loop.call_at(when, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         now = self._loop.time()
         then = math.inf
         for stream, (seconds, suspected) in list(self._streams.items()):
-            if stream not in self._streams:  # an end may have ended others
+            if stream not in self._streams:  # closed by the end of another one
                 continue
             heard = _heard(stream.socket)
             if heard is None:
                 continue
             allow_round_trips(stream.socket, heard.round_trip, seconds)
-            left = _enough(seconds) - heard.silent
+            left = _deadline(seconds) - heard.silent
             step = _STEP * seconds
             if left <= 0 and heard.owes and suspected:
                 self.forget(stream)
                 stream.lost(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
                 continue
-            # It owes now; whether it still does a step later is what counts.
+            # One that has just been sent something after a long silence gets a step to answer.
             suspects = heard.owes and left <= step
             self._streams[stream] = (seconds, suspects)
             if left > step:
@@ -101,20 +101,20 @@ class Liveness:
 
 
 class _Heard(NamedTuple):
-    """What the kernel knows of a peer: times in seconds, and whether it owes an acknowledgement."""
+    """What the kernel knows of a peer: times in seconds; whether an acknowledgement is due."""
 
     silent: float
     owes: bool
     round_trip: float
 
 
-def _enough(seconds: float) -> float:
+def _deadline(seconds: float) -> float:
     part, most = _SLACK
     return seconds - min(part * seconds, most)
 
 
 def _heard(sock: socket.socket | Any) -> _Heard | None:
-    """None where the system does not say."""
+    """Ask the kernel; None where it does not say."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
         retransmits, probes, unacked, data, acknowledged, round_trip = _INFO.unpack(info)
@@ -124,14 +124,14 @@ def _heard(sock: socket.socket | Any) -> _Heard | None:
     return _Heard(min(data, acknowledged) / 1e3, owes, round_trip / 1e6)
 
 
-# Kept alive by its streams alone: a loop that ends with streams open is collected with them.
+# Weak references: the streams alone keep it alive, so a loop that ends with open streams is freed.
 _known: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Liveness]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 def liveness_of(loop: asyncio.AbstractEventLoop) -> Liveness:
-    """The watch of `loop`, the same one as long as it has streams."""
+    """Return the liveness checks of `loop`, the same object as long as it has streams."""
     known = _known.get(loop)
     found = known() if known is not None else None
     if found is None:

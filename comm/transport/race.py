@@ -1,9 +1,9 @@
-"""A connected socket to the first of several addresses that answers (RFC 8305, section 5).
+"""Connecting to the first of several addresses that answers (RFC 8305, section 5).
 
-An address that does not answer is given a quarter of a second before the next one is tried beside
-it, one that refuses none at all. If all are silent, all are tried anew after some seconds, beside
-the older attempts: a packet that the network lost is sent again ever more seldom, and a way that
-is back, or another one, would be found late.
+An address that does not answer is given a quarter of a second before the next one is tried in
+parallel; one that refuses, no time at all. If all stay silent, all are tried again after a few
+seconds, in parallel with the older attempts: the kernel doubles its retransmission timeout, and
+would notice late that a network is back, or that another path works.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from .wakeup import Wakeup
 __all__ = ["Place", "Race"]
 
 Place = tuple[socket.AddressFamily, tuple[Any, ...]]
-"""Where to connect to: family, and address as sockets take it."""
+"""Where to connect to: address family, and the address as `socket.connect` takes it."""
 
 STAGGER = 0.25  # seconds that an address is given before the next one is tried
-AGAIN = 3.0  # seconds after which all are tried anew
-PATIENCE = 10.0  # seconds for all of it; who still wants to looks the name up again
+AGAIN = 3.0  # seconds after which all are tried again
+PATIENCE = 10.0  # seconds for everything; a caller with more time resolves the name again
 
-# Of an address that this machine cannot reach at all; what another one answers tells more.
+# This machine has no route to the address; the error of another address is more useful.
 _OUT_OF_REACH = frozenset(
     (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 )
 
 
 class Race:
-    """One use of it.
+    """Connection attempts to the addresses of one host. For a single use.
 
     Parameters
     ----------
-    places
-        As the resolver sorts them; the families take turns.
-    prepare
+    places : iterable of Place
+        As sorted by the resolver; the address families alternate.
+    prepare : callable
         Called with each socket before it connects.
-    source_ip, source_port
-        Which end of ours to use. With a port there is one socket at a time. A port alone means one
-        of loopback, as with Tornado's client.
+    source_ip, source_port : optional
+        Our end. With a port, the attempts follow each other. A port alone is one of the loopback
+        address, as in Tornado's `TCPClient`.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Race:
         self._waiting: Wakeup | None = None
 
     async def winner(self) -> socket.socket:
-        """The socket that was connected first; it is the caller's.
+        """Return the socket that was connected first; it belongs to the caller.
 
-        Raises `OSError`. A cancelled call leaves the attempts going: call again, or `close`.
+        Raises `OSError`. A cancelled call leaves the attempts running: repeat it, or `close`.
         """
         if not self._timers and self._outcome is None:
             self._left.extend(self._places)
@@ -88,11 +88,11 @@ class Race:
             try:
                 raise outcome
             finally:
-                del outcome  # it leads to this frame
+                del outcome  # its traceback refers to this frame
         return outcome
 
     def close(self) -> None:
-        """Leave nothing open."""
+        """Close all sockets."""
         if isinstance(self._outcome, socket.socket):
             self._outcome.close()
         for timer in self._timers:
@@ -101,7 +101,7 @@ class Race:
         self._refused.clear()
 
     def abandon(self) -> None:
-        """Close the sockets of a loop that is closed."""
+        """Close all sockets although the loop is closed."""
         for sock in self._going:
             sock.close()
 
@@ -112,7 +112,7 @@ class Race:
             sock.close()
 
     def _next(self) -> None:
-        """Try the next address, and those after it for as long as they fail at once."""
+        """Try the next address, and the following ones for as long as they fail at once."""
         while self._left:
             place = self._left.popleft()
             if place not in self._refused and self._begins(place):
@@ -121,7 +121,7 @@ class Race:
             self._end(_telling(list(self._refused.values())))
 
     def _begins(self, place: Place) -> bool:
-        """Whether its answer is to be waited for, or is there already."""
+        """Begin to connect; return False if that failed at once."""
         if self._source_port is not None:
             self._drop_all()
         family, address = place
@@ -186,7 +186,7 @@ class Race:
 
 
 def _alternating(places: list[Place]) -> list[Place]:
-    """The first family and the others in turn, each address once."""
+    """Sort the addresses so that the first family and the others alternate; drop duplicates."""
     rows: dict[bool, list[Place]] = {True: [], False: []}
     for place in dict.fromkeys(places):
         rows[place[0] == places[0][0]].append(place)
@@ -197,10 +197,10 @@ def _alternating(places: list[Place]) -> list[Place]:
 
 
 def _is_connected_to(sock: socket.socket, address: tuple[Any, ...]) -> bool:
-    """Begin to connect; whether that is done already. Raises `OSError`.
+    """Begin to connect; return whether the connection is complete. Raises `OSError`.
 
-    On one machine the kernel is done before `connect` returns, although that says otherwise: a look
-    saves two turns of the loop.
+    On one machine the connection is complete before `connect` returns ``EINPROGRESS``; checking
+    for that saves two iterations of the event loop.
     """
     try:
         sock.connect(address)
@@ -213,7 +213,7 @@ def _is_connected_to(sock: socket.socket, address: tuple[Any, ...]) -> bool:
 
 
 def _telling(errors: list[OSError]) -> OSError:
-    """The one to raise."""
+    """Return the most useful error."""
     for error in errors:
         if error.errno not in _OUT_OF_REACH:
             return error

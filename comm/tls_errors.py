@@ -8,6 +8,7 @@ of our files is concerned. docs/errors.md lists the texts; a test provokes each.
 
 from __future__ import annotations
 
+import errno
 import ssl
 import time
 from contextlib import suppress
@@ -354,11 +355,22 @@ def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedE
     return naming
 
 
+# What a network makes of a connection whose peer may know nothing of it.
+_ON_THE_WAY = frozenset(
+    getattr(errno, name)
+    for name in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "ENETDOWN", "EHOSTDOWN", "ENONET")
+    if hasattr(errno, name)  # each system has its own
+)
+
+
 def _lost(error: Exception, peer: str, handshaking: bool) -> CommClosedError:
-    doing = "during the TLS handshake or hello" if handshaking else "while it was in use"
+    doing = " during the TLS handshake or hello" if handshaking else ""
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    remedy = "see the peer's log"
     if isinstance(error, ssl.SSLError):
         why = "closed by the peer"
+    elif getattr(error, "errno", None) in _ON_THE_WAY:
+        remedy = "check the network between"
     return CommClosedError(
-        f"connection with {peer} lost {doing}: {why.lower()}; see the peer's log", peer=peer
+        f"connection with {peer} lost{doing}: {why.lower()}; {remedy}", peer=peer
     )

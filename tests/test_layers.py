@@ -23,10 +23,10 @@ close_codes errors limits listener_log addressing arguments wire.foreign wire.fr
 arrays extensions encoding decoding codec wire.hello wire.closing wire.outbox interfaces registry
 tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
-transport.readiness transport.handshake_throttle transport.openssl transport.handshake
-transport.channel transport.end_errors transport.goodbye transport.sender transport.receiver
-transport.pending transport.connection transport.stream transport.greeting transport.client
-transport.server
+transport.readiness transport.race transport.handshake_throttle transport.openssl
+transport.handshake transport.channel transport.end_errors transport.goodbye transport.sender
+transport.receiver transport.pending transport.connection transport.stream transport.greeting
+transport.client transport.server
 tcp api __init__
 """
 SECURITY = """

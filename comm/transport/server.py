@@ -36,7 +36,7 @@ from .greeting import exchange_hellos
 from .handshake_throttle import HandshakeThrottle
 from .pending import Pending, dropped, too_late
 from .readiness import Readiness
-from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, tune
+from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, host_and_port, tune
 from .stream import FrameStream
 
 __all__ = ["FrameServer"]
@@ -226,8 +226,7 @@ class FrameServer(TCPServer):
         if not self._listening:
             return self._last_address
         chosen = min(self._listening, key=lambda sock: sock.family != socket.AF_INET)
-        host, port = chosen.getsockname()[:2]
-        return host, port
+        return host_and_port(chosen.getsockname())
 
     @property
     def stats(self) -> ListenerStats:
@@ -294,7 +293,7 @@ class FrameServer(TCPServer):
             most = max(1, min(most, descriptors // 2))
         for oldest in self._pending.surplus(most):
             self._drop_crowded(oldest, f"{most} others are pending, which is the limit")
-        peer = format_address(self.scheme, *address[:2])
+        peer = format_address(self.scheme, *host_and_port(address))
         first = State.HELLO if self._context is None else State.HANDSHAKE
         stream = FrameStream(accepted, self._limits, peer, first)
         deadline = self._pending.add(stream)

@@ -16,6 +16,7 @@ from sealwire.cli.console import cell, to_json, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from sealwire.security.ca.atomic_files import Write
     from sealwire.security.ca.store import Store
@@ -63,6 +64,14 @@ days_option = click.option(
     default=365,
     show_default=True,
     help="How long the certificate is valid.",
+)
+
+
+name_option = click.option(
+    "--name",
+    "node",
+    metavar="NAME",
+    help="Who it is, in links and logs: a node, a person.  [default: the first name of a host]",
 )
 
 
@@ -147,8 +156,13 @@ def finish(
     as_json: bool,
     result: dict[str, Any],
     tell: Callable[[Console], None] | None = None,
+    after: Callable[[Console], None] | None = None,
+    summary: str | None = None,
 ) -> None:
-    """Carry the writes out, unless it is a dry run, and tell of them."""
+    """Carry the writes out, unless it is a dry run, and tell of them: `tell` before, `after` after.
+
+    `summary` are words for the files, where they are too many for a table.
+    """
     from sealwire.security.ca.atomic_files import apply, examine
 
     (examine if dry_run else apply)(writes)
@@ -158,19 +172,37 @@ def finish(
     if as_json:
         click.echo(to_json({"dry_run": dry_run, **result, "written": files}))
         return
-    from sealwire.cli.demo.report import output, table
+    from sealwire.cli.demo.report import output
 
     console = output()
     if tell is not None:
         tell(console)
-    if not writes:
-        return
+    if writes and summary is not None:
+        words = "Would be written" if dry_run else "Written"
+        console.print(cell(f"{words}: {summary}"), soft_wrap=True)
+    elif writes:
+        console.print(_written(writes, dry_run))
+    if after is not None:
+        after(console)
+
+
+def _written(writes: Sequence[Write], dry_run: bool) -> Table:
+    from sealwire.cli.demo.report import table
+
     made = table("Would be written" if dry_run else "Written", "file", "content", "")
     for each in writes:
         made.add_row(
             cell(each.path), cell(each.words), cell("private" if each.private else "", "yellow")
         )
-    console.print(made)
+    return made
+
+
+def words_of_cut(
+    days: float, ends: datetime.datetime, advice: str = "make a new CA: sealwire certs rotate-ca"
+) -> str:
+    """That a certificate is valid for fewer days than were asked for, on two lines."""
+    cut = f"cut to the end of its CA, {ends:%Y-%m-%d}, instead of {days:g} days;"
+    return f"{cut}\nfor more, {advice}"
 
 
 def moment(when: datetime.datetime) -> str:

@@ -63,7 +63,8 @@ def command(
 
     The key is new, unless --keep-key is given or the key lies elsewhere. Each file is replaced by
     one rename, so running processes find the old identity or the new one, never a mixture.
-    Revoked identities are left alone unless they are named. crl.pem is made again in time. After
+    Revoked identities are left alone unless they are named. One whose key was cut off is repaired;
+    one without a whole certificate is named, with what to do. crl.pem is made again in time. After
     `rotate-ca`, this moves the identities to the new CA.
 
     \b

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..errors import AuthorityError, CertificateExpired, KeyMismatch, PEMError
 from ..x509 import keys, names, templates
+from ..x509.names import subject as subject_of
 
 __all__ = ["Authority", "Identity"]
 
@@ -68,7 +69,7 @@ class Authority:
         name, number of days, kind or domain.
         """
         constraints = names.constraints(permitted)
-        subject = names.subject(name)
+        subject = subject_of(name)
         start, end = templates.validity(name, days, not_before)
         key = key or keys.generate(kind)
         return cls(templates.root(subject, key, constraints, start, end), key)
@@ -110,20 +111,24 @@ class Authority:
         days: float = 365,
         names: Iterable[str] = (),
         ips: Iterable[str] = (),
+        node: str | None = None,
         not_before: datetime.datetime | None = None,
         kind: str = "p256",
     ) -> Identity:
         """Issue a certificate for a new key, valid from an hour ago until `days` from now.
 
         `common_name` is a role or any other name; `names` (DNS) and `ips` become its alternative
-        names, and where neither is given the common name does, if it can. `not_before` sets
+        names, and where neither is given the common name does, if it can. `node` is the name of
+        the process's node, or a person's: a second common name, by which links and logs tell apart
+        who has the same role. `not_before` sets
         another beginning, from which `days` then count. The end is never later than the
         authority's own. `kind` is that of the key, `p256` or `rsa3072`.
 
         Raises `AuthorityError` for an unusable name, address or number of days, or one that the
         authority may not sign for, and `CertificateExpired` if the authority has expired.
         """
-        subject, found, validity = self._prepared(common_name, days, names, ips, not_before)
+        found, validity = self._prepared(common_name, days, names, ips, not_before)
+        subject = subject_of(common_name, node)
         key = keys.generate(kind)
         return Identity(self._signed(subject, key.public_key(), found, *validity), keys.write(key))
 
@@ -135,6 +140,7 @@ class Authority:
         days: float = 365,
         names: Iterable[str] | None = None,
         ips: Iterable[str] = (),
+        node: str | None = None,
     ) -> str:
         """Issue a certificate for the key of a request (CSR), whose holder keeps the key.
 
@@ -144,7 +150,8 @@ class Authority:
         """
         name = common_name or _name_in(request)
         asked = _alternatives(name, request) if names is None else (names, ips)
-        subject, found, validity = self._prepared(name, days, *asked, None)
+        found, validity = self._prepared(name, days, *asked, None)
+        subject = subject_of(name, node)
         if not request.is_signature_valid:
             raise AuthorityError(
                 f"cannot issue {name!r}: the request is not signed by the key it is for; "
@@ -206,12 +213,11 @@ class Authority:
         hosts: Iterable[str],
         ips: Iterable[str],
         not_before: datetime.datetime | None,
-    ) -> tuple[x509.Name, Sequence[x509.GeneralName], tuple[datetime.datetime, datetime.datetime]]:
+    ) -> tuple[Sequence[x509.GeneralName], tuple[datetime.datetime, datetime.datetime]]:
         self._must_be_valid(name)
         validity = templates.validity(name, days, not_before)
-        subject = names.subject(name)
         found = names.alternatives(name, hosts, ips, names.constraints_of(self._certificate))
-        return subject, found, validity
+        return found, validity
 
     def _must_be_valid(self, name: str) -> None:
         ends = self._certificate.not_valid_after_utc

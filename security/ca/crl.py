@@ -2,8 +2,8 @@
 
 A list that has run out closes the cluster, for everybody at once. The lists here reach their
 readers as files, by the hand that brings the certificates; a near end would protect nobody and be
-one more thing to forget. So a list outlives every certificate it may speak of, and is made again
-together with the certificate that would outlive it.
+one more thing to forget. So a list outlives its CA, and with it every certificate that it may speak
+of; one with a nearer end is made again together with the certificate that would outlive it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..x509.templates import now
 from .authority import Authority
 from .journal import Record
 
-__all__ = ["read_lists", "signed_by", "updated"]
+__all__ = ["read_lists", "reason_of", "signed_by", "updated"]
 
-#: how much longer a list lives than any certificate it may speak of
+#: how much longer a list lives than its CA
 MARGIN = datetime.timedelta(days=30)
 
 _REASONS = {flag.value for flag in x509.ReasonFlags} - {"removeFromCRL"}
@@ -59,8 +59,8 @@ def updated(
     """The text of a CRL file with one list for each authority; None if `known` will do.
 
     Lists of the CAs in `former` are dropped, those of others kept as they are. A list holds what
-    `revoked` says of its CA and what it held before. `latest` is the end of the certificate that
-    is valid longest.
+    `revoked` says of its CA and what it held before; a new one outlives the CA. `latest` is the end
+    of the certificate that is valid longest.
     """
     texts, due, used = [], False, 0
     for authority in authorities:
@@ -68,14 +68,15 @@ def updated(
         used += old is not None
         entries = _entries(authority, revoked, old)
         number = int(now().timestamp())  # grows even if the file was lost
+        until = _after(max(latest, authority.parsed.not_valid_after_utc))
         if old is None:
             due = True
         else:
             number = max(number, _number(old) + 1)
             ends = old.next_update_utc
-            short = ends is None or (ends <= latest and ends < _after(latest))
+            short = ends is None or (ends <= latest and ends < until)
             due |= short or len(entries) > len(old)
-        texts.append(authority.revoke(entries, number=number, until=_after(latest)))
+        texts.append(authority.revoke(entries, number=number, until=until))
     ours = [*(each.parsed for each in authorities), *former]
     others = [crl for crl in known if not any(signed_by(crl, each) for each in ours)]
     texts += [crl.public_bytes(Encoding.PEM).decode() for crl in others]
@@ -101,7 +102,7 @@ def _entries(
         if record.issuer == mine
     }
     for entry in old or ():
-        found.setdefault(entry.serial_number, (entry.revocation_date_utc, _reason(entry)))
+        found.setdefault(entry.serial_number, (entry.revocation_date_utc, reason_of(entry)))
     return [(serial, *what) for serial, what in found.items()]
 
 
@@ -112,7 +113,8 @@ def _number(crl: x509.CertificateRevocationList) -> int:
         return 0
 
 
-def _reason(entry: x509.RevokedCertificate) -> str:
+def reason_of(entry: x509.RevokedCertificate) -> str:
+    """Why a certificate was revoked, in the words of RFC 5280."""
     try:
         reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
     except x509.ExtensionNotFound:

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from ..errors import AuthorityError
 from ..x509 import keys
-from ..x509.templates import now
+from ..x509.templates import ends_early, now
 from .atomic_files import Write
 from .authority import Authority
 from .journal import Record
@@ -20,7 +20,7 @@ from .store import Held, Store
 
 __all__ = ["Renewal", "renew", "revoke"]
 
-_DAYS = 365.0  # validity where that of before says nothing
+_YEAR = datetime.timedelta(days=365)  # validity where that of before says too little
 _WORTH = datetime.timedelta(hours=1)  # a renewal for the sake of less is none
 
 
@@ -29,8 +29,8 @@ class Renewal:
     """What comes of one identity.
 
     `status`: `renewed`; `kept` (not due, or not ours); `revoked` (left alone); `stuck` (due, but
-    its CA ends as soon; or a link, which is not followed). `why` says more, `until` is the end of
-    validity after it, None where that is not known.
+    its CA ends as soon; or a file that is damaged, or a link, which is not followed). `why` says
+    more, `until` is the end of validity after it, None where that is not known.
     """
 
     path: Path
@@ -60,38 +60,27 @@ def renew(
     records: list[Record] = []
     for held in store.identities() if chosen is None else chosen:
         found = held.certificate
-        until = found.not_valid_after_utc
         issuer = store.issuer_of(found)
         if chosen is not None:
             _must_be_renewable(store, held, issuer, keep_key)
-        elif issuer is None:
-            results.append(Renewal(held.path, "kept", "issued by another CA", until))
-            continue
-        elif store.is_revoked(found):
-            words = f"name it to issue it anew: sealwire certs renew {held.path.stem}"
-            results.append(Renewal(held.path, "revoked", words, until))
-            continue
-        if within is not None and issuer is signer and until - now() > within:
-            results.append(Renewal(held.path, "kept", "not due", until))
-            continue
-        # What its CA's end has cut short must not stay short for ever.
-        cut = issuer is not None and until >= issuer.parsed.not_valid_after_utc
-        lasts = _DAYS if days is None and cut else days
-        certificate, write = _renewed(signer, held, keep_key, lasts)
-        after = certificate.not_valid_after_utc
-        if within is not None and issuer is signer and after - until < _WORTH:
-            ends = signer.parsed.not_valid_after_utc
-            status, words = "kept", "renewed within the hour, for less than the time asked for"
-            if after >= ends:
-                status = "stuck"
-                words = f"its CA ends {ends:%Y-%m-%d} itself; run: sealwire certs rotate-ca"
-            results.append(Renewal(held.path, status, words, until))
+        revoked = chosen is None and store.is_revoked(found)
+        status, words = _left_alone(held, issuer, signer, revoked, within, keep_key)
+        if not status:
+            certificate, write = _renewed(signer, held, keep_key, _lasts(found, issuer, days))
+            if within is not None and issuer is signer and not held.is_cut:
+                status, words = _not_worth(certificate, found, signer)
+        if status:
+            results.append(Renewal(held.path, status, words, found.not_valid_after_utc))
             continue
         records.append(store.journal.issue(certificate, signer.parsed, held.path))
         writes.append(write)
-        results.append(Renewal(held.path, "renewed", write.words, after))
+        early = days is not None and ends_early(certificate, days)
+        words = f", cut to the end of its CA instead of {days:g} days" if early else ""
+        after = certificate.not_valid_after_utc
+        results.append(Renewal(held.path, "renewed", write.words + words, after))
     if chosen is None:
-        results += [Renewal(path, "stuck", why, None) for path, why in store.passed_over()]
+        unread = [*store.damaged(), *store.passed_over()]
+        results += [Renewal(path, "stuck", why, None) for path, why in unread]
     return results, [*store.journal.write(records), *store.crl(records), *writes]
 
 
@@ -99,14 +88,19 @@ def revoke(store: Store, what: str, reason: str) -> tuple[list[Record], list[Wri
     """Revoke an identity by its name here or its file, or one certificate by its serial.
 
     By name or file, every certificate that was issued into it and is still valid: whoever is shut
-    out must not come back with last month's. `reason` is one of RFC 5280's. Returns the new
-    records, none if all was revoked before. Raises `AuthorityError` for what is not ours.
+    out must not come back with last month's. The file may be gone, if the journal knows it.
+    `reason` is one of RFC 5280's. Returns the new records, none if all was revoked before. Raises
+    `AuthorityError` for what is not ours.
     """
     revoked = store.journal.revoked()
     known = {record.serial: record for record in store.journal.issued()}
     serial = _serial(what)
     records = []
-    if store.holds(what) or os.path.lexists(what) or serial is None:
+    there = store.holds(what) or os.path.lexists(what)
+    gone = [] if there else store.journal.named(what)
+    if gone:
+        wanted = _issued_into(store, what, gone)
+    elif there or serial is None:
         held = store.find(what)
         certificate = held.certificate
         issuer = store.issuer_of(certificate)
@@ -139,13 +133,69 @@ def revoke(store: Store, what: str, reason: str) -> tuple[list[Record], list[Wri
     return records, [*store.journal.write(records), *store.crl(records)]
 
 
+def _left_alone(
+    held: Held,
+    issuer: Authority | None,
+    signer: Authority,
+    revoked: bool,
+    within: datetime.timedelta | None,
+    keep_key: bool,
+) -> tuple[str, str]:
+    """Status and reason of an identity that is not to be renewed; both empty for one that is."""
+    if issuer is None:
+        return "kept", "issued by another CA"
+    if revoked:
+        return "revoked", f"name it to issue it anew: sealwire certs renew {held.path.stem}"
+    if held.is_cut:
+        words = "its key is cut off, so that it cannot be kept; renew it without --keep-key"
+        return ("stuck", words) if keep_key else ("", "")
+    left = held.certificate.not_valid_after_utc - now()
+    if within is not None and issuer is signer and left > within:
+        return "kept", "not due"
+    return "", ""
+
+
+def _lasts(found: x509.Certificate, issuer: Authority | None, days: float | None) -> float | None:
+    """For how many days an identity is renewed; None for as long as before.
+
+    What the end of its CA has cut short must not stay short for ever.
+    """
+    lasted = found.not_valid_after_utc - found.not_valid_before_utc
+    cut = issuer is not None and found.not_valid_after_utc >= issuer.parsed.not_valid_after_utc
+    return _YEAR.days if days is None and cut and lasted < _YEAR else days
+
+
+def _not_worth(
+    certificate: x509.Certificate, found: x509.Certificate, signer: Authority
+) -> tuple[str, str]:
+    """Status and reason where a renewal would gain next to nothing; both empty where it does."""
+    after, ends = certificate.not_valid_after_utc, signer.parsed.not_valid_after_utc
+    if after - found.not_valid_after_utc >= _WORTH:
+        return "", ""
+    if after >= ends:
+        return "stuck", f"its CA ends {ends:%Y-%m-%d} itself; run: sealwire certs rotate-ca"
+    return "kept", "renewed within the hour, for less than the time asked for"
+
+
+def _issued_into(store: Store, what: str, files: Sequence[str]) -> list[Record]:
+    """What was issued into a file that is not there any more, and is still valid; else the last."""
+    if len(files) > 1:
+        raise AuthorityError(
+            f"cannot revoke {what}: {store.journal.path} knows several files of that name, "
+            f"{', '.join(files)}; give one of these"
+        )
+    into = [record for record in store.journal.issued() if record.file == files[0]]
+    return [record for record in into if record.until > now()] or into[-1:]
+
+
 def _must_be_renewable(store: Store, held: Held, issuer: Authority | None, keep_key: bool) -> None:
     if issuer is None:
         raise AuthorityError(
             f"cannot renew {held.path}: no CA in {store.path} has issued it; "
             "name the folder of its CA with --dir"
         )
-    if store.is_revoked(held.certificate) and (keep_key or not held.has_plain_key):
+    keeps = keep_key or not (held.has_plain_key or held.is_cut)
+    if store.is_revoked(held.certificate) and keeps:
         raise AuthorityError(
             f"cannot renew {held.path}: it is revoked, and its key would stay the same; "
             "issue a new one with: sealwire certs issue"
@@ -157,13 +207,14 @@ def _renewed(
 ) -> tuple[x509.Certificate, Write]:
     """The new certificate, and what writes its file."""
     old = held.certificate
-    if keep_key or not held.has_plain_key:
+    if keep_key or not (held.has_plain_key or held.is_cut):
         certificate = signer.renew(old, days=days)
         write = held.replaced(certificate, None, "new certificate, same key")
     else:
         key = keys.generate(keys.kind_of(old.public_key()))
         certificate = signer.renew(old, key.public_key(), days=days)
-        write = held.replaced(certificate, keys.write(key), "new certificate, new key")
+        words = ", for one that was cut off" if held.is_cut else ""
+        write = held.replaced(certificate, keys.write(key), f"new certificate, new key{words}")
     return x509.load_pem_x509_certificate(certificate.encode()), write
 
 

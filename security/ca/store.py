@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -42,6 +43,8 @@ __all__ = ["CONFIG", "CRL", "KEYS", "TRUST", "Held", "Store", "load"]
 
 TRUST, KEYS, CRL, CONFIG = "ca.pem", "ca-key.pem", "crl.pem", "dask.yaml"
 
+_BEGIN = "-----BEGIN CERTIFICATE"
+
 #: how long the outgoing CA goes on signing unless somebody moves the identities by hand: the time
 #: for the new ca.pem to reach every process
 SETTLING = datetime.timedelta(days=1)
@@ -56,6 +59,8 @@ class Held:
     blocks: tuple[Block, ...]
     #: the folder it was found in by its name; None if the user gave its path
     folder: Folder | None = field(default=None, repr=False, compare=False)
+    #: whether the file ends within what was its private key
+    is_cut: bool = False
 
     @property
     def has_plain_key(self) -> bool:
@@ -69,7 +74,7 @@ class Held:
         """
         rest = [block.text + "\n" for block in self.blocks if not block.is_certificate]
         text = certificate + (key if key is not None else "".join(rest))
-        private = any(block.is_private_key for block in self.blocks)
+        private = key is not None or any(block.is_private_key for block in self.blocks)
         return Write(self.path, text, words, private=private, folder=self.folder)
 
 
@@ -84,11 +89,27 @@ def load(path: Path) -> Held:
 
 
 def _loaded(folder: Folder, name: str, path: Path) -> Held:
-    found = blocks(folder.text(name))
+    text = folder.text(name)
+    found = blocks(text)
     first = next((block for block in found if block.is_certificate), None)
     if first is None:
-        raise PEMError(f"cannot use {path}: there is no certificate in it")
-    return Held(path, _certificate(first, path), tuple(found), folder)
+        raise PEMError(f"cannot use {path}: {_lack(text)}")
+    certificate = _certificate(first, path)
+    return Held(path, certificate, tuple(found), folder, _ends_within_key(text, found))
+
+
+def _lack(text: str) -> str:
+    """Why there is no certificate in a text."""
+    if not text.strip():
+        return "it is empty"
+    return "it is cut off" if _BEGIN in text else "there is no certificate in it"
+
+
+def _ends_within_key(text: str, found: Sequence[Block]) -> bool:
+    """Whether what follows the last whole block is the beginning of a private key."""
+    rest = text[text.rindex(found[-1].text) + len(found[-1].text) :].strip()
+    has_key = any(block.is_private_key for block in found)
+    return rest.startswith("-") and not has_key and not rest.startswith(_BEGIN)
 
 
 class Store:
@@ -161,6 +182,45 @@ class Store:
                 continue  # a key of its own, or nothing of ours
         return found
 
+    def damaged(self) -> list[tuple[Path, str]]:
+        """Files that are to be identities and cannot be read: why, and what to do.
+
+        Files that hold something else are none of them, such as a key of its own.
+        """
+        known = self.journal.files()
+        found = []
+        for name in self._names():
+            if self.folder.unfit(name) is not None:
+                continue  # see `passed_over`
+            path = self.path / name
+            try:
+                CertificateInfo.of(_loaded(self.folder, name, path).certificate)
+            except PEMError as error:
+                text = self.folder.text(name)
+                if name in known or _BEGIN in text or not text.strip():
+                    why = str(error).removeprefix(f"cannot use {path}: ")
+                    found.append((path, f"{why}; {self.again(name)}"))
+        return found
+
+    def again(self, name: str) -> str:
+        """How the identity in a file here is issued again."""
+        path, stem = self.path / name, name.removesuffix(".pem")
+        record = self.journal.files().get(name)
+        roles = [
+            role for role in ROLES if record and record.subject.partition(",")[0] == f"CN={role}"
+        ]
+        role, _, host = stem.partition("-")
+        role = roles[0] if roles else role if role in ROLES else "ROLE"
+        words = f"sealwire certs issue {role}{f' {shlex.quote(host)}' if host else ''}{self.option}"
+        if stem not in (role, f"{role}-{host}"):
+            words = f"{words} --out {shlex.quote(str(path))}"
+        return f"remove it and issue it again: rm {shlex.quote(str(path))} && {words}"
+
+    @property
+    def option(self) -> str:
+        """What names this folder in a command, with a blank before it; nothing for `certs`."""
+        return "" if str(self.path) == "certs" else f" --dir {shlex.quote(str(self.path))}"
+
     def passed_over(self) -> list[tuple[Path, str]]:
         """PEM files by name that are none, such as links, and why they are not read."""
         unfit = [(self.path / name, self.folder.unfit(name)) for name in self._names()]
@@ -185,7 +245,11 @@ class Store:
                 f"there are {known or 'none'}"
             )
         here = self.here(path)
-        held = load(path) if here is None else _loaded(here, path.name, here.path / path.name)
+        try:
+            held = load(path) if here is None else _loaded(here, path.name, here.path / path.name)
+        except PEMError as error:
+            ours = here is not None and path.name in self.journal.files()
+            raise PEMError(f"{error}; {self.again(path.name)}" if ours else str(error)) from error
         if CertificateInfo.of(held.certificate).is_ca:
             raise AuthorityError(
                 f"cannot use {path}: it is a CA's certificate, not an identity; to replace the CA "
@@ -234,18 +298,28 @@ class Store:
         *,
         days: float,
         path: Path | None,
+        node: str | None = None,
         request: x509.CertificateSigningRequest | None = None,
         own_names: bool = False,
     ) -> tuple[x509.Certificate, str, list[Write]]:
         """A new identity, or with `request` a certificate for the key of another.
 
-        `own_names` leaves its alternative names to the request. `path` is None if the text is to be
-        shown.
+        `node` is the name of the process's node, its second common name; if None, the first of its
+        names that can be one. `own_names` leaves its alternative names to the request. `path` is
+        None if the text is to be shown.
 
         Returns the certificate, the text, and what is to be written. Raises `AuthorityError`.
         """
         signer = self.signer()
         asked_for = [*hosts, *(names.hosts_of(request) if request and own_names else ())]
+        node = node or names.node_among([*asked_for, *ips])
+        if node is not None and node.lower() in ROLES:
+            if node not in asked_for:
+                raise AuthorityError(
+                    f"cannot issue {role!r}: the name {node!r} is that of a role; name the node or "
+                    "the person that is to have it"
+                )
+            node = None
         for host in asked_for:
             if host.lower() in ROLES and host.lower() != role:
                 raise AuthorityError(
@@ -254,10 +328,10 @@ class Store:
                 )
         if request is not None:
             asked = None if own_names else hosts
-            text = signer.sign(request, role or None, days=days, names=asked, ips=ips)
+            text = signer.sign(request, role or None, days=days, names=asked, ips=ips, node=node)
         else:
             kind = keys.kind_of(signer.parsed.public_key())
-            identity = signer.issue(role, days=days, names=hosts, ips=ips, kind=kind)
+            identity = signer.issue(role, days=days, names=hosts, ips=ips, node=node, kind=kind)
             text = identity.certificate + identity.key
         certificate = x509.load_pem_x509_certificate(text.encode())
         record = self.journal.issue(certificate, signer.parsed, path)

@@ -15,7 +15,7 @@ from ..errors import PEMError
 from ..pem import Source, certificates
 from ..text import visible
 from .keys import describe
-from .names import common_name
+from .names import common_name, node_name
 
 __all__ = ["CertificateInfo", "hexadecimal", "read_certificates"]
 
@@ -60,6 +60,8 @@ class CertificateInfo:
     purposes: tuple[str, ...]
     #: commonName of the subject, which is a process's role; "" if there is none
     common_name: str = ""
+    #: the second common name, which is that of the process's node; "" if there is none
+    node: str = ""
     #: kind and size of the public key, such as "P-256" or "RSA 3072"
     key: str = ""
 
@@ -103,6 +105,7 @@ class CertificateInfo:
             is_ca=constraints is not None and constraints.ca,
             purposes=tuple(_purpose(oid) for oid in usage or ()),
             common_name=common_name(certificate.subject),
+            node=node_name(certificate.subject),
             key=describe(certificate.public_key()),
         )
 

@@ -18,18 +18,29 @@ __all__ = [
     "constraints_of",
     "extension",
     "hosts_of",
+    "node_among",
+    "node_name",
     "outside",
     "permitted",
     "split",
     "subject",
 ]
 
+_LONGEST = 64  # characters of a common name, by RFC 5280
 _DNS_NAME = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)*")
 
 
-def subject(name: str) -> x509.Name:
-    """A subject of this common name alone. Raises `AuthorityError` for an unusable one."""
-    if not 1 <= len(name) <= 64:  # RFC 5280; older releases of cryptography do not look
+def subject(name: str, node: str | None = None) -> x509.Name:
+    """A subject of this common name, and that of the node after it, as a second common name.
+
+    Peers are judged by either. Raises `AuthorityError` for an unusable one.
+    """
+    both = [name] if node is None else [name, node]
+    return x509.Name([attribute for each in both for attribute in _common_name(each)])
+
+
+def _common_name(name: str) -> x509.Name:
+    if not 1 <= len(name) <= _LONGEST:  # older releases of cryptography do not look
         raise AuthorityError(
             f"cannot issue {name!r}: a common name has 1 to 64 characters, got {len(name)}"
         )
@@ -42,6 +53,17 @@ def common_name(name: x509.Name) -> str:
     """The common name of a subject, "" if it has none."""
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if found else ""
+
+
+def node_name(name: x509.Name) -> str:
+    """The name of a subject's node: its second common name, "" if it has none."""
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[1].value) if len(found) > 1 else ""
+
+
+def node_among(names: Iterable[str]) -> str | None:
+    """The first of these hosts and addresses that names one node, and can be a common name."""
+    return next((each for each in names if "*" not in each and len(each) <= _LONGEST), None)
 
 
 def split(names: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -193,7 +193,7 @@ def test_the_list_outlives_every_certificate(folder: Path) -> None:
     folders.issue(folder, "long", days=3000)
     assert ends() > latest() > folders.now() + 2900 * DAY
     after = folders.lists(folder)[0].extensions.get_extension_for_class(x509.CRLNumber).value
-    assert after.crl_number > number.crl_number
+    assert after == number, "it outlived its CA before, so nobody has to be given another"
 
     # One that is about to run out all the same is made again by the daily renewal.
     (authority,) = Store(folder).authorities
@@ -305,7 +305,10 @@ def test_an_old_ca_in_use_is_not_dropped(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AuthorityError, match=r"4 certificates of the old CA are in use, client\."):
         complete(Store(folder))
     statuses(folder)
-    with pytest.raises(AuthorityError, match=f"1 certificates .* {elsewhere}; run: sealwire"):
+    with pytest.raises(
+        AuthorityError,
+        match=f"1 certificate of the old CA is .* sealwire certs renew --dir .* {elsewhere} ",
+    ):
         complete(Store(folder))
     assert statuses(folder, None, str(elsewhere)) == {"elsewhere": "renewed"}
     apply(complete(Store(folder)))

@@ -1,4 +1,4 @@
-"""The command `sealwire certs check`: does everything fit?"""
+"""`sealwire certs check`: checks a folder of certificates or a configuration."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def command(
 
 
 def _default() -> Path | None:
-    """The folder that is looked at where none is named; None if it is not there."""
+    """Return the folder that is checked if none is named; None if it is not there."""
     given = os.environ.get("SEALWIRE_CERTS")
     folder = Path(given or "certs")
     return folder if given or folder.is_dir() else None
@@ -106,7 +106,7 @@ def _is_pem(path: Path) -> bool:
 
 
 def _branches() -> dict[str, list[str]]:
-    """The keys below `sealwire` that are no business of security's."""
+    """Return the keys below `sealwire` that the security package does not know."""
     from sealwire.comm import Limits
     from sealwire.comm.transport.switch_interval import Policy
 
@@ -162,9 +162,9 @@ def _elsewhere(folder: Path, there: str) -> Finding:
 
 
 def _brought_here(values: dict[str, Any], folder: Path) -> tuple[dict[str, Any], str]:
-    """The configuration of a folder made for another place (`init --seen-at`), as if here.
+    """Return the configuration of a folder made for another place (`--seen-at`) as if here.
 
-    And that place; nothing where it is this one.
+    And that place, empty if it is this one.
     """
     there = os.path.dirname(str(values["tls_ca_file"] or ""))
     if not there or os.path.isdir(there):

@@ -20,13 +20,13 @@ from sealwire.cli.certs.common import (
 
 
 def seen_at_option(default: str) -> Callable[[F], F]:
-    """The option `--seen-at`, with words for its default."""
+    """Return the option `--seen-at`, with a text for its default."""
     words = f"Where the processes see the files, such as a mount.  [default: {default}]"
     return click.option("--seen-at", metavar="PATH", help=words)
 
 
 def absolute(path: str | None) -> str | None:
-    """A path as processes elsewhere take it; one that is relative is meant here."""
+    """Return a path as other machines take it; a relative one is relative to this place."""
     return path if path is None or path.startswith("/") else os.path.abspath(path)
 
 

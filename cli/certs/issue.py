@@ -11,13 +11,11 @@ from sealwire.cli.certs.common import (
     ROLES,
     Failed,
     days_option,
-    dry_run_option,
     errors,
-    folder_option,
-    json_option,
+    folder_options,
     name_option,
     options,
-    password_option,
+    out_option,
 )
 from sealwire.cli.certs.config import seen_at_option
 from sealwire.cli.certs.issue_each import file_name, grant_each
@@ -51,15 +49,8 @@ _LARGEST = 1 << 20  # bytes of a list of hosts
         type=REQUEST,
         help="Certificate for the key of this request, whose holder keeps the key.",
     ),
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-        help="The file to write, - for the terminal.  [default: ROLE-NAME.pem in --dir]",
-    ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    out_option("ROLE-NAME.pem"),
+    *folder_options,
 )
 def command(
     role: str,
@@ -104,7 +95,7 @@ def command(
 
 
 def _listed(file: Path | None) -> list[tuple[str, ...]]:
-    """The hosts in a file, with their further names; what follows a # is left out."""
+    """Read the hosts in a file, with their further names; a # starts a comment."""
     if file is None:
         return []
     with click.open_file(str(file), encoding="utf-8", errors="replace") as opened:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def file_name(role: str, name: str | None) -> str:
-    """The file of an identity in the CA's folder."""
+    """Return the name of an identity's file in the CA's folder."""
     stem = role if name is None else f"{role}-{name}"
     return stem.replace(":", "_").replace("/", "_").replace("*", "any") + ".pem"
 
@@ -71,7 +71,7 @@ def grant_each(
 def _issued(
     store: Store, role: str, hosts: Sequence[tuple[str, ...]], days: float
 ) -> tuple[list[dict[str, Any]], dict[Path, str], list[Write], datetime.datetime | None]:
-    """A row to show for each, the texts of their files, what is to be written, and a cut end."""
+    """Return a row for each, the texts of their files, the writes, and an end that was cut."""
     from sealwire.security.x509.names import split
     from sealwire.security.x509.templates import ends_early
 
@@ -103,7 +103,7 @@ def _issued(
 def packed(
     store: Store, texts: dict[Path, str], to: Path, at: str | None, fresh: Sequence[Write] = ()
 ) -> list[Write]:
-    """What makes a folder to copy for each identity, by the path and the text of its file."""
+    """Return the writes of a folder to copy for each identity, given its file and text."""
     from cryptography import x509
 
     from sealwire.security.ca.relocation import Packed, pack
@@ -123,7 +123,7 @@ def packed(
 
 
 def make_folders(writes: Sequence[Write], to: Path, dry_run: bool) -> None:
-    """The folders that packed files go to."""
+    """Create the folders for packed files, unless it is a dry run."""
     from sealwire.security.ca.atomic_files import make_folder
 
     if not dry_run:

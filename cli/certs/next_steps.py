@@ -10,7 +10,7 @@ PRELOAD = "--preload sealwire.dask_backend.preload"
 
 
 def next_steps(folder: Path, seen_at: str | None) -> str:
-    """What `init` prints at its end."""
+    """Return the text that `init` prints at its end."""
     named = shlex.quote(str(folder))
     where = "" if str(folder) == "certs" else f" --dir {named}"
     config = shlex.quote(os.path.join(seen_at or os.path.abspath(folder), "dask.yaml"))

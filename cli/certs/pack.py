@@ -86,7 +86,7 @@ def command(
 
 
 def _chosen(store: Store, names: tuple[str, ...]) -> tuple[dict[Path, str], list[Path]]:
-    """The texts of the identities' files, and the files of those that are revoked."""
+    """Return the texts of the identities' files, and the files of those that are revoked."""
     texts, skipped = {}, []
     for held in [store.find(name) for name in names] if names else store.identities():
         if not names and store.is_revoked(held.certificate):

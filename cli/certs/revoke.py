@@ -1,4 +1,4 @@
-"""`sealwire certs revoke`: shut a certificate out."""
+"""`sealwire certs revoke`: revokes certificates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sealwire.cli.certs.common import (
-    dry_run_option,
     finish,
-    folder_option,
-    json_option,
+    folder_options,
     opened,
     options,
-    password_option,
 )
 from sealwire.cli.console import cell, visible
 
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
     from sealwire.security.ca.journal import Record
 
-# Those of RFC 5280 that a process's certificate can have.
+# Those of RFC 5280 that apply to a process's certificate.
 REASONS = (
     "unspecified",
     "keyCompromise",
@@ -46,10 +43,7 @@ REASONS = (
         show_default=True,
         help="Said in the list.",
     ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    *folder_options,
 )
 def command(
     what: str,
@@ -112,7 +106,7 @@ def command(
 
 
 def then(folder: Path, records: Sequence[Record]) -> str:
-    """What is left to do after a revocation."""
+    """Return what is left to do after a revocation."""
     from sealwire.security.x509.certinfo import hexadecimal
 
     crl = shlex.quote(str(folder / "crl.pem"))

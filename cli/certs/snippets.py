@@ -30,18 +30,21 @@ class Place:
 
     @property
     def option(self) -> str:
+        """What names the folder in a command; empty for the default."""
         return "" if self.folder == "certs" else f" --dir {shlex.quote(self.folder)}"
 
     @property
     def seen_at(self) -> str:
+        """What changes the path in a command; empty if `dask.yaml` has it already."""
         return "" if self.mount == self.named else f" --seen-at {shlex.quote(self.mount)}"
 
     def file(self, name: str) -> str:
+        """Return a file of the folder, quoted for a shell."""
         return shlex.quote(os.path.join(self.folder, name))
 
 
 def kubernetes(place: Place) -> str:
-    """Secrets and a pod; a whole folder is mounted, since a subPath never changes."""
+    """Mount secrets in pods, as whole folders: a subPath is never updated."""
     config, make = place.file("dask.yaml"), ""
     if place.seen_at:
         config = "sealwire-dask.yaml"
@@ -72,7 +75,7 @@ spec:
 
 
 def compose(place: Place) -> str:
-    """Services with a folder each, since a mounted file stays the old one when it is replaced."""
+    """Mount a folder for each service: a mounted file is not updated on replacement."""
     service = """\
   {role}:
     command: {command}
@@ -99,7 +102,7 @@ services:
 
 
 def ssh(place: Place) -> str:
-    """A folder for each machine, copied so that each file is put in place by one rename."""
+    """Copy a folder to each machine; one rename puts each file in place."""
     hosts = " ".join(shlex.quote(each) for each in place.hosts)
     issue = f"sealwire certs issue worker --each node7.lab node8.lab{place.option}\n"
     mount = shlex.quote(place.mount)
@@ -118,7 +121,7 @@ dask worker tls://SCHEDULER:8786 {PRELOAD}
 
 
 def slurm(place: Place) -> str:
-    """A job, where the home folder is the same on every node."""
+    """Start a job where the home folder is the same on every node."""
     return f"""\
 # In the job's script:
 export DASK_CONFIG={shlex.quote(place.mount + "/dask.yaml")}
@@ -128,7 +131,7 @@ srun dask worker --scheduler-file scheduler.json {PRELOAD}
 
 
 def cron(place: Place) -> str:
-    """The daily renewal."""
+    """Renew the certificates every day."""
     folder = shlex.quote(os.path.abspath(place.folder))
     return f"""\
 # In the crontab (crontab -e) of the machine with the CA's key; copy what is new after it:
@@ -137,7 +140,7 @@ def cron(place: Place) -> str:
 
 
 def drop(place: Place) -> str:
-    """Who holds connections with revoked certificates; they are ended."""
+    """List the open connections with revoked certificates, and close them."""
     serials = ", ".join(f"0x{each:x}" for each in place.serials) or "0x…  # certs list --json"
     return f"""\
 # In Python, where a client of the cluster can run; it says who held a connection with whom.

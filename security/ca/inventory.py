@@ -72,7 +72,7 @@ class Revocations:
                 self._found.setdefault((None, record.serial), found)
 
     def of(self, issuer: str, serial: int) -> Revocation | None:
-        """The revocation of a certificate, by its issuer's name and its serial; None for none."""
+        """Return the revocation of a certificate, by the name of its issuer and its serial."""
         return self._found.get((issuer, serial)) or self._found.get((None, serial))
 
 
@@ -107,7 +107,7 @@ class Entry:
 
 
 def inventory(store: Store) -> list[Entry]:
-    """The CAs, the identities in the folder, and what was issued elsewhere and is still valid."""
+    """List the CAs, the identities in the folder, and what is valid and was issued elsewhere."""
     revocations = Revocations(store.folder)
     found = [_entry(store.path / "ca.pem", each, "here", revocations) for each in store.trusted]
     here = set()
@@ -148,13 +148,13 @@ def _entry(
 
 
 def _role(subject: str) -> str:
-    """The role in a subject as the journal has it."""
+    """Return the role in a subject as the journal writes it."""
     name = subject.partition(",")[0].removeprefix("CN=")
     return name if name in ROLES else ""
 
 
 def _recorded(store: Store, record: Record, revocations: Revocations) -> Entry:
-    """What the journal alone, or a file elsewhere, says."""
+    """Return the entry of a certificate that only the journal, or a file elsewhere, has."""
     path = store.path / record.file
     there = record.file != "-" and os.path.lexists(path)
     return Entry(

@@ -23,7 +23,7 @@ _LINE = re.compile(r"(\s*(?:- )?[A-Za-z_-]+:\s+)(\S.*?)(\s+#.*|\s*)")
 
 
 def place_named(folder: Folder) -> str:
-    """The folder that the `dask.yaml` in a folder names, where its processes see the files.
+    """Return the folder that the `dask.yaml` in a folder names, where processes see the files.
 
     Its own path where there is no `dask.yaml`. Raises `AuthorityError` for one that names none.
     """
@@ -33,7 +33,7 @@ def place_named(folder: Folder) -> str:
 
 
 def relocated(folder: Folder, at: str) -> str:
-    """The text of the folder's `dask.yaml` for processes that see the files in `at`.
+    """Return the folder's `dask.yaml` for processes that see the files in `at`.
 
     Whatever else stands in it stays. A new one where there is none. Raises `AuthorityError` if it
     cannot be read, or has paths where they cannot be told from other text.
@@ -72,7 +72,7 @@ def pack(
     at: str | None = None,
     fresh: Mapping[str, str] | None = None,
 ) -> list[Write]:
-    """What makes a folder to copy for each: trust, lists, configuration, and its role's file.
+    """Return the writes of a folder to copy for each: CA, CRLs, configuration, identity.
 
     `at` is where the copies will be seen, if not where `dask.yaml` says; `fresh` are texts of files
     here that are about to be written. Raises `AuthorityError` for two identities of one role that
@@ -99,7 +99,7 @@ def pack(
 
 
 def _as_name(text: str) -> str:
-    """A text as the name of a folder."""
+    """Make a text the name of a folder."""
     name = re.sub(r"[/\\:\0]", "_", text).replace("*", "any")
     return f"_{name}" if name.startswith(".") else name or "_"
 

@@ -38,9 +38,9 @@ def of(role: str, values: Mapping[str, Any]) -> str:
 
 
 def findings(values: Mapping[str, Any], demanded: Sequence[str] = ()) -> Iterator[Finding]:
-    """What to say of roles without a certificate here.
+    """Report the roles without a certificate here.
 
-    Of one that is absent and `demanded`, reading its file says why.
+    One that is absent and `demanded` is reported when its file is read.
     """
     found = {role: of(role, values) for role in ROLES}
     present = [role for role in ROLES if found[role] == HERE]

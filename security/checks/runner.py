@@ -1,7 +1,7 @@
-"""Does everything fit? A folder of certificates, or a configuration, looked at from all sides.
+"""Checks a folder of certificates, or a configuration, as a whole.
 
-Nothing is changed and nothing printed: each function returns `Finding`s, worst first. After all
-that can be seen in the files, every two roles shake hands in memory, as the processes will.
+Nothing is changed or printed: each function returns `Finding`s, worst first. After the checks of
+the files, every two roles do a handshake in memory, as the processes will.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cryptography import x509
 
 from ..ca import rotation
 from ..ca.journal import JOURNAL, Record
-from ..ca.store import CONFIG, CRL, KEYS, TRUST, Held, Store
+from ..ca.store import CONFIG, CRL, KEYS, TRUST, IdentityFile, Store
 from ..config import KEYS as FIELDS
 from ..config import UnknownKey
 from ..errors import PeerNotAllowed, SecurityError
@@ -45,7 +45,10 @@ _MATERIAL = ("tls_ca_file", *(f"tls_{role}_cert" for role in ROLES))
 
 
 def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """The findings by severity, each once: of one file or key, one that is worse stands for it."""
+    """Return the findings by severity, without duplicates.
+
+    Of findings with the same code and subject, only the most severe are kept.
+    """
     order = (ERROR, WARNING, NOTE)
     kept: list[Finding] = []
     worst: dict[tuple[str, str], str] = {}
@@ -65,16 +68,16 @@ def check_folder(
     soon: datetime.timedelta = SOON,
     demanded: Sequence[str] = (),
 ) -> list[Finding]:
-    """What does not fit in a folder that `sealwire certs` has made; `password` is the CA key's.
+    """Check a folder that `sealwire certs` has created; `password` decrypts the CA key.
 
-    A folder without the CA's key, as it is on other machines, is checked as far as it goes; an
-    identity of each role `demanded` must be there. In the folder of a CA, one that is revoked is
-    only kept, and a note. Raises
-    `AuthorityError` if there is no CA certificate, `PEMError` if a file that matters is damaged.
+    A folder without the CA's key, as on other machines, is checked as far as possible. An identity
+    of each role `demanded` must be there. In the folder of the CA, a revoked identity is a note.
+    Raises `AuthorityError` if there is no CA certificate, `PEMError` if an essential file is
+    damaged.
     """
-    store = Store(folder, password, links=True)  # Kubernetes mounts links
+    store = Store(folder, password, links=True)  # as mounted by Kubernetes
     found: list[Finding] = []
-    # Root looks after the folders of others.
+    # Root may maintain another user's folder.
     owners = frozenset({os.stat(folder).st_uid} if os.name == "posix" and not os.geteuid() else ())
     for name in (TRUST, CRL, CONFIG, JOURNAL, KEYS):
         path = str(folder / name)
@@ -93,7 +96,7 @@ def check_folder(
         place = Source("certificate", str(each.path), in_memory=False)
         chain, broken = findings.readable(place)
         found += broken
-        # Without a key, it was issued for a request, whose sender has the key.
+        # Without a key, it was issued for a CSR, whose sender has the key.
         found += [
             finding
             for finding in (
@@ -117,7 +120,7 @@ def check_folder(
         found += findings.crl(lists, store.trusted, files)
     if of_ca:
         found += _authority(store)
-    here = os.path.realpath(folder)  # told of by `_folder_mode`, which is stricter
+    here = os.path.realpath(folder)  # reported by `_folder_mode`, which is stricter
     return worst_first(
         [
             *_folder_mode(folder),
@@ -133,11 +136,11 @@ def check_configuration(
     files: Iterable[str] = (),
     demanded: Sequence[str] = (),
 ) -> list[Finding]:
-    """What does not fit in a configuration.
+    """Check a configuration.
 
-    That is `values` by field of `Security` as `config.read` gives them, the `unknown` keys, and the
-    `files` that it was read from. A machine needs no more than one role's certificate: others that
-    are not there are a note, unless they are `demanded`.
+    `values` are those of `Security`'s fields as `config.read` returns them, `unknown` the unknown
+    keys, and `files` the configuration files. One role's certificate is enough: others that are
+    missing are a note, unless they are `demanded`.
     """
     found = [_misspelt(each) for each in unknown]
     for file in files:
@@ -173,7 +176,7 @@ def check_configuration(
     found += presence.findings(values, demanded)
     found += _material(values, soon, sorted({*(here or ROLES), *demanded}))
     if not any(finding.severity == ERROR for finding in found):
-        found += _shaken(security, here)
+        found += _handshakes(security, here)
     return worst_first(found)
 
 
@@ -221,8 +224,8 @@ def _role(role: str, certificate: Source, info: CertificateInfo) -> Iterator[Fin
         )
 
 
-def _shaken(security: Security, here: Sequence[str]) -> Iterator[Finding]:
-    """Who dials whom in a cluster, as far as their certificates are here."""
+def _handshakes(security: Security, here: Sequence[str]) -> Iterator[Finding]:
+    """Do a handshake between all roles that talk to each other and whose certificates are here."""
     told = set()
     try:
         for client, server in _DIALS:
@@ -251,7 +254,7 @@ def _shaken(security: Security, here: Sequence[str]) -> Iterator[Finding]:
         yield Finding(ERROR, "bad-value", "configuration", str(error), "correct the file it names")
 
 
-def _kept(held: Held, record: Record) -> Finding:
+def _kept(held: IdentityFile, record: Record) -> Finding:
     place = Source("certificate", str(held.path), in_memory=False)
     again = findings.command(f"renew {shlex.quote(held.path.stem)}", place)
     return Finding(
@@ -265,7 +268,7 @@ def _kept(held: Held, record: Record) -> Finding:
 
 
 def _authority(store: Store) -> Iterator[Finding]:
-    """What only the folder with the CA's key can tell."""
+    """Run the checks that need the folder with the CA's key."""
     place, folder = str(store.path / KEYS), shlex.quote(str(store.path))
     yield from findings.exposed(place, "the CA's private key")
     try:

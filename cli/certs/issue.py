@@ -81,6 +81,9 @@ def command(
 
     Exit codes: 0 issued, 1 failed, 2 wrong usage.
     """
+    person = next((name for name in names if "@" in name), None)
+    if person is not None:
+        raise click.UsageError(f"{person!r} is no host: give the name of a person with --name")
     if each or hosts is not None:
         if node is not None or csr is not None or out is not None:
             raise click.UsageError("--name, --csr and --out are for one identity, not for many")
@@ -98,7 +101,7 @@ def _listed(file: Path | None) -> list[tuple[str, ...]]:
     """Read the hosts in a file, with their further names; a # starts a comment."""
     if file is None:
         return []
-    with click.open_file(str(file), encoding="utf-8", errors="replace") as opened:
+    with click.open_file(str(file), encoding="utf-8-sig", errors="replace") as opened:
         text = opened.read(_LARGEST + 1)
     if len(text) > _LARGEST:
         raise Failed(f"cannot use {file}: more than {_LARGEST >> 20} MiB; is it the list of hosts?")

@@ -79,7 +79,8 @@ def command(
             "left_out": [str(path) for path in skipped],
             "damaged": [str(path) for path, _ in damaged],
         }
-        summary = f"{len(places)} folders, each with what one machine needs"
+        count = f"{len(places)} folder{'' if len(places) == 1 else 's'}"
+        summary = f"{count}, each with what one machine needs"
         finish(writes, dry_run=dry_run, as_json=as_json, result=result, tell=tell, summary=summary)
     if damaged:
         raise SystemExit(1)

@@ -117,6 +117,6 @@ Now bring the list to every machine that has a copy:
   rsync {crl} HOST:{folder.name}/          (Kubernetes: apply the secrets again)
 
 From the next connection on, whoever has the list refuses the certificate. Open
-connections stay open. Stop the processes that leave; who still holds a
-connection with one, and drops it, this program for a client of the cluster says:
+connections stay open: stop the processes that leave. The program that this
+prints, run as a client of the cluster, says who has one open, and closes it:
   sealwire certs snippet drop {serials}{where}"""

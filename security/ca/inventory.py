@@ -109,7 +109,8 @@ class Entry:
 def inventory(store: Store) -> list[Entry]:
     """List the CAs, the identities in the folder, and what is valid and was issued elsewhere."""
     revocations = Revocations(store.folder)
-    found = [_entry(store.path / "ca.pem", each, "here", revocations) for each in store.trusted]
+    cas = [_entry(store.path / "ca.pem", each, "here", revocations) for each in store.trusted]
+    found: list[Entry] = []
     here = set()
     for held in store.identities():
         here.add(held.path.name)
@@ -122,11 +123,12 @@ def inventory(store: Store) -> list[Entry]:
     last = {record.file if record.file != "-" else record.serial: record
             for record in store.journal.issued()}  # fmt: skip
     trusted = {keys.identifier(each.public_key()) for each in store.trusted}
-    return found + [
+    elsewhere = [
         _recorded(store, record, revocations)
         for record in last.values()
         if record.file not in here and record.until > now() and record.issuer in trusted
     ]
+    return [*cas, *sorted(found, key=lambda entry: entry.name), *elsewhere]
 
 
 def _entry(

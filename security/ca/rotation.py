@@ -130,7 +130,8 @@ def left_behind(store: Store) -> list[str]:
 def remedy(store: Store, behind: Sequence[str]) -> str:
     """Say what to do with the certificates that `left_behind` returns."""
     paths = {name: os.path.join(store.path, name) for name in behind}
-    here = [name for name in behind if os.sep not in name and os.path.lexists(paths[name])]
+    readable = {file.path.name for file in store.identities()}
+    here = [name for name in behind if name in readable]
     there = [name for name in behind if name not in here and os.path.lexists(paths[name])]
     lost = [name for name in behind if name not in (*here, *there)]
     words = []

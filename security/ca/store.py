@@ -27,7 +27,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ..errors import AuthorityError, PEMError
+from ..errors import AuthorityError, PEMError, PEMNotFound
 from ..pem import Block, blocks
 from ..security import ROLES
 from ..x509 import keys, names
@@ -142,7 +142,14 @@ class Store:
     @cached_property
     def private_keys(self) -> list[keys.PrivateKey]:
         """The keys in `ca-key.pem`, newest first, including those without a certificate."""
-        found = [block for block in blocks(self.folder.text(KEYS)) if block.is_private_key]
+        try:
+            text = self.folder.text(KEYS)
+        except PEMNotFound as error:
+            raise PEMNotFound(
+                f"cannot use {self.path}: there is no {KEYS} in it, without which nothing can be "
+                "issued or revoked; run this where the CA's key is"
+            ) from error
+        found = [block for block in blocks(text) if block.is_private_key]
         return [keys.read(block.text, str(self.path / KEYS), self.password) for block in found]
 
     @cached_property

@@ -54,6 +54,18 @@ def test_a_rotation_with_an_identity_that_was_handed_on(home: Path, gone: bool) 
     assert codes() == {}
 
 
+@pytest.mark.parametrize("name", ["certs/alice.crt", "certs/sub/alice.pem"])
+def test_one_in_the_folder_that_a_renewal_of_all_leaves_out(home: Path, name: str) -> None:
+    (home / "certs/sub").mkdir()
+    good("issue", "client", "--out", name)
+    good("rotate-ca")
+    good("renew")
+    refused = run("rotate-ca", "--complete")
+    assert refused.exit_code == 1
+    good(*pasted(refused.output, "renew"))
+    good("rotate-ca", "--complete")
+
+
 @pytest.mark.parametrize("name", ["alice", "alice.pem", "./alice.pem", "{home}/alice.pem"])
 def test_what_is_gone_has_a_name(home: Path, name: str) -> None:
     name = name.format(home=home)
@@ -160,6 +172,21 @@ def test_an_identity_that_is_cut_off_is_repaired_or_named(
                 good(*part.removeprefix("sealwire certs ").split())
         assert CertificateInfo.of(folders.certificate(path)).subject == before.subject
     assert codes() == {}
+
+
+@pytest.mark.parametrize("host", ["n1.lab", "a-rather-long-host-name.in-a-lab.example"])
+def test_a_renewal_breaks_no_path_on_a_narrow_terminal(
+    home: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be pasted stands on a line of its own; the terminal alone wraps it."""
+    good("issue", "worker", host)
+    (home / f"certs/worker-{host}.pem").write_text("")
+    monkeypatch.setattr("sealwire.cli.demo.report.PLAIN_WIDTH", 80)
+    shown = run("renew").output
+    assert f"rm certs/worker-{host}.pem && sealwire certs issue worker {host}" in shown
+    assert re.search(r"^certs/worker.pem +renewed", shown, re.MULTILINE)
+    if host == "n1.lab":
+        assert re.search(r"^certs/worker-n1.lab.pem +stuck", shown, re.MULTILINE)
 
 
 def test_a_cut_key_cannot_be_kept(home: Path) -> None:

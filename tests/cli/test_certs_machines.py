@@ -266,6 +266,7 @@ def test_an_identity_and_a_folder_for_each_of_many_hosts(home: Path) -> None:
         (["--name", "Client"], 1, "is that of a role"),
         (["--name", "x" * 65], 1, "1 to 64 characters"),
         (["--name", "a\nb"], 1, "printable"),
+        (["alice@lab.example"], 2, "give the name of a person with --name"),
     ],
 )
 def test_issue_refuses(home: Path, arguments: list[str], code: int, words: str) -> None:
@@ -371,6 +372,19 @@ def test_what_a_snippet_brings_is_whole(home: Path, name: str, folder: str) -> N
         assert {"ca.pem", "crl.pem"} < names
         (configured,) = (path for path in place.iterdir() if path.name.endswith("dask.yaml"))
         assert config.read(str(configured))["tls_ca_file"] == "/etc/sealwire/ca.pem"
+
+
+@pytest.mark.parametrize(
+    "command", [["renew"], ["revoke", "worker"], ["issue", "worker", "n1.lab"], ["rotate-ca"]]
+)
+def test_what_needs_the_ca_key_says_where_to_run(
+    home: Path, machine: Path, command: list[str]
+) -> None:
+    shutil.copy(home / "certs/worker.pem", machine)
+    done = run(*command, "--dir", str(machine))
+    assert done.exit_code == 1
+    assert "there is no ca-key.pem in it" in done.output
+    assert "run this where the CA's key is" in done.output
 
 
 def test_the_list_of_commands_names_each(home: Path) -> None:

@@ -87,7 +87,7 @@ def test_every_process_is_shown(evidence: Evidence) -> None:
         row(text, process.name, str(process.pid), process.address or "-", "5.72")
 
 
-def test_visitors_and_promises_are_shown(evidence: Evidence) -> None:
+def test_unauthorized_peers_and_promises_are_shown(evidence: Evidence) -> None:
     text = printed(evidence)
     for attempt in evidence.attempts:
         row(text, attempt.visitor, attempt.outcome, "5", attempt.words)

@@ -192,7 +192,7 @@ class Authority:
             If the authority has expired.
         """
         found, validity = self._prepared(common_name, days, names, ips, not_before)
-        subject = subject_of(common_name, node)
+        subject = self._subject(common_name, node)
         key = keys.generate(kind)
         return Identity(self._signed(subject, key.public_key(), found, *validity), keys.write(key))
 
@@ -237,7 +237,7 @@ class Authority:
         name = common_name or _name_in(request)
         asked = _alternatives(name, request) if names is None else (names, ips)
         found, validity = self._prepared(name, days, *asked, None)
-        subject = subject_of(name, node)
+        subject = self._subject(name, node)
         if not request.is_signature_valid:
             raise AuthorityError(
                 f"cannot issue {name!r}: the request is not signed by the key it is for; "
@@ -333,6 +333,15 @@ class Authority:
         validity = templates.validity(name, days, not_before)
         found = names.alternatives(name, hosts, ips, names.constraints_of(self._certificate))
         return found, validity
+
+    def _subject(self, name: str, node: str | None) -> x509.Name:
+        constraints = names.constraints_of(self._certificate)
+        if node is not None and names.is_node_outside(node, constraints):
+            raise AuthorityError(
+                f"cannot issue {name!r}: {node!r} is outside the names that the CA may sign for; "
+                "give the node another name"
+            )
+        return subject_of(name, node)
 
     def _must_be_valid(self, name: str) -> None:
         ends = self._certificate.not_valid_after_utc

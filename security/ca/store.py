@@ -190,27 +190,34 @@ class Store:
         return found
 
     def damaged(self) -> list[tuple[Path, str]]:
-        """Files that are to be identities and cannot be read: why, and what to do.
+        """Return files that should be identities and cannot be read: why, and what to do.
 
-        Files that hold something else are none of them, such as a key of its own.
+        Files that hold something else are not among them, such as a separate key.
         """
         known = self.journal.files()
         found = []
         for name in self._names():
+            path = self.path / name
             if self.folder.unfit(name) is not None:
                 continue  # see `passed_over`
-            path = self.path / name
             try:
                 CertificateInfo.of(_loaded(self.folder, name, path).certificate)
             except PEMError as error:
-                text = self.folder.text(name)
-                if name in known or _BEGIN in text or not text.strip():
+                if name in known or self._is_remnant(name):
                     why = str(error).removeprefix(f"cannot use {path}: ")
                     found.append((path, f"{why}; {self.again(name)}"))
         return found
 
+    def _is_remnant(self, name: str) -> bool:
+        """Whether a file without a readable certificate is empty, or had one."""
+        try:
+            text = self.folder.text(name)
+        except PEMError:  # who knows
+            return False
+        return _BEGIN in text or not text.strip()
+
     def again(self, name: str) -> str:
-        """How the identity in a file here is issued again."""
+        """Say how to issue the identity in a file here again."""
         path, stem = self.path / name, name.removesuffix(".pem")
         record = self.journal.files().get(name)
         roles = [
@@ -318,7 +325,8 @@ class Store:
         """
         signer = self.signer()
         asked_for = [*hosts, *(names.hosts_of(request) if request and own_names else ())]
-        node = node or names.node_among([*asked_for, *ips])
+        constraints = names.constraints_of(signer.parsed)
+        node = node or names.node_among([*asked_for, *ips], constraints)
         if node is not None and node.lower() in ROLES:
             if node not in asked_for:
                 raise AuthorityError(

@@ -18,6 +18,7 @@ __all__ = [
     "constraints_of",
     "extension",
     "hosts_of",
+    "is_node_outside",
     "node_among",
     "node_name",
     "outside",
@@ -61,9 +62,21 @@ def node_name(name: x509.Name) -> str:
     return str(found[1].value) if len(found) > 1 else ""
 
 
-def node_among(names: Iterable[str]) -> str | None:
+def node_among(names: Iterable[str], permitted: x509.NameConstraints | None) -> str | None:
     """Return the first host or address that names a single node and fits in a common name."""
-    return next((each for each in names if "*" not in each and len(each) <= _LONGEST), None)
+    fitting = (each for each in names if "*" not in each and len(each) <= _LONGEST)
+    return next((each for each in fitting if not is_node_outside(each, permitted)), None)
+
+
+def is_node_outside(node: str, permitted: x509.NameConstraints | None) -> bool:
+    """Whether the constraints forbid a node's name.
+
+    OpenSSL holds a common name with a dot to them, in certificates without a DNS name, if it could
+    be one, as addresses could.
+    """
+    if "." not in node or not _DNS_NAME.fullmatch(node):
+        return False
+    return bool(outside([x509.DNSName(node)], permitted))
 
 
 def split(names: Iterable[str]) -> tuple[list[str], list[str]]:

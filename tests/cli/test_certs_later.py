@@ -206,6 +206,16 @@ def test_other_files_are_no_identities(home: Path) -> None:
     assert codes() == {}
 
 
+@pytest.mark.parametrize("name", ["other", "worker"])
+def test_a_file_beyond_all_size_is_named_if_it_was_an_identity(home: Path, name: str) -> None:
+    """It is not read a second time, nor is what was never ours a reason to fail."""
+    with open(home / f"certs/{name}.pem", "wb") as file:
+        file.truncate((64 << 20) + 1)
+    done = run("renew")
+    assert done.exit_code == (1 if name == "worker" else 0)
+    assert ("it has more than 64 MiB" in done.output) == (name == "worker")
+
+
 # What was revoked
 
 

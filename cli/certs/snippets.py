@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from sealwire.cli.certs.next_steps import PRELOAD
 __all__ = ["MOUNT", "SNIPPETS", "Place"]
 
 MOUNT = "/etc/sealwire"
+
+_PLAIN = re.compile(r"[A-Za-z/.][A-Za-z0-9/._:-]*")
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def kubernetes(place: Place) -> str:
 {make}for role in scheduler worker; do
   kubectl create secret generic sealwire-$role --dry-run=client -o yaml \\
     --from-file={place.file("ca.pem")} --from-file={place.file("crl.pem")} \\
-    --from-file={place.file("$role.pem").replace("'", '"')} \\
+    --from-file={shlex.quote(place.folder)}/"$role.pem" \\
     --from-file=dask.yaml={config} | kubectl apply -f -
 done
 
@@ -65,9 +69,9 @@ spec:
     - name: worker
       command: [dask, worker, "tls://scheduler:8786", --preload, sealwire.dask_backend.preload]
       env:
-        - {{name: DASK_CONFIG, value: {place.mount}/dask.yaml}}
+        - {{name: DASK_CONFIG, value: {_scalar(f"{place.mount}/dask.yaml")}}}
       volumeMounts:
-        - {{name: sealwire, mountPath: {place.mount}, readOnly: true}}
+        - {{name: sealwire, mountPath: {_scalar(place.mount)}, readOnly: true}}
   volumes:
     - name: sealwire
       secret: {{secretName: sealwire-worker, defaultMode: 0440}}
@@ -80,16 +84,21 @@ def compose(place: Place) -> str:
   {role}:
     command: {command}
     environment:
-      DASK_CONFIG: {mount}/dask.yaml
+      DASK_CONFIG: {config}
     volumes:
-      - ./deploy/{role}:{mount}:ro
+      - {volume}
 """
     commands = {
         "scheduler": f"dask scheduler {PRELOAD}",
         "worker": f"dask worker tls://scheduler:8786 {PRELOAD}",
     }
     services = "".join(
-        service.format(role=role, command=command, mount=place.mount)
+        service.format(
+            role=role,
+            command=command,
+            config=_scalar(f"{place.mount}/dask.yaml"),
+            volume=_scalar(f"./deploy/{role}:{place.mount}:ro"),
+        )
         for role, command in commands.items()
     )
     return f"""\
@@ -111,7 +120,7 @@ def ssh(place: Place) -> str:
 {issue if not hosts else ""}sealwire certs pack{place.option}{place.seen_at} --to deploy
 for host in {hosts or "node7.lab node8.lab"}; do
   ssh "$host" mkdir -p -m 700 {mount}
-  rsync -rpt "deploy/$host/" "$host:{place.mount}/"
+  rsync -rpt "deploy/$host/" "$host":{shlex.quote(place.mount + "/")}
 done
 
 # There:
@@ -167,6 +176,11 @@ for where, held in (
 ):
     print(where, held)
 """
+
+
+def _scalar(text: str) -> str:
+    """Return a text as YAML, also within a flow mapping."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 SNIPPETS: dict[str, Callable[[Place], str]] = {

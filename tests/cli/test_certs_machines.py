@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import stat
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -320,13 +322,14 @@ def snippet(*arguments: str) -> str:
 def test_snippets_are_right_for_the_path_they_are_for(home: Path) -> None:
     good("issue", "worker", "node7.lab")
     assert set(told("snippet")) == set(SNIPPETS)
-    for name, at in (("kubernetes", "/etc/sealwire"), ("compose", "/run/tls")):
+    places = ("/etc/sealwire", "/run/my tls", "/x, y: {z}/#")
+    for name, at in product(("kubernetes", "compose"), places):
         text = snippet(name, "--seen-at", at)
         tree = yaml.safe_load(text[re.search(r"^(spec|services):", text, re.M).start() :])  # type: ignore[union-attr]
-        assert f"{at}/dask.yaml" in str(tree)
-        assert f"--seen-at {at}" in text
+        assert f"{at}/dask.yaml" in re.findall(r"'([^']*)'", str(tree))
+        assert f"--seen-at {shlex.quote(at)}" in text
     text = snippet("ssh")
-    assert f'"$host:{home}/certs/"' in text
+    assert f'"$host":{home}/certs/' in text
     assert "for host in node7.lab; do" in text
     assert f"renew --dir {home}/certs " in snippet("cron")
     good("config", "--seen-at", "/etc/sealwire")
@@ -337,7 +340,7 @@ def test_snippets_are_right_for_the_path_they_are_for(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["kubernetes", "compose", "ssh"])
-@pytest.mark.parametrize("folder", ["certs", "my certs"])
+@pytest.mark.parametrize("folder", ["certs", "my certs", "it's $HOME"])
 def test_what_a_snippet_brings_is_whole(home: Path, name: str, folder: str) -> None:
     """Its commands are run, with those of other machines in the place of kubectl and rsync."""
     if folder != "certs":

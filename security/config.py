@@ -19,7 +19,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
@@ -105,13 +105,18 @@ def read(file: str | None = None) -> dict[str, Any]:
     return values
 
 
-def unknown_keys(file: str | None = None) -> list[UnknownKey]:
+def unknown_keys(
+    file: str | None = None, branches: Mapping[str, Iterable[str]] | None = None
+) -> list[UnknownKey]:
     """List the keys under `distributed.comm.tls` and `sealwire.tls` that nothing reads.
 
     Parameters
     ----------
     file : str, optional
         A configuration file to read as if `DASK_CONFIG` named it.
+    branches : mapping of str to iterable of str, optional
+        The other branches of `sealwire`, such as ``sealwire.limits``, with their keys. If given,
+        all of `sealwire` is examined.
 
     Returns
     -------
@@ -122,7 +127,8 @@ def unknown_keys(file: str | None = None) -> list[UnknownKey]:
     ConfigError
         If the configuration is malformed.
     """
-    return list(_unknown(_getter(file)))
+    get = _getter(file)
+    return [*_unknown(get), *(_unknown_branches(get, branches) if branches is not None else ())]
 
 
 def files(file: str | None = None) -> list[str]:
@@ -218,13 +224,35 @@ def _as_written(key: str, value: Any) -> Any:
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
     for root in (_TLS, _OWN):
         known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
-        tree = get(root)
-        if tree is not None and not isinstance(tree, Mapping):
-            raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
-        for name in _leaves(tree or {}):
-            if name not in known and not name.startswith(_BY_ROLE):
-                near = difflib.get_close_matches(name, known, n=1)
-                yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
+        for name in _leaves(_tree(get, root)):
+            if not name.startswith(_BY_ROLE):
+                yield from _unless_known(root, name, known)
+
+
+def _unknown_branches(
+    get: Callable[[str], Any], branches: Mapping[str, Iterable[str]]
+) -> Iterator[UnknownKey]:
+    """Find the unknown keys of `sealwire` outside `sealwire.tls`."""
+    root = _OWN.partition(".")[0]
+    names = [_OWN.removeprefix(f"{root}."), *(each.removeprefix(f"{root}.") for each in branches)]
+    for name in _tree(get, root):
+        yield from _unless_known(root, next(_leaves({name: None})), names)
+    for branch, known in branches.items():
+        for name in _leaves(_tree(get, branch)):
+            yield from _unless_known(branch, name, list(known))
+
+
+def _tree(get: Callable[[str], Any], root: str) -> Mapping[str, Any]:
+    tree = get(root)
+    if tree is not None and not isinstance(tree, Mapping):
+        raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
+    return tree or {}
+
+
+def _unless_known(root: str, name: str, known: Sequence[str]) -> Iterator[UnknownKey]:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -36,7 +36,8 @@ x509.keys x509.names x509.certinfo
 contexts.sealed contexts.policy fields contexts.background contexts.reloading
 x509.templates ca.authority security
 ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.rotation
-checks.selftest checks.findings checks.certificates checks.runner __init__
+ca.inventory ca.relocation
+checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
 """
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
 

@@ -21,7 +21,7 @@ from .registry import get_backend
 __all__ = ["connect", "listen"]
 
 #: What the `Security` of our Dask backend marks its arguments with; of no meaning here.
-_DECIDED = "encryption_decided"
+_MARKS = ("encryption_decided", "tls_role")
 
 _BACKOFF_START = 0.01
 _BACKOFF_CAP = 1.0
@@ -150,7 +150,8 @@ def _checked(
     function: Callable[..., Any], takes: Collection[str], given: dict[str, Any]
 ) -> dict[str, Any]:
     """What was `given` besides the function's own arguments, if the backend `takes` all of it."""
-    given.pop(_DECIDED, None)
+    for mark in _MARKS:
+        given.pop(mark, None)
     if given:
         own = {name for name in inspect.signature(function).parameters if name != "connection_args"}
         expect_known(f"{function.__name__}()", given, own.union(takes))

@@ -3,7 +3,8 @@
 A peer that misbehaves is one line, at level INFO: it is the peer's trouble, and nobody is to be
 woken by a port scan. What is too much for the log is counted and summed up in one line; a kind of
 trouble that the log has not shown for a minute is shown all the same, so that a flood of one kind
-hides no other.
+hides no other. Who comes and goes without a byte, as the probes of orchestrators and load balancers
+do every few seconds, is counted for an hour.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 __all__ = ["ListenerLog", "ListenerStats"]
 
+_HOUR = 3600.0  # seconds for which those are counted who come and go without a byte
 _PERIOD = 60.0  # seconds that a budget of lines is for, and between two words on our own trouble
 _LONGEST = 1000  # characters of a line that a peer may have had a hand in
 
@@ -36,7 +38,8 @@ class ListenerStats:
         Those whose TLS handshake or hello is under way now.
     refused : dict of str to int
         Those that did not become comms, by `CommError.kind`: ``timeout``, ``crowded`` (dropped for
-        a newer one), ``lost``, ``expired``, ``other-ca``, ``no-certificate``, ``not-tls``…
+        a newer one), ``lost``, ``probe`` (came and went without a byte), ``expired``,
+        ``other-ca``, ``no-certificate``, ``not-tls``…
     broken : dict of str to int
         Comms that ended with an error, by `CommError.kind`.
     starved : int
@@ -72,6 +75,8 @@ class ListenerLog:
         self._told_of: dict[str, float] = {}  # when each kind was logged last
         self._held: Counter[str] = Counter()  # kinds left out of the log, not yet summed up
         self._summary: asyncio.TimerHandle | None = None
+        self._knocks = 0  # of this hour
+        self._hour: asyncio.TimerHandle | None = None
         self._complained_at = float("-inf")
         self.accepted = 0
         self.greeted = 0
@@ -97,6 +102,13 @@ class ListenerLog:
         self._refused[kind] += 1
         self._tell(kind, words)
 
+    def knocked(self) -> None:
+        """A connection was opened and closed without a byte, as probes do every few seconds."""
+        self._refused["probe"] += 1
+        self._knocks += 1
+        if self._hour is None:
+            self._hour = asyncio.get_running_loop().call_later(_HOUR, self._count_knocks)
+
     def broken(self, kind: str, words: Callable[[], str]) -> None:
         """A comm ended with an error."""
         self._broken[kind] += 1
@@ -117,6 +129,8 @@ class ListenerLog:
 
     def close(self) -> None:
         """Sum up what is left."""
+        if self._hour is not None:
+            self._hour.cancel()
         if self._summary is not None:
             self._summary.cancel()
             self._sum_up()
@@ -134,6 +148,17 @@ class ListenerLog:
         self._told.append(now)
         self._told_of[kind] = now
         logger.info("listener on %s: %s", self._name(), _one_line(words()))
+
+    def _count_knocks(self) -> None:
+        self._hour = None
+        count, self._knocks = self._knocks, 0
+        logger.info(
+            "listener on %s: within an hour %d connection%s opened and closed without a byte, as "
+            "probes of liveness do",
+            self._name(),
+            count,
+            "s were" if count > 1 else " was",
+        )
 
     def _sum_up(self) -> None:
         self._summary = None

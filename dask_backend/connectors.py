@@ -24,7 +24,9 @@ from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 
-from .settings import DECIDED, apply_gil_policy, limits
+from .refusals import tell
+from .settings import DECIDED, ROLE, apply_gil_policy, limits
+from .silence import Silence
 
 __all__ = ["FrameConnector", "expect_spelled", "forget", "reraise"]
 
@@ -44,7 +46,7 @@ def reraise(error: errors.CommClosedError, where: str, *, last: bool = False) ->
 # may serve for several, so an ssl_context is no mistake for tcp:// here.
 _KNOWN = frozenset((
     "ssl_context", "require_encryption", "extra_conn_args", "server_hostname",
-    "handshake_overrides", DECIDED,
+    "handshake_overrides", DECIDED, ROLE,
     # Arguments that another release of distributed may have for its own classes.
     *inspect.signature(stock.BaseTCPConnector.connect).parameters,
     *inspect.signature(stock.BaseTCPListener.__init__).parameters,
@@ -100,13 +102,20 @@ class FrameConnector(Connector):
 
         Raises `CommClosedError`, or `FatalCommClosedError` where another attempt cannot help.
         """
-        host, port = parse_host_port(address)
+        try:
+            host, port = parse_host_port(address)
+        except ValueError as error:
+            raise ValueError(
+                f"cannot connect to {self.prefix}{address}: {error}; write for example "
+                f"{self.prefix}127.0.0.1:8786"
+            ) from error
         target = Address(self.prefix[:-3], host, port)
         apply_gil_policy()
         expect_spelled(f"connect() to {self.prefix}{address}", connection_args)
         dial_args = self._dial_args(address, connection_args)
+        silence = Silence(self.client, target)
         try:
-            stream = await self.client.dial(target, limits(), **dial_args)
+            stream = await self.client.dial(target, limits(), connected=silence.begins, **dial_args)
             hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
             try:
                 # TLS 1.3 tells a client only now what the server made of its certificate.
@@ -128,7 +137,13 @@ class FrameConnector(Connector):
             # Who has closed our connection and listens no longer has stopped; distributed's own
             # connector, which does not wait for the hello, gives up even at the first.
             stopped = self._cut and isinstance(error.__cause__, ConnectionRefusedError)
+            if not error.retryable:
+                tell(str(target), error.kind, f"cannot connect to {target}: {error}")
             reraise(error, f"cannot connect to {target}", last=stopped)
+        finally:
+            asking = silence.ends()
+            if asking is not None:
+                await asyncio.wait([asking])
 
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
         """What `FrameClient.dial` is given for the scheme. Raises for what it does not allow."""

@@ -15,7 +15,7 @@ from sealwire.security import Security as OwnSecurity
 from sealwire.security.security import FIELDS
 
 from .patches import install
-from .settings import DECIDED
+from .settings import DECIDED, ROLE
 
 __all__ = ["Security"]
 
@@ -50,10 +50,10 @@ class Security(DaskSecurity):
         return self._own.get_tls_config_for_role(role)
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
-        return _marked(self._own.get_connection_args(role))
+        return _marked(self._own.get_connection_args(role), role)
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
-        return _marked(self._own.get_listen_args(role))
+        return _marked(self._own.get_listen_args(role), role)
 
     def reload(self) -> list[str]:
         """As `sealwire.security.Security.reload`."""
@@ -66,9 +66,13 @@ class Security(DaskSecurity):
         return self._own._repr_html_()
 
 
-def _marked(args: dict[str, Any]) -> dict[str, Any]:
-    """`args`, with the mark that tells our decision for plain links from distributed's default."""
-    return args if args["require_encryption"] else {**args, DECIDED: True}
+def _marked(args: dict[str, Any], role: str) -> dict[str, Any]:
+    """`args`, with marks for our backends: a decision for plain links, a role without context."""
+    if not args["require_encryption"]:
+        args[DECIDED] = True
+    if args["ssl_context"] is None:
+        args[ROLE] = role
+    return args
 
 
 def _forwarded(name: str) -> property:

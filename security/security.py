@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import config, pem, permissions
+from . import belonging, config, pem, permissions
 from .contexts import allowlist, expiry, policy, reloading
 from .errors import ConfigError, SecurityError, UnknownParameter
 from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
@@ -54,6 +54,9 @@ class Security:
         subject's common name, or a DNS name, IP address or URI of subjectAltName; DNS names
         without regard to case. `sha256:…` is the fingerprint of one certificate. A role that is
         left out talks to everyone.
+
+        What is configured of CRLs and peers is meant for the configured CA: with a `tls_ca_file`
+        that has none of its CAs it is not used, and the log says so.
     tls_reload_interval: seconds, or text such as "10 s": how often, at most, a handshake looks
         whether the files have changed. 0 is every time, "never" (or infinity) not at all, and the
         default `sealwire.security.contexts.reloading.DEFAULT_INTERVAL`.
@@ -106,6 +109,10 @@ class Security:
                 raise UnknownParameter(f"Security has no parameter {shown(name)}; {hint}")
         self._prepare()
         configured = config.read()
+        given = fields.get("tls_ca_file")
+        if given is not None:
+            for name in belonging.not_meant(checked("tls_ca_file", given), configured):
+                configured[name] = None
         for name in FIELDS[1:]:
             setattr(self, name, fields.get(name) if name in fields else configured.get(name))
         if require_encryption is None:
@@ -166,15 +173,21 @@ class Security:
     def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
         """The values for a role: `ca_file`, `ciphers`, `cert` and `key`.
 
-        Raises `ConfigError` for an unknown role, as all methods that take one.
+        Of a file that holds both, the key's is the certificate's: who writes options for a process
+        needs a path for each. Raises `ConfigError` for an unknown role, as all methods that take
+        one.
         """
         if role not in ROLES:
             raise ConfigError(f"unknown role {shown(role)}; expected one of {', '.join(ROLES)}")
+        certificate = getattr(self, f"tls_{role}_cert")
+        key = getattr(self, f"tls_{role}_key")
+        if key is None and certificate and not pem.is_text(certificate):
+            key = certificate
         return {
             "ca_file": self.tls_ca_file,
             "ciphers": self.tls_ciphers,
-            "cert": getattr(self, f"tls_{role}_cert"),
-            "key": getattr(self, f"tls_{role}_key"),
+            "cert": certificate,
+            "key": key,
         }
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
@@ -252,7 +265,8 @@ class Security:
         values = self.get_tls_config_for_role(role)
         trust = self._source("tls_ca_file", values["ca_file"])
         certificate = self._source(f"tls_{role}_cert", values["cert"])
-        key = self._source(f"tls_{role}_key", values["key"])
+        own = values["key"] == values["cert"] and getattr(self, f"tls_{role}_key") is None
+        key = None if own else self._source(f"tls_{role}_key", values["key"])
         if certificate is None:
             if key is not None:
                 raise ConfigError(f"cannot use {key} without its certificate; set {_cert(role)}")

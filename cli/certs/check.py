@@ -87,7 +87,9 @@ def _findings(path: Path | None, soon: datetime.timedelta, password: bytes | Non
     values = config.read(file)
     if path is not None and path.is_dir():
         values = _brought_here(values, path)
-    found += check_configuration(values, unknown_keys(file), soon, config.files(file))
+    found += check_configuration(
+        values, unknown_keys(file), soon, config.files(file), config.without_preload(file)
+    )
     return worst_first(found)
 
 

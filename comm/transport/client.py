@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado.iostream import IOStream, StreamClosedError
@@ -26,6 +26,7 @@ from ..errors import CommClosedError
 from ..limits import DEFAULT_LIMITS, Limits
 from ..tls_errors import NamingFiles
 from .greeting import exchange_hellos
+from .inquiry import Language, inquire
 from .readiness import Readiness
 from .sockets import numeric_address, tune
 from .stream import FrameStream, State
@@ -34,6 +35,8 @@ from .wakeup import Wakeup
 __all__ = ["FrameClient"]
 
 logger = logging.getLogger("sealwire.comm")
+
+_ANYHOW = (socket.AF_UNSPEC, None, None)  # any family, source address and port
 
 
 class FrameClient(TCPClient):
@@ -119,11 +122,13 @@ class FrameClient(TCPClient):
         *,
         context: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
-        how: tuple[socket.AddressFamily, str | None, int | None] = (socket.AF_UNSPEC, None, None),
+        how: tuple[socket.AddressFamily, str | None, int | None] = _ANYHOW,
+        connected: Callable[[FrameStream], object] | None = None,
     ) -> FrameStream:
         """A connected stream, over TLS if there is a `context`; the hello is the caller's.
 
-        Its deadline for the hello is running. `how` is address family, source address and port.
+        Its deadline for the hello is running. `how` is address family, source address and port;
+        `connected` is called with the stream before TLS begins.
         Raises `HandshakeError` if either side refuses, and another `CommClosedError` if nothing
         answers. Nothing is left open by an error or by cancelling.
         """
@@ -137,6 +142,8 @@ class FrameClient(TCPClient):
             stream.tell = _log_end
             tune(sock, limits.keepalive_timeout)
             stream.set_deadline(limits.handshake_timeout)
+            if connected is not None:
+                connected(stream)
             if context is None:
                 stream.open()
             else:
@@ -152,6 +159,13 @@ class FrameClient(TCPClient):
             if stream is not None:
                 stream.close()
         return dialled
+
+    async def inquire(
+        self, address: Address, openings: Sequence[bytes], seconds: float
+    ) -> Language:
+        """What an address answers to one of the `openings`; see `inquiry.inquire`."""
+        sock = await self._socket(address.host or "localhost", address.port, *_ANYHOW)
+        return await inquire(sock, openings, seconds)
 
     async def _socket(
         self,

@@ -15,7 +15,11 @@ async def exchange_hellos(stream: FrameStream) -> None:
     Raises `HelloError` for a peer that says something else, other `CommClosedError`s for one that
     ends or refuses; the stream is closed then.
     """
-    stream.write([hello.own()])
+    try:
+        stream.write([hello.own()])
+    except CommClosedError:
+        if not stream.inbox:  # else it has said why it goes
+            raise
     frames = await stream.read_frames()
     try:
         stream.agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)

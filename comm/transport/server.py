@@ -308,7 +308,9 @@ class FrameServer(TCPServer):
                 stream.close()
                 raise
         except CommClosedError as error:
-            if not stream.greeted:
+            if not stream.greeted and self._only_knocked(stream, error):
+                self._log.knocked()
+            elif not stream.greeted:
                 refusal = error
                 self._log.refused(error.kind, lambda: str(named(refusal, self._context)))
         except Exception:
@@ -332,16 +334,28 @@ class FrameServer(TCPServer):
         if self._context is None:
             stream.open()
             return
-        head = await stream.peek(_PEEK)  # so a silent peer costs no TLS object
+        try:
+            head = await stream.peek(_PEEK)  # so a silent peer costs no TLS object
+        except CommClosedError as error:
+            if error.kind == "lost":
+                error.kind = "probe"
+            raise
         if head and head[:1] != TLS_RECORD:
             _answer_plain(stream.socket)
             raise not_tls(head, stream.peer)
         if not head:
-            raise CommClosedError(
+            gone = CommClosedError(
                 f"connection with {stream.peer} closed by the peer before a TLS handshake",
                 peer=stream.peer,
             )
+            gone.kind = "probe"
+            raise gone
         await stream.secure(self._context, server_side=True, throttle=self._throttle)
+
+    def _only_knocked(self, stream: FrameStream, error: CommClosedError) -> bool:
+        """Whether a peer has come and gone without a byte, as probes of liveness do."""
+        plain = self._context is None and error.kind == "lost" and not stream.bytes_in
+        return plain or error.kind == "probe"
 
     def _established(self, stream: FrameStream) -> None:
         self._pending.remove(stream)

@@ -20,7 +20,7 @@ from ..ca import rotation
 from ..ca.journal import JOURNAL
 from ..ca.store import CONFIG, CRL, KEYS, TRUST, Store
 from ..config import KEYS as FIELDS
-from ..config import UnknownKey
+from ..config import PRELOAD, UnknownKey
 from ..errors import PeerNotAllowed, SecurityError
 from ..pem import CRL_LIMIT, Source, source
 from ..security import ROLES, Security
@@ -102,11 +102,12 @@ def check_configuration(
     unknown: Iterable[UnknownKey] = (),
     soon: datetime.timedelta = SOON,
     files: Iterable[str] = (),
+    without_preload: Iterable[str] = (),
 ) -> list[Finding]:
     """What does not fit in a configuration.
 
-    That is `values` by field of `Security` as `config.read` gives them, the `unknown` keys, and the
-    `files` that it was read from.
+    That is `values` by field of `Security` as `config.read` gives them, the `unknown` keys, the
+    `files` that it was read from, and the settings of Dask's that do not name our preload.
     """
     found = [_misspelt(each) for each in unknown]
     for file in files:
@@ -138,10 +139,31 @@ def check_configuration(
                 f"set {FIELDS['require_encryption']}: true",
             )
         )
+    found += _not_loaded(values, without_preload)
     found += _material(values, soon)
     if not any(finding.severity == ERROR for finding in found):
         found += _shaken(security)
     return worst_first(found)
+
+
+def _not_loaded(values: Mapping[str, Any], without: Iterable[str]) -> Iterator[Finding]:
+    """Protections that only our module knows, and processes that would not load it."""
+    names = [FIELDS[name] for name in ("tls_crl_file", "tls_allowed_peers") if values.get(name)]
+    without = [
+        key
+        for key in without
+        if values.get(f"tls_{key.split('.')[1].replace('nanny', 'worker')}_cert")
+    ]
+    if not names or not without:
+        return
+    yield Finding(
+        WARNING,
+        "not-preloaded",
+        ", ".join(without),
+        f"{' and '.join(names)} would not hold in every process: those that Dask starts from "
+        "Python, such as a client or a LocalCluster, do not load sealwire",
+        f"set each to [{PRELOAD}]",
+    )
 
 
 def _material(values: Mapping[str, Any], soon: datetime.timedelta) -> Iterator[Finding]:

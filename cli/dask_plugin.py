@@ -1,10 +1,9 @@
-"""What Dask's command line loads of us: `dask sealwire`, and the backend where it is configured.
+"""What Dask's command line imports of us: `dask sealwire`, and the backend where configured.
 
-What is configured under ``sealwire.tls`` is to hold in every process, also where nobody thought of
-the preload. And `dask worker` opens its key before it imports the preloads that are configured, and
-would fail for one that is encrypted. So where the configuration of the command that runs has
-something of ours, the backend is installed now. Otherwise nothing is imported but the table of
-commands; a `DASK_CONFIG` that names nothing is told of.
+Settings under ``sealwire.tls`` must hold in every process, also if nobody has named the preload.
+And `dask worker` opens its key before it imports the configured preloads, and would fail for an
+encrypted one. So where the configuration contains something of ours, the backend is installed now.
+Otherwise only the table of commands is imported. A `DASK_CONFIG` that names nothing is warned of.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _PROCESSES = {"scheduler": ("scheduler",), "worker": ("worker",), "spec": ("sche
 
 
 def install_if_configured(arguments: Sequence[str]) -> None:
-    """Install the backend if these arguments of `dask` start a process configured for it."""
+    """Install the backend if `arguments` of `dask` start a process that is configured for it."""
     import dask
 
     command = next((each for each in arguments if not each.startswith("-")), None)

@@ -74,7 +74,7 @@ def _expect_configured(kind: Any, security: Any) -> None:
 
 
 def _differences(security: Any, read: Mapping[str, Any]) -> list[str]:
-    """The keys whose values are others in a `Security` than in a configuration."""
+    """Return the keys whose values differ between a `Security` and a configuration."""
     values = {
         field: dask.config.get(key, None, config=dict(read)) for field, key in config.KEYS.items()
     }

@@ -1,7 +1,7 @@
 """Preload module for ``dask scheduler``, ``dask worker`` and the ``preload`` settings.
 
 Importing it installs: schedulers, workers and nannies open their listeners before a preload's
-``dask_setup`` runs. That then sees to the contexts that were made before the import.
+``dask_setup`` runs. ``dask_setup`` replaces the contexts that were created before the import.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["dask_setup"]
 
 
 def dask_setup(server: Any) -> Awaitable[None] | None:
-    """Called by Dask with what has started."""
+    """Adopt a server or client that has started, and warn of what does not protect it."""
     adopt(server)
     tell_plain(server)
     return tell_nanny(server) if getattr(server, "nanny", None) else None

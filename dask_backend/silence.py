@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from sealwire.comm.addressing import Address
 from sealwire.comm.errors import CommClosedError, HandshakeError, HelloError
 from sealwire.comm.transport.client import FrameClient
+from sealwire.comm.transport.connection import State
 from sealwire.comm.transport.inquiry import HTTP_REQUEST, LINE, Language, client_hello
-from sealwire.comm.transport.stream import FrameStream, State
+from sealwire.comm.transport.stream import FrameStream
 
 __all__ = ["Silence", "forget"]
 
@@ -42,11 +43,11 @@ class Silence:
         self._asking: asyncio.Task[None] | None = None
 
     def begins(self, stream: FrameStream) -> None:
-        """A stream is connected, and its peer has to speak."""
+        """Expect the peer of a connected stream to speak."""
         self._timer = asyncio.get_running_loop().call_later(_MOMENT, self._lasts, stream)
 
     def ends(self) -> asyncio.Task[None] | None:
-        """The attempt has come to its end; what is to be waited for, so that nothing stays open."""
+        """End the attempt. Returns a task to wait for, so that no socket stays open."""
         if self._timer is not None:
             self._timer.cancel()
         if self._asking is not None:
@@ -83,7 +84,7 @@ class Silence:
 
 
 def _cause(target: Address, found: Language) -> CommClosedError | None:
-    """What the attempt failed of, if it is known now; another would end the same way."""
+    """Return why the attempt fails, if that is known now; another would end the same way."""
     error: CommClosedError
     if found == "http":
         error = HelloError(

@@ -27,7 +27,7 @@ _told: set[int] = set()  # hashes of what was given
 
 
 def not_meant(given: Source | None, configured: Mapping[str, Any]) -> list[str]:
-    """The fields of a configuration that are not meant for the peers of a `given` CA.
+    """Return the configured fields that do not apply to the peers of a `given` CA.
 
     Logs them, once for a CA.
     """

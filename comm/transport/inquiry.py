@@ -1,7 +1,7 @@
-"""What a silent place speaks, found out by speaking to it in other languages than ours.
+"""Which protocol a silent address speaks, found out by speaking others to it.
 
-Who dials a TLS listener in plain text, or a web server by TLS, waits for an answer as the other
-side does, until a timeout that tells nothing. So another connection asks.
+If a TLS listener is dialled in plain text, or a web server over TLS, both sides wait for each other
+until a timeout that does not tell the cause. So another connection tries.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ENOUGH = 16  # bytes
 
 @functools.cache
 def client_hello() -> bytes:
-    """The first words of a TLS client. It shows no certificate, and goes no further."""
+    """Return a ClientHello. No certificate is shown, and the handshake goes no further."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -40,7 +40,7 @@ def client_hello() -> bytes:
 
 
 async def inquire(sock: socket.socket, openings: Sequence[bytes], seconds: float) -> Language:
-    """What answers one of the `openings`, said one after the other, each with `seconds` of time.
+    """Return what answers one of the `openings`, sent one after the other, `seconds` apart.
 
     The socket is connected, and does not block; it is closed. Raises `OSError`.
     """
@@ -54,7 +54,7 @@ async def inquire(sock: socket.socket, openings: Sequence[bytes], seconds: float
 
 
 async def _first_bytes(sock: socket.socket, seconds: float) -> bytes | None:
-    """What has come within the time; None if nothing, and no bytes if it has ended."""
+    """Return what arrives in time: None for nothing, no bytes if the peer has closed."""
     readiness = Readiness(sock)
     arrived = Wakeup()
     readiness.on_readable(arrived.resume)

@@ -98,8 +98,11 @@ def adopt(server: Any) -> None:
         args.setdefault(ROLE, role)
         return
     args["ssl_context"] = None
-    if not security.get_tls_config_for_role(role).get("cert"):  # a client inside a worker
-        role = "worker"
+    try:
+        if not security.get_tls_config_for_role(role).get("cert"):  # a client inside a worker
+            role = "worker"
+    except AttributeError:  # a subclass that has not all of distributed's attributes
+        pass
     args["ssl_context"] = security.get_connection_args(role)["ssl_context"]
 
 

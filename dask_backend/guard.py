@@ -23,6 +23,9 @@ __all__ = ["EncryptionRequired", "Guard", "refuse_plain"]
 #: by ``refuses_plain``.
 _UNCHECKED = frozenset(("inproc", "tls", "wss"))
 
+#: Backends that encrypt always, and do not declare it.
+_ENCRYPTED = frozenset(("dask_gateway.comm.GatewayBackend",))
+
 
 class EncryptionRequired(RuntimeError):
     """A plain address under ``require_encryption``. Not an OSError: `connect` must not retry."""
@@ -76,6 +79,7 @@ class Guard:
             or self.off
             or getattr(backend, "refuses_plain", False) is True
             or getattr(backend, "encrypted", False) is True
+            or f"{type(backend).__module__}.{type(backend).__qualname__}" in _ENCRYPTED
         ):
             self._checked[scheme] = backend
             return backend

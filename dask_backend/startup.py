@@ -79,7 +79,7 @@ def tell_plain(server: Any) -> None:
     decided = dask.config.get(config.KEYS["require_encryption"], None) is not None
     if plain and plain[0] and not decided and _is_new(f"plain {kind}"):
         logger.warning(
-            "%s at %s is plain: no TLS is configured (%s), so whoever reaches the port can run "
+            "%s on %s is plain: no TLS is configured (%s), so whoever reaches the port can run "
             "code; make certificates with `sealwire certs init`, and set DASK_CONFIG to its "
             "dask.yaml",
             kind,

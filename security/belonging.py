@@ -16,7 +16,7 @@ from .config import KEYS
 from .errors import SecurityError
 from .pem import Source, certificates, source
 
-__all__ = ["OF_A_CA", "is_another", "not_meant"]
+__all__ = ["OF_A_CA", "is_another", "not_meant", "trusts_another"]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -53,6 +53,22 @@ def is_another(given: Source, configured: object) -> bool:
         known, others = _certificates(theirs), _certificates(given)
         return not (known & others or _identities(known) & _identities(others))
     except (SecurityError, ValueError):
+        return False
+
+
+def trusts_another(context: ssl.SSLContext, configured: object) -> bool:
+    """Whether a context of any origin trusts no configured CA; False if that cannot be told."""
+    probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        theirs = source("tls_ca_file", configured)
+        if theirs is None:
+            return False
+        for block in certificates(theirs):
+            probe.load_verify_locations(cadata=block.text)
+        known = set(probe.get_ca_certs(binary_form=True))
+        others = set(context.get_ca_certs(binary_form=True))
+        return bool(known) and not (known & others or _identities(known) & _identities(others))
+    except (SecurityError, ssl.SSLError, ValueError):
         return False
 
 

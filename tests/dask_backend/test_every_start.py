@@ -49,12 +49,12 @@ def expect_guarded(address: str, folder: Path, stranger: str) -> None:
 
 
 @contextmanager
-def deployed(kind: str, config: Path, home: Path, **options: Any) -> Iterator[dict[str, Any]]:
+def deployed(kind: str, config: str, home: Path, **options: Any) -> Iterator[dict[str, Any]]:
     """The addresses of a cluster by one deployer, while it runs."""
     process = subprocess.Popen(
         command("deployed", kind, json.dumps(options)),
         cwd=home,
-        env=environment(DASK_CONFIG=str(config), DASK_TEMPORARY_DIRECTORY=str(home)),
+        env=environment(DASK_CONFIG=config, DASK_TEMPORARY_DIRECTORY=str(home)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -87,11 +87,120 @@ def living(pids: list[int]) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("kind", ["local", "subprocesses", "jobs"])
 def test_deployers(kind: str, folder: Path, tmp_path: Path) -> None:
-    with deployed(kind, folder / "dask.yaml", tmp_path) as found:
+    with deployed(kind, str(folder / "dask.yaml"), tmp_path) as found:
         expect_guarded(found["scheduler"], folder, "scheduler")
         assert len(found["others"]) == 4  # two workers and their nannies
         for address in found["others"]:
             expect_guarded(address, folder, "client")
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Options for connections to an SSH server on loopback."""
+    server = subprocess.Popen(
+        command("ssh_server", str(tmp_path)),
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        keys = {"client_keys": [str(tmp_path / "user")], "known_hosts": None}
+        yield {"port": port, "username": "anybody", **keys}
+    finally:
+        server.communicate("", timeout=HANG)
+    assert server.returncode == 0
+
+
+def test_ssh(ssh: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    with deployed("ssh", str(folder / "dask.yaml"), tmp_path, connect_options=ssh) as found:
+        expect_guarded(found["scheduler"], folder, "scheduler")
+        assert len(found["others"]) == 4
+        for address in found["others"]:
+            expect_guarded(address, folder, "client")
+
+
+def test_jobs_with_a_security(folder: Path, tmp_path: Path) -> None:
+    """Which gives its files to the jobs, also where one holds certificate and key."""
+    fields = {f"tls_{role}_cert": str(folder / f"{role}.pem") for role in certs_cli.ROLES}
+    fields["tls_ca_file"] = str(folder / "ca.pem")
+    with deployed("jobs", "", tmp_path, security=fields) as found:
+        assert len(found["others"]) == 4
+
+
+REFUSED = """
+import json, os, sys, psutil
+import dask
+from sealwire.dask_backend import Security, install
+from sealwire.security import ConfigError
+
+kind, how, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+install()
+if how == "by setting":
+    dask.config.set(options)
+    security = None
+elif how == "in memory":
+    security = Security.temporary()
+else:
+    security = Security(**options)
+started = []
+if kind == "subprocesses":
+    from distributed.deploy.subprocess import SubprocessCluster
+    here = {"n_workers": 1, "dashboard_address": "127.0.0.1:0"}
+    make = lambda: SubprocessCluster(security=security, **here)
+else:
+    from distributed import SSHCluster
+    connect = {"port": 1}  # nobody is there, nor is asked
+    make = lambda: SSHCluster(["127.0.0.1"] * 2, security=security, connect_options=connect)
+try:
+    make()
+except ConfigError as error:
+    print(error)
+assert not psutil.Process().children(recursive=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("subprocesses", "by files"),
+        ("subprocesses", "in memory"),
+        ("subprocesses", "by setting"),  # which an SSH session is given
+        ("ssh", "by files"),
+        ("ssh", "in memory"),
+    ],
+)
+def test_what_a_command_line_would_lose_is_refused(
+    kind: str, how: str, folder: Path, tmp_path: Path
+) -> None:
+    """Before a process is started, let alone a plain one."""
+    tree = "distributed.comm.tls"
+    options: dict[str, Any] = {
+        "tls_ca_file": str(folder / "ca.pem"),
+        "tls_scheduler_cert": str(folder / "scheduler.pem"),
+        "tls_worker_cert": str(folder / "worker.pem"),
+        "tls_client_cert": str(folder / "client.pem"),
+    }
+    if how == "by setting":
+        names = {field: field[4:].replace("_cert", ".cert").replace("_", "-") for field in options}
+        options = {f"{tree}.{names[field]}": value for field, value in options.items()}
+        options["distributed.comm.require-encryption"] = True
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, kind, how, json.dumps(options)],
+        cwd=tmp_path,
+        env=environment(DASK_CONFIG=""),
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 0, done.stderr
+    name = {"subprocesses": "SubprocessCluster", "ssh": "SSHCluster"}[kind]
+    assert done.stdout.startswith(f"cannot start a {name} with this Security: "), done.stderr
+    assert "distributed.comm.tls.ca-file" in done.stdout
+    assert "sealwire certs init" in done.stdout
 
 
 @pytest.fixture(params=["as it was made", "without preloads"])

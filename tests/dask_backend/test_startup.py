@@ -78,7 +78,7 @@ def test_a_process_names_a_configuration_that_is_not_there(
     assert f"DASK_CONFIG names '{value}'" in said
     assert words in said
     if options:
-        program.wait_for(f"Scheduler at {address} is plain: no TLS is configured")
+        program.wait_for(f"Scheduler on {address} is plain: no TLS is configured")
 
 
 def test_what_is_there_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,13 +130,13 @@ async def test_plain_is_warned_of_once_unless_somebody_has_decided(
                 told = [each.getMessage() for each in caplog.records]
         said = [each for each in told if "is plain: no TLS" in each]
         assert len(said) == expected, told
-    assert said[0].startswith("Scheduler at tcp://127.0.0.1:")
+    assert said[0].startswith("Scheduler on tcp://127.0.0.1:")
     async with (
         Scheduler(**where) as scheduler,
         Client(scheduler.address, asynchronous=True) as client,
     ):
         preload.dask_setup(client)
-    assert any("Client at tcp://" in each.getMessage() for each in caplog.records)
+    assert any("Client on tcp://" in each.getMessage() for each in caplog.records)
 
 
 # Protected

@@ -1,9 +1,9 @@
-"""A program: a cluster by one deployer, configured by nothing but `DASK_CONFIG`.
+"""A program: a cluster by one deployer, configured by `DASK_CONFIG` or by a `Security`.
 
     python -m support.programs.deployed KIND [OPTIONS]
 
-OPTIONS is JSON with keywords for the cluster. It looks at every process, prints the addresses as
-JSON, and ends the cluster when its standard input ends.
+OPTIONS is JSON with keywords for the cluster; ``security`` are the fields of one of ours. It looks
+at every process, prints the addresses as JSON, and ends the cluster when its standard input ends.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def jobs(**options: Any) -> Any:
         worker_extra_args=[
             *("--host", "127.0.0.1"),
             *("--dashboard-address", "127.0.0.1:0"),
+            *("--preload", PRELOAD),
             *("--preload-nanny", PRELOAD),
         ],
         **options,
@@ -92,6 +93,10 @@ KINDS: dict[str, Callable[..., Any]] = {
 
 
 def main(kind: str, options: dict[str, Any]) -> None:
+    if fields := options.pop("security", None):
+        from sealwire.dask_backend import Security
+
+        options["security"] = Security(**fields)
     with KINDS[kind](**options) as cluster, Client(cluster, timeout=60) as client:
         client.wait_for_workers(WORKERS, timeout=60)
         exercise(client)

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 from distributed import Client
@@ -105,6 +106,11 @@ def main(kind: str, options: dict[str, Any]) -> None:
         links = [link for each in seen.values() for link in each["links"]]
         unprotected = [words for link in links for words in link["unprotected"]]
         assert not unprotected, unprotected
+        versions = client.get_versions(packages=["sealwire"])
+        versions["workers"]["client"] = versions["client"]
+        versions["workers"]["scheduler"] = versions["scheduler"]
+        installed = {each["packages"]["sealwire"] for each in versions["workers"].values()}
+        assert installed == {version("sealwire")}, installed
         found = {
             "scheduler": client.scheduler.address,
             "others": sorted(set(seen) - {client.scheduler.address, "client"}),

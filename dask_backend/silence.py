@@ -23,6 +23,7 @@ __all__ = ["Silence", "forget"]
 _MOMENT = 0.3  # seconds of silence; a listener of Dask's speaks unasked
 _ANSWER = 1.0  # seconds for an answer
 _AGAIN = 10.0  # seconds until a place that gave none is asked again: it may be overloaded
+_SOON = 0.5  # seconds, if there was no time for an answer
 _MOST = 1000  # places that are kept
 
 _asked: dict[str, float] = {}  # address -> when it was asked and gave no answer, the oldest first
@@ -77,6 +78,10 @@ class Silence:
             found = await self._client.inquire(self._target, openings, _ANSWER)
         except (OSError, CommClosedError):
             return
+        except asyncio.CancelledError:  # the attempt is over, and perhaps the next has more time
+            if place in _asked:
+                _asked[place] += _SOON - _AGAIN
+            raise
         cause = _cause(self._target, found)
         if cause is not None:
             _asked.pop(place, None)

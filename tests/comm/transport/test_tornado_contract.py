@@ -180,8 +180,8 @@ def server() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def nobody() -> Iterator[Any]:
-    """An address that refuses: it is bound, and nobody listens."""
+def refusing() -> Iterator[Any]:
+    """An address that refuses: it is bound, and nothing listens there."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()
@@ -208,13 +208,13 @@ async def test_it_is_called_as_its_signature_says(server: socket.socket) -> None
 
 
 @aio
-async def test_every_attempt_comes_of_it(server: socket.socket, nobody: Any) -> None:
+async def test_every_attempt_comes_of_it(server: socket.socket, refusing: Any) -> None:
     """The first address refuses, the second wins; of the first nothing is left open."""
-    running = Recording(Fixed(nobody, server.getsockname()))
+    running = Recording(Fixed(refusing, server.getsockname()))
     with await race(running) as won:
         assert won.getpeername() == server.getsockname()
         assert [args[-1] for args, _ in running.calls] == [
-            nobody,
+            refusing,
             server.getsockname(),
         ]
         first, second = (stream for stream, _ in running.made)
@@ -224,8 +224,8 @@ async def test_every_attempt_comes_of_it(server: socket.socket, nobody: Any) -> 
 
 
 @aio
-async def test_a_lost_race_leaves_nothing_open(nobody: Any) -> None:
-    running = Recording(Fixed(nobody))
+async def test_a_lost_race_leaves_nothing_open(refusing: Any) -> None:
+    running = Recording(Fixed(refusing))
     with pytest.raises(StreamClosedError) as caught:
         await race(running)
     assert isinstance(caught.value.real_error, ConnectionRefusedError)  # what `dial` tells

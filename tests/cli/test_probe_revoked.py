@@ -9,8 +9,8 @@ import pytest
 
 from support import certs
 from support.aio import aio
-from support.doors import CA, CLIENT, KINDS, NODE, OTHER_CA, Here, at, door
 from support.handshakes import security
+from support.listeners import CA, CLIENT, KINDS, NODE, OTHER_CA, Here, at, listening
 
 pytestmark = pytest.mark.usefixtures("registry")
 
@@ -29,7 +29,7 @@ async def test_we_are_let_in_all_the_same(kind: str, here: Here, tmp_path: Path)
     """By who has no list: a process without one, or distributed's own backend."""
     lists = written(tmp_path / "crl.pem", certs.crl(CA, CLIENT))
     with dask.config.set({CRL: lists}):
-        told = await at(door(kind, "tls", security(NODE, [CA], tls_crl_file=None)), *here())
+        told = await at(listening(kind, "tls", security(NODE, [CA], tls_crl_file=None)), *here())
     assert told["outcome"] == "here"
     assert told["exit_code"] == 3
     assert told["words"].startswith("our own certificate is revoked: tls_client_cert (")
@@ -42,7 +42,7 @@ async def test_we_are_let_in_all_the_same(kind: str, here: Here, tmp_path: Path)
 async def test_we_are_refused(kind: str, here: Here, tmp_path: Path) -> None:
     lists = written(tmp_path / "crl.pem", certs.crl(CA, CLIENT))
     with dask.config.set({CRL: lists}):
-        told = await at(door(kind, "tls", security(NODE, [CA], tls_crl_file=lists)), *here())
+        told = await at(listening(kind, "tls", security(NODE, [CA], tls_crl_file=lists)), *here())
     assert told["outcome"] == "refused"
     assert told["words"].startswith("our own certificate is revoked: ")
     assert "it refused our certificate: revoked" in told["words"]
@@ -56,5 +56,7 @@ async def test_what_is_not_ours_is_no_matter(
     lists = certs.crl(CA, *([revoked] if revoked else [])) + certs.crl(OTHER_CA)
     with dask.config.set({CRL: written(tmp_path / "crl.pem", lists)}):
         server = certs.leaf(CA, "node")
-        told = await at(door("ours", "tls", security(server, [CA], tls_crl_file=None)), *here())
+        told = await at(
+            listening("ours", "tls", security(server, [CA], tls_crl_file=None)), *here()
+        )
     assert told["outcome"] == "ok", told["words"]

@@ -78,7 +78,7 @@ async def test_pauses_grow_and_are_forgotten() -> None:
 @asynchronous
 async def test_a_worker_says_why_and_joins_as_soon_as_it_may(
     material: dict[str, str],
-    strangers: dict[str, str],
+    foreign_material: dict[str, str],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Any,
@@ -87,7 +87,7 @@ async def test_a_worker_says_why_and_joins_as_soon_as_it_may(
     monkeypatch.setattr(refusals, "_LONGEST_PAUSE", 1.0)
     caplog.set_level(logging.INFO)
     good = Security(**material)
-    async with Scheduler(security=Security(**strangers), port=0, **ANYWHERE) as scheduler:
+    async with Scheduler(security=Security(**foreign_material), port=0, **ANYWHERE) as scheduler:
         address = scheduler.address
         worker = Worker(
             address, security=good, nthreads=1, local_directory=str(tmp_path), **ANYWHERE

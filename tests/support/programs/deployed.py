@@ -16,9 +16,13 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
+import cloudpickle
 from distributed import Client
 
+from support import observing
 from support.observing import check, everywhere, exercise
+
+cloudpickle.register_pickle_by_value(observing)  # a session over SSH does not find it
 
 PRELOAD = "sealwire.dask_backend.preload"
 WORKERS = 2

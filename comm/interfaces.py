@@ -77,7 +77,8 @@ class Comm(ABC):
     def extra_info(self) -> Mapping[str, Any]:
         """Facts about the connection; over TLS ``peercert``, ``cipher`` and ``protocol``.
 
-        In the form of `ssl.SSLSocket.getpeercert`, ``cipher`` and ``version``.
+        In the form of `ssl.SSLSocket.getpeercert`, ``cipher`` and ``version``. ``holds_gil`` says
+        whether large frames are received with the GIL held; see `configure_gil`.
         """
         return {}
 

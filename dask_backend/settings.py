@@ -78,21 +78,27 @@ _made: tuple[list[_Setting], Limits] | None = None  # the last
 _FIELDS = {field.name: field.type == "float" for field in dataclasses.fields(Limits)}
 
 
+_HOLD = "sealwire.tls.hold-gil"
+_TIMES = ("interval", "linger")
+
+
 def apply_gil_policy() -> None:
-    """Give this process the policy of ``sealwire.gil.{interval,linger}``.
+    """Give this process the policy of ``sealwire.gil.{interval,linger}`` and ``tls.hold-gil``.
 
     Times as ``"10 us"`` or in seconds; an interval of false or 0 leaves the interpreter's switch
     interval alone. Where nothing is configured, what `configure_gil` was told stays. Raises
     `ValueError` for what cannot be used.
     """
+    holds = config.truth(_HOLD, dask.config.get(_HOLD, None))
+    chosen = switch_interval.policy()
+    if holds is not None and holds != chosen.hold_tls:
+        configure_gil(*chosen._replace(hold_tls=holds))
+        chosen = switch_interval.policy()
     if not dask.config.get("sealwire.gil", None):
         return
-    interval, linger = (
-        dask.config.get(f"sealwire.gil.{name}", None) for name in switch_interval.Policy._fields
-    )
+    interval, linger = (dask.config.get(f"sealwire.gil.{name}", None) for name in _TIMES)
     if interval is None and linger is None:
         return
-    chosen = switch_interval.policy()
     try:
         if interval is not None:
             chosen = chosen._replace(interval=parse_timedelta(interval) if interval else None)

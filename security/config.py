@@ -52,6 +52,8 @@ KEYS = {
     "tls_expiry_warning": f"{_OWN}.expiry-warning",
 }
 
+_ELSEWHERE = (f"{_OWN}.hold-gil",)  # which the backend reads: how TLS is done, not with whom
+
 _BY_ROLE = ("key-password.", "allowed-peers.")  # which may be mappings from role to value
 
 _UNITS = {
@@ -194,7 +196,8 @@ def _as_written(key: str, value: Any) -> Any:
 
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
     for root in (_TLS, _OWN):
-        known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
+        keys = (*KEYS.values(), *_ELSEWHERE)
+        known = [key.removeprefix(f"{root}.") for key in keys if key.startswith(root)]
         tree = get(root)
         if tree is not None and not isinstance(tree, Mapping):
             raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")

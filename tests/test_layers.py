@@ -23,7 +23,7 @@ errors limits listener_log addressing arguments wire.foreign wire.framing wire.b
 extensions encoding decoding codec wire.hello wire.outbox interfaces registry tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
 transport.readiness transport.handshake_throttle transport.openssl transport.handshake
-transport.channel transport.sender transport.receiver transport.pending
+transport.records transport.channel transport.sender transport.receiver transport.pending
 transport.stream transport.greeting transport.client transport.server
 tcp api __init__
 """

@@ -19,14 +19,13 @@ from functools import partial
 from typing import Any
 
 from ..wire.framing import Buffer
+from .records import RECORD, Fill, filler
+from .switch_interval import policy
 
 __all__ = ["CLOSED", "RECORD", "SCRATCH", "Channel", "plain", "secure"]
 
 SCRATCH = 68 * 1024
 """Room for one receive: 64 KiB and what stands before them. What lies there is copied once more."""
-
-RECORD = 16 * 1024
-"""The payload of a full TLS record."""
 
 _BUDGET = 4 << 20  # bytes either direction moves before the loop gets a turn: some 2 ms
 _TLS_BUDGET = 1 << 20
@@ -44,6 +43,8 @@ class Channel:
     fill : callable
         Takes a memoryview, and a function that is told of bytes as they arrive in it; returns how
         many they are in all, and in the last receive.
+    holds_gil : bool
+        `fill` keeps the GIL while it receives; see `records`.
     full : int
         So many bytes in one receive mean that there may be more at once, room or not.
     send : callable
@@ -67,6 +68,7 @@ class Channel:
         "budget",
         "fill",
         "full",
+        "holds_gil",
         "pending",
         "receive",
         "say_goodbye",
@@ -78,9 +80,10 @@ class Channel:
 
     socket: socket.socket
     receive: Callable[[bytearray], int]
-    fill: Callable[[memoryview, Callable[[int], object]], tuple[int, int]]
+    fill: Fill
     send: Callable[[Buffer], int]
     send_several: Callable[[Sequence[Buffer]], int] | None
+    holds_gil: bool
     full: int
     budget: int
     whole_records: bool
@@ -95,6 +98,7 @@ def plain(sock: socket.socket) -> Channel:
     channel.socket = sock
     channel.receive = sock.recv_into
     channel.fill = partial(_fill, sock.recv_into)
+    channel.holds_gil = False
     channel.full = sys.maxsize
     channel.send = sock.send
     channel.send_several = getattr(sock, "sendmsg", None)
@@ -112,7 +116,9 @@ def secure(sock: ssl.SSLSocket) -> Channel:
     channel = Channel()
     channel.socket = sock
     channel.receive = partial(tls.read, SCRATCH)
-    channel.fill = partial(_fill_by_records, tls.read)
+    held = filler(tls, sock) if policy().hold_tls else None
+    channel.fill = held or partial(_fill_by_records, tls.read)
+    channel.holds_gil = held is not None
     channel.full = RECORD
     channel.send = tls.write
     channel.send_several = None
@@ -184,6 +190,7 @@ def _closed() -> Channel:
     channel.receive = channel.send = _not_connected
     channel.fill = _not_connected  # type: ignore[assignment]
     channel.send_several = None
+    channel.holds_gil = False
     channel.full = channel.budget = 1
     channel.whole_records = False
     channel.pending = _nothing_pending

@@ -92,7 +92,7 @@ class FrameStream:
     local_host_port : tuple
         Our end; as what follows, known once the stream is open.
     tls_facts : dict
-        ``peercert``, ``cipher`` and ``protocol`` of a TLS stream; empty for a plain one.
+        ``peercert``, ``cipher``, ``protocol`` and ``holds_gil`` over TLS; empty for a plain one.
     inbox, arrival, take_frames, read_frames
         Of the `Receiver`.
     write, write_frames (the same), write_frame, drain
@@ -206,8 +206,8 @@ class FrameStream:
         if self.closed():
             raise self.failure()
         self.state = State.HELLO
-        self.tls_facts = handshake.facts
-        self._begin(secure(tls))
+        self._begin(channel := secure(tls))
+        self.tls_facts = {**handshake.facts, "holds_gil": channel.holds_gil}
 
     def _wrap(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None

@@ -37,6 +37,10 @@ class Policy(NamedTuple):
     """How long after its last I/O a loop still counts as busy: up to twice this. Long enough for
     the answer to a request; a comm that is only kept open costs nothing."""
 
+    hold_tls: bool = True
+    """Whether large frames over TLS are received with the GIL held, where that can be had; see
+    `records`. Of connections that are opened from now on."""
+
 
 _policy = Policy()
 _lock = threading.Lock()
@@ -50,10 +54,17 @@ def policy() -> Policy:
     return _policy
 
 
-def configure(interval: float | None = Policy().interval, linger: float = Policy().linger) -> None:
+def configure(
+    interval: float | None = Policy().interval,
+    linger: float = Policy().linger,
+    hold_tls: bool = Policy().hold_tls,
+) -> None:
     """Set the policy of this process, for every comm in it, from its next I/O on.
 
-    Raises `ValueError` for a time that is not positive, or an interval above one second.
+    With `hold_tls`, large frames over TLS are received with the GIL held, half a millisecond at a
+    time, where this Python and its OpenSSL are known to allow it; that counts for connections that
+    are opened from now on. Raises `ValueError` for a time that is not positive, or an interval
+    above one second.
     """
     global _policy
     if interval is not None and not 0 < interval <= 1:
@@ -66,7 +77,7 @@ def configure(interval: float | None = Policy().interval, linger: float = Policy
             f"bad linger {linger!r}: need seconds above 0 and below 3600; "
             f"leave it out for {Policy().linger}"
         )
-    _policy = Policy(interval, linger)
+    _policy = Policy(interval, linger, bool(hold_tls))
 
 
 def _microseconds() -> int:
@@ -143,7 +154,7 @@ class Guard:
     def begin(self) -> None:
         """It was idle, and has I/O in hand now."""
         loop = self._loop()
-        interval, linger = _policy
+        interval, linger, _ = _policy
         if interval is None or loop is None or self._over:
             return
         if self._end is None:  # closed by loop.shutdown_asyncgens, which asyncio.run calls

@@ -1,9 +1,9 @@
-"""TLS failures in words: what was refused, by whom, why, which file of ours it is, what to do.
+"""TLS failures in words: what was refused, by which side, why, which file, and what to do.
 
 OpenSSL reports a failed handshake in three ways: our own verdict on the peer's certificate, an
-alert in which the peer gives its verdict on ours, or a protocol error. `explain` turns each into
-one `HandshakeError`; everything a connection loses silently becomes a retryable `CommClosedError`.
-`NamingFiles` adds which of our files is meant. docs/errors.md shows the texts; a test makes each.
+alert carrying the peer's verdict on ours, or a protocol error. `explain` turns each into a
+`HandshakeError`; a lost connection becomes a retryable `CommClosedError`. `NamingFiles` adds which
+of our files is concerned. docs/errors.md lists the texts; a test provokes each.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["TLS_RECORD", "NamingFiles", "explain", "facts", "named", "not_tls", 
 class _Cause(NamedTuple):
     """Why a handshake failed.
 
-    `file` is the one of ours that is concerned: "certificate", "ca", "crl", or none. What is
-    `passing` may go better at the next attempt.
+    `file` is our file that is concerned: "certificate", "ca", "crl", or none. After a `passing`
+    cause the next attempt may succeed.
     """
 
     kind: str
@@ -84,7 +84,7 @@ _VERDICTS: dict[int, _Cause] = {
     89: _Cause("not-a-ca", "its CA does not say that it is one", _MARK_CA),
     92: _Cause("not-a-ca", "its CA may not sign certificates", _MARK_CA),
 }
-_APPLICATION = 50  # X509_V_ERR_APPLICATION_VERIFICATION: our own list of peers that may come in
+_APPLICATION = 50  # X509_V_ERR_APPLICATION_VERIFICATION: our allow-list
 
 # The peer's alerts (RFC 8446, section 6.2): its verdict on ours.
 _ALERTS: dict[str, _Cause] = {
@@ -193,7 +193,7 @@ TLS_RECORD = b"\x16"
 def explain(
     error: Exception, peer: str, *, handshaking: bool, tls: ssl.SSLSocket | None = None
 ) -> CommClosedError:
-    """The error to raise for what the socket raised.
+    """Translate an exception of the socket into the error to raise.
 
     Parameters
     ----------
@@ -203,13 +203,13 @@ def explain(
     peer
         The other side's address.
     handshaking
-        Whether TLS or the hello was still under way.
+        Whether TLS handshake or hello was still in progress.
     tls
-        Whose handshake it was; says which certificate we refused.
+        The socket of the handshake; tells which certificate we refused.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         code, words = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
-        if getattr(error, "reason", "") == "CERTIFICATE_UNREADABLE":  # our own verdict too
+        if getattr(error, "reason", "") == "CERTIFICATE_UNREADABLE":  # our own verdict as well
             cause = _Cause("certificate", words, _READABLE)
         elif code == _APPLICATION:
             cause = _Cause(
@@ -219,7 +219,9 @@ def explain(
             cause = _VERDICTS.get(code) or _Cause(
                 "certificate", words or str(error), "check the certificates of both sides"
             )
-        shown = "" if code == _APPLICATION else _shown_by(tls)  # whose words name it already
+        shown = (
+            "" if code == _APPLICATION else _presented_certificate(tls)
+        )  # the allow-list's text names it
         why = f"we refused its certificate: {cause.why}{shown}"
         return _refused(error, peer, cause._replace(why=why))
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(
@@ -242,12 +244,11 @@ def explain(
 
 
 def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
-    """What is to be known of a connection after its handshake, for `Comm.extra_info`.
+    """Return the facts of a connection after its handshake, for `Comm.extra_info`.
 
-    Raises `HandshakeError` if the peer has shown no certificate, or none that was verified, which a
-    context that demands one cannot let happen, or one that `ssl` cannot read, which raises there
-    whatever it likes. The peer is told of that, which contexts of `sealwire.security` have done
-    before.
+    Raises `HandshakeError` if the peer presented no certificate, an unverified one (impossible with
+    a context that requires one), or one that `ssl` cannot parse, where it raises arbitrary
+    exceptions. The peer is notified, unless a context of `sealwire.security` has done so before.
     """
     try:
         certificate = tls.getpeercert()  # empty if it was not verified, None if there is none
@@ -265,11 +266,10 @@ def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
         raise _refused(None, peer, cause) from error
 
 
-def _shown_by(tls: Any) -> str:
-    """Name and dates of the certificate a refused peer has shown, as far as OpenSSL still has it.
+def _presented_certificate(tls: Any) -> str:
+    """Name and dates of the certificate that a refused peer presented, if OpenSSL still has it.
 
-    It keeps what a client refuses, but not what a server does; and `ssl` makes it public from
-    Python 3.13 on only, as bytes.
+    OpenSSL keeps it on the client side only; `ssl` exposes it from Python 3.13 on, as DER.
     """
     try:
         facts = tls._sslobj.get_unverified_chain()[0].get_info()
@@ -277,7 +277,7 @@ def _shown_by(tls: Any) -> str:
         end = ssl.cert_time_to_seconds(facts["notAfter"])
         names = [value for part in facts["subject"] for key, value in part if key == "commonName"]
         names += [value for _, value in facts.get("subjectAltName", ())]
-    except Exception:  # what it says may be anything; the reason why we refused it is told anyway
+    except Exception:  # it may hold anything; the reason of the refusal is reported anyway
         return ""
     now = time.time()
     dates = "expired" if end < now else "not valid before" if start > now else "valid until"
@@ -286,10 +286,10 @@ def _shown_by(tls: Any) -> str:
 
 
 def not_tls(head: bytes, peer: str) -> HandshakeError:
-    """The error for a peer that opens with `head` where TLS is expected."""
+    """Return the error for a peer whose first bytes, `head`, are not TLS where TLS is expected."""
     if "HTTP" in name_foreign(head):
         cause = _HTTP
-    elif len(head) == 16 and not any(head[2:8] + head[10:16]):  # a small lead and count: our wire
+    elif len(head) == 16 and not any(head[2:8] + head[10:16]):  # a small lead and count: our frame
         cause = _NO_TLS._replace(why=f"{_NO_TLS.why} but plain tcp://")
     else:
         cause = _NO_TLS._replace(why=f"{_NO_TLS.why}, it began with {head!r}")
@@ -308,17 +308,17 @@ def _refused(error: ssl.SSLError | None, peer: str, cause: _Cause) -> HandshakeE
 
 
 def tell_refused(context: ssl.SSLContext) -> None:
-    """Have whom `context` refuses after the handshake be told so in a hello of ours.
+    """Have `context` notify a peer that it refuses after the handshake by a hello of ours.
 
-    Such a context, as `sealwire.security` makes them, has an attribute ``tell_refused``: what
-    makes of the reason the bytes to send. Others go without.
+    Contexts of `sealwire.security` have an attribute ``tell_refused`` for it: a function from the
+    reason to the bytes to send. Other contexts are left alone.
     """
     if getattr(context, "tell_refused", hello.refusal) is not hello.refusal:
         context.tell_refused = hello.refusal  # type: ignore[attr-defined]
 
 
 class NamingFiles:
-    """A context that lets an error raised in it be `named`; in fewer calls than a generator."""
+    """Applies `named` to errors raised in its block; cheaper than a generator-based manager."""
 
     __slots__ = ("_context",)
 
@@ -334,11 +334,11 @@ class NamingFiles:
 
 
 def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedError:
-    """`error`, saying which file of ours is concerned if it is a `HandshakeError` and known.
+    """`error`, with the name of our file that is concerned, if it is a `HandshakeError`.
 
-    A context knows by a method ``describe()``: a mapping with ``certificate``, ``ca`` and ``crl``
-    in words. `sealwire.security` makes such contexts; others go without. Describing reads files and
-    costs as much as the handshake: on errors that nobody will see, leave it out.
+    The context tells it by a method ``describe()``: a mapping with ``certificate``, ``ca`` and
+    ``crl`` in words. Contexts of `sealwire.security` have it; others are skipped. Describing reads
+    files and costs as much as the handshake, so skip it for errors that nobody will see.
     """
     describe = getattr(context, "describe", None)
     if describe is None or not isinstance(error, HandshakeError) or not error.file:
@@ -350,7 +350,7 @@ def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedE
     why, _, remedy = str(error).partition("; ")
     label = {"ca": "CA", "crl": "CRL"}.get(error.file, error.file)
     naming.args = (f"{why} (our {label}: {words}); {remedy}",)
-    naming.file = ""  # it is named
+    naming.file = ""  # named now
     return naming
 
 

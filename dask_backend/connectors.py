@@ -1,6 +1,6 @@
-"""How our connectors dial, whatever the scheme.
+"""The connectors' common part: how they dial.
 
-`backend` says for each scheme which comm it makes, and what it demands of its arguments.
+`backend` defines for each scheme which comm it creates, and what its arguments must be.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ logger = logging.getLogger("sealwire.dask_backend")
 
 
 def reraise(error: errors.CommClosedError, where: str, *, last: bool = False) -> NoReturn:
-    """Raise distributed's own error for ours; its `connect` retries by the class.
+    """Raise distributed's error for ours; its `connect` decides by the class whether to retry.
 
-    With `last` it does not, whatever the error.
+    With `last` it never retries.
     """
     known = CommClosedError if error.retryable and not last else FatalCommClosedError
     raise known(f"{where}: {error}") from error
 
 
-# What distributed and our `Security` pass to either call, whatever the scheme: the same arguments
-# may serve for several, so an ssl_context is no mistake for tcp:// here.
+# What distributed and our `Security` pass for any scheme: the same arguments may serve for several,
+# so an ssl_context is not an error for tcp:// here.
 _KNOWN = frozenset((
     "ssl_context", "require_encryption", "extra_conn_args", "server_hostname",
     "handshake_overrides", DECIDED,
-    # Arguments that another release of distributed may have for its own classes.
+    # Arguments that other releases of distributed may have for its own classes.
     *inspect.signature(stock.BaseTCPConnector.connect).parameters,
     *inspect.signature(stock.BaseTCPListener.__init__).parameters,
 ))  # fmt: skip
-_ignored: set[str] = set()  # names that were told of
+_ignored: set[str] = set()  # names already logged
 
 
 def expect_spelled(call: str, given: Iterable[str]) -> None:
-    """Raise `TypeError` for a name that looks like a misspelt one.
+    """Raise `TypeError` for a name that looks misspelt.
 
-    A misspelt ``ssl_context`` would open a plain port. Others are for somebody else, as
-    distributed's classes take them too: told of in the log, once a name.
+    A misspelt ``ssl_context`` would open a plain port. Other unknown names are accepted, as by
+    distributed's classes, and logged once each.
     """
     for name in given:
         if name in _KNOWN or name in _ignored:
@@ -68,7 +68,7 @@ def expect_spelled(call: str, given: Iterable[str]) -> None:
 
 
 def forget() -> None:
-    """Let go of the names that were told of."""
+    """Forget which names were logged."""
     _ignored.clear()
 
 
@@ -76,7 +76,7 @@ _SILENCE = 2.0  # seconds without a hello after which the log says what may be w
 
 
 def _hint_at_tls(stream: FrameStream) -> None:
-    """A TLS server waits for us to begin, and Dask's timeout will not tell why it has passed."""
+    """Log that the server may expect TLS, so it waits for us; Dask's timeout error cannot tell."""
     logger.warning(
         "connected to %s, which has said nothing for %g s; check that it speaks the same scheme "
         "(a tls:// listener is silent to tcp://) and is not overloaded",
@@ -86,19 +86,45 @@ def _hint_at_tls(stream: FrameStream) -> None:
 
 
 class FrameConnector(Connector):
-    """Dials for one call of distributed's `connect`, which tries again with the same one."""
+    """Dials for one call of distributed's `connect`, which reuses it for its retries."""
 
     client: ClassVar[FrameClient] = FrameClient()
     prefix: str
     comm_class: type[Any]
 
     def __init__(self) -> None:
-        self._cut = False  # whether an attempt has ended between connection and hello
+        self._interrupted = False  # whether an attempt ended between connection and hello
 
     async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Any:
-        """A comm whose peer has sent its hello: the caller's timeout covers the wait for it.
+        """Open a comm whose peer has sent its hello: the caller's timeout covers the wait for it.
 
-        Raises `CommClosedError`, or `FatalCommClosedError` where another attempt cannot help.
+        Parameters
+        ----------
+        address : str
+            ``host:port``, without the scheme.
+        deserialize : bool, default True
+            Passed to the comm.
+        **connection_args
+            Those of ``Security.get_connection_args``.
+
+        Returns
+        -------
+        TCP or TLS
+
+        Raises
+        ------
+        CommClosedError
+            If the attempt fails; distributed repeats it.
+        FatalCommClosedError
+            If another attempt cannot succeed.
+        EncryptionRequired
+            For a plain address where encryption is required.
+        TypeError, ValueError
+            For a misspelt argument or an unsuitable context.
+
+        Notes
+        -----
+        A cancelled call leaves no socket open.
         """
         host, port = parse_host_port(address)
         target = Address(self.prefix[:-3], host, port)
@@ -109,7 +135,7 @@ class FrameConnector(Connector):
             stream = await self.client.dial(target, limits(), **dial_args)
             hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
             try:
-                # TLS 1.3 tells a client only now what the server made of its certificate.
+                # In TLS 1.3 a client learns only here that it was refused.
                 with NamingFiles(dial_args.get("context")):
                     while not stream.inbox:
                         await stream.arrival()
@@ -120,16 +146,16 @@ class FrameConnector(Connector):
                 return comm
             except BaseException as error:
                 stream.close()
-                self._cut |= isinstance(error, errors.CommClosedError)
+                self._interrupted |= isinstance(error, errors.CommClosedError)
                 raise
             finally:
                 hint.cancel()
         except errors.CommClosedError as error:
-            # Who has closed our connection and listens no longer has stopped; distributed's own
-            # connector, which does not wait for the hello, gives up even at the first.
-            stopped = self._cut and isinstance(error.__cause__, ConnectionRefusedError)
+            # A peer that has closed a connection before and does not listen any more was stopped.
+            # distributed's own connector, which does not wait for the hello, gives up at the first.
+            stopped = self._interrupted and isinstance(error.__cause__, ConnectionRefusedError)
             reraise(error, f"cannot connect to {target}", last=stopped)
 
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
-        """What `FrameClient.dial` is given for the scheme. Raises for what it does not allow."""
+        """Arguments of `FrameClient.dial` for the scheme. Raises for what it does not allow."""
         raise NotImplementedError

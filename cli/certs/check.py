@@ -1,4 +1,4 @@
-"""The command `sealwire certs check`: does everything fit?"""
+"""`sealwire certs check`: checks a folder of certificates or a configuration."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _findings(path: Path | None, soon: datetime.timedelta, password: bytes | Non
 
 
 def _brought_here(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The configuration of a folder made for another place (`init --seen-at`), as if here."""
+    """Return the configuration of a folder made for another place (`--seen-at`) as if here."""
     there = os.path.dirname(str(values["tls_ca_file"] or ""))
     if not there or os.path.isdir(there):
         return values

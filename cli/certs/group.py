@@ -1,4 +1,4 @@
-"""The group `sealwire certs`: the whole life of a certificate, one command each."""
+"""The group `sealwire certs`: the life cycle of a certificate, one command each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sealwire certs init`: from nothing to a folder that a cluster can be started from."""
+"""`sealwire certs init`: creates a folder from which a cluster can be started."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sealwire.cli.certs.common import (
+    ca_days_option,
     days_option,
     dry_run_option,
     errors,
@@ -39,13 +40,7 @@ from sealwire.cli.console import visible
         help="Kind of all keys.",
     ),
     days_option,
-    click.option(
-        "--ca-days",
-        type=click.FloatRange(0, min_open=True),
-        default=3650,
-        show_default=True,
-        help="How long the CA is valid.",
-    ),
+    ca_days_option("How long the CA is valid."),
     click.option(
         "--name-constraint",
         "permitted",

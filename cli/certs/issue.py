@@ -10,11 +10,9 @@ import click
 from sealwire.cli.certs.common import (
     ROLES,
     days_option,
-    dry_run_option,
-    folder_option,
-    json_option,
+    folder_options,
     options,
-    password_option,
+    out_option,
 )
 from sealwire.cli.certs.sign import grant
 
@@ -31,15 +29,8 @@ REQUEST = click.Path(path_type=Path, dir_okay=False, exists=True)
         type=REQUEST,
         help="Certificate for the key of this request, whose holder keeps the key.",
     ),
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-        help="The file to write, - for the terminal.  [default: ROLE-NAME.pem in --dir]",
-    ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    out_option("ROLE-NAME.pem"),
+    *folder_options,
 )
 def command(
     role: str,

@@ -11,7 +11,7 @@ MOUNT = "/etc/sealwire"
 
 
 def next_steps(folder: Path, seen_at: str | None) -> str:
-    """What `init` prints at its end."""
+    """Return the text that `init` prints at its end."""
     here = shlex.quote(str(folder))
     config = shlex.quote(os.path.join(seen_at or os.path.abspath(folder), "dask.yaml"))
     mount = seen_at or MOUNT
@@ -48,7 +48,7 @@ docker compose{elsewhere}, each service with a folder of its own:
 
 
 def kubernetes(mount: str) -> str:
-    """The part of a pod's specification; a whole folder, since a subPath never changes."""
+    """Part of a pod's specification; it mounts a whole folder, since a subPath is never updated."""
     return f"""
   spec:
     securityContext: {{fsGroup: 1000}}
@@ -66,7 +66,7 @@ def kubernetes(mount: str) -> str:
 
 
 def compose(mount: str) -> str:
-    """A service; a whole folder, since a mounted file stays the old one when it is replaced."""
+    """Return a service; it mounts a folder, since a mounted file is not updated on replacement."""
     return f"""
   services:
     worker:

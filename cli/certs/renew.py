@@ -1,4 +1,4 @@
-"""`sealwire certs renew`: the same identities for longer, and revocation lists in time."""
+"""`sealwire certs renew`: renews identities, and updates the CRLs in time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import click
 
 from sealwire.cli.certs.common import (
     day,
-    dry_run_option,
     duration,
     finish,
-    folder_option,
-    json_option,
+    folder_options,
     moment,
     opened,
     options,
-    password_option,
 )
 from sealwire.cli.console import cell
 
@@ -44,10 +41,7 @@ COLOURS = {"renewed": "green", "kept": "dim", "revoked": "yellow", "stuck": "bol
         type=click.FloatRange(0, min_open=True),
         help="How long they are valid.  [default: as long as before]",
     ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    *folder_options,
 )
 def command(
     names: tuple[str, ...],

@@ -1,4 +1,4 @@
-"""`sealwire certs revoke`: shut a certificate out."""
+"""`sealwire certs revoke`: revokes certificates."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from sealwire.cli.certs.common import (
-    dry_run_option,
     finish,
-    folder_option,
-    json_option,
+    folder_options,
     opened,
     options,
-    password_option,
 )
 from sealwire.cli.console import cell
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Those of RFC 5280 that a process's certificate can have.
+# Those of RFC 5280 that apply to a process's certificate.
 REASONS = (
     "unspecified",
     "keyCompromise",
@@ -42,10 +39,7 @@ REASONS = (
         show_default=True,
         help="Said in the list.",
     ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    *folder_options,
 )
 def command(
     what: str,

@@ -1,4 +1,4 @@
-"""`sealwire certs rotate-ca`: a new CA in two steps, without a stop."""
+"""`sealwire certs rotate-ca`: replaces the CA in two steps, without downtime."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from sealwire.cli.certs.common import (
-    dry_run_option,
+    ca_days_option,
     finish,
-    folder_option,
-    json_option,
+    folder_options,
     opened,
     options,
-    password_option,
 )
 from sealwire.cli.console import visible
 
@@ -28,17 +26,8 @@ if TYPE_CHECKING:
     click.option("--complete", is_flag=True, help="Second step: drop the old CA."),
     click.option("--force", is_flag=True, help="Drop it even if certificates of it are in use."),
     click.option("--name", help="The new CA's name.  [default: the old one's with a number]"),
-    click.option(
-        "--ca-days",
-        type=click.FloatRange(0, min_open=True),
-        default=3650,
-        show_default=True,
-        help="How long the new CA is valid.",
-    ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    ca_days_option("How long the new CA is valid."),
+    *folder_options,
 )
 def command(
     complete: bool,

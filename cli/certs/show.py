@@ -1,4 +1,4 @@
-"""`sealwire certs show`: what certificates say."""
+"""`sealwire certs show`: prints the content of certificates and CRLs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _default() -> Path:
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
-    """What the files at a path hold, certificates in order, then lists."""
+    """Return the content of the files at a path: certificates in order, then CRLs."""
     from sealwire.security.ca.folder import Folder
     from sealwire.security.errors import PEMError
 

@@ -1,4 +1,4 @@
-"""`sealwire certs sign`: a certificate for a request (CSR), by the names it asks for."""
+"""`sealwire certs sign`: signs a request (CSR), for the names it asks for."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ from sealwire.cli.certs.common import (
     ROLES,
     Failed,
     days_option,
-    dry_run_option,
     finish,
-    folder_option,
-    json_option,
+    folder_options,
     moment,
     opened,
     options,
-    password_option,
+    out_option,
 )
 from sealwire.cli.console import visible
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-_LARGEST = 1 << 20  # bytes of a request
+_LARGEST = 1 << 20  # most bytes of a request
 
 
 @click.command("sign", short_help="Sign a certificate request.")
@@ -38,15 +36,8 @@ _LARGEST = 1 << 20  # bytes of a request
         help="What its holder may be in the cluster: the certificate's common name.",
     ),
     days_option,
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-        help="The file to write, - for the terminal.  [default: CSR's name.pem in --dir]",
-    ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    out_option("CSR's name.pem"),
+    *folder_options,
 )
 def command(
     csr: Path,
@@ -86,7 +77,7 @@ def grant(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Issue and write, for both commands."""
+    """Issue a certificate and write it, for `issue` and `sign`."""
     with opened(folder, password_file, dry_run) as store:
         from sealwire.security.x509.certinfo import CertificateInfo, hexadecimal
         from sealwire.security.x509.names import split

@@ -1,6 +1,6 @@
-"""Certificates made on the spot, as the PEM files that Dask's command line takes.
+"""Certificates created for the demo, as the PEM files that Dask's command line takes.
 
-Keys are readable by their owner alone from the moment their file exists.
+Key files are readable by their owner only from the moment they exist.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class IdentityFiles:
     key: str
 
     def dask_options(self) -> list[str]:
-        """The options of `dask scheduler` and `dask worker` that name these files."""
+        """Return the options of `dask scheduler` and `dask worker` for these files."""
         return ["--tls-ca-file", self.ca, "--tls-cert", self.certificate, "--tls-key", self.key]
 
 
 def write_identity(folder: Path, name: str, ca: str, identity: Identity) -> IdentityFiles:
-    """Write `identity` as `name.pem` and `name-key.pem` in `folder`, beside the CA file `ca`.
+    """Write `identity` as `name.pem` and `name-key.pem` in `folder`; `ca` is the CA file.
 
-    Raises `AuthorityError` rather than to write into a file of somebody else.
+    Raises `AuthorityError` rather than writing into another user's file.
     """
     return IdentityFiles(
         ca=ca,
@@ -41,7 +41,7 @@ def write_identity(folder: Path, name: str, ca: str, identity: Identity) -> Iden
 
 
 def write_roles(folder: Path, authority: Authority) -> dict[str, IdentityFiles]:
-    """Write the CA's certificate and an identity for each role into `folder`. Raises likewise."""
+    """Write the CA certificate and an identity for each role into `folder`. Raises likewise."""
     ca = _written(folder / "ca.pem", authority.certificate, "CA")
     return {role: write_identity(folder, role, ca, authority.issue(role)) for role in ROLES}
 

@@ -1,6 +1,6 @@
-"""What the demo shows: progress while it runs, and the report at its end.
+"""The demo's output: progress while it runs, and the report at its end.
 
-On a terminal, progress is a live bar; elsewhere, plain lines that a log or a test can read.
+On a terminal, progress is a live bar; otherwise plain lines that suit logs and tests.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from sealwire.cli.demo.observations import Owners, Process
 from sealwire.cli.demo.unauthorized import Attempt
 from sealwire.cli.demo.verdict import Check, Evidence, bytes_between_workers
 
-PLAIN_WIDTH = 150  # columns where the output is no terminal
+PLAIN_WIDTH = 150  # columns if the output is not a terminal
 
 
 def output() -> Console:
-    """The console on standard output; wide enough for the tables where it is not a terminal."""
+    """Return the console on standard output; wide enough for the tables if it is not a terminal."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
@@ -32,7 +32,7 @@ def output() -> Console:
 
 
 class Story:
-    """Tells on `console` what is being done."""
+    """Prints on `console` what is being done."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -45,8 +45,8 @@ class Story:
     def step(self, words: str, parts: str = "tasks") -> Iterator[Callable[[int, int], None]]:
         """Show that `words` is being done, until the block ends.
 
-        Gives a function to call with the parts done and all parts, where there are any; `parts` is
-        what they are called.
+        Yields a function to call with the number of parts done and the total, where there are
+        parts; `parts` is their name.
         """
         began = time.monotonic()
         if self.console.is_terminal:
@@ -84,7 +84,7 @@ class Story:
 
 
 def print_report(console: Console, evidence: Evidence, checks: Sequence[Check]) -> None:
-    """Print the results, the links, the strangers and each promise with its verdict."""
+    """Print results, links, unauthorized attempts, and each promise with its verdict."""
     print_words(console, evidence.words)
     print_array(console, evidence.array)
     console.print(links_table(evidence.processes))
@@ -103,7 +103,7 @@ def print_words(console: Console, words: Words) -> None:
 
 
 def print_array(console: Console, array: Array) -> None:
-    """Print what was multiplied and what came out."""
+    """Print the array that was multiplied and the result."""
     console.print(
         f"\n[bold]Array[/]  x @ x.T of {array.side:,} by {array.side:,} in {array.blocks} blocks; "
         f"sum of (x @ x.T) @ r = {array.total:,}, by the other route {array.total_again:,}\n"
@@ -111,7 +111,7 @@ def print_array(console: Console, array: Array) -> None:
 
 
 def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table with a heading; the columns in `right` hold figures."""
+    """Return an empty table with a title; the columns in `right` are right-aligned."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         numeric = column in right
@@ -122,7 +122,7 @@ def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def links_table(processes: Sequence[Process]) -> Table:
-    """Every open link end: links of one process to the same peer in the same way share a row."""
+    """Every open link end; similar links of one process to the same peer share a row."""
     columns = ("process", "peer", "links", "protocol", "cipher", "peer certificate", "in", "out")
     made = table("Links, as each process sees them", *columns, right=("links", "in", "out"))
     owners = Owners(processes)
@@ -147,7 +147,7 @@ def links_table(processes: Sequence[Process]) -> Table:
 
 
 def traffic_table(evidence: Evidence) -> Table:
-    """The totals of each process, with the comms that have closed since."""
+    """Return the totals of each process, including closed comms."""
     columns = ("process", "pid", "backend", "listens on", "bytes in", "bytes out")
     made = table("\nProcesses", *columns, right=("pid", "bytes in", "bytes out"))
     for process in evidence.processes:
@@ -162,7 +162,7 @@ def traffic_table(evidence: Evidence) -> Table:
 
 
 def strangers_table(attempts: Sequence[Attempt]) -> Table:
-    """Who tried to get in, and what came of it: the same outcome at several listeners is a row."""
+    """Who tried to connect, and the outcome; equal outcomes at several listeners share a row."""
     made = table("Strangers", "who", "outcome", "listeners", "what they saw", right=("listeners",))
     rows: dict[tuple[str, str, str], int] = {}
     for attempt in attempts:

@@ -1,4 +1,4 @@
-"""`sealwire probe`: the doctor, who says what listens at an address and what is wrong with it."""
+"""`sealwire probe`: diagnoses what listens at an address, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def command(
     given = {"tls_ca_file": ca, f"tls_{role}_cert": cert, f"tls_{role}_key": key}
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if cert is not None:
-        fields.setdefault(f"tls_{role}_key", None)  # a configured key is not this certificate's
+        fields.setdefault(f"tls_{role}_key", None)  # a configured key belongs to another one
     security = None
     try:
         security = make_security(fields)
@@ -116,7 +116,7 @@ def command(
 
 
 def make_security(fields: dict[str, Any]) -> Security:
-    """The configured certificates, with those of the options in place of theirs."""
+    """Return the configured certificates, overridden by the options."""
     from sealwire.security import Security, config
 
     if not fields:
@@ -128,7 +128,7 @@ def make_security(fields: dict[str, Any]) -> Security:
 def describe(
     found: Diagnosis, security: Security | None, role: str
 ) -> dict[str, CertificateInfo | None]:
-    """Both certificates and our CA, as far as they are known; the first of each file."""
+    """Both certificates and our CA, as far as known; the first of each file."""
     from sealwire.security import CertificateInfo, PEMError
     from sealwire.security.pem import source
     from sealwire.security.x509.certinfo import read_certificates
@@ -139,7 +139,7 @@ def describe(
         given = source(name, getattr(security, name, None))
         try:
             known[who] = read_certificates(given)[0] if given else None
-        except PEMError:  # the diagnosis says so
+        except PEMError:  # reported by the diagnosis
             pass
     if found.peer_certificate:
         try:
@@ -152,7 +152,7 @@ def describe(
 def as_dict(
     found: Diagnosis, role: str, certificates: dict[str, CertificateInfo | None]
 ) -> dict[str, Any]:
-    """The diagnosis as plain values."""
+    """Return the diagnosis as plain values."""
     return {
         "address": found.address,
         "role": role,

@@ -1,8 +1,8 @@
-"""`FrameClient` makes streams to addresses, over TLS if asked, and greets who is there.
+"""`FrameClient` opens streams to addresses, over TLS if asked, and exchanges hellos.
 
-A numeric address has nothing to look up or to race, and is dialled directly. For a name Tornado's
-client tries IPv4 and IPv6 side by side; its winner's socket is taken over as `IOStream.start_tls`
-takes it, so that of Tornado's streams nothing is used but that they connect.
+A numeric address needs no resolver and no race, and is dialled directly. For a name, Tornado's
+client tries IPv4 and IPv6 side by side; the winner's socket is detached as `IOStream.start_tls`
+does it, so that Tornado's streams serve for connecting only.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from ..arguments import expect_secure
 from ..errors import CommClosedError
 from ..limits import DEFAULT_LIMITS, Limits
 from ..tls_errors import NamingFiles
+from .connection import State
 from .greeting import exchange_hellos
 from .readiness import Readiness
 from .sockets import numeric_address, tune
-from .stream import FrameStream, State
+from .stream import FrameStream
 from .wakeup import Wakeup
 
 __all__ = ["FrameClient"]
@@ -41,9 +42,9 @@ class FrameClient(TCPClient):
 
     Parameters
     ----------
-    limits
-        For every stream that is not given others.
-    resolver
+    limits : Limits, optional
+        Bounds for every stream.
+    resolver : tornado.netutil.Resolver, optional
         As for `TCPClient`.
     """
 
@@ -64,18 +65,40 @@ class FrameClient(TCPClient):
         *,
         server_hostname: str | None = None,
     ) -> FrameStream:
-        """A stream that has exchanged hellos.
+        """Open a stream and exchange hellos.
 
-        The parameters are those of `TCPClient.connect`, but that `ssl_options` is a context that
-        demands a certificate of the peer, as `Security.get_connection_args` gives; that the name
-        sent to the server (SNI) is `server_hostname`, none by default; and that `limits` bound what
-        is received, not `max_buffer_size`, which is taken for compatibility. `timeout` is for all
-        of it; without one `Limits.handshake_timeout` bounds TLS and hello.
+        The parameters are those of `tornado.tcpclient.TCPClient.connect`, with these differences.
 
-        Raises `CommClosedError`, for TLS and hello that are refused its `HandshakeError` and
-        `HelloError`; `socket.gaierror` for an address of another family than `af`; `TypeError` and
-        `ValueError` for contexts that do not do; `tornado.util.TimeoutError`. Nothing is left open
-        by an error or by cancelling.
+        Parameters
+        ----------
+        ssl_options : ssl.SSLContext, optional
+            A context that requires a peer certificate, as from ``Security.get_connection_args``;
+            without one the stream is plain.
+        max_buffer_size : int, optional
+            Ignored: `limits` bound what is received.
+        timeout : float or datetime.timedelta, optional
+            For everything; by default `Limits.handshake_timeout` bounds TLS and hello.
+        server_hostname : str, optional
+            The name to send to the server (SNI); none by default.
+
+        Returns
+        -------
+        FrameStream
+
+        Raises
+        ------
+        CommClosedError
+            If the connection fails; `HandshakeError` or `HelloError` if TLS or hello is refused.
+        socket.gaierror
+            For an address of another family than `af`.
+        TypeError, ValueError
+            For an unsuitable context.
+        tornado.util.TimeoutError
+            If `timeout` expires.
+
+        Notes
+        -----
+        Neither an error nor a cancelled call leaves a socket open.
         """
         if ssl_options is not None:
             instead = "pass the ssl_context of security.get_connection_args(role)"
@@ -105,7 +128,7 @@ class FrameClient(TCPClient):
     ) -> FrameStream:
         stream = await self.dial(address, context=context, server_hostname=server_hostname, how=how)
         try:
-            with NamingFiles(context):  # TLS 1.3 tells a client only now what the server made of it
+            with NamingFiles(context):  # in TLS 1.3 a client learns only here that it was refused
                 await exchange_hellos(stream)
         except BaseException:
             stream.close()
@@ -121,11 +144,36 @@ class FrameClient(TCPClient):
         server_hostname: str | None = None,
         how: tuple[socket.AddressFamily, str | None, int | None] = (socket.AF_UNSPEC, None, None),
     ) -> FrameStream:
-        """A connected stream, over TLS if there is a `context`; the hello is the caller's.
+        """Connect a stream, over TLS if there is a `context`; the caller exchanges the hellos.
 
-        Its deadline for the hello is running. `how` is address family, source address and port.
-        Raises `HandshakeError` if either side refuses, and another `CommClosedError` if nothing
-        answers. Nothing is left open by an error or by cancelling.
+        Parameters
+        ----------
+        address : Address
+            Complete, with scheme and port.
+        limits : Limits, optional
+            Those of the client if omitted.
+        context : ssl.SSLContext, optional
+            For TLS.
+        server_hostname : str, optional
+            The name to send to the server (SNI).
+        how : tuple
+            Address family, source address and source port.
+
+        Returns
+        -------
+        FrameStream
+            Its deadline for the hello is running.
+
+        Raises
+        ------
+        HandshakeError
+            If either side refuses TLS.
+        CommClosedError
+            If the connection fails otherwise.
+
+        Notes
+        -----
+        Neither an error nor a cancelled call leaves a socket open.
         """
         limits = limits or self.limits
         peer = str(address)
@@ -161,7 +209,7 @@ class FrameClient(TCPClient):
         source_ip: str | None,
         source_port: int | None,
     ) -> socket.socket:
-        """A connected socket."""
+        """Return a connected socket."""
         numeric = numeric_address(host, port)
         if numeric is None or source_ip is not None or source_port is not None:
             race = _Race(self.resolver)
@@ -178,7 +226,7 @@ class FrameClient(TCPClient):
 
 
 class _Race(TCPClient):
-    """One use of Tornado's client, which leaves no attempt of it behind."""
+    """A single use of Tornado's client that leaves no connection attempt behind."""
 
     def __init__(self, resolver: Any) -> None:
         super().__init__(resolver)
@@ -199,14 +247,14 @@ class _Race(TCPClient):
         source_ip: str | None,
         source_port: int | None,
     ) -> socket.socket:
-        """The socket that was connected first."""
+        """Return the socket that was connected first."""
         try:
             stream = await self.connect(
                 host, port, af, source_ip=source_ip, source_port=source_port
             )
             self._attempts.remove(stream)
         finally:
-            for attempt in self._attempts:  # the slower ones, or all of them
+            for attempt in self._attempts:  # the slower ones, or all after a failure
                 attempt.close()
         sock = stream.socket
         stream.io_loop.remove_handler(sock)
@@ -215,7 +263,7 @@ class _Race(TCPClient):
 
 
 def _log_end(kind: str, words: Callable[[], str]) -> None:
-    """Tell of a stream that no listener watches."""
+    """Log the error of a stream that belongs to no listener."""
     logger.info("%s", words())
 
 
@@ -223,7 +271,7 @@ def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
     """Raise `socket.gaierror`, as a resolver would, for a numeric host of another family."""
     numeric = numeric_address(host, port)
     if numeric is not None and af not in (socket.AF_UNSPEC, numeric[0]):
-        # macOS and Windows have no number for it, or do not tell it from an unknown name.
+        # macOS and Windows have no such code, or use it for unknown names too.
         code = getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME)
         raise socket.gaierror(
             code,
@@ -233,10 +281,10 @@ def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
 
 
 async def _reach(sock: socket.socket, address: tuple[Any, ...]) -> None:
-    """Connect a socket that does not block. Raises `OSError`; cancelling leaves it half way.
+    """Connect a non-blocking socket. Raises `OSError`; a cancelled call leaves it half connected.
 
-    On one machine the kernel is done before `connect` returns, although that says otherwise: a look
-    saves two turns of the loop.
+    On one machine the connection is complete before `connect` returns ``EINPROGRESS``; checking
+    for that saves two iterations of the event loop.
     """
     try:
         sock.connect(address)

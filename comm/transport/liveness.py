@@ -1,9 +1,9 @@
-"""Whether a peer that owes acknowledgements is still there, as the kernel's counters tell.
+"""Liveness checks: whether a peer that owes acknowledgements is still there, by kernel counters.
 
-`TCP_USER_TIMEOUT` would do it alone, but Linux gives up by it also on a peer that acknowledges and
-merely takes nothing: one whose event loop a task has held for half a minute, or whose reader is
-slow. So one timer of each loop looks at its streams a few times within the time allowed, and ends
-those whose kernel has sent again, or asked for room again, and got nothing acknowledged since.
+`TCP_USER_TIMEOUT` alone would do, but with it Linux also gives up on a peer that acknowledges and
+merely has a zero window: one whose event loop was blocked for half a minute, or whose reader is
+slow. So one timer per loop checks its streams a few times within the timeout, and closes those
+whose kernel has retransmitted or probed the window without any new acknowledgement.
 """
 
 from __future__ import annotations
@@ -19,50 +19,50 @@ from typing import Any, Protocol
 __all__ = ["Liveness", "liveness_of"]
 
 _INFO = struct.Struct("=2xBB20xI92xQ")  # retransmits, probes, unacked, bytes_acked of tcp_info
-_LOOKS = 4  # within the time allowed
-_UNANSWERED = 2  # probes for room; one may be on its way
+_CHECKS = 4  # per timeout
+_UNANSWERED = 2  # window probes; one may still be in flight
 
 
 class Watched(Protocol):
-    """What a stream has for this."""
+    """What a stream provides for its liveness check."""
 
     socket: socket.socket
 
     def lost(self, error: OSError) -> None:
-        """The peer is gone."""
+        """Close the stream: the peer is gone."""
 
 
 class Liveness:
-    """The watch of one loop. Its timer runs while there is a stream to look at."""
+    """The liveness checks of one loop. Its timer runs while there are streams."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        # Of each stream the time allowed; if it is waiting, since when, and what was acknowledged.
+        # For each stream the timeout; while it waits, since when, and what was acknowledged then.
         self._streams: dict[Watched, tuple[float, float, int | None]] = {}
-        self._shortest = 0.0  # time allowed to any of them
+        self._shortest = 0.0  # the shortest timeout among them
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, stream: Watched, seconds: float) -> None:
-        """Look after it until `forget`."""
+        """Check `stream` until `forget`; close it after `seconds` without acknowledgements."""
         self._streams[stream] = (seconds, 0.0, None)
         if self._timer is None or seconds < self._shortest:
             self._set(seconds)
 
     def forget(self, stream: Watched) -> None:
-        """It is closed, or was never watched."""
+        """Stop checking `stream`; does nothing for an unknown one."""
         self._streams.pop(stream, None)
 
     def _set(self, shortest: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._shortest = shortest
-        self._timer = self._loop.call_later(shortest / _LOOKS, self._look)
+        self._timer = self._loop.call_later(shortest / _CHECKS, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         now = self._loop.time()
         for stream, (seconds, since, before) in list(self._streams.items()):
-            acknowledged = _waiting(stream.socket)
+            acknowledged = _acknowledged_if_due(stream.socket)
             if acknowledged is None or acknowledged != before:
                 self._streams[stream] = (seconds, now, acknowledged)
             elif now - since >= seconds:
@@ -72,8 +72,8 @@ class Liveness:
             self._set(min(seconds for seconds, _, _ in self._streams.values()))
 
 
-def _waiting(sock: socket.socket | Any) -> int | None:
-    """Bytes that the peer has ever acknowledged, if it owes an acknowledgement; else None."""
+def _acknowledged_if_due(sock: socket.socket | Any) -> int | None:
+    """Total bytes the peer has acknowledged, if an acknowledgement is due; else None."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
         retransmits, probes, unacked, acknowledged = _INFO.unpack(info)
@@ -82,14 +82,14 @@ def _waiting(sock: socket.socket | Any) -> int | None:
     return acknowledged if (unacked and retransmits) or probes >= _UNANSWERED else None
 
 
-# Kept alive by its streams alone: a loop that ends with streams open is collected with them.
+# Weak references: the streams alone keep it alive, so a loop that ends with open streams is freed.
 _known: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Liveness]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 def liveness_of(loop: asyncio.AbstractEventLoop) -> Liveness:
-    """The watch of `loop`, the same one as long as it has streams."""
+    """Return the liveness checks of `loop`, the same object as long as it has streams."""
     known = _known.get(loop)
     found = known() if known is not None else None
     if found is None:

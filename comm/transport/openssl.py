@@ -1,14 +1,14 @@
-"""What OpenSSL offers and `ssl` does not, asked of the very library that `ssl` uses.
+"""OpenSSL functions that `ssl` does not expose, called in the library that `ssl` has loaded.
 
-CPython's objects hold pointers to OpenSSL's. Where they stand is no promise, so only releases are
-trusted on which tests have run, and these are looked at too: once on a connection made for it, and
-then on each connection. What is behind a word of an object is not touched before the word after it
-has been found to be the connection's own context, as it must be; and what OpenSSL then says of the
-pointer must be what the context's object holds. If anything is otherwise (another interpreter, an
-OpenSSL whose functions cannot be found), nothing here does anything, and says so.
+CPython's objects hold pointers to OpenSSL's at undocumented offsets. Only releases are trusted that
+the tests have run on, and the offsets are verified besides, once on a connection made for the
+purpose and then on every connection: the word after the pointer must be the connection's context.
+Nothing is dereferenced, by us or by OpenSSL, before that holds; and what OpenSSL then says of the
+pointer must be what the context's object holds. Otherwise (another interpreter, an OpenSSL without
+these symbols) the functions here do nothing, and report so.
 
-Whose pointer is used must be kept alive meanwhile, and used by no other thread: that is up to the
-caller, as it is with `ssl` before Python 3.13.
+The caller must keep the connection's object alive while it uses the pointer, and let no other
+thread use the connection: unlike `ssl` since Python 3.13, nothing here takes a lock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ except ImportError:  # a Python built without it
 
 __all__ = ["Unusable", "bound", "library", "pointer"]
 
-# Of ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
+# From ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
 _SET_MAX_CERT_LIST = 51
 _CLEAR_MODE = 78
 _AUTO_RETRY = 4
@@ -43,17 +43,16 @@ class Unusable(Exception):
 
 
 def bound(connection: Any, certificates: int) -> bool:
-    """Bound what the peer of a connection can make one call into OpenSSL do.
+    """Bound the work that a peer can cause in one call of OpenSSL.
 
-    - In its handshake it may send `certificates` bytes of them. OpenSSL refuses more before it has
-      read them, with an alert; its own limit is 100 KiB (`SSL_set_max_cert_list`).
-    - A read comes back after each record that holds no data, as after one that is not whole. It
-      would go on to the next: a peer that has sent 100,000 requests for new keys, 2.7 MB, held the
-      event loop for 2.6 s (`SSL_MODE_AUTO_RETRY`, which `ssl` sets). Who polls, and reads when
-      told, need not know.
+    - In its handshake it may send `certificates` bytes of certificates. OpenSSL rejects more before
+      reading them, with an alert; its default is 100 KiB (`SSL_set_max_cert_list`).
+    - A read returns after each record without data, as after an incomplete one. By default it goes
+      on to the next (`SSL_MODE_AUTO_RETRY`, which `ssl` sets): a peer that had sent 100,000 key
+      updates, 2.7 MB, blocked the event loop for 2.6 s. Callers that poll are not affected.
 
-    `connection` is what an `ssl.SSLSocket` or `ssl.SSLObject` keeps as ``_sslobj``. Returns whether
-    OpenSSL could be told.
+    `connection` is the ``_sslobj`` of an `ssl.SSLSocket` or `ssl.SSLObject`. Returns whether
+    OpenSSL could be configured.
     """
     try:
         where = pointer(connection)
@@ -66,9 +65,9 @@ def bound(connection: Any, certificates: int) -> bool:
 
 
 def pointer(connection: Any) -> int:
-    """The ``SSL *`` of what an `ssl.SSLSocket` or `ssl.SSLObject` keeps as ``_sslobj``.
+    """Return the ``SSL *`` of the ``_sslobj`` of an `ssl.SSLSocket` or `ssl.SSLObject`.
 
-    Raises `Unusable` with the reason if it cannot be found beyond doubt.
+    Raises `Unusable`, with the reason, unless it is verified.
     """
     why = _why_not()
     if why:
@@ -78,7 +77,7 @@ def pointer(connection: Any) -> int:
 
 @functools.cache
 def library() -> Any:
-    """OpenSSL's functions as `ssl` is linked to them, called with the GIL held; or `Unusable`."""
+    """Return the library that `ssl` is linked to; calls keep the GIL. Raises `Unusable`."""
     if sys.platform == "win32" or ctypes is None:
         raise Unusable(f"ssl's OpenSSL cannot be called: no ctypes, or on {sys.platform}")
     try:
@@ -105,7 +104,7 @@ def library() -> Any:
 
 @functools.cache
 def _why_not() -> str:
-    """Why no connection's pointer can be found here; empty if it can."""
+    """Return why no connection's pointer can be found in this process; empty if it can."""
     name = sys.implementation.name
     first, end = _VERSIONS
     if name != "cpython" or not first <= sys.version_info < end:
@@ -126,7 +125,7 @@ def _why_not() -> str:
 
 
 def _word(found: object, offset: int) -> int:
-    """What stands in an object, which must be large enough."""
+    """Return a word of an object, which must be large enough."""
     return int(ctypes.c_void_p.from_address(id(found) + offset).value or 0)
 
 
@@ -145,7 +144,7 @@ def _checked(connection: Any) -> int:
     found = _word(connection, _WHERE)
     if not found or found % _POINTER:
         raise Unusable("ssl's connections do not have a pointer where it should be")
-    # Only now is it given to anybody.
+    # Only now is it passed to OpenSSL.
     if library().SSL_get_SSL_CTX(found) != (_word(context, _HEAD) or None):
         raise Unusable("OpenSSL knows the connection's context by another address")
     return found

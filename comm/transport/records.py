@@ -1,22 +1,22 @@
-"""TLS records received with the GIL held: a large frame waits for it now and then, not each time.
+"""TLS records of large frames, received with the GIL held.
 
-`ssl` gives up the GIL around every record of 16 KiB, which takes some 15 us to receive and decrypt.
-Beside a thread that computes in Python, each has to be waited for again, and the wait is what large
-frames then take: a convoy. So they are received by OpenSSL's own `SSL_read`, called through
-`ctypes.PyDLL`, which leaves the GIL alone.
+`ssl` releases the GIL around every record of 16 KiB, which takes some 15 us to receive and decrypt.
+Beside a thread that computes in Python, the event loop waits for the GIL after each of them, and
+large frames take as long as these waits: a convoy. Here OpenSSL's `SSL_read` is called through
+`ctypes.PyDLL`, which does not release the GIL.
 
-Between two such calls the interpreter would hand over the GIL all the same, as soon as another
-thread has waited for the switch interval. Therefore all full records of a *turn* are read by one
-call into C: `map` calls `SSL_read`, `filterfalse` looks at what it returns, and no bytecode is run
-in between. A turn takes about half a millisecond of this thread's CPU time, however fast the CPU
-and the cipher are (`_TURN`); after it whoever waits gets the GIL.
+Between two such calls the interpreter would still hand over the GIL, once another thread has waited
+for the switch interval. Therefore all full records of a *turn* are read by one call into C: `map`
+calls `SSL_read`, `filterfalse` examines what it returns, and no bytecode runs in between. A turn is
+limited to about half a millisecond of this thread's CPU time, whatever the speed of CPU and cipher
+(`_TURN`); after it a waiting thread gets the GIL.
 
-What `ssl` promises is kept by leaving to it whatever is not plain data. A read that brings none has
-changed nothing that a second one could miss: OpenSSL says again what it has said, its queue of
-errors is left to `ssl`, and `ssl` raises what it would have raised. There are two exceptions. That
-there is nothing more is what most turns end with, so it is said here, in `ssl`'s words. And what
-the system says of a connection (a reset), it says once; so `ssl` is made to raise that for a
-connection of our own, and says it of this one in the same words.
+The behaviour of `ssl` is preserved by leaving everything to it that is not data. After a read that
+brings none, `ssl` is made to read again: OpenSSL repeats its answer, its error queue is left as it
+is, and so `ssl` raises what it would have raised. There are two exceptions. A read that would block
+is how most turns end, so that error is raised here, with the text of `ssl`. And the system reports
+an error of the connection, such as a reset, only once; so `ssl` is made to raise its error for a
+reset of a connection made for the purpose, and the same is raised here.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ RECORD = 16 * 1024
 _TURN = 0.5e-3  # seconds of CPU time within which the GIL is not given up
 _FEWEST, _MOST = 4 * RECORD, 64 * RECORD  # in one turn, whatever was measured
 _FIRST = 16 * RECORD  # before anything was
-_WORTH = 8 * RECORD  # fewer bytes tell nothing of the rate
+_WORTH = 8 * RECORD  # fewer bytes say too little about the speed
 
 _is_full = RECORD.__eq__
 
 
 class _Calls(NamedTuple):
-    """OpenSSL's functions, and what `ssl` raises of that which is not left to it."""
+    """The functions of OpenSSL, and the errors that are not left to `ssl`."""
 
     read: Any
     error_of: Any
@@ -69,10 +69,10 @@ class _Calls(NamedTuple):
 
 
 def filler(tls: Any, sock: socket.socket) -> Fill | None:
-    """What fills large frames with the GIL held, or None where that cannot be had.
+    """Return a function that fills large frames with the GIL held, or None where none can be had.
 
-    `tls` is what the `ssl.SSLSocket` `sock` keeps as ``_sslobj``. The connection must be used by
-    one thread only, and its socket never be made to block.
+    `tls` is the ``_sslobj`` of the `ssl.SSLSocket` `sock`. Only one thread may use the connection,
+    and the socket must stay non-blocking.
     """
     try:
         where = openssl.pointer(tls)
@@ -93,7 +93,7 @@ def _tell(why: str) -> None:
 
 
 class _Filler:
-    """Of one connection, whose object it keeps: OpenSSL's lives as long as that."""
+    """Of one connection. It keeps the connection's object, which keeps OpenSSL's alive."""
 
     __slots__ = ("_calls", "_tls", "_turn", "_where")
 
@@ -104,7 +104,7 @@ class _Filler:
         self._turn = _FIRST
 
     def fill(self, target: memoryview, note: Callable[[int], object]) -> tuple[int, int]:
-        """Receive into `target`, a turn at most; see `Channel.fill`."""
+        """Receive into `target`, for at most one turn; see `Channel.fill`."""
         filled, size = self._read(target, min(len(target), self._turn))
         try:
             if size <= 0:
@@ -115,9 +115,9 @@ class _Filler:
         return filled, size
 
     def _read(self, target: memoryview, room: int) -> tuple[int, int]:
-        """How many bytes there were, and what the last `SSL_read` returned."""
+        """Return how many bytes were received, and the result of the last `SSL_read`."""
         read, _, clear_errors, *_ = self._calls
-        block = ctypes.c_char.from_buffer(target)  # it stays where it is while this exists
+        block = ctypes.c_char.from_buffer(target)  # an export of the buffer, which pins it
         begin = ctypes.addressof(block)
         places = iter(range(begin, begin + room - RECORD + 1, RECORD))
         many = length_hint(places)
@@ -138,7 +138,7 @@ class _Filler:
         return filled, size
 
     def _without_data(self, target: memoryview, filled: int) -> int:
-        """What becomes of a read that has brought nothing: bytes after all, 0 or an error."""
+        """Have `ssl` say why a read brought nothing; returns its result if it raises no error."""
         calls = self._calls
         what = calls.error_of(self._where, 0)
         if what == ssl.SSL_ERROR_WANT_READ:
@@ -156,7 +156,7 @@ class _Filler:
 
 @functools.cache
 def _calls() -> _Calls | str:
-    """What is called, or why nothing can be."""
+    """Return the functions to call, or the reason why they cannot be called."""
     try:
         found = openssl.library()
         found.SSL_read.restype = found.SSL_get_error.restype = ctypes.c_int
@@ -170,7 +170,7 @@ def _calls() -> _Calls | str:
 
 
 def _words() -> tuple[OSError, OSError]:
-    """What `ssl` raises where there is nothing to read, and for a reset."""
+    """Return the errors that `ssl` raises for a read that would block, and for a reset."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     near, far = socket.socketpair()
     with near, far:
@@ -178,13 +178,13 @@ def _words() -> tuple[OSError, OSError]:
         made: Any = context.wrap_socket(near, server_side=True, do_handshake_on_connect=False)
         with made as tls:
             nothing = _raised_by(tls._sslobj)
-            socket.socket.send(tls, b"unread")  # which makes the end of the other side a reset
+            socket.socket.send(tls, b"unread")  # closing with unread bytes is a reset
             far.close()
             reset = _raised_by(tls._sslobj)
     if not isinstance(nothing, ssl.SSLWantReadError):
-        raise openssl.Unusable(f"for nothing to read ssl raises {nothing!r}")
+        raise openssl.Unusable(f"ssl raises {nothing!r} for a read that would block")
     if reset.errno != errno.ECONNRESET and vars(reset).get("reason"):
-        raise openssl.Unusable(f"for a reset ssl raises {reset!r}")
+        raise openssl.Unusable(f"ssl raises {reset!r} for a reset")
     return nothing, reset
 
 
@@ -193,11 +193,11 @@ def _raised_by(tls: Any) -> OSError:
         tls.read(1)
     except OSError as error:
         return _again(error)
-    raise openssl.Unusable("a connection without a peer can be read from")
+    raise openssl.Unusable("ssl reads from a connection without a peer")
 
 
 def _again(error: OSError) -> OSError:
-    """The same as a new exception, since one that is raised refers to who was reading."""
+    """Return a copy: the traceback of an exception that was raised keeps its frames alive."""
     new = type(error)(*error.args)
     new.__dict__.update(error.__dict__)
     return new

@@ -1,7 +1,4 @@
-"""Options of TCP sockets, numeric addresses, and what the kernel tells.
-
-It is asked about a connection, and about the descriptors that are left.
-"""
+"""Socket options, numeric addresses, and the kernel's view of connections and descriptors."""
 
 from __future__ import annotations
 
@@ -9,8 +6,15 @@ import errno
 import logging
 import select
 import socket
+import struct
 import sys
 from typing import Any
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows has no such requests
+    fcntl = None  # type: ignore[assignment]
 
 try:
     import resource
@@ -26,7 +30,10 @@ __all__ = [
     "has_caller",
     "is_dead",
     "numeric_address",
+    "reset",
     "tune",
+    "unacknowledged",
+    "unread",
 ]
 
 logger = logging.getLogger("sealwire.comm")
@@ -38,17 +45,16 @@ INHERITED = sys.platform == "linux"
 """Whether an accepted socket has the options of the listening one: then that one is tuned."""
 
 _PROBES = 10
-_LONGEST = 60_000.0  # seconds; beyond, Linux would refuse the idle time, and with it the rest
-_TCP_CLOSE = 7  # first byte of Linux's struct tcp_info
-_INFO_SIZE = 136  # of that, up to tcpi_bytes_received, since Linux 4.1
+_LONGEST = 60_000.0  # seconds; Linux rejects more for the idle time
+_TCP_CLOSE = 7  # tcpi_state, the first byte of Linux's struct tcp_info
+_INFO_SIZE = 136  # bytes of tcp_info up to tcpi_bytes_received, since Linux 4.1
 
 
 def tune(sock: socket.socket, keepalive_timeout: float) -> None:
-    """Send small messages at once, and give up on a silent peer after `keepalive_timeout` seconds.
+    """Disable Nagle's algorithm and enable keep-alive probes for `keepalive_timeout` seconds.
 
-    The kernel probes idle connections; that sent bytes are acknowledged is the business of `pulse`.
-    Where a system lacks an option the connection goes on without; a socket that is gone already
-    raises nothing.
+    Keep-alive covers idle connections; `liveness` checks that sent bytes are acknowledged. Options
+    that a system lacks are skipped; a socket that is disconnected already raises nothing.
     """
     seconds = min(keepalive_timeout, _LONGEST)
     interval = max(1, round(seconds / (2 * _PROBES)))
@@ -70,9 +76,9 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
 
 
 def is_dead(sock: socket.socket) -> bool:
-    """Whether nothing will arrive any more, since the kernel has closed the connection for good.
+    """Whether the kernel has closed the connection for good, so that nothing more will arrive.
 
-    What arrived before can still be received. False where the system does not say.
+    What has arrived can still be received. False where the system does not tell.
     """
     try:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
@@ -81,7 +87,7 @@ def is_dead(sock: socket.socket) -> bool:
 
 
 def bytes_received(sock: socket.socket) -> int | None:
-    """What the peer has sent in all, read or not; None where the system does not say."""
+    """Total bytes received from the peer, read or not; None where the system does not tell."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
     except (AttributeError, OSError):
@@ -92,24 +98,64 @@ def bytes_received(sock: socket.socket) -> int | None:
 
 
 def given_up(sock: socket.socket) -> bool:
-    """Whether the kernel has dropped the connection: it was reset, or its peer was silent too long.
+    """Whether the kernel has dropped the connection: it was reset, or timed out.
 
-    False where the peer has closed in order, or where the system does not say.
+    False if the peer has closed in order, and where the system does not tell.
     """
     if not is_dead(sock):
         return False
     try:
-        # EPIPE: it was reset after an end in order. OpenSSL answers an end without close_notify by
+        # EPIPE: reset after an orderly end. OpenSSL answers an end of file without close_notify by
         # an alert, and a peer that is gone answers that by a reset.
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != errno.EPIPE
     except OSError:
         return False
 
 
-def numeric_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]] | None:
-    """Family and address for a host that is an IP address; None for a name, which needs a resolver.
+def unacknowledged(sock: socket.socket) -> int | None:
+    """Bytes sent that the peer's kernel has not acknowledged, an end of stream counted as one.
 
-    One with a scope (``fe80::1%eth0``) counts as a name.
+    None where the system does not say.
+    """
+    return _ask(sock, "TIOCOUTQ")
+
+
+def unread(sock: socket.socket) -> int | None:
+    """Bytes that have arrived and were not received; None where the system does not say."""
+    return _ask(sock, "FIONREAD")
+
+
+def _ask(sock: socket.socket, request: str) -> int | None:
+    if fcntl is None or sys.platform != "linux":  # elsewhere TIOCOUTQ is for terminals alone
+        return None
+    try:
+        answer = fcntl.ioctl(sock.fileno(), getattr(termios, request), _NOTHING)
+    except (OSError, ValueError):
+        return None
+    return int.from_bytes(answer, sys.byteorder)
+
+
+_NOTHING = bytes(4)
+
+
+def reset(sock: socket.socket) -> None:
+    """Let the close of `sock` reset the connection: what is unsent is dropped, and the peer learns.
+
+    Otherwise the kernel would go on sending what it has, and end as if that were all.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    except OSError as error:
+        logger.debug("cannot reset a connection: %s", error)
+
+
+_AT_ONCE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+def numeric_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]] | None:
+    """Family and socket address for a numeric host; None for a name, which needs a resolver.
+
+    A scoped address (``fe80::1%eth0``) counts as a name.
     """
     for family, rest in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
         try:
@@ -121,7 +167,7 @@ def numeric_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[A
 
 
 def descriptor_limit() -> int | None:
-    """How many descriptors this process may open, None if there is no limit to ask for."""
+    """How many file descriptors this process may open; None if there is no limit."""
     if resource is None:
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -129,9 +175,9 @@ def descriptor_limit() -> int | None:
 
 
 def has_caller(listening: socket.socket) -> bool:
-    """Whether a connection waits to be accepted.
+    """Whether a connection is waiting to be accepted.
 
-    Without a free descriptor `accept` itself cannot tell: it fails before it looks.
+    `accept` cannot tell without a free descriptor: it fails before looking at the queue.
     """
     if hasattr(select, "poll"):
         poll = select.poll()

@@ -1,14 +1,14 @@
-"""A new CA without a stop: both are trusted for a while, then the old one is dropped.
+"""CA rotation without downtime: both CAs are trusted for a while, then the old one is dropped.
 
-`begin` puts a second CA beside the first; `renewal.renew` moves the identities; `complete` takes
-the first away. Each file is replaced whole and in such an order that a crash between any two leaves
-a folder that works, and the same command, given again, goes on from there:
+`begin` adds a second CA; `renewal.renew` moves the identities to it; `complete` removes the first.
+Each file is replaced whole, and in such an order that a crash between any two leaves a working
+folder, from which the same command continues:
 
-    begin      keys: new, old      trust: new, old     lists of both
-    complete   trust: new          lists: of the new   keys: new
+    begin      keys: new, old      trust: new, old     CRLs of both
+    complete   trust: new          CRLs: of the new    keys: new
 
-The order of the keys tells a broken off `begin` (the first key has no certificate yet) from a
-broken off `complete` (the last key has none any more).
+The order of the keys distinguishes an interrupted `begin` (the first key has no certificate yet)
+from an interrupted `complete` (the last key has none any more).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["begin", "complete", "left_behind", "loose_keys"]
 
 
 def begin(store: Store, *, name: str | None = None, days: float = 3650) -> list[Write]:
-    """Put a new CA beside the present one; only the lists' upkeep if there are two already.
+    """Add a new CA; only update the CRLs if there are two CAs already.
 
-    The new one has the kind of key and the name constraints of the present one, and its name with
-    a number unless `name` is given: verifiers look CAs up by name. Raises `AuthorityError` after a
-    `complete` that broke off.
+    The new one has the kind of key and the name constraints of the current one, and its name with a
+    number unless `name` is given: verifiers look CAs up by name. Raises `AuthorityError` after an
+    interrupted `complete`.
     """
     if len(store.authorities) > 1:
         return store.crl()
@@ -95,7 +95,7 @@ def complete(store: Store, *, force: bool = False) -> list[Write]:
 def left_behind(store: Store) -> list[str]:
     """Files whose certificate is of an outgoing CA, valid and not revoked.
 
-    Here or elsewhere, as the journal knows; serials for what was not written to a file.
+    In this folder, or elsewhere according to the journal; serial numbers for those not in a file.
     """
     older = store.authorities[1:]
     revoked = store.journal.revoked()
@@ -120,7 +120,7 @@ def left_behind(store: Store) -> list[str]:
 
 
 def loose_keys(store: Store) -> list[keys.PrivateKey]:
-    """Keys in `ca-key.pem` without a certificate in `ca.pem`: a rotation was broken off."""
+    """Keys in `ca-key.pem` without a certificate in `ca.pem`: a rotation was interrupted."""
     known = store.authorities
     return [key for key in store.private_keys if not any(_has(key, each) for each in known)]
 

@@ -1,7 +1,7 @@
-"""Does everything fit? A folder of certificates, or a configuration, looked at from all sides.
+"""Checks a folder of certificates, or a configuration, as a whole.
 
-Nothing is changed and nothing printed: each function returns `Finding`s, worst first. After all
-that can be seen in the files, every two roles shake hands in memory, as the processes will.
+Nothing is changed or printed: each function returns `Finding`s, worst first. After the checks of
+the files, every two roles do a handshake in memory, as the processes will.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MATERIAL = ("tls_ca_file", *(f"tls_{role}_cert" for role in ROLES))
 
 
 def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """The findings by severity, each once."""
+    """Return the findings by severity, without duplicates."""
     order = (ERROR, WARNING, NOTE)
     return sorted(dict.fromkeys(found), key=lambda each: order.index(each.severity))
 
@@ -53,14 +53,14 @@ def worst_first(found: Sequence[Finding]) -> list[Finding]:
 def check_folder(
     folder: Path, *, password: bytes | None = None, soon: datetime.timedelta = SOON
 ) -> list[Finding]:
-    """What does not fit in a folder that `sealwire certs` has made; `password` is the CA key's.
+    """Check a folder that `sealwire certs` has created; `password` decrypts the CA key.
 
-    A folder without the CA's key, as it is on other machines, is checked as far as it goes. Raises
-    `AuthorityError` if there is no CA certificate, `PEMError` if a file that matters is damaged.
+    A folder without the CA's key, as on other machines, is checked as far as possible. Raises
+    `AuthorityError` if there is no CA certificate, `PEMError` if an essential file is damaged.
     """
-    store = Store(folder, password, links=True)  # Kubernetes mounts links
+    store = Store(folder, password, links=True)  # as mounted by Kubernetes
     found: list[Finding] = []
-    # Root looks after the folders of others.
+    # Root may maintain another user's folder.
     owners = frozenset({os.stat(folder).st_uid} if os.name == "posix" and not os.geteuid() else ())
     for name in (TRUST, CRL, CONFIG, JOURNAL, KEYS):
         path = str(folder / name)
@@ -73,7 +73,7 @@ def check_folder(
         place = Source("certificate", str(each.path), in_memory=False)
         chain, broken = findings.readable(place)
         found += broken
-        # Without a key, it was issued for a request, whose sender has the key.
+        # Without a key, it was issued for a CSR, whose sender has the key.
         found += [
             finding
             for finding in (
@@ -88,7 +88,7 @@ def check_folder(
         )
     if (folder / KEYS).is_file():
         found += _authority(store)
-    here = os.path.realpath(folder)  # told of by `_folder_mode`, which is stricter
+    here = os.path.realpath(folder)  # reported by `_folder_mode`, which is stricter
     return worst_first(
         [
             *_folder_mode(folder),
@@ -103,10 +103,10 @@ def check_configuration(
     soon: datetime.timedelta = SOON,
     files: Iterable[str] = (),
 ) -> list[Finding]:
-    """What does not fit in a configuration.
+    """Check a configuration.
 
-    That is `values` by field of `Security` as `config.read` gives them, the `unknown` keys, and the
-    `files` that it was read from.
+    `values` are those of `Security`'s fields as `config.read` returns them, `unknown` the unknown
+    keys, and `files` the configuration files.
     """
     found = [_misspelt(each) for each in unknown]
     for file in files:
@@ -140,7 +140,7 @@ def check_configuration(
         )
     found += _material(values, soon)
     if not any(finding.severity == ERROR for finding in found):
-        found += _shaken(security)
+        found += _handshakes(security)
     return worst_first(found)
 
 
@@ -194,8 +194,8 @@ def _role(role: str, certificate: Source, info: CertificateInfo) -> Iterator[Fin
         )
 
 
-def _shaken(security: Security) -> Iterator[Finding]:
-    """Who dials whom in a cluster, as far as they have certificates."""
+def _handshakes(security: Security) -> Iterator[Finding]:
+    """Do a handshake between all roles that talk to each other and have certificates."""
     told = set()
     try:
         for client, server in _DIALS:
@@ -225,7 +225,7 @@ def _shaken(security: Security) -> Iterator[Finding]:
 
 
 def _authority(store: Store) -> Iterator[Finding]:
-    """What only the folder with the CA's key can tell."""
+    """Run the checks that need the folder with the CA's key."""
     place, folder = str(store.path / KEYS), shlex.quote(str(store.path))
     yield from findings.exposed(place, "the CA's private key")
     try:

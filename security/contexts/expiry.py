@@ -1,7 +1,7 @@
-"""Certificates that end soon: a line in the log, once a day for each.
+"""Warnings about certificates that expire soon: one log line per day for each.
 
-Looked at where contexts are built and used, at most once an hour; there is no timer. Times are read
-from DER here, since `ssl` does not tell them of a certificate that is merely loaded.
+Checked where contexts are built and used, at most once an hour; there is no timer. Dates are parsed
+from DER here, since `ssl` does not expose those of a certificate that is merely loaded.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ logger = logging.getLogger("sealwire.security")
 
 _DAY = 86400.0
 
-#: Seconds before the end from which a certificate is warned of.
+#: Seconds before the end from which on to warn.
 DEFAULT_WARNING = 30 * _DAY
 
-_LOOK = 3600.0  # seconds between two looks at the clock
-_REPEAT = _DAY - _LOOK / 2  # seconds until the same certificate is warned of again
+_CHECK_INTERVAL = 3600.0  # seconds between two checks
+_REPEAT = _DAY - _CHECK_INTERVAL / 2  # seconds until the same warning is repeated
 
-_warned: dict[str, float] = {}  # fingerprint -> when, by time.time()
+_warned: dict[str, float] = {}  # fingerprint -> time of the last warning, by time.time()
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a certificate or a CRL ends: which it is, and what is to be done."""
+    """The end of validity of a certificate or CRL, its description, and what to do."""
 
     what: str
     fingerprint: str
     end: float  # seconds since the epoch
     remedy: str
-    at_most: float = math.inf  # warned of no earlier than this many seconds before
+    at_most: float = math.inf  # no warning earlier than this many seconds before
 
 
 def deadlines(trust: Source, certificate: Source, crl: Source | None) -> Iterator[Deadline]:
-    """Those of the CAs, of a certificate with its intermediates, and of the CRLs.
+    """Yield the deadlines of the CAs, of a certificate with its intermediates, and of the CRLs.
 
-    Raises `PEMError` as reading them does.
+    Raises `PEMError` if a source cannot be read.
     """
     renew = (
         "make a new one and start again with it"
@@ -80,7 +80,7 @@ def _of(
 
 
 class Expiry:
-    """Warns of deadlines from `warning` seconds before they pass; infinity never warns."""
+    """Warns of deadlines from `warning` seconds before they pass; infinity disables it."""
 
     def __init__(self, deadlines: Iterable[Deadline], warning: float) -> None:
         self._deadlines = list(deadlines)
@@ -88,13 +88,13 @@ class Expiry:
         self._due = -math.inf if warning != math.inf else math.inf
 
     def look(self) -> None:
-        """Warn of what is due, if the last look was an hour ago."""
+        """Warn of what is due, if the last check was an hour ago."""
         if time.monotonic() >= self._due:
-            self._due = time.monotonic() + _LOOK
+            self._due = time.monotonic() + _CHECK_INTERVAL
             self.warn(time.time())
 
     def warn(self, now: float) -> None:
-        """Warn of each deadline that is near at `now`, if that has not been done within a day."""
+        """Warn of each deadline that is near at `now`, unless that was done within a day."""
         for deadline in self._deadlines:
             left = deadline.end - now
             last = _warned.get(deadline.fingerprint, -math.inf)
@@ -114,19 +114,19 @@ def _when(end: float, left: float) -> str:
 
 
 def end_of(der: bytes) -> float | None:
-    """The end of a certificate (notAfter) or CRL (nextUpdate), in seconds since the epoch.
+    """Return the end of a certificate (notAfter) or CRL (nextUpdate), in seconds since the epoch.
 
-    None if there is no such time, or it is neither.
+    None if it has no such date, or is neither.
     """
     try:
         _, signed, _ = _element(der, _element(der, 0)[1].start)
         times = []
         for tag, content in _children(der, signed):
-            if tag in _TIMES:  # thisUpdate and nextUpdate stand in a CRL as they are
+            if tag in _TIMES:  # thisUpdate and nextUpdate are direct members of a CRL
                 times.append((tag, content))
             elif tag == 0x30 and not times:
                 inner = list(_children(der, content))
-                if len(inner) == 2 and all(kind in _TIMES for kind, _ in inner):  # validity
+                if len(inner) == 2 and all(kind in _TIMES for kind, _ in inner):  # a validity
                     times = inner
         if len(times) < 2:
             return None
@@ -140,7 +140,7 @@ _TIMES = (0x17, 0x18)  # UTCTime, GeneralizedTime
 
 
 def _element(der: bytes, at: int) -> tuple[int, range, int]:
-    """Tag and content of the element at a position, and where the next one begins."""
+    """Tag and content of the element at an offset, and the offset of the next one."""
     length, start = der[at + 1], at + 2
     if length >= 0x80:
         size = length & 0x7F
@@ -158,7 +158,7 @@ def _children(der: bytes, content: range) -> Iterable[tuple[int, range]]:
 
 
 def _seconds(tag: int, text: str) -> float:
-    if tag == 0x17:  # two digits of the year: 1950 to 2049
+    if tag == 0x17:  # two-digit years: 1950 to 2049
         text = ("19" if text >= "50" else "20") + text
     moment = datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ")
     return moment.replace(tzinfo=datetime.timezone.utc).timestamp()

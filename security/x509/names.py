@@ -1,4 +1,4 @@
-"""Names in certificates: subjects, alternative names, and what a CA may sign for."""
+"""Names in certificates: subjects, alternative names, and name constraints."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _DNS_NAME = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)*")
 
 
 def subject(name: str) -> x509.Name:
-    """A subject of this common name alone. Raises `AuthorityError` for an unusable one."""
-    if not 1 <= len(name) <= 64:  # RFC 5280; older releases of cryptography do not look
+    """Return a subject with only this common name. Raises `AuthorityError` for an unusable one."""
+    if not 1 <= len(name) <= 64:  # RFC 5280; older releases of cryptography do not check
         raise AuthorityError(
             f"cannot issue {name!r}: a common name has 1 to 64 characters, got {len(name)}"
         )
@@ -39,13 +39,13 @@ def subject(name: str) -> x509.Name:
 
 
 def common_name(name: x509.Name) -> str:
-    """The common name of a subject, "" if it has none."""
+    """Return the common name of a subject, "" if it has none."""
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if found else ""
 
 
 def split(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Tell hosts and IP addresses apart."""
+    """Separate host names and IP addresses."""
     hosts, ips = [], []
     for name in names:
         try:
@@ -58,10 +58,10 @@ def split(names: Iterable[str]) -> tuple[list[str], list[str]]:
 def alternatives(
     name: str, hosts: Iterable[str], ips: Iterable[str], permitted: x509.NameConstraints | None
 ) -> list[x509.GeneralName]:
-    """Alternative names of a certificate for `name`.
+    """Return the alternative names of a certificate for `name`.
 
-    That is `name` itself if nothing else is given and it can be one. Raises `AuthorityError` for
-    what is none, or what the CA may not sign for.
+    That is `name` itself if nothing else is given and it is valid as one. Raises `AuthorityError`
+    for an invalid name, and for one outside the CA's constraints.
     """
     found: list[x509.GeneralName] = []
     for host in hosts:
@@ -90,7 +90,7 @@ def alternatives(
 def constraints(permitted: Iterable[str]) -> x509.NameConstraints | None:
     """Name constraints from domains (`lab.example`) and networks (`10.0.0.0/8`); None from none.
 
-    Raises `AuthorityError` for what is neither.
+    Raises `AuthorityError` for anything else.
     """
     trees: list[x509.GeneralName] = []
     for text in permitted:
@@ -108,7 +108,7 @@ def constraints(permitted: Iterable[str]) -> x509.NameConstraints | None:
 
 
 def constraints_of(certificate: x509.Certificate) -> x509.NameConstraints | None:
-    """The name constraints of a CA."""
+    """Return the name constraints of a CA."""
     try:
         return certificate.extensions.get_extension_for_class(x509.NameConstraints).value
     except x509.ExtensionNotFound:
@@ -116,13 +116,13 @@ def constraints_of(certificate: x509.Certificate) -> x509.NameConstraints | None
 
 
 def permitted(certificate: x509.Certificate) -> list[str]:
-    """The domains and networks that a CA is held to, as `constraints` takes them."""
+    """Return the permitted domains and networks of a CA, in the form that `constraints` takes."""
     found = constraints_of(certificate)
     return [str(tree.value) for tree in (found and found.permitted_subtrees) or ()]
 
 
 def outside(names: Sequence[x509.GeneralName], permitted: x509.NameConstraints | None) -> list[str]:
-    """The names that the constraints forbid; only kinds of names that they mention count."""
+    """Return the names that the constraints forbid; they apply to the kinds they mention."""
     trees = list(permitted.permitted_subtrees or ()) if permitted else []
     found = []
     for name in names:
@@ -135,7 +135,7 @@ def outside(names: Sequence[x509.GeneralName], permitted: x509.NameConstraints |
 def extension(
     certificate: x509.Certificate | x509.CertificateSigningRequest,
 ) -> list[x509.GeneralName]:
-    """The alternative names of a certificate or a request, of every kind, in order."""
+    """All alternative names of a certificate or a request, in order."""
     try:
         value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -144,7 +144,7 @@ def extension(
 
 
 def hosts_of(request: x509.CertificateSigningRequest) -> list[str]:
-    """The DNS names that a request asks for."""
+    """Return the DNS names in a request."""
     return [each.value for each in extension(request) if isinstance(each, x509.DNSName)]
 
 

@@ -28,9 +28,9 @@ from sealwire.cli.demo.unauthorized import (
     PLAIN,
     VISITORS,
     Attempt,
-    knock,
-    knock_plain,
-    knock_tls,
+    try_all,
+    try_plain,
+    try_tls,
 )
 from sealwire.security.ca.authority import Authority
 
@@ -76,7 +76,7 @@ def test_everybody_at_a_stock_tls_listener(
         tls_max_version=version,
         require_encryption=True,
     )
-    visit = partial(knock, tmp_path, authority, roles["client"])
+    visit = partial(try_all, tmp_path, authority, roles["client"])
     attempts = visit_stock("tls", security, lambda address: visit([address]))
     assert isinstance(attempts, tuple)
     assert {attempt.visitor: attempt.outcome for attempt in attempts} == {
@@ -92,7 +92,7 @@ def test_everybody_at_a_stock_tls_listener(
 
 def test_the_plain_hello_is_good(tmp_path: Path) -> None:
     """A plain listener answers it; so it is not for the hello that others do not."""
-    attempt = visit_stock("tcp", Security(), lambda address: knock_plain(PLAIN, address))
+    attempt = visit_stock("tcp", Security(), lambda address: try_plain(PLAIN, address))
     assert isinstance(attempt, Attempt)
     assert attempt.outcome == "let in"
 
@@ -170,7 +170,7 @@ def test_plain(
 ) -> None:
     monkeypatch.setattr(unauthorized, "TIMEOUT", 0.5)
     with listener(serve) as address:
-        attempt = knock_plain(PLAIN, address)
+        attempt = try_plain(PLAIN, address)
     assert attempt.outcome == outcome
     assert words in attempt.words
 
@@ -204,7 +204,7 @@ def test_tls(
     if serve in (ask_nobody, shake_hands_and_leave):
         serve = partial(serve, roles["scheduler"])
     with listener(serve) as address:
-        attempt = knock_tls(FOREIGN, address, foreign)
+        attempt = try_tls(FOREIGN, address, foreign)
     assert attempt.outcome == outcome
     assert words in attempt.words
 
@@ -214,7 +214,7 @@ def test_an_address_out_of_reach_refuses_nobody(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tls://127.0.0.1:{server.getsockname()[1]}"
-    attempts = knock(tmp_path, authority, roles["client"], [address])
+    attempts = try_all(tmp_path, authority, roles["client"], [address])
     assert [attempt.visitor for attempt in attempts] == list(VISITORS)
     assert {attempt.outcome for attempt in attempts} == {"unclear"}
     assert all(attempt.words.startswith("cannot connect") for attempt in attempts)

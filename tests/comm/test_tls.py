@@ -256,7 +256,7 @@ async def test_close_sends_close_notify(version: ssl.TLSVersion) -> None:
 
     args = security(GOOD, [CA]).get_listen_args("scheduler")
     async with listen("tls://127.0.0.1:0", greet, **args) as listener:
-        assert (await blocking(listener.contact_address, talk)).endswith(b"bye")
+        assert b"bye" in await blocking(listener.contact_address, talk)
 
 
 @versions

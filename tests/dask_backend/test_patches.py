@@ -170,7 +170,7 @@ def test_uninstall_keeps_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     uninstall()
     assert of_password("open sesame") == []
     assert not adoption._known
-    assert not adoption._told
+    assert not adoption._reported
     assert not adoption._home
     assert settings._made is None
     assert not connectors._ignored

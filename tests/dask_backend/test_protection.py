@@ -187,7 +187,7 @@ def test_without_anything_configured_it_is_told_of_once(
 ) -> None:
     from sealwire.dask_backend import adoption
 
-    monkeypatch.setattr(adoption, "_told", set())
+    monkeypatch.setattr(adoption, "_reported", set())
     made = kind() if kind is later else kind
     for _ in range(3):
         assert of(made).get_listen_args("scheduler")["ssl_context"] is not None

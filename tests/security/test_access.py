@@ -23,7 +23,7 @@ NAMES = ("ca.pem", "cert.pem", "key.pem", "crl.pem")
 
 @pytest.fixture
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(permissions, "_told", set())
+    monkeypatch.setattr(permissions, "_warned", set())
 
 
 @pytest.fixture

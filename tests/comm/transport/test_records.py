@@ -224,10 +224,11 @@ def test_the_turn_follows_the_speed() -> None:
     assert statistics.median(took) < 1e-3
 
 
-def test_nobody_is_waited_for_within_a_turn() -> None:
+def test_nobody_is_waited_for_within_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside a thread that computes, `ssl` waits for the switch interval, if not for several."""
     interval = 0.02
     records_in_a_turn = 8
+    monkeypatch.setattr(records, "_FEWEST", records_in_a_turn * RECORD)
     over = False
 
     def compute() -> None:

@@ -252,7 +252,7 @@ def test_the_end_is_told_to_everybody_who_waits(clock: Clock) -> None:
         sending.sender.drain().send(None)
 
 
-@pytest.mark.parametrize(("unsent", "said"), [(False, [b"goodbye"]), (True, [])])
+@pytest.mark.parametrize(("unsent", "said"), [(False, [b"eof"]), (True, [])])
 def test_no_goodbye_is_said_while_something_is_unsent(
     clock: Clock, unsent: bool, said: list[bytes]
 ) -> None:
@@ -260,7 +260,7 @@ def test_no_goodbye_is_said_while_something_is_unsent(
     sending = Sending(Wire([0, 0] if unsent else []))
     sending.sender.write([SMALL])
     before = len(sending.wire.sends)
-    sending.sender.say_goodbye()
+    sending.sender.send_eof()
     assert sending.wire.sends[before:] == said
-    sending.sender.answer_goodbye()
+    sending.sender.answer_eof()
     assert sending.wire.sends[before:] == said * 2

@@ -85,7 +85,7 @@ _TIMES = ("interval", "linger")
 def apply_gil_policy() -> None:
     """Apply ``sealwire.gil.{interval,linger}`` and ``sealwire.tls.hold-gil`` to this process.
 
-    Times are like ``"10 us"`` or in seconds; an interval of false or 0 leaves the interpreter's
+    Times are like ``"50 us"`` or in seconds; an interval of false or 0 leaves the interpreter's
     switch interval alone. Where nothing is configured, a policy set by `configure_gil` stays.
     Raises `ValueError` for invalid values.
     """
@@ -108,7 +108,7 @@ def apply_gil_policy() -> None:
     except (AttributeError, TypeError, ValueError, KeyError) as error:
         raise ValueError(
             f"bad setting sealwire.gil: got interval {interval!r} and linger {linger!r} ({error}); "
-            f"write for example 10 us and 5 ms"
+            f"write for example 50 us and 5 ms"
         ) from error
 
 

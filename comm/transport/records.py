@@ -8,8 +8,8 @@ large frames take as long as these waits: a convoy. Here OpenSSL's `SSL_read` is
 Between two such calls the interpreter would still hand over the GIL, once another thread has waited
 for the switch interval. Therefore all full records of a *turn* are read by one call into C: `map`
 calls `SSL_read`, `filterfalse` examines what it returns, and no bytecode runs in between. A turn is
-limited to about half a millisecond of this thread's CPU time, whatever the speed of CPU and cipher
-(`_TURN`); after it a waiting thread gets the GIL.
+limited to about 0.4 ms of this thread's CPU time, whatever the speed of CPU and cipher (`_TURN`);
+after it a waiting thread gets the GIL.
 
 The behaviour of `ssl` is preserved by leaving everything to it that is not data. After a read that
 brings none, `ssl` is made to read again: OpenSSL repeats its answer, its error queue is left as it
@@ -50,10 +50,9 @@ Fill = Callable[[memoryview, Callable[[int], object]], tuple[int, int]]
 RECORD = 16 * 1024
 """The payload of a full TLS record."""
 
-_TURN = 0.5e-3  # seconds of CPU time within which the GIL is not given up
+_TURN = 0.4e-3  # seconds of CPU time within which the GIL is not given up
 _FEWEST, _MOST = 4 * RECORD, 64 * RECORD  # in one turn, whatever was measured
 _FIRST = 16 * RECORD  # before anything was
-_WORTH = 8 * RECORD  # fewer bytes say too little about the speed
 
 _is_full = RECORD.__eq__
 
@@ -132,9 +131,9 @@ class _Filler:
             size = read(self._where, begin + filled, room - filled)
             filled += max(size, 0)
         spent = thread_time() - began
-        if filled >= _WORTH and spent > 0:
-            records = int(filled / spent * _TURN) // RECORD
-            self._turn = min(max(records * RECORD, _FEWEST), _MOST)
+        if filled >= _FEWEST and spent > 0:  # else it says too little about the speed
+            possible = (self._turn + filled / spent * _TURN) / 2
+            self._turn = min(max(int(possible) // RECORD * RECORD, _FEWEST), _MOST)
         return filled, size
 
     def _without_data(self, target: memoryview, filled: int) -> int:

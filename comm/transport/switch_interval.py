@@ -29,9 +29,9 @@ __all__ = ["Guard", "Policy", "configure", "guard_of", "policy"]
 class Policy(NamedTuple):
     """When the switch interval is lowered, and how far. Times in seconds."""
 
-    interval: float | None = 10e-6
+    interval: float | None = 50e-6
     """The interval while a loop is doing I/O; None leaves it alone. Below 50 us the granularity of
-    the system's timers dominates on Linux."""
+    the system's timers dominates on Linux: threads switch more often, and loops gain little."""
 
     linger: float = 5e-3
     """How long, up to twice this, a loop counts as busy after its last I/O. Long enough for the
@@ -67,13 +67,13 @@ def configure(
 
     Parameters
     ----------
-    interval : float or None, default 10e-6
+    interval : float or None, default 50e-6
         Switch interval in seconds while a loop is doing I/O; None leaves it alone.
     linger : float, default 5e-3
         Seconds, up to twice this, that a loop counts as busy after its last I/O.
     hold_tls : bool, default True
-        Receive large frames over TLS with the GIL held, half a millisecond at a time, where this
-        Python and its OpenSSL are known to allow it. ``Comm.extra_info["holds_gil"]`` tells whether
+        Receive large frames over TLS with the GIL held, 0.4 ms at a time, where this Python and
+        its OpenSSL are known to allow it. ``Comm.extra_info["holds_gil"]`` tells whether
         a connection does.
 
     Raises

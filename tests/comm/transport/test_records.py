@@ -200,7 +200,7 @@ def test_records_of_any_size_cut_anywhere(version: ssl.TLSVersion, held: bool) -
 
 
 def test_the_turn_follows_the_speed() -> None:
-    """Of the CPU and the cipher: half a millisecond of this thread's time, within bounds."""
+    """Of the CPU and the cipher: less than a millisecond of this thread's time, within bounds."""
     link = RecordLink(ssl.TLSVersion.TLSv1_3)
     channel = channel_of(link, held=True)
     filler = channel.fill.__self__  # type: ignore[attr-defined]

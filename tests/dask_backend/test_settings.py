@@ -167,20 +167,22 @@ async def test_whether_the_gil_is_held_is_configured(
 ) -> None:
     """For connections from then on; what else is chosen stays."""
     ours = make_party("ours", "tls")
-    configure_gil(interval=0.001, hold_tls=not expected)
+    key = "sealwire.tls.hold-gil"
+    configure_gil(interval=0.001)
     try:
-        async with pair(ours) as (before, _):
-            with dask.config.set({"sealwire.tls.hold-gil": value}):
-                async with pair(ours) as (near, far):
-                    assert switch_interval.policy() == switch_interval.Policy(
-                        interval=0.001, hold_tls=expected
-                    )
-                    shown = {link["local"]: link["holds_gil"] for link in links()}
-                    assert shown[near.local_address] is shown[far.local_address] is expected
-                    assert shown[before.local_address] is not expected
-                    payload = {"x": to_serialize(bytes(2_000_000))}
-                    await near.write(payload)
-                    assert await far.read() == {"x": bytes(2_000_000)}
+        with dask.config.set({key: not expected}):
+            async with pair(ours) as (before, _):
+                with dask.config.set({key: value}):
+                    async with pair(ours) as (near, far):
+                        assert switch_interval.policy() == switch_interval.Policy(
+                            interval=0.001, hold_tls=expected
+                        )
+                        shown = {link["local"]: link["holds_gil"] for link in links()}
+                        assert shown[near.local_address] is shown[far.local_address] is expected
+                        assert shown[before.local_address] is not expected
+                        payload = {"x": to_serialize(bytes(2_000_000))}
+                        await near.write(payload)
+                        assert await far.read() == {"x": bytes(2_000_000)}
     finally:
         configure_gil()
 

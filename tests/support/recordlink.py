@@ -16,7 +16,7 @@ import ssl
 import struct
 import termios
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from sealwire.comm.transport import openssl
 from support import certs
@@ -75,7 +75,10 @@ class RecordLink:
         Who sends, once its `outgoing` is put on the socket `far`.
     """
 
+    open: ClassVar[list[RecordLink]] = []  # for `close_all`
+
     def __init__(self, version: ssl.TLSVersion, server_side: bool = False) -> None:
+        self.open.append(self)
         near, self.far = connected()
         server, client = contexts(version)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -181,3 +184,9 @@ class RecordLink:
         """Close both ends."""
         self.near.close()
         self.far.close()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close what a test has left open."""
+        while cls.open:
+            cls.open.pop().close()

@@ -39,6 +39,12 @@ versions = pytest.mark.parametrize("version", VERSIONS, ids=lambda version: vers
 sides = pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])
 
 
+@pytest.fixture(autouse=True)
+def no_link_is_left() -> Iterator[None]:
+    yield
+    RecordLink.close_all()
+
+
 @pytest.fixture
 def hold_gil() -> Iterator[Callable[[bool], None]]:
     """Says whether connections that are opened from now on hold it."""
@@ -108,17 +114,14 @@ def test_whatever_the_peer_does_both_paths_tell_the_same(
     told = []
     for held in (False, True):
         link = RecordLink(version, server_side)
-        try:
-            channel = channel_of(link, held)
-            doing(link)
-            calls = fill_until_end(channel)
-            assert queue_is_empty()
-            pending = channel.pending()
-            link.near.close()
-            answer = link.hear_all() if link.far.fileno() >= 0 else b""
-            told.append((calls, pending, [len(answer), answer[:5]]))
-        finally:
-            link.close()
+        channel = channel_of(link, held)
+        doing(link)
+        calls = fill_until_end(channel)
+        assert queue_is_empty()
+        pending = channel.pending()
+        link.near.close()
+        answer = link.hear_all() if link.far.fileno() >= 0 else b""
+        told.append((calls, pending, [len(answer), answer[:5]]))
     assert told[0] == told[1]
 
 
@@ -131,7 +134,6 @@ def test_the_doings_are_worth_it() -> None:
         for _, outcome in fill_until_end(channel_of(link, held=True)):
             seen.add(outcome[0] if isinstance(outcome[0], type) else outcome)
             seen.add(outcome[-1].get("reason") if isinstance(outcome[-1], dict) else None)
-        link.close()
     assert {ssl.SSLWantReadError, ssl.SSLEOFError, ssl.SSLError, (0, 0)} <= seen
     assert {"SSLV3_ALERT_BAD_RECORD_MAC", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"} <= seen
     assert {"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"} & seen
@@ -149,7 +151,6 @@ def test_a_stale_error_of_somebody_elses_is_not_ours(version: ssl.TLSVersion) ->
     assert queue_is_empty()
     data(link)
     assert fill(channel, 6 * RECORD)[0] == PLAIN[: 5 * RECORD + 123]
-    link.close()
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["ssl", "held"])
@@ -196,7 +197,6 @@ def test_records_of_any_size_cut_anywhere(version: ssl.TLSVersion, held: bool) -
                 del expected[:size]
         if sent >= RECORDS and not wire and not expected:
             received = sent
-    link.close()
 
 
 def test_the_turn_follows_the_speed() -> None:
@@ -219,7 +219,6 @@ def test_the_turn_follows_the_speed() -> None:
             size, _ = channel.fill(memoryview(target), int)
             assert size <= turn
             took.append((thread_time() - began) / size * turn)
-    link.close()
     assert len(took) > 100
     assert statistics.median(took) < 1e-3
 
@@ -256,8 +255,6 @@ def test_nobody_is_waited_for_within_a_turn(monkeypatch: pytest.MonkeyPatch) -> 
         over = True
         thread.join()
         sys.setswitchinterval(before)
-    for link in links.values():
-        link.close()
     assert max(took[False]) > interval
     assert statistics.median(took[True]) < interval
 
@@ -282,11 +279,14 @@ async def exchange(near: Comm, far: Comm) -> None:
         assert received == message
 
 
-def refused(link: RecordLink, caplog: pytest.LogCaptureFixture) -> str:
+def refused(
+    link: RecordLink, caplog: pytest.LogCaptureFixture, hold_gil: Callable[[bool], None]
+) -> str:
     """The one line that says why."""
     caplog.set_level(logging.DEBUG, "sealwire.comm")
     caplog.clear()
     records._tell.cache_clear()
+    hold_gil(True)
     for _ in range(3):
         channel = secure(link.near)
         assert not channel.holds_gil
@@ -308,19 +308,25 @@ def fresh() -> Iterator[None]:
 
 
 def test_where_it_cannot_be_had_one_line_says_why(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fresh: None
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    hold_gil: Callable[[bool], None],
+    fresh: None,
 ) -> None:
     link = RecordLink(ssl.TLSVersion.TLSv1_3)
     monkeypatch.setattr(openssl, "_word", lambda *_: 0)
     openssl._why_not.cache_clear()
     words = "large frames over TLS are received without holding the GIL: ssl's connections do not"
-    assert refused(link, caplog).startswith(words)
-    link.close()
+    assert refused(link, caplog, hold_gil).startswith(words)
 
 
 @pytest.mark.parametrize("missing", ["SSL_read", "SSL_get_error", "ERR_clear_error"])
 def test_without_a_function_of_openssls(
-    missing: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fresh: None
+    missing: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    hold_gil: Callable[[bool], None],
+    fresh: None,
 ) -> None:
     class Without:
         def __getattr__(self, name: str) -> Any:
@@ -331,17 +337,17 @@ def test_without_a_function_of_openssls(
     link = RecordLink(ssl.TLSVersion.TLSv1_3)
     real = openssl.library()
     monkeypatch.setattr(openssl, "library", Without)
-    assert missing in refused(link, caplog)
-    link.close()
+    assert missing in refused(link, caplog, hold_gil)
 
 
-def test_a_socket_that_blocks(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_socket_that_blocks(
+    caplog: pytest.LogCaptureFixture, hold_gil: Callable[[bool], None]
+) -> None:
     """A call that waits would keep the GIL meanwhile."""
     link = RecordLink(ssl.TLSVersion.TLSv1_3)
     for timeout in (5.0, None):
         link.near.settimeout(timeout)
-        assert "the socket blocks" in refused(link, caplog)
-    link.close()
+        assert "the socket blocks" in refused(link, caplog, hold_gil)
 
 
 def test_the_connection_lives_as_long_as_it_may_be_read() -> None:
@@ -351,7 +357,6 @@ def test_the_connection_lives_as_long_as_it_may_be_read() -> None:
     assert link.tls is link.near._sslobj  # type: ignore[attr-defined]
     link.tls = link.near._sslobj = None  # type: ignore[attr-defined]
     assert fill(channel, RECORD)[0] == PLAIN[:RECORD]
-    link.close()
 
 
 def test_nothing_of_the_target_is_kept() -> None:
@@ -371,4 +376,3 @@ def test_nothing_of_the_target_is_kept() -> None:
         target += b"x"  # a BufferError, were it exported
         del target[-1:]
     assert len(kept) == 2
-    link.close()

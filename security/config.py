@@ -67,6 +67,7 @@ KEYS = {
 #: our preload module, and the processes that have a setting for preloads
 PRELOAD = "sealwire.dask_backend.preload"
 PROCESSES = ("scheduler", "worker", "nanny", "client")
+_ELSEWHERE = (f"{_OWN}.hold-gil",)  # read by the backend: how TLS is done, not with whom
 
 _BY_ROLE = ("key-password.", "allowed-peers.")  # may be mappings from role to value
 
@@ -274,7 +275,8 @@ def _as_written(key: str, value: Any) -> Any:
 
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
     for root in (_TLS, _OWN):
-        known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
+        keys = (*KEYS.values(), *_ELSEWHERE)
+        known = [key.removeprefix(f"{root}.") for key in keys if key.startswith(root)]
         for name in _leaves(_tree(get, root)):
             if not name.startswith(_BY_ROLE):
                 yield from _unless_known(root, name, known)

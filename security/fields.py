@@ -10,6 +10,7 @@ from typing import Any
 from . import config, pem
 from .contexts import allowlist, policy
 from .errors import ConfigError
+from .pem_shapes import without_mark
 from .quoting import hides_key, key_damage, shown
 
 __all__ = ["DAY", "FIELDS", "MATERIAL", "ROLES", "SOURCES", "as_shown", "checked"]
@@ -121,7 +122,7 @@ def _password(name: str, value: Any) -> str | bytes | None:
         raise ConfigError(
             f"cannot use {name}: it has {size} bytes, OpenSSL takes {_LONGEST_PASSWORD}"
         )
-    return value
+    return without_mark(value)
 
 
 def as_shown(name: str, value: Any, source: pem.Source | None = None) -> str:

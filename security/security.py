@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import config, pem, permissions
-from .contexts import allowlist, expiry, policy, reloading
+from .contexts import allowlist, policy, reloading
 from .errors import ConfigError, SecurityError, UnknownParameter
 from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
 from .quoting import shown
@@ -58,7 +58,8 @@ class Security:
         whether the files have changed. 0 is every time, "never" (or infinity) not at all, and the
         default `sealwire.security.contexts.reloading.DEFAULT_INTERVAL`.
     tls_expiry_warning: days, or text such as "12 h": how long before a certificate ends the log
-        warns of it, once a day; 30 days if unset, "never" for no warning.
+        warns of it, once a day; if unset, 30 days or a third of its lifetime, whichever is less;
+        "never" for no warning.
     extra_conn_args: a mapping that `get_connection_args` passes on.
 
     CA, certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text; which of them is
@@ -234,7 +235,7 @@ class Security:
             self._policy(),
             material,
             reloading.DEFAULT_INTERVAL if interval is None else interval,
-            expiry.DEFAULT_WARNING if days is None else days * DAY,
+            None if days is None else days * DAY,
         )
         with self._lock:
             known = self._watches.get(role)

@@ -28,9 +28,9 @@ transport.stream transport.greeting transport.client transport.server
 tcp api __init__
 """
 SECURITY = """
-errors text quoting pem_blocks reading permissions pem config
-contexts.allowlist contexts.verified contexts.selfcheck contexts.expiry
-x509.keys x509.names x509.certinfo
+errors text quoting der pem_blocks pem_shapes reading permissions pem config
+contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.expiry
+x509.keys x509.names x509.certinfo x509.above
 contexts.sealed contexts.policy fields contexts.background contexts.reloading
 x509.templates ca.authority security
 ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.rotation

@@ -32,16 +32,17 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     click.option(
         "--soon",
         type=duration,
-        default="30d",
-        show_default=True,
         metavar="TIME",
-        help="Warn of what expires within this time.",
+        help="Warn of what expires within this time.  [default: 30d, or a third of its lifetime]",
     ),
     password_option,
     json_option,
 )
 def command(
-    path: Path | None, soon: datetime.timedelta, password_file: Path | None, as_json: bool
+    path: Path | None,
+    soon: datetime.timedelta | None,
+    password_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Look whether keys, chains, purposes, dates, permissions, roles, lists and settings fit.
 
@@ -67,7 +68,9 @@ def command(
     raise SystemExit(2 if "error" in severities else 1 if "warning" in severities else 0)
 
 
-def _findings(path: Path | None, soon: datetime.timedelta, password: bytes | None) -> list[Finding]:
+def _findings(
+    path: Path | None, soon: datetime.timedelta | None, password: bytes | None
+) -> list[Finding]:
     from sealwire.security import config, unknown_keys
     from sealwire.security.checks.runner import check_configuration, check_folder, worst_first
     from sealwire.security.errors import ConfigError

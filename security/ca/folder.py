@@ -19,6 +19,7 @@ import stat
 from pathlib import Path
 
 from ..errors import PEMError, PEMNotFound
+from ..pem_shapes import decoded, normalised
 
 __all__ = ["Folder", "reason"]
 
@@ -136,8 +137,8 @@ class Folder:
         return data
 
     def text(self, name: str) -> str:
-        """A PEM file's text: its blocks are ASCII, comments around them may be in any encoding."""
-        return self.read(name).decode("ascii", "replace")
+        """A PEM file's text, as `Source.read` gives it."""
+        return normalised(decoded(self.read(name)))
 
     def replace(self, temporary: str, name: str) -> None:
         """Rename an entry over another."""

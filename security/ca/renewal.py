@@ -21,6 +21,7 @@ from .store import Held, Store
 __all__ = ["Renewal", "renew", "revoke"]
 
 _DAYS = 365.0  # validity where that of before says nothing
+_DAILY = datetime.timedelta(hours=36)  # whoever renews by the clock comes once a day, about
 _WORTH = datetime.timedelta(hours=1)  # a renewal for the sake of less is none
 
 
@@ -51,6 +52,7 @@ def renew(
 
     `chosen`, or all in the folder that are not revoked. With `within`, only what ends in that time
     or is of an outgoing CA whose successor signs already; without, all of them, by the newest CA.
+    What lives no longer than `within` in all is due in the last third of its lifetime.
     The revocation lists are brought up to date in any case. Raises `AuthorityError` for a chosen
     one that cannot be renewed.
     """
@@ -71,11 +73,15 @@ def renew(
             words = f"name it to issue it anew: sealwire certs renew {held.path.stem}"
             results.append(Renewal(held.path, "revoked", words, until))
             continue
-        if within is not None and issuer is signer and until - now() > within:
-            results.append(Renewal(held.path, "kept", "not due", until))
-            continue
         # What its CA's end has cut short must not stay short for ever.
         cut = issuer is not None and until >= issuer.parsed.not_valid_after_utc
+        if (
+            within is not None
+            and issuer is signer
+            and until - now() > (within if cut else _due(found, within))
+        ):
+            results.append(Renewal(held.path, "kept", "not due", until))
+            continue
         lasts = _DAYS if days is None and cut else days
         certificate, write = _renewed(signer, held, keep_key, lasts)
         after = certificate.not_valid_after_utc
@@ -137,6 +143,14 @@ def revoke(store: Store, what: str, reason: str) -> tuple[list[Record], list[Wri
             about = (record.issuer, reason, record.subject, record.file)
             records.append(store.journal.revoke(record.serial, *about))
     return records, [*store.journal.write(records), *store.crl(records)]
+
+
+def _due(certificate: x509.Certificate, within: datetime.timedelta) -> datetime.timedelta:
+    """How long before its end a certificate is due."""
+    lives = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    if lives > within + _WORTH:
+        return within
+    return min(within, max(lives / 3, _DAILY))
 
 
 def _must_be_renewable(store: Store, held: Held, issuer: Authority | None, keep_key: bool) -> None:

@@ -30,9 +30,7 @@ from .certificates import identity
 from .findings import ERROR, NOTE, WARNING, Finding
 from .selftest import refusal
 
-__all__ = ["SOON", "check_configuration", "check_folder", "worst_first"]
-
-SOON = datetime.timedelta(days=30)
+__all__ = ["check_configuration", "check_folder", "worst_first"]
 
 _DIALS = (
     ("client", "scheduler"),
@@ -51,9 +49,12 @@ def worst_first(found: Sequence[Finding]) -> list[Finding]:
 
 
 def check_folder(
-    folder: Path, *, password: bytes | None = None, soon: datetime.timedelta = SOON
+    folder: Path, *, password: bytes | None = None, soon: datetime.timedelta | None = None
 ) -> list[Finding]:
     """What does not fit in a folder that `sealwire certs` has made; `password` is the CA key's.
+
+    `soon` is the time within which what ends is told of; None for what the log of a process warns
+    of, the lesser of 30 days and a third of the lifetime.
 
     A folder without the CA's key, as it is on other machines, is checked as far as it goes. Raises
     `AuthorityError` if there is no CA certificate, `PEMError` if a file that matters is damaged.
@@ -100,13 +101,13 @@ def check_folder(
 def check_configuration(
     values: Mapping[str, Any],
     unknown: Iterable[UnknownKey] = (),
-    soon: datetime.timedelta = SOON,
+    soon: datetime.timedelta | None = None,
     files: Iterable[str] = (),
 ) -> list[Finding]:
     """What does not fit in a configuration.
 
     That is `values` by field of `Security` as `config.read` gives them, the `unknown` keys, and the
-    `files` that it was read from.
+    `files` that it was read from; `soon` as for `check_folder`.
     """
     found = [_misspelt(each) for each in unknown]
     for file in files:
@@ -144,7 +145,7 @@ def check_configuration(
     return worst_first(found)
 
 
-def _material(values: Mapping[str, Any], soon: datetime.timedelta) -> Iterator[Finding]:
+def _material(values: Mapping[str, Any], soon: datetime.timedelta | None) -> Iterator[Finding]:
     anchors = source("tls_ca_file", values.get("tls_ca_file"))
     trusted: findings.Certificates = ()
     if anchors is not None:
@@ -227,7 +228,7 @@ def _shaken(security: Security) -> Iterator[Finding]:
 def _authority(store: Store) -> Iterator[Finding]:
     """What only the folder with the CA's key can tell."""
     place, folder = str(store.path / KEYS), shlex.quote(str(store.path))
-    yield from findings.exposed(place, "the CA's private key")
+    yield from findings.exposed(place, "the CA's private key", grants=False)
     try:
         loose = rotation.loose_keys(store)
     except SecurityError as error:

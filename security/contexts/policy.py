@@ -13,7 +13,8 @@ themselves, as `Security.temporary()` of Dask makes them, are kept: they can iss
 
 With a CRL, every certificate of a chain is looked up (`VERIFY_CRL_CHECK_CHAIN`), not the leaf
 alone: to revoke an intermediate would have no effect otherwise. So every CA in use needs its CRL,
-and a chain for which one is missing or out of date is refused.
+and a chain for which one is missing or out of date is refused. Where chains may end below a root
+(`trust.py`), OpenSSL can do that for the leaf only, and `x509/above.py` does the rest.
 
 No session is resumed, because a resumed one skips the certificates. For TLS 1.3 no tickets are
 given out. For TLS 1.2 `ssl` can switch off neither the tickets nor the cache behind them, only
@@ -24,14 +25,14 @@ with either is refused right after the handshake, by the sockets of `verified.py
 
 from __future__ import annotations
 
-import logging
 import ssl
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ..errors import ConfigError, PEMError
-from ..pem import Block, Source, certificates, load_crls, load_identity, shown
+from ..errors import ConfigError
+from ..pem import load_crls, load_identity, shown
 from .sealed import SPOKEN, Material, SealedContext
+from .trust import load_trust
 
 __all__ = [
     "Material",
@@ -46,8 +47,6 @@ __all__ = [
 
 Side = Literal["server", "client"]
 
-logger = logging.getLogger("sealwire.security")
-
 #: TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has its own, fixed suites.
 _DEFAULT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -56,10 +55,6 @@ _VERSIONS: dict[object, ssl.TLSVersion] = {
     **dict(zip((1.2, 1.3), SPOKEN, strict=True)),
     **dict(zip(("1.2", "1.3"), SPOKEN, strict=True)),
 }
-
-_left_out: set[str] = set()  # certificates already warned of
-
-_BASIC_CONSTRAINTS = bytes.fromhex("0603551d13")  # the extension's identifier in DER
 
 
 def parse_version(field: str, value: object) -> ssl.TLSVersion | None:
@@ -141,47 +136,18 @@ def load(context: SealedContext, material: Material) -> None:
     Raises `PEMError` or `KeyMismatch`; the context is then partly loaded and must be dropped.
     """
     context._material = material
-    _load_trust(context, material.trust)
+    ends_early = load_trust(context, material.trust)
     if material.crl is not None:
         load_crls(context, material.crl)
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+        if ends_early:
+            from ..x509.above import CertificatesAbove  # a library, for who needs it
+
+            trusted = context.get_ca_certs(binary_form=True)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+            context.above = CertificatesAbove(trusted, material.crl)
+        else:
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     load_identity(context, material.certificate, material.key, password=material.password)
     if material.allowed is not None:
         context.allowed = material.allowed
     context.seal()
-
-
-def _load_trust(context: ssl.SSLContext, trust: Source) -> None:
-    """Trust the certificates of a source, except those that only lax rules let issue others."""
-    for block in certificates(trust):
-        if not _issues_unmarked(block):
-            _add(context, block, trust)
-        elif block.text not in _left_out:
-            _left_out.add(block.text)
-            logger.warning(
-                "a certificate in %s is left out: it may sign, but basicConstraints does not "
-                "mark it as a CA; make the CA again",
-                trust,
-            )
-
-
-def _issues_unmarked(block: Block) -> bool:
-    """Whether OpenSSL would take a certificate without basicConstraints for a CA."""
-    try:
-        if _BASIC_CONSTRAINTS in ssl.PEM_cert_to_DER_cert(block.text):
-            return False  # OpenSSL goes by what it says
-        probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        probe.load_verify_locations(cadata=block.text)
-    except (ValueError, ssl.SSLError):
-        return False  # not a certificate: loading it says so
-    return probe.cert_store_stats()["x509_ca"] > 0
-
-
-def _add(context: ssl.SSLContext, block: Block, trust: Source) -> None:
-    try:
-        context.load_verify_locations(cadata=block.text)
-    except ssl.SSLError as error:
-        raise PEMError(
-            f"cannot use {trust}: a certificate in it is damaged ({error.reason}); "
-            "write the file again"
-        ) from error

@@ -145,13 +145,22 @@ class FollowingContext(SealedContext):
         """Do it to the present context, and again to each that follows."""
         if "_settings" in self.__dict__:  # else: still being made, by the policy that all have
             with self._watch.lock:
-                getattr(self._watch.built[self._side], method)(*args)
+                self._make(self._watch.built[self._side], method, *args)
                 self._settings[args[0] if method == "__setattr__" else method] = (method, *args)
 
     def apply(self, context: SealedContext) -> None:
         """Make all settings that were ever made here in `context`."""
         for method, *args in self._settings.values():
-            getattr(context, method)(*args)
+            self._make(context, method, *args)
+
+    def _make(self, context: SealedContext, method: str, *args: Any) -> None:
+        if args[0] == "verify_flags" and method == "__setattr__":
+            # Which of these it has depends on what its files hold.
+            of_files = ssl.VERIFY_X509_PARTIAL_CHAIN
+            if self._watch._material.crl is not None:
+                of_files |= ssl.VERIFY_CRL_CHECK_CHAIN
+            args = "verify_flags", context.verify_flags | (args[1] & ~of_files)
+        getattr(context, method)(*args)
 
 
 class Watch:
@@ -159,11 +168,13 @@ class Watch:
 
     `interval` is the least time between two looks at the files, in seconds: 0 for a look at every
     handshake, infinity for none after the first. `warning` is how many seconds before its end a
-    certificate is warned of, infinity for never. Raises `PEMError` or `KeyMismatch` if the
-    material cannot be used; later, only `reload` raises.
+    certificate is warned of, infinity for never, None by its lifetime. Raises `PEMError` or
+    `KeyMismatch` if the material cannot be used; later, only `reload` raises.
     """
 
-    def __init__(self, policy: Policy, material: Material, interval: float, warning: float) -> None:
+    def __init__(
+        self, policy: Policy, material: Material, interval: float, warning: float | None
+    ) -> None:
         self._policy = policy
         self._material = material
         self._interval = interval

@@ -15,13 +15,16 @@ import re
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import ConfigError, PEMError
 from ..pem import Source, shown
 from .allowlist import AllowedPeers
 from .selfcheck import lacking
 from .verified import VerifiedObject, VerifiedSocket
+
+if TYPE_CHECKING:
+    from ..x509.above import CertificatesAbove
 
 __all__ = ["SECURITY_LEVEL", "SPOKEN", "Material", "SealedContext"]
 
@@ -189,6 +192,7 @@ _RULES: dict[str, _Rule] = {
     "verify_flags": _verify_flags,
     "verify_mode": _only(ssl.CERT_REQUIRED),
     "allowed": _never("set tls_allowed_peers of a Security"),
+    "above": _never("set tls_crl_file of a Security"),
     "_host_flags": _host_flags,  # which setting hostname_checks_common_name sets
 }
 
@@ -232,6 +236,9 @@ class SealedContext(ssl.SSLContext):
     #: bytes for a peer who is refused after the handshake, made of the reason: set by whoever
     #: knows the protocol that is spoken through TLS
     tell_refused: Callable[[str], bytes] | None = None
+
+    #: looks up the revocation of what stands above the leaf, where OpenSSL does not
+    above: CertificatesAbove | None = None
 
     _material: Material | None = None
 

@@ -8,6 +8,7 @@ the first read or write:
 
 - no session was resumed, which would have skipped the certificates;
 - the certificate can be read: `ssl` raises whatever it likes at a name that is no UTF-8;
+- no CA above it is revoked, where OpenSSL looks up the leaf alone;
 - it is on the allow-list, if there is one.
 
 It is not done in the `sni_callback` of the context: `ssl` decodes the name that a ClientHello asks
@@ -19,6 +20,7 @@ refuses what its context's `tell_refused` makes of the reason, and nothing else,
 
 from __future__ import annotations
 
+import _ssl
 import contextlib
 import ssl
 from typing import Any
@@ -77,6 +79,10 @@ class _Verified:
             ) from error
         if not certificate:
             raise CertificateUnreadable("there is none")
+        above = self.context.above  # type: ignore[attr-defined]
+        if above is not None:
+            chain = self._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+            above.check([each.public_bytes(_ssl.ENCODING_DER) for each in chain])
         allowed = self.context.allowed  # type: ignore[attr-defined]
         if allowed is not None:
             allowed.check(certificate, super().getpeercert(binary_form=True))  # type: ignore[misc]

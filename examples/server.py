@@ -7,7 +7,7 @@ security = Security(tls_ca_file="certs/ca.pem", tls_scheduler_cert="certs/schedu
 
 
 async def double(comm):
-    async for message in comm:  # ends when the peer closes
+    async for message in comm:  # ends when the peer closes the connection
         await comm.write({"doubled": 2 * message["number"], "data": message["data"]})
 
 

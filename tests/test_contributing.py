@@ -32,7 +32,7 @@ def test_the_hooks_download_nothing() -> None:
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert [repo["repo"] for repo in config["repos"]] == ["local"]
     hooks = config["repos"][0]["hooks"]
-    assert {hook["id"] for hook in hooks} == {"ruff", "ruff-format", "mypy"}
+    assert {hook["id"] for hook in hooks} == {"ruff", "ruff-format", "mypy", "codespell"}
     for hook in hooks:
         assert hook["language"] == "system"
         assert hook["entry"].startswith((".venv/bin/", "make --silent --old-file=install "))

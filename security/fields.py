@@ -32,6 +32,7 @@ FIELDS = (
     "tls_allowed_peers",
     "tls_reload_interval",
     "tls_expiry_warning",
+    "tls_server_hostname",
     "extra_conn_args",
 )
 
@@ -47,8 +48,9 @@ def checked(name: str, value: Any) -> Any:
     if name in SOURCES:
         limit = pem.CRL_LIMIT if name == "tls_crl_file" else pem.PEM_LIMIT
         return pem.source(name, value, limit=limit)
-    if name == "tls_ciphers":
-        return _ciphers(name, value)
+    if name in ("tls_ciphers", "tls_server_hostname"):
+        parse = _ciphers if name == "tls_ciphers" else policy.parse_hostname
+        return parse(name, value)
     if name == "tls_reload_interval":
         return config.duration(name, value, bare="s")
     if name == "tls_expiry_warning":

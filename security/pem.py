@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from .errors import ConfigError, KeyMismatch, PEMError, PEMNotFound
+from .paths import expanded
 from .pem_blocks import Block, blocks, is_torn
 from .pem_shapes import contents_of, decoded, looks_of, normalised, reason_of
 from .permissions import is_granted
@@ -175,8 +176,9 @@ def source(field: str, value: object, *, limit: int = PEM_LIMIT) -> Source | Non
     """Make a `Source` of a path (`str` or `os.PathLike`) or PEM text; None for None and "".
 
     An `os.PathLike` is a path. A `str` is PEM text if it has a BEGIN line or more than one line,
-    else a path. Raises `ConfigError` for a value of any other type, for a `str` that can be
-    neither, and for a relative path where there is no working folder.
+    else a path, in which `~` and `$NAME` are replaced (`paths.py`). Raises `ConfigError` for a
+    value of any other type, for a `str` that can be neither, and for a relative path where there is
+    no working folder.
     """
     if isinstance(value, os.PathLike):
         path = os.fspath(value)
@@ -191,10 +193,11 @@ def source(field: str, value: object, *, limit: int = PEM_LIMIT) -> Source | Non
         )
     if is_text(value):
         return Source(field, value, in_memory=True, limit=limit)
-    wrong = damage(value)
+    path = expanded(field, value)
+    wrong = damage(path)
     if wrong is not None:
         raise ConfigError(f"cannot use {field}: {wrong}")
-    return _of_path(field, value, limit)
+    return _of_path(field, path, limit)
 
 
 def is_text(value: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import config, pem, permissions
+from . import config, paths, pem, permissions
 from .contexts import allowlist, policy, reloading
 from .errors import ConfigError, SecurityError, UnknownParameter
 from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
@@ -36,8 +36,8 @@ class Security:
         as soon as any TLS parameter is given or any CA, certificate or key configured.
     tls_ca_file: the CA certificates to trust. Nothing else is trusted, not the system's CAs.
     tls_ciphers: OpenSSL cipher string for TLS 1.2, see `sealwire.security.contexts.policy.Policy`.
-    tls_min_version, tls_max_version: `ssl.TLSVersion`, 1.2, 1.3, "1.2" or "1.3". The minimum is
-        TLS 1.2 if unset.
+    tls_min_version, tls_max_version: `ssl.TLSVersion`, 1.2 or 1.3, as a number or text, also as
+        "TLSv1.3" or "TLSv1_3". The minimum is TLS 1.2 if unset.
     tls_client_cert, tls_scheduler_cert, tls_worker_cert: the certificate of each role, followed by
         its intermediates if there are any.
     tls_client_key, tls_scheduler_key, tls_worker_key: its private key; may be left out if the
@@ -60,10 +60,13 @@ class Security:
     tls_expiry_warning: days, or text such as "12 h": how long before a certificate ends the log
         warns of it, once a day; if unset, 30 days or a third of its lifetime, whichever is less;
         "never" for no warning.
+    tls_server_hostname: the name that a client asks for (SNI) where the caller names none, for
+        a proxy that routes by it. No certificate is compared with it.
     extra_conn_args: a mapping that `get_connection_args` passes on.
 
     CA, certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text; which of them is
-    decided where a value is given, and a relative path is made absolute there. Files must be
+    decided where a value is given, and a relative path is made absolute there; `~` and `$NAME` are
+    replaced in a `str`, not in an `os.PathLike`. Files must be
     regular files, and are first read when a role is used. Contexts follow them: a handshake that
     begins after a file was replaced uses the new one, and the old one if the new one cannot be
     used, or while it takes long to read; see `reload`.
@@ -91,6 +94,7 @@ class Security:
     tls_allowed_peers: dict[str, tuple[str, ...]] | None
     tls_reload_interval: float | None
     tls_expiry_warning: float | None
+    tls_server_hostname: str | None
     extra_conn_args: dict[str, Any]
 
     _sources: dict[str, pem.Source]
@@ -156,11 +160,13 @@ class Security:
     def fields(self) -> dict[str, Any]:
         """Every parameter with its present value: `Security(**security.fields())` is its equal.
 
-        A path is a `str`; one that would be taken for PEM text then is a `pathlib.Path`.
+        A path is a `str`; one that would be taken for another or for PEM text then is a
+        `pathlib.Path`.
         """
         values = {name: getattr(self, name) for name in FIELDS}
         for name, source in self._sources.items():
-            if not source.in_memory and (source.hidden or pem.is_text(source.value)):
+            literal = paths.is_literal(source.value) and not pem.is_text(source.value)
+            if not source.in_memory and (source.hidden or not literal):
                 values[name] = Path(source.value)
         return values
 
@@ -246,7 +252,8 @@ class Security:
             return known[1].context(side)
 
     def _policy(self) -> policy.Policy:
-        return policy.Policy(self.tls_ciphers, self.tls_min_version, self.tls_max_version)
+        versions = self.tls_min_version, self.tls_max_version
+        return policy.Policy(self.tls_ciphers, *versions, self.tls_server_hostname)
 
     def _material(self, role: str) -> policy.Material | None:
         """What the contexts of a role are made of; None if it has no identity."""

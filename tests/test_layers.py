@@ -20,17 +20,17 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
 errors limits listener_log addressing arguments wire.foreign wire.framing wire.budget arrays
-extensions encoding decoding codec wire.hello wire.outbox interfaces registry tls_errors
-transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
-transport.readiness transport.handshake_throttle transport.openssl transport.handshake
-transport.channel transport.sender transport.receiver transport.pending
+extensions encoding decoding codec wire.hello wire.outbox interfaces registry tls_versions
+tls_errors transport.sockets transport.liveness transport.buffers transport.switch_interval
+transport.wakeup transport.readiness transport.handshake_throttle transport.openssl
+transport.handshake transport.channel transport.sender transport.receiver transport.pending
 transport.stream transport.greeting transport.client transport.server
 tcp api __init__
 """
 SECURITY = """
-errors text quoting der pem_blocks pem_shapes reading permissions pem config
+errors text quoting paths der pem_blocks pem_shapes reading permissions pem config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.expiry
-x509.keys x509.names x509.certinfo x509.above
+x509.keys x509.names x509.certinfo x509.above contexts.description
 contexts.sealed contexts.policy fields contexts.background contexts.reloading
 x509.templates ca.authority security
 ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.rotation

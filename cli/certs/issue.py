@@ -60,6 +60,7 @@ def command(
 
     Exit codes: 0 issued, 1 failed, 2 wrong usage.
     """
-    stem = "-".join([role, *names[:1]]).replace(":", "_").replace("/", "_").replace("*", "any")
+    first = [name.strip("[]").removesuffix(".") for name in names[:1]]
+    stem = "-".join([role, *first]).replace(":", "_").replace("/", "_").replace("*", "any")
     path = out or folder / f"{stem}.pem"
     grant(role, names, own_names=False, out=path, folder=folder, **given)

@@ -25,6 +25,7 @@ with either is refused right after the handshake, by the sockets of `verified.py
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -42,6 +43,7 @@ __all__ = [
     "empty_context",
     "load",
     "parse_ciphers",
+    "parse_hostname",
     "parse_version",
 ]
 
@@ -49,6 +51,12 @@ Side = Literal["server", "client"]
 
 #: TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has its own, fixed suites.
 _DEFAULT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+# With or without TLS before it, as OpenSSL, `ssl` and people write it
+_SPELLED = re.compile(r"(?i)[\s'\"]*(?:TLSVersion\.)?(?:TLS[ _-]?)?v?1[._]([23])[\s'\"]*")
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 _VERSIONS: dict[object, ssl.TLSVersion] = {
     **{version: version for version in SPOKEN},
@@ -58,20 +66,36 @@ _VERSIONS: dict[object, ssl.TLSVersion] = {
 
 
 def parse_version(field: str, value: object) -> ssl.TLSVersion | None:
-    """A TLS version from `ssl.TLSVersion`, 1.2, 1.3, "1.2" or "1.3"; None stays None.
+    """A TLS version from `ssl.TLSVersion`, a number, or text such as "1.3", "TLSv1.3", "TLSv1_3".
 
-    Raises `ConfigError` for anything else, naming `field`.
+    None and "" are None. Raises `ConfigError` for anything else, naming `field`.
     """
-    if value is None:
+    if value is None or value == "":
         return None
     try:
-        return _VERSIONS[value]
+        spelled = _SPELLED.fullmatch(value) if isinstance(value, str) else None
+        return _VERSIONS[f"1.{spelled[1]}" if spelled else value]
     except (KeyError, TypeError):
         got = value.name if isinstance(value, ssl.TLSVersion) else shown(value)
         raise ConfigError(
             f"cannot use {field}: got {got}; expected TLS 1.2 or 1.3, "
             "as ssl.TLSVersion, number or str"
         ) from None
+
+
+def parse_hostname(field: str, value: object) -> str | None:
+    """A DNS name in ASCII, without a dot at its end; None and "" are None.
+
+    Raises `ConfigError` for anything else: TLS knows no addresses there.
+    """
+    if value is None or value == "":
+        return None
+    name = value.removesuffix(".") if isinstance(value, str) else ""
+    if len(name) > 253 or not _HOSTNAME.fullmatch(name) or name[-1].isdigit():
+        raise ConfigError(
+            f"cannot use {field}: expected a DNS name such as scheduler.example, got {shown(value)}"
+        )
+    return name
 
 
 def parse_ciphers(field: str, value: object) -> str | None:
@@ -89,7 +113,7 @@ def parse_ciphers(field: str, value: object) -> str | None:
 
 @dataclass(frozen=True)
 class Policy:
-    """What is spoken: TLS versions, and the cipher suites of TLS 1.2.
+    """What is spoken: TLS versions, the cipher suites of TLS 1.2, and the name a client asks for.
 
     `ciphers` is an OpenSSL cipher string; None means ECDHE with AES-GCM or ChaCha20-Poly1305. It
     says nothing about TLS 1.3, whose suites OpenSSL keeps apart and which are all sound.
@@ -99,6 +123,7 @@ class Policy:
     ciphers: str | None = None
     min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     max_version: ssl.TLSVersion | None = None
+    server_hostname: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_version is not None and self.min_version > self.max_version:
@@ -119,6 +144,8 @@ def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _Context
     context = kind(ssl.PROTOCOL_TLS_SERVER if side == "server" else ssl.PROTOCOL_TLS_CLIENT)
     if side == "server":
         context.num_tickets = 0
+    else:
+        context.server_hostname = policy.server_hostname
     context.check_hostname = False  # the cluster's own CA is the proof; nodes are known by IP
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = policy.min_version

@@ -97,6 +97,10 @@ class FollowingContext(SealedContext):
         """As `SealedContext.describe`, of what is in use now."""
         return self._watch.built[self._side].describe()
 
+    def fault_above(self, chain: list[bytes], code: int) -> str:
+        """As `SealedContext.fault_above`, of what is in use now."""
+        return self._watch.built[self._side].fault_above(chain, code)
+
     @property
     def role(self) -> str | None:
         """As `SealedContext.role`."""

@@ -15,16 +15,14 @@ import re
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from ..errors import ConfigError, PEMError
+from ..errors import ConfigError
 from ..pem import Source, shown
 from .allowlist import AllowedPeers
+from .description import describe, fault_above
 from .selfcheck import lacking
 from .verified import VerifiedObject, VerifiedSocket
-
-if TYPE_CHECKING:
-    from ..x509.above import CertificatesAbove
 
 __all__ = ["SECURITY_LEVEL", "SPOKEN", "Material", "SealedContext"]
 
@@ -193,6 +191,7 @@ _RULES: dict[str, _Rule] = {
     "verify_mode": _only(ssl.CERT_REQUIRED),
     "allowed": _never("set tls_allowed_peers of a Security"),
     "above": _never("set tls_crl_file of a Security"),
+    "server_hostname": _never("set tls_server_hostname of a Security"),
     "_host_flags": _host_flags,  # which setting hostname_checks_common_name sets
 }
 
@@ -237,8 +236,11 @@ class SealedContext(ssl.SSLContext):
     #: knows the protocol that is spoken through TLS
     tell_refused: Callable[[str], bytes] | None = None
 
-    #: looks up the revocation of what stands above the leaf, where OpenSSL does not
-    above: CertificatesAbove | None = None
+    #: looks up the revocation of what stands above the leaf, where OpenSSL does not (x509/above.py)
+    above: Any = None
+
+    #: the name that a client asks for (SNI) where its caller names none
+    server_hostname: str | None = None
 
     _material: Material | None = None
 
@@ -251,24 +253,21 @@ class SealedContext(ssl.SSLContext):
         self._sealed = True
 
     def describe(self) -> dict[str, str]:
-        """Our ``certificate``, ``ca`` and ``crl`` in words, for errors: field, file, validity."""
-        if self._material is None:
-            return {}
-        from ..x509.certinfo import read_certificates  # X.509 in Python only when something failed
+        """Our ``certificate``, ``ca`` and ``crl`` in words, for errors: field, file, validity.
 
-        words = {}
-        for name, where in (
-            ("ca", self._material.trust),
-            ("certificate", self._material.certificate),
-        ):
-            try:
-                validity = str(read_certificates(where)[0]).rpartition(", ")[2]
-                words[name] = f"{where}, {validity}"
-            except PEMError:  # the file has gone since
-                words[name] = str(where)
-        if self._material.crl is not None:
-            words["crl"] = str(self._material.crl)
-        return words
+        With ``fault`` besides, where our own CA file is a reason to refuse whoever comes.
+        """
+        known = self._material
+        return describe(known.trust, known.certificate, known.crl) if known is not None else {}
+
+    def fault_above(self, chain: list[bytes], code: int) -> str:
+        """Which certificate above a peer's leaf OpenSSL's verdict `code` is about, in words.
+
+        `chain` is what the peer has sent, in DER. "" if it is the leaf, or cannot be told.
+        """
+        server = self.protocol is ssl.PROTOCOL_TLS_CLIENT
+        known = self._material
+        return fault_above(chain, known.trust, code, server) if known is not None else ""
 
     @property
     def role(self) -> str | None:

@@ -90,10 +90,22 @@ class _Verified:
         self._admitted = True
 
 
+def _name_server(kwargs: dict[str, Any]) -> None:
+    """Let a client ask for the name that its context has been given, if the caller has none."""
+    if kwargs.get("server_hostname") is None and not kwargs.get("server_side"):
+        kwargs["server_hostname"] = kwargs["context"].server_hostname
+
+
 class VerifiedSocket(_Verified, ssl.SSLSocket):
     """An `ssl.SSLSocket` that lets nothing pass before its peer is verified."""
 
     _told = False
+
+    @classmethod
+    def _create(cls, *args: Any, **kwargs: Any) -> VerifiedSocket:
+        _name_server(kwargs)
+        made: VerifiedSocket = super()._create(*args, **kwargs)  # type: ignore[misc]
+        return made
 
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands and verify.
@@ -132,6 +144,7 @@ class VerifiedObject(_Verified, ssl.SSLObject):
 
     @classmethod
     def _create(cls, incoming: ssl.MemoryBIO, *args: Any, **kwargs: Any) -> VerifiedObject:
+        _name_server(kwargs)
         made: VerifiedObject = super()._create(incoming, *args, **kwargs)  # type: ignore[misc]
         made._incoming = incoming
         return made

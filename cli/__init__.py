@@ -1,7 +1,8 @@
-"""The `sealwire` command line. Nothing here is an API; the modules are imported by name.
+"""The `sealwire` command line; not an API.
 
 Importing this package loads nothing: workers of a cluster import single modules of it
-(`observe`, `work`), and must not get the command line or the Dask backend with them.
+(`demo.observations`, `demo.computations`), which must not load the command line or the Dask
+backend with them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How the command line shows what others wrote: as a cell of a table, as JSON, as a logged line.
+"""How the command line shows untrusted text: as a table cell, as JSON, as a log line.
 
-All text that comes from outside passes `cell`, `to_json` or `security.text.visible`: names in
-certificates, names of files, columns of a journal, answers of servers. Neither a terminal nor rich
-ever finds an instruction in it: no control sequence, no markup, no `:emoji:`.
+All text from outside passes `cell`, `to_json` or `security.text.visible`: names in certificates,
+file names, columns of a journal, answers of servers. So neither a terminal nor rich interprets
+anything in it: no control sequence, no markup, no `:emoji:`.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 __all__ = ["CELL", "cell", "log_visibly", "to_json", "visible"]
 
-#: characters of one cell; --json has all of them
+#: most characters of one cell; --json prints all of them
 CELL = 1000
 
 
 def visible(text: str, *, longest: int | None = None, lines: bool = False) -> str:
-    """`security.text.visible`, loaded when there is something to be shown."""
+    """`security.text.visible`, imported when first needed."""
     from sealwire.security import text as module
 
     return module.visible(text, longest=longest, lines=lines)
 
 
 def cell(text: object, style: str = "") -> Text:
-    """Text for rich that stands for itself."""
+    """Text for rich, without markup."""
     from rich.text import Text
 
     return Text(visible(str(text), longest=CELL), style=style)
 
 
 def to_json(value: Any, **how: Any) -> str:
-    """JSON in printable ASCII; names of fields may be of any kind."""
+    """JSON in printable ASCII; keys may be of any type that `json` takes."""
     return json.dumps(value, indent=2, **how).replace("\x7f", "\\u007f")
 
 
@@ -47,12 +47,12 @@ class _Visible(logging.Formatter):
 
 if TYPE_CHECKING:
     _Handler = logging.StreamHandler[TextIO]
-else:  # not to be subscripted before Python 3.11
+else:  # not subscriptable before Python 3.11
     _Handler = logging.StreamHandler
 
 
 class _ToStderr(_Handler):
-    """To what is standard error when something is logged."""
+    """Logs to the standard error of the time of logging."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.WARNING)
@@ -68,9 +68,9 @@ class _ToStderr(_Handler):
 
 
 def log_visibly() -> None:
-    """Let warnings of ours reach standard error in visible text, unless logs go elsewhere.
+    """Print our warnings on standard error, escaped, unless logging is configured.
 
-    Python would write them there as they are.
+    Python's last-resort handler would print them unescaped.
     """
     logger = logging.getLogger("sealwire")
     if not logger.hasHandlers():

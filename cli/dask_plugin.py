@@ -1,8 +1,8 @@
-"""What Dask's command line loads of us: `dask sealwire`, and the backend where it is configured.
+"""What Dask's command line imports of us: `dask sealwire`, and the backend where configured.
 
-`dask worker` opens its key before it imports the preloads that are configured, and would fail for
-one that is encrypted. So where the configuration of the command that runs names our preload, the
-backend is installed now. Otherwise nothing is imported but the table of commands.
+`dask worker` opens its key before it imports the configured preloads, and would fail for an
+encrypted one. So where the configuration names our preload, and the command is one that runs
+preloads, the backend is installed now. Otherwise only the table of commands is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COMMANDS = ("scheduler", "worker")
 
 
 def install_if_configured(arguments: Sequence[str]) -> None:
-    """Install the backend if these arguments of `dask` start a process that is to preload it."""
+    """Install the backend if the `arguments` of `dask` start a process that is to preload it."""
     import dask
 
     command = next((each for each in arguments if not each.startswith("-")), None)

@@ -1,8 +1,8 @@
-"""The group `sealwire`: a table of commands, each loaded when it is asked for.
+"""The group `sealwire`: a table of commands, each imported when needed.
 
-A command is one file: a module that has a `click.Command` named `command`, and a line in
-`COMMANDS`. A module keeps its imports light, since `sealwire --help` loads all of them to show
-their first lines; what a command needs to run, it imports when it runs.
+A command is one module that has a `click.Command` named `command`, and a line in `COMMANDS`. Its
+imports are light, since `sealwire --help` imports all of them to show their first lines; what a
+command needs to run, it imports when it runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import click
 
 from sealwire.cli.console import log_visibly, visible
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of what the output goes to
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of writing the output
 
 COMMANDS = {
     "bench": "sealwire.cli.bench.command",
@@ -36,9 +36,11 @@ class LazyGroup(click.Group):
         self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, sorted."""
         return sorted(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None if there is none of that name."""
         if cmd_name not in self.table:
             return None
         command = import_module(self.table[cmd_name]).command
@@ -46,13 +48,13 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; whatever its errors quote is visible text, as its warnings are."""
+        """Run a command; untrusted text in its errors is escaped, as in its warnings."""
         log_visibly()
         warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)  # of a name
         for stream in (sys.stdout, sys.stderr):
             if isinstance(
                 stream, io.TextIOWrapper
-            ):  # of any encoding: \u2026 is better than an end
+            ):  # in any encoding: \u2026 is better than a crash
                 stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)

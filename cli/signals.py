@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM, turned into one exception that cannot cut a clean-up short.
+"""Ctrl-C and SIGTERM, turned into one exception that cannot interrupt a clean-up.
 
 The first signal raises `Interrupted` in the main thread. Later ones do nothing: by then the
-clean-up runs, whose waits are bounded. Inside `held()` even the first one waits for the end of the
-block, so that a process just started is never lost between the system and us.
+clean-up runs, whose waits are bounded. Inside `held()` even the first one is deferred to the end of
+the block, so that no child process is lost right after it was started.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """A context, for the main thread, in which the watched signals raise `Interrupted`.
+    """A context manager, for the main thread, in which signals raise `Interrupted`.
 
-    Once where they strike, and again at the end of the context, should somebody have swallowed it.
+    Once when they arrive, and again at the end of the context if the exception was swallowed.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Signals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Put a first signal off to the end of the block. Not to be nested."""
+        """Defer a first signal to the end of the block. Not to be nested."""
         before = self.received
         self._holding = True
         try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from .addressing import Address, parse_address
 from .api import connect, listen
+from .close_codes import CloseCode
 from .codec import register as register_type
 from .errors import (
     AddressError,
@@ -42,6 +43,7 @@ __all__ = [
     "Address",
     "AddressError",
     "Backend",
+    "CloseCode",
     "Comm",
     "CommBusy",
     "CommClosedError",

@@ -1,7 +1,7 @@
-"""Addresses: ``scheme://host:port`` taken apart and put together; wildcard hosts made concrete.
+"""Parse and format addresses (``scheme://host:port``); resolve wildcard hosts.
 
-An IPv6 host stands in brackets: ``tls://[::1]:8786``. A bare address (``host:port``) has no
-scheme; who uses it chooses one. No I/O but `concrete_host`, which asks the routing table.
+An IPv6 host is written in brackets: ``tls://[::1]:8786``. A bare address (``host:port``) has no
+scheme; the caller picks one. Only `concrete_host` does I/O: it queries the routing table.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _NOT_IN_A_HOST = re.compile(r"[\s/@?#]")
 
 
 class Address(NamedTuple):
-    """An address taken apart.
+    """A parsed address; `str` formats it again.
 
     Attributes
     ----------
     scheme : str
-        Lower case, empty for a bare address.
+        In lower case; empty for a bare address.
     host : str
-        A name or an IP address without brackets; empty for every interface.
+        A name or an IP address without brackets; empty for all interfaces.
     port : int
-        0 where none was given: to a listener, any free port.
+        0 if none was given; a listener then picks any free port.
     """
 
     scheme: str
@@ -41,9 +41,22 @@ class Address(NamedTuple):
 
 
 def parse_address(address: str) -> Address:
-    """Take ``[scheme://]host[:port]`` apart.
+    """Parse ``[scheme://]host[:port]``.
 
-    Raises `AddressError` if it is not of that form or the port is not in 0–65535.
+    Parameters
+    ----------
+    address : str
+        An IPv6 host is written in brackets.
+
+    Returns
+    -------
+    Address
+        Scheme (in lower case), host and port; an omitted scheme is ``""``, an omitted port 0.
+
+    Raises
+    ------
+    AddressError
+        If `address` is not of this form, or the port is not in 0–65535.
     """
     if not isinstance(address, str):
         raise AddressError(f"bad address {address!r}: got {type(address).__name__}, need a str")
@@ -79,16 +92,16 @@ def _parse_port(text: str, address: str) -> int:
 
 
 def format_address(scheme: str, host: str, port: int) -> str:
-    """The inverse of `parse_address`; an IPv6 host gets its brackets."""
+    """Format an address, the inverse of `parse_address`; IPv6 hosts get brackets."""
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return f"{scheme}://{place}" if scheme else place
 
 
 def concrete_host(host: str) -> str:
-    """A host that others can dial, for one that means every interface.
+    """Return a host that peers can dial, for a host that means all interfaces.
 
-    ``""``, ``0.0.0.0`` and ``::`` become the address this machine uses towards the network, or
-    loopback if it has none; any other host is returned as it is.
+    ``""``, ``0.0.0.0`` and ``::`` become the source address of this machine's default route, or
+    loopback if there is none; any other host is returned unchanged.
     """
     if host in ("", "0.0.0.0"):
         return _outward_address(socket.AF_INET, "10.255.255.255", "127.0.0.1")
@@ -101,7 +114,7 @@ def concrete_host(host: str) -> str:
 
 
 def _outward_address(family: socket.AddressFamily, probe: str, fallback: str) -> str:
-    # Connecting a UDP socket sends nothing; it asks the kernel for the route's source address.
+    # Connecting a UDP socket sends nothing, but makes the kernel pick the route's source address.
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((probe, 9))

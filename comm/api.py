@@ -1,4 +1,4 @@
-"""`connect` and `listen`: an address and a `Security`'s arguments to a comm or a listener."""
+"""`connect` and `listen`: open comms and listeners by address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .registry import get_backend
 
 __all__ = ["connect", "listen"]
 
-#: What the `Security` of our Dask backend marks its arguments with; of no meaning here.
+#: A marker that the Dask backend's `Security` adds to its arguments; it means nothing here.
 _DECIDED = "encryption_decided"
 
 _BACKOFF_START = 0.01
@@ -28,7 +28,7 @@ _BACKOFF_CAP = 1.0
 
 
 class _Connecting:
-    """What `connect` returns: await it for the comm, or enter it and have the comm closed."""
+    """The result of `connect`: await it, or use it as an async context manager."""
 
     def __init__(self, address: Address, timeout: float, limits: Limits, args: dict[str, Any]):
         self._address = address
@@ -51,7 +51,7 @@ class _Connecting:
         traceback: TracebackType | None,
     ) -> None:
         if self._comm is not None:
-            await self._comm.close()
+            await self._comm.__aexit__(kind, error, traceback)
 
 
 def connect(
@@ -68,26 +68,50 @@ def connect(
 
     Parameters
     ----------
-    address
-        ``scheme://host:port``. A bare ``host:port`` is tls if there is an `ssl_context`, else tcp.
-    timeout
-        Seconds for everything: the name, TCP, TLS and the hello, over all attempts. Attempts follow
-        each other after a random pause of at most a second, until one succeeds, the time is up or
-        an error says that another attempt would end the same way.
-    limits
-        Bounds for the comm.
-    ssl_context, require_encryption, extra_conn_args
-        As ``Security.get_connection_args(role)`` gives them. ``extra_conn_args`` may hold a
-        ``server_hostname``, sent as SNI. With ``tcp://`` an `ssl_context` is an error.
-    connection_args
-        What the scheme's backend takes besides: ``server_hostname`` again for ``tls://``.
+    address : str
+        ``scheme://host:port``. A bare ``host:port`` means ``tls`` with an `ssl_context`, else
+        ``tcp``.
+    timeout : float, default 30
+        Seconds for name resolution, TCP, TLS and hello together, over all attempts. Failed
+        attempts are repeated after a random pause of at most one second until one succeeds, the
+        timeout expires, or an error is not `retryable`. An attempt that no packet answers ends
+        after 10 seconds; the next one resolves the name again.
+    limits : Limits, optional
+        Bounds for the comm; the defaults of `Limits` if omitted.
+    ssl_context, require_encryption, extra_conn_args : optional
+        As returned by ``Security.get_connection_args(role)``. ``extra_conn_args`` may hold a
+        ``server_hostname``, sent as SNI. An `ssl_context` with ``tcp://`` is an error.
+    **connection_args
+        Further arguments of the scheme's backend: ``server_hostname`` for ``tls://``.
 
-    Raises before any I/O `TypeError` for an argument that neither this function nor the scheme's
-    backend knows, `ValueError` for an `ssl_context` that verifies nobody, is for listening, or
-    speaks TLS before 1.2, `EncryptionRequired` and `AddressError`; `HandshakeError` or another
-    non-retryable `CommClosedError` at once, `ConnectTimeout` if the last attempt had most of the
-    time and was still waiting when it was up, else `ConnectError`. A cancelled call leaves nothing
-    open.
+    Returns
+    -------
+    awaitable and async context manager of Comm
+        The attempts start when it is awaited or entered; leaving the context closes the comm.
+
+    Raises
+    ------
+    TypeError
+        Before any I/O, for an argument unknown to this function and to the scheme's backend.
+    ValueError
+        Before any I/O, for an `ssl_context` that does not verify peers, is for servers, or allows
+        TLS below 1.2.
+    AddressError
+        Before any I/O, for a malformed address, or one without a port.
+    EncryptionRequired
+        Before any I/O, for a plain address where encryption is required.
+    CommClosedError
+        At once for an error that another attempt would repeat, such as `HandshakeError`.
+    ConnectTimeout
+        If the timeout expired in an attempt that had more than half of it and got no answer, or
+        if no packet was answered.
+    ConnectError
+        If the timeout expired otherwise; its cause is the error of the last attempt.
+
+    Notes
+    -----
+    A cancelled call leaves no socket open. The counterpart in Dask is
+    ``distributed.comm.connect``.
     """
     target = _complete(address, ssl_context)
     if not target.port:
@@ -116,22 +140,29 @@ def listen(
 
     Parameters
     ----------
-    address
-        ``scheme://host:port``; bare as for `connect`. An empty host or ``0.0.0.0`` is every
-        interface, port 0 (or none) any free one.
-    handler
-        Function or coroutine function called with each comm; the comm is closed when it is done.
-        What it raises is logged.
-    limits
-        Bounds for each comm.
-    ssl_context, require_encryption
-        As ``Security.get_listen_args(role)`` gives them. With ``tcp://`` an `ssl_context` is an
+    address : str
+        ``scheme://host:port``, or bare as for `connect`. An empty host or ``0.0.0.0`` means all
+        interfaces; port 0, or none, any free port.
+    handler : callable
+        Function or coroutine function called with each comm. The comm is closed when it returns;
+        an exception is logged.
+    limits : Limits, optional
+        Bounds for the listener and for each comm; the defaults of `Limits` if omitted.
+    ssl_context, require_encryption : optional
+        As returned by ``Security.get_listen_args(role)``. An `ssl_context` with ``tcp://`` is an
         error.
-    connection_args
-        What the scheme's backend takes besides; ``tcp://`` and ``tls://`` take nothing.
+    **connection_args
+        Further arguments of the scheme's backend; ``tcp://`` and ``tls://`` have none.
 
-    Raises as `connect` does before any I/O; starting raises `OSError` if the
-    address cannot be bound.
+    Returns
+    -------
+    Listener
+        Not started: await or enter it. Starting raises `OSError` if the address cannot be bound.
+
+    Raises
+    ------
+    TypeError, ValueError, AddressError, EncryptionRequired
+        As for `connect`, before any I/O; the `ssl_context` must be one for servers.
     """
     target = _complete(address, ssl_context)
     backend = get_backend(target.scheme)
@@ -149,7 +180,7 @@ def listen(
 def _checked(
     function: Callable[..., Any], takes: Collection[str], given: dict[str, Any]
 ) -> dict[str, Any]:
-    """What was `given` besides the function's own arguments, if the backend `takes` all of it."""
+    """Return the extra arguments in `given`, if the backend `takes` all of them."""
     given.pop(_DECIDED, None)
     if given:
         own = {name for name in inspect.signature(function).parameters if name != "connection_args"}
@@ -197,7 +228,7 @@ async def _connect(
 if sys.version_info >= (3, 11):
 
     async def _within(seconds: float, connecting: Coroutine[Any, Any, Comm]) -> Comm:
-        """As `asyncio.wait_for`, which makes a task of it before Python 3.12."""
+        """As `asyncio.wait_for`, which creates a task for this before Python 3.12."""
         async with asyncio.timeout(seconds):
             return await connecting
 
@@ -215,7 +246,9 @@ def _gave_up(
     if isinstance(last, CommClosedError):
         why, _, remedy = str(last).partition("; ")
         remedy = remedy or "see the log of the other side"
-        error = ConnectError(f"cannot connect to {address}: {why} ({counted}); {remedy}")
+        silent = isinstance(last.__cause__, TimeoutError)  # no packet came back
+        kind = ConnectTimeout if silent else ConnectError
+        error = kind(f"cannot connect to {address}: {why} ({counted}); {remedy}")
     else:
         error = ConnectTimeout(
             f"cannot connect to {address}: no answer ({counted}); check that the address is right, "

@@ -1,7 +1,7 @@
-"""What `connect` and `listen` are given, looked at before any I/O.
+"""Validation of the arguments of `connect` and `listen`, before any I/O.
 
-A misspelt ``ssl_context`` would open a plain port, and a context that verifies nobody a port that
-only looks protected; both work, which is the trouble.
+A misspelt ``ssl_context`` would open a plain port, and a context that does not verify peers a port
+that only looks protected. Both would work, so nobody would notice.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import weakref
 from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
-__all__ = ["Side", "expect_known", "expect_secure", "tell_lacks"]
+__all__ = ["Side", "expect_known", "expect_secure", "log_lacks"]
 
 Side = Literal["server", "client"]
 
 logger = logging.getLogger("sealwire.comm")
 
-#: How to leave out what comes before TLS 1.2 other than by `minimum_version`
+#: The ways to disable TLS below 1.2 other than `minimum_version`
 _OLD = (ssl.OP_NO_SSLv3, ssl.OP_NO_TLSv1, ssl.OP_NO_TLSv1_1)
 _FITTING: dict[Side, Collection[int]] = {
     "server": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLSv1_2),
@@ -27,11 +27,11 @@ _FITTING: dict[Side, Collection[int]] = {
 }
 _DOES: dict[Side, str] = {"server": "listen", "client": "connect"}
 
-_told: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
+_reported: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
 
 
 def expect_known(call: str, given: Iterable[object], known: Collection[str]) -> None:
-    """Raise `TypeError` for the first of the `given` names that is not `known` to `call`."""
+    """Raise `TypeError` for the first name in `given` that is not in `known`."""
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
@@ -40,23 +40,23 @@ def expect_known(call: str, given: Iterable[object], known: Collection[str]) -> 
 
 
 def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.SSLContext:
-    """The context, if it is one that keeps what ``tls://`` promises.
+    """Return `context` if it is as strict as ``tls://`` promises.
 
-    `instead` says where to get a good one. Raises `TypeError` for what is no context, and
-    `ValueError` for one that is for the other side of TLS, demands no certificate of the peer, or
-    speaks TLS before 1.2.
+    `instead` says where to get a good one. Raises `TypeError` for anything but an SSL context, and
+    `ValueError` for one that is for the other side, does not require a peer certificate, or allows
+    TLS below 1.2.
     """
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(
             f"cannot use {address}: ssl_context is {context!r}, need an ssl.SSLContext; {instead}"
         )
-    why = _unfit(context, side)
+    why = _weakness(context, side)
     if why is not None:
         raise ValueError(f"cannot use {address}: its ssl_context {why}, or {instead}")
     return context
 
 
-def _unfit(context: ssl.SSLContext, side: Side) -> str | None:
+def _weakness(context: ssl.SSLContext, side: Side) -> str | None:
     if context.verify_mode is not ssl.CERT_REQUIRED:
         return (
             f"does not demand a certificate of the peer (verify_mode is "
@@ -82,10 +82,10 @@ def _unfit(context: ssl.SSLContext, side: Side) -> str | None:
     return None
 
 
-def tell_lacks(address: str, context: ssl.SSLContext | None, lacks: Iterable[str]) -> None:
-    """Log each of what `context` is to do and does not as an error, once for a context."""
-    if context is None or context in _told:
+def log_lacks(address: str, context: ssl.SSLContext | None, lacks: Iterable[str]) -> None:
+    """Log each configured protection that `context` `lacks` as an error, once per context."""
+    if context is None or context in _reported:
         return
     for what in lacks:
-        _told.add(context)
+        _reported.add(context)
         logger.error("the TLS context of %s does not do what is configured: %s", address, what)

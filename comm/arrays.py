@@ -1,4 +1,4 @@
-"""numpy arrays as the parts that travel: dtype, shape, order and memory. numpy only when used."""
+"""numpy arrays and their wire form: dtype, shape, order and data. Never imports numpy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["array_from_parts", "array_to_parts", "is_array", "is_number"]
 
-_MEMORY = "?bBhHiIlLqQefdFD"  # types whose memory the buffer protocol can tell
+_MEMORY = "?bBhHiIlLqQefdFD"  # type codes that the buffer protocol can describe
 _known: dict[str, Any] = {}  # dtypes by their names, once checked
-# Not among them: long doubles, which differ from machine to machine and have bytes that are
-# nobody's; dates without a unit, or of none of one, which numpy makes but cannot print.
+# Excluded are long doubles, whose size and padding depend on the platform, and dates without a unit
+# or with an empty one, which numpy can create but not print.
 _UNIT = r"\[(?:[1-9]\d{0,8})?[A-Za-z]{1,2}\]"
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _SCALAR = re.compile(
@@ -29,15 +29,15 @@ _SCALAR = re.compile(
 
 
 def is_array(value: object) -> bool:
-    """Whether `value` is an array whose memory says everything; a masked array's does not."""
+    """Whether `value` is an array fully described by dtype, shape and data; no masked array."""
     numpy = sys.modules.get("numpy")  # an import statement takes several times as long
     kind = type(value)
-    # Neither is there before numpy is, nor while another thread imports it.
+    # Neither attribute exists while another thread is importing numpy.
     return kind is getattr(numpy, "ndarray", None) or kind is getattr(numpy, "memmap", None)
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is a numpy scalar with an equal Python number, bool or text."""
+    """Whether `value` is a numpy scalar that equals a Python number, bool or str."""
     import numpy
 
     return isinstance(value, (numpy.number, numpy.bool_, numpy.str_, numpy.bytes_)) and not (
@@ -46,10 +46,10 @@ def is_number(value: object) -> bool:
 
 
 def array_to_parts(array: numpy.ndarray[Any, Any]) -> tuple[Any, list[int], str, memoryview]:
-    """`array` as (dtype, shape, order, bytes); copied only if its memory has gaps.
+    """`array` as (dtype, shape, order, data); copied only if it is not contiguous.
 
     Raises `EncodeError` for a dtype that holds Python objects, and `ValueError` for an array that
-    its receiver would refuse.
+    the receiver would reject.
     """
     dtype = array.dtype
     if dtype.hasobject:
@@ -65,7 +65,7 @@ def array_to_parts(array: numpy.ndarray[Any, Any]) -> tuple[Any, list[int], str,
 
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     flat = numpy.ascontiguousarray(array.T if order == "F" else array)
-    # Through uint8: the buffer protocol knows no datetime64.
+    # As uint8, since the buffer protocol does not support datetime64.
     view = flat.reshape(-1).view("u1").data if flat.nbytes else memoryview(b"")
     described = _plain(numpy.lib.format.dtype_to_descr(dtype))
     if not isinstance(described, str) or described not in _known:
@@ -74,10 +74,10 @@ def array_to_parts(array: numpy.ndarray[Any, Any]) -> tuple[Any, list[int], str,
 
 
 def array_from_parts(dtype: Any, shape: Any, order: Any, data: Frame) -> Any:
-    """The array in `data`, without a copy. Raises `ValueError` for parts that do not fit.
+    """Return the array in `data`, without a copy. Raises `ValueError` for inconsistent parts.
 
-    All of its bytes are those of `data`: what numpy makes of a description is compared with what
-    came.
+    The size that numpy derives from the description must equal the size of `data`, so no byte of
+    the array is uninitialised.
     """
     import numpy
 
@@ -99,7 +99,7 @@ def array_from_parts(dtype: Any, shape: Any, order: Any, data: Frame) -> Any:
 
 
 def _check_text(array: Any) -> None:
-    """Raise `ValueError` if a text in `array` has characters that are none: none could be read."""
+    """Raise `ValueError` if a text in `array` holds invalid code points: it could not be read."""
     if array.dtype.names is not None:
         for name in array.dtype.names:
             _check_text(array[name])
@@ -112,9 +112,10 @@ def _check_text(array: Any) -> None:
 
 
 def _dtype(description: Any) -> Any:
-    """The dtype of a description that `dtype_to_descr` gives for it, and of no other.
+    """Return the dtype of a description; only the form that `dtype_to_descr` produces is accepted.
 
-    So numpy parses no text of a peer's making, and what it makes can be printed and sent back.
+    Hence numpy never parses a text of the peer's making, and the dtype can be printed and sent
+    back.
     """
     import numpy
 
@@ -122,29 +123,29 @@ def _dtype(description: Any) -> Any:
     made = numpy.lib.format.descr_to_dtype(form)
     if made.itemsize != size or _plain(numpy.lib.format.dtype_to_descr(made)) != description:
         raise ValueError(f"{brief(description)} is not how numpy describes a dtype")
-    if isinstance(description, str) and len(_known) < 256:  # a peer chooses the names
+    if isinstance(description, str) and len(_known) < 256:  # bounded: the peer chooses the names
         _known[description] = made
     return made
 
 
 def _plain(description: Any) -> Any:
-    """A description as it travels, with lists in place of tuples."""
+    """Return the wire form of a description, with lists for tuples."""
     if isinstance(description, (list, tuple)):
         return [_plain(part) for part in description]
     return description
 
 
 class _Description:
-    """Looks through a description of a dtype before numpy does; counts its fields."""
+    """Validates a dtype description before numpy sees it, and counts its fields."""
 
     def __init__(self) -> None:
         self._fields = 0
 
     def checked(self, description: Any, level: int = 0) -> tuple[Any, int]:
-        """`description` as numpy takes it, and the bytes of an item.
+        """Return `description` as numpy takes it, and the item size in bytes.
 
-        Raises `ValueError` for what numpy cannot have given, and for more bytes than it can count:
-        the sum would be negative there.
+        Raises `ValueError` for anything numpy cannot have produced, and for an item size beyond
+        numpy's limit, where its own sum would turn negative.
         """
         Budget.check_fields(self._fields, level)
         if isinstance(description, str) and _SCALAR.fullmatch(description):
@@ -164,7 +165,7 @@ class _Description:
         if not isinstance(field, list) or len(field) not in (2, 3) or not _is_name(field[0]):
             raise ValueError(f"{brief(field)} is not a field of a dtype")
         if field[0] == "":
-            # A copy of such an array, and with it `tobytes`, has in them what was in memory before.
+            # Copies of such an array, and `tobytes`, would expose uninitialised memory.
             raise ValueError(
                 "a dtype with gaps between its fields; "
                 "numpy.lib.recfunctions.repack_fields makes one without"
@@ -179,7 +180,7 @@ class _Description:
 
 
 def _is_name(name: Any) -> bool:
-    """A field's name, or its title and name."""
+    """Whether `name` is a field's name, or its title and name."""
     if isinstance(name, list):
         return len(name) == 2 and all(isinstance(part, str) for part in name)
     return isinstance(name, str)

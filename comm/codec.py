@@ -1,29 +1,30 @@
-"""Messages to frames and back: msgpack with buffers and arrays out of band. No pickle, ever.
+"""Encode messages as frames and decode them: msgpack, with buffers and arrays out of band.
 
-A message is None, bool, int, float, str, datetime, list, tuple (arrives as a list), dict with
-scalar keys, anything bytes-like, a numpy array, or an object of a registered type. Frame 0, the
-header, is its msgpack; a buffer of `OUT_OF_BAND` bytes or more is replaced there by a reference to
-a frame of its own, which is sent from the caller's memory and received in memory of its own.
+Nothing is ever pickled. A message is None, bool, int, float, str, datetime, list, tuple (arrives
+as a list), dict with scalar keys, anything bytes-like, a numpy array, or an object of a registered
+type. Frame 0, the header, holds its msgpack; a buffer of at least `OUT_OF_BAND` bytes is replaced
+there by a reference to a frame of its own, which is sent from the caller's memory and received
+into memory of its own.
 
-Every bytes-like value arrives writable: a bytearray if it was short, else a memoryview of the
-received frame. (A dict's key stays bytes.) A stock peer, which does not know our extension types,
-gets bytes-like values inside the header and no arrays.
+Every bytes-like value arrives writable: as a bytearray if it was short, else as a memoryview of
+the received frame. (Keys of dicts stay bytes.) A stock peer, which does not know the extension
+types, gets bytes-like values inside the header and no arrays.
 
-msgpack extension types, part of the wire between two of us::
+The msgpack extension types are part of the wire protocol between two sealwire peers::
 
     1  reference   [frame]
     2  array       [dtype, shape, order, frame or bytes]
     3  object      [name, value]     of a registered type
-    4  int         two's complement, little-endian, for what 64 bits do not hold; no key
-    5  datetime    ISO 8601, for those without a time zone
-   -1  datetime    msgpack's own timestamp, for those with one (arrives in UTC)
+    4  int         two's complement, little-endian, beyond 64 bits; not allowed as a key
+    5  datetime    ISO 8601, without a time zone
+   -1  datetime    msgpack's own timestamp, with a time zone (arrives in UTC)
 
-What stands in an extension is a peer's word for something else, and `budget` bounds what it may
-be.
+An extension lets a peer describe a value much larger than itself; `budget` bounds what it may
+describe.
 
-A message of plain values and short bytes, as most are, is one call of msgpack in each direction:
-before it goes a look for what msgpack would copy or does not know, and after it a look for the one
-byte that must stand before any bytes-like value.
+A message of plain values and short bytes, the common case, takes one call of msgpack in each
+direction: before encoding a check for values that msgpack would copy or does not know, and before
+decoding a search for the marker byte that precedes any bytes value.
 """
 
 from __future__ import annotations

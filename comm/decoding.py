@@ -1,8 +1,8 @@
-"""Frames to messages, within the bounds of `budget`: msgpack, then a walk if it set aside anything.
+"""Decode frames to messages, within the bounds of `budget`: msgpack, and a walk if needed.
 
-msgpack decodes a message from the outside in, on the C stack, and makes keys of whatever comes; so
-objects, which hold messages themselves, and large ints are only set aside there (`_Later`), and
-take their place in one walk that ends each decoding.
+msgpack decodes a message from the outside in, recursing on the C stack, and accepts any key.
+So objects, which contain messages themselves, and large ints are only recorded there
+(`_Deferred`); one walk at the end of decoding replaces them by their values.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 
 from .arrays import array_from_parts
+from .close_codes import CloseCode
 from .errors import DecodeError
 from .extensions import ARRAY, DATETIME, INT, OBJECT, REFERENCE, by_name
 from .wire.budget import DEPTH, FEW_KEYS, QUOTED, Budget, brief, check_structure, large_dict, reason
@@ -24,15 +25,15 @@ __all__ = ["decode"]
 _unpackb = msgpack.unpackb
 
 _PIECE = 64 * 1024
-_LONGEST_MOMENT = 32  # as `isoformat` writes it, and more
-_BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6  # what msgpack puts before bytes
+_LONGEST_MOMENT = 32  # longer than any text of `isoformat`
+_BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6  # msgpack's markers before bytes
 
 
 def decode(frames: Sequence[Frame], peer: str = "") -> Any:
-    """The message in `frames`. Buffers and arrays are views of the frames, without a copy.
+    """Decode `frames` to a message. Buffers and arrays are views of the frames, without a copy.
 
-    `peer` is named in errors. Raises `DecodeError` for whatever is not a message or is beyond a
-    bound of `budget`, which says what time and memory that takes.
+    `peer` is named in errors. Raises `DecodeError` for anything that is not a message or exceeds a
+    bound of `budget`, which documents the time and memory that decoding takes.
     """
     try:
         header = frames[0]
@@ -40,11 +41,15 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
             check_structure(header)
         if len(frames) > 1:
             return _of_frames(frames, header)
-        try:  # as `_with_few_keys`, without its call
+        try:  # `_with_few_keys`, inlined
             value = _unpackb(
-                header, ext_hook=_at_once, strict_map_key=False, timestamp=3, max_map_len=FEW_KEYS
+                header,
+                ext_hook=_simple_ext,
+                strict_map_key=False,
+                timestamp=3,
+                max_map_len=FEW_KEYS,
             )
-        except _Another:
+        except _NotPlain:
             return _of_frames(frames, header)
         except ValueError as error:
             if "max_map_len" not in str(error):
@@ -55,50 +60,57 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         if _BIN8 in header or _BIN16 in header or _BIN32 in header:
             return _writable(value)
         return value
-    except Exception as error:  # msgpack and a type's decode raise what they like
+    except Exception as error:  # msgpack and registered types raise anything
         source = f" from {peer}" if peer else ""
         why = reason(error)
-        # A cause that quotes much would be repeated by whoever logs it.
+        # A cause that quotes a lot of the peer's data would be repeated in every log.
         cause = error if len(why) < QUOTED else None
-        raise DecodeError(
+        refused = DecodeError(
             f"bad message{source}: a header of {len(frames[0])} bytes does not decode "
             f"({why}); check that both sides speak the same version"
-        ) from cause
+        )
+        if isinstance(error, _UnknownType):
+            refused.code = CloseCode.UNKNOWN_TYPE
+        raise refused from cause
 
 
 def _of_frames(frames: Sequence[Frame], header: Buffer) -> Any:
-    """The message, if it may have anything in it. Nothing of a type's own has run before."""
+    """Decode a message that may hold anything. No code of a registered type has run before."""
     try:
         return _Decoder(frames).message(header, _with_few_keys)
-    except _Another:
+    except _NotPlain:
         return _Decoder(frames).message(header)
 
 
-class _Another(Exception):
-    """A value that must be set aside, or a dict of very many keys."""
+class _UnknownType(ValueError):
+    """An object of a type that is not registered."""
+
+
+class _NotPlain(Exception):
+    """A value that must be deferred, or a dict with very many keys: decode the general way."""
 
 
 def _with_few_keys(data: Buffer, extension: Callable[[int, bytes], Any]) -> Any:
-    """What msgpack makes of `data`. Raises `_Another` for a dict of more keys than are safe."""
+    """Unpack `data`. Raises `_NotPlain` for a dict with more keys than are safe."""
     try:
         return _unpackb(
             data, ext_hook=extension, strict_map_key=False, timestamp=3, max_map_len=FEW_KEYS
         )
     except ValueError as error:
         if "max_map_len" in str(error):
-            raise _Another from None
+            raise _NotPlain from None
         raise
 
 
 def _with_many_keys(data: Buffer, extension: Callable[[int, bytes], Any]) -> Any:
-    """The same for dicts of any number; makes each in Python."""
+    """Unpack `data` with dicts of any size, each built in Python."""
     return _unpackb(
         data, ext_hook=extension, strict_map_key=False, timestamp=3, object_pairs_hook=large_dict
     )
 
 
-class _Later:
-    """What stands for something that is not made within msgpack; a key of a dict it cannot be."""
+class _Deferred:
+    """Placeholder for a value that is not decoded within msgpack; unhashable, so never a key."""
 
     __slots__ = ("code", "data")
 
@@ -110,23 +122,23 @@ class _Later:
         raise ValueError(f"extension type {self.code} is no key of a dict")
 
 
-def _at_once(code: int, data: bytes) -> Any:
-    """What an extension stands for in a header that stands alone, as most do."""
+def _simple_ext(code: int, data: bytes) -> Any:
+    """Decode an extension in a message without out-of-band frames, the common case."""
     if code == ARRAY:
         return _array(_no_frames, data)
     if code == DATETIME:
         return _moment(data)
-    raise _Another
+    raise _NotPlain
 
 
 _no_frames = Budget(())
 
 
 class _Decoder(Budget):
-    """One message on its way in, within its budget.
+    """Decodes one message within its budget.
 
-    Nothing here refers to itself: the frames must be free as soon as the message is, not when the
-    collector comes by.
+    There are no reference cycles here: the frames must be freed with the message, not at the next
+    garbage collection.
     """
 
     __slots__ = ("_set_aside",)
@@ -138,11 +150,11 @@ class _Decoder(Budget):
         depth: int = 0,
         objects: int = 0,
     ) -> Any:
-        """What is packed in `data`, which stands within so many values, and objects among them."""
+        """Unpack `data`, which is nested in `depth` values and `objects` objects."""
         self._set_aside = False
         value = unpack(data, self._extension)
         if self._set_aside:
-            return self._finished(value, depth, objects)
+            return self._finish(value, depth, objects)
         return _writable(value) if _may_hold_bytes(data) else value
 
     def _extension(self, code: int, data: bytes) -> Any:
@@ -154,13 +166,13 @@ class _Decoder(Budget):
         if code == DATETIME:
             return _moment(data)
         self._set_aside = True
-        return _Later(code, data)
+        return _Deferred(code, data)
 
-    def _finished(self, value: Any, depth: int, objects: int) -> Any:
-        """`value` with the bytes in it as bytearrays, and with what was set aside in its place.
+    def _finish(self, value: Any, depth: int, objects: int) -> Any:
+        """`value` with its bytes as bytearrays, and with deferred values resolved.
 
-        Containers are changed. It does not recurse but for objects: those within others count as
-        one depth.
+        Containers are changed in place. It recurses for objects only: an object within another
+        counts as one level.
         """
         whole = [value]
         containers: list[tuple[Any, int]] = [(whole, depth)]
@@ -173,18 +185,18 @@ class _Decoder(Budget):
                     container[key] = bytearray(item)
                 elif kind in _CONTAINERS:
                     containers.append((item, depth + 1))
-                elif kind is _Later:
-                    container[key] = self._now(item, depth, objects)
+                elif kind is _Deferred:
+                    container[key] = self._resolve(item, depth, objects)
         return whole[0]
 
-    def _now(self, later: _Later, depth: int, objects: int) -> Any:
-        """What was set aside, within so many values, and objects among them."""
-        data = later.data
-        if later.code == INT:
+    def _resolve(self, deferred: _Deferred, depth: int, objects: int) -> Any:
+        """Decode a deferred value, nested in `depth` values and `objects` objects."""
+        data = deferred.data
+        if deferred.code == INT:
             self.check_int(len(data))
             return int.from_bytes(data, "little", signed=True)
-        if later.code != OBJECT:
-            raise ValueError(f"unknown extension type {later.code}")
+        if deferred.code != OBJECT:
+            raise ValueError(f"unknown extension type {deferred.code}")
         self.check_objects(objects + 1)
         if len(data) > DEPTH:
             check_structure(data)
@@ -193,7 +205,7 @@ class _Decoder(Budget):
             raise ValueError("an object that is not its type's name and its value")
         name, value = content
         if name not in by_name:
-            raise ValueError(
+            raise _UnknownType(
                 f"type {brief(name)} is not registered here; register it on both sides"
             )
         return by_name[name](value)
@@ -208,7 +220,7 @@ def _array(budget: Budget, data: bytes) -> Any:
 
 
 def _moment(data: bytes) -> datetime.datetime:
-    """A datetime without a zone, as `isoformat` writes it; newer Pythons read much else."""
+    """Parse a naive datetime as `isoformat` writes it; newer Pythons accept other forms too."""
     text = data[:_LONGEST_MOMENT].decode("ascii")
     moment = datetime.datetime.fromisoformat(text)
     if moment.isoformat().encode() != data or moment.tzinfo is not None:
@@ -217,15 +229,15 @@ def _moment(data: bytes) -> datetime.datetime:
 
 
 def _may_hold_bytes(header: Buffer) -> bool:
-    """Whether msgpack may have made bytes of `header`; nothing else is to be made writable."""
-    if type(header) is memoryview:  # `in` would compare number by number, a second for 20 MB
+    """Whether `header` may contain bytes values, which must be made writable."""
+    if type(header) is memoryview:  # `in` would compare item by item: a second for 20 MB
         pieces = range(0, len(header), _PIECE)
         return any(_may_hold_bytes(bytes(header[start : start + _PIECE])) for start in pieces)
     return _BIN8 in header or _BIN16 in header or _BIN32 in header
 
 
 def _writable(value: Any) -> Any:
-    """`value` with the bytes that msgpack made in it as bytearrays; containers are changed."""
+    """`value` with its bytes as bytearrays; containers are changed in place."""
     kind = type(value)
     if kind is bytes:
         return bytearray(value)

@@ -1,4 +1,4 @@
-"""Messages to frames: one walk for what msgpack would copy or does not know, then msgpack."""
+"""Encode messages as frames: a walk for values that msgpack would copy or lacks, then msgpack."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ OUT_OF_BAND = 4096
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 _TIME = datetime.datetime
 _KEYS = _PLAIN | {bytes, _TIME}
-_LEAST, _MOST = -(1 << 63), (1 << 64) - 1  # of the ints that msgpack has
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1  # the range of msgpack's ints
 _BUFFERS = (bytes, bytearray, memoryview, PickleBuffer)
 _SHORT_BYTES = frozenset({bytes, bytearray})
-_MANY = 16  # values from which asking for all of them in C is faster than a loop
-_PACKED_SIZE = 4096  # msgpack's own choice of 256 KiB goes to the system and back each time
+_MANY = 16  # number of values from which a set operation in C is faster than a loop
+_PACKED_SIZE = 4096  # msgpack's default of 256 KiB is allocated from the system each time
 
 
 def encode(message: Any, buffers: bool = True, arrays: bool = True) -> list[Buffer]:
-    """The frames of `message`, the header first. Buffers are referred to, not copied.
+    """Encode `message` as frames, the header first. Buffers are referenced, not copied.
 
-    `buffers` and `arrays` say what the peer understands (`hello.Agreement`). Raises `EncodeError`,
-    which names the type that has no form on the wire.
+    `buffers` and `arrays` say what the peer understands (`hello.Agreement`). Raises `EncodeError`
+    naming the type that has no wire form.
     """
     encoder = None
     try:
@@ -58,7 +58,7 @@ def encode(message: Any, buffers: bool = True, arrays: bool = True) -> list[Buff
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether msgpack can take `value` as it is: nothing in it to copy, nothing unknown."""
+    """Whether msgpack can take `value` as it is: nothing to copy, no unknown types."""
     kind = type(value)
     if kind is dict:
         for key in value:
@@ -74,7 +74,7 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
             or (kind is _TIME and _arrives(value))
         )
     if depth == DEPTH:
-        return False  # the other way says so
+        return False  # the general way reports the error
     if len(values) > _MANY and _PLAIN.issuperset(map(type, values)):
         return True
     for item in values:
@@ -87,7 +87,7 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 
 def _is_key(key: Any) -> bool:
-    """Whether `key` is of a type for keys, and if it is an int, one of 64 bits."""
+    """Whether `key` is of a type allowed for keys, and within 64 bits if it is an int."""
     kind = type(key)
     if kind is int:
         return bool(_LEAST <= key <= _MOST)
@@ -97,7 +97,7 @@ def _is_key(key: Any) -> bool:
 
 
 def _arrives(moment: datetime.datetime) -> bool:
-    """True; raises `ValueError` for a time that its receiver could not make, in UTC."""
+    """Return True; raise `ValueError` for a time that the receiver cannot represent in UTC."""
     if moment.tzinfo is not None and not 1 < moment.year < datetime.MAXYEAR:
         try:
             moment.astimezone(datetime.timezone.utc)
@@ -107,7 +107,7 @@ def _arrives(moment: datetime.datetime) -> bool:
 
 
 def _plain_default(value: Any) -> ExtType:
-    """Called by msgpack for the plain values that it does not pack itself."""
+    """Encode a plain value that msgpack does not pack itself; its hook."""
     if type(value) is int:
         size = value.bit_length() // 8 + 1
         Budget.check_int(size)
@@ -118,7 +118,7 @@ def _plain_default(value: Any) -> ExtType:
 
 
 class _Plain(threading.local):
-    """msgpack's packer for plain messages, one a thread; making one costs as much as a message."""
+    """msgpack's packer for plain messages, one per thread: creating it costs as much as packing."""
 
     def __init__(self) -> None:
         self.pack = msgpack.Packer(
@@ -130,7 +130,7 @@ _plain = _Plain()
 
 
 class _Encoder:
-    """One message on its way out; collects the frames its header refers to."""
+    """Encodes one message; collects the frames that its header references."""
 
     def __init__(self, buffers: bool, arrays: bool) -> None:
         self.frames: list[Buffer] = [b""]
@@ -138,18 +138,18 @@ class _Encoder:
         self._arrays = arrays
 
     def pack(self, message: Any, depth: int = 0, objects: int = 0) -> bytes:
-        """The msgpack of `message`, which stands within so many values, and objects among them."""
+        """Pack `message`, which is nested in `depth` values and `objects` objects."""
         packer = msgpack.Packer(
             default=self._default, datetime=self._extended, buf_size=_PACKED_SIZE
         )
         return bytes(packer.pack(self._prepare(message, depth, objects)))
 
     def _prepare(self, value: Any, depth: int, objects: int) -> Any:
-        """`value` with what msgpack must not meet replaced by its extension type.
+        """`value` with everything that msgpack must not see replaced by its extension type.
 
-        msgpack packs bytes itself and would copy them into the header, so they must be found
-        before; and what is packed within a packing of msgpack's takes C stack for each level.
-        Containers without any are returned as they are.
+        msgpack packs bytes itself and would copy them into the header, so they must be replaced
+        first; and a nested call of msgpack takes C stack for each level. Containers without such
+        values are returned as they are.
         """
         kind = type(value)
         if kind in _PLAIN or (kind is _TIME and _arrives(value)):
@@ -173,13 +173,13 @@ class _Encoder:
             if _PLAIN.issuperset(map(type, value)):
                 return value
             items = list(value)
-            for index, item in enumerate(items):  # a comprehension would recurse twice a level
+            for index, item in enumerate(items):  # a comprehension would recurse twice per level
                 items[index] = self._prepare(item, depth + 1, objects)
             return items
         return self._prepare_single(value, depth, objects)
 
     def _prepare_single(self, value: Any, depth: int, objects: int) -> Any:
-        """The same for what holds no others, or is a registered type's own business."""
+        """`_prepare` for a value that is no container, or an object of a registered type."""
         if isinstance(value, _BUFFERS):
             return self._buffer(value)
         entry = by_class.get(type(value))
@@ -192,7 +192,7 @@ class _Encoder:
         return value
 
     def _check_depth(self, depth: int) -> None:
-        """A stock peer has no bound but msgpack's."""
+        """Check the nesting; a stock peer has no limit but msgpack's."""
         if self._extended and depth > DEPTH:
             raise EncodeError(
                 f"cannot encode message: it is nested too deeply (more than {DEPTH} levels) or "
@@ -212,7 +212,7 @@ class _Encoder:
         return len(self.frames) - 1
 
     def _default(self, value: Any) -> Any:
-        """Called by msgpack for whatever it does not pack itself."""
+        """Encode a value that msgpack does not pack itself; its hook."""
         kind = type(value)
         if (kind in _PLAIN or kind is _TIME) and self._extended:
             return _plain_default(value)
@@ -240,7 +240,7 @@ class _Encoder:
 
 
 def _ext(code: int, data: bytes) -> ExtType:
-    """An `ExtType` without its checks, which take longer than what it is for."""
+    """Make an `ExtType` without its argument checks, which take longer than the rest."""
     return tuple.__new__(ExtType, (code, data))
 
 
@@ -255,7 +255,7 @@ def _check_keys(mapping: dict[Any, Any]) -> None:
 
 
 def _refuse_key(key: Any) -> None:
-    """Raise `EncodeError` for what `_is_key` does not take, but for subclasses of what it does."""
+    """Raise `EncodeError` for a key that `_is_key` rejects, except for subclasses of key types."""
     if isinstance(key, int):
         if not _LEAST <= key <= _MOST:
             raise EncodeError(

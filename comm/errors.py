@@ -1,11 +1,11 @@
-"""Every error a caller of this package can catch.
+"""Every error that a caller of this package can catch.
 
     CommError(OSError)               .peer .retryable
     ├─ CommClosedError               the comm is closed, by either side; .clean
-    │  ├─ FramingError               the peer's bytes are not this wire
+    │  ├─ FramingError               the peer's bytes do not follow the wire protocol
     │  │  └─ MessageTooLarge         .size .limit
-    │  ├─ DecodeError                well framed, but not a message
-    │  ├─ HandshakeError             TLS was refused, by either side; .reason
+    │  ├─ DecodeError                valid frames that are not a message
+    │  ├─ HandshakeError             either side refused TLS; .reason
     │  └─ HelloError                 the first message is missing or incompatible
     ├─ ConnectError                  no attempt to connect succeeded; .attempts .elapsed
     │  └─ ConnectTimeout(TimeoutError)
@@ -15,13 +15,15 @@
     CommBusy(RuntimeError)           a second reader on one comm
 
 Whatever a peer does, sends or fails to send surfaces as a `CommClosedError`; only mistakes of
-the caller raise outside `CommError`. Messages read
+the caller raise outside `CommError`. Messages have the form
 ``<what failed> <subject>: <why, with numbers>; <what to do>``.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
+
+from .close_codes import CloseCode
 
 __all__ = [
     "AddressError",
@@ -43,18 +45,18 @@ _Error = TypeVar("_Error", bound="CommError")
 
 
 class CommError(OSError):
-    """Base of everything that can go wrong on a comm.
+    """Base class of all errors of a comm or a connection attempt.
 
     Attributes
     ----------
     peer : str or None
-        Address of the other side, with its scheme, where it is known.
+        Address of the other side, with its scheme, if known.
     retryable : bool
         Whether the same attempt may succeed later without a change of configuration. `connect`
-        tries again only after errors that say so.
+        repeats an attempt only after a retryable error.
     kind : str
-        One word for the cause, from a short fixed list: by it a listener's `stats` count, and
-        docs/errors.md is sorted.
+        One word for the cause, from a short fixed list: the key of a listener's `stats`, and of
+        docs/errors.md.
     """
 
     retryable = True
@@ -65,7 +67,7 @@ class CommError(OSError):
         self.peer = peer
 
     def again(self: _Error) -> _Error:
-        """The same error for another reader: an exception that is raised twice mixes tracebacks."""
+        """Return a copy for another reader: raising the same exception twice mixes tracebacks."""
         other = type(self).__new__(type(self))
         other.args = self.args
         other.__dict__.update(self.__dict__)
@@ -73,27 +75,39 @@ class CommError(OSError):
         return other
 
 
-class CommClosedError(CommError):
+class CommClosedError(CommError, ConnectionError):
     """The comm is closed: nothing more can be read or written.
 
     Attributes
     ----------
+    code : int
+        Why, as a number: the `CloseCode` that either side closed with, or ``ABNORMAL``.
+    reason : str
+        The words that came with the code; empty if there were none.
+    closed_by : {"us", "peer", "lost"}
+        Who closed, as far as it is known; ``"lost"`` if the connection ended without either.
     clean : bool
-        True if the peer closed between two messages, so that nothing was lost.
+        Whether that side meant to and nothing was wrong: it said so, by a closing message or TLS's
+        close_notify, with the code ``NORMAL`` or ``GOING_AWAY`` or none.
     """
 
+    code: int = CloseCode.ABNORMAL
+    reason = ""
+    closed_by: Literal["us", "peer", "lost"] = "lost"
     clean = False
 
 
 class FramingError(CommClosedError):
-    """The peer's bytes are not this wire; the comm was closed and nothing was delivered."""
+    """The peer's bytes violate the wire protocol; the comm was closed, nothing was delivered."""
 
     retryable = False
     kind = "framing"
+    code = CloseCode.PROTOCOL_ERROR
+    closed_by = "us"
 
 
 class MessageTooLarge(FramingError):
-    """A message is over a limit; on the sending side nothing was sent and the comm is usable.
+    """A message exceeds a limit; on the sending side nothing was sent and the comm stays usable.
 
     Attributes
     ----------
@@ -102,6 +116,7 @@ class MessageTooLarge(FramingError):
     """
 
     kind = "too-large"
+    code = CloseCode.TOO_LARGE
 
     def __init__(self, message: str, *, size: int, limit: int, peer: str | None = None) -> None:
         super().__init__(message, peer=peer)
@@ -119,14 +134,16 @@ def _rebuild_too_large(
 
 
 class DecodeError(CommClosedError):
-    """Frames arrived whole but are not a message; the comm was closed."""
+    """The frames arrived complete but are not a message; the comm was closed."""
 
     retryable = False
     kind = "message"
+    code = CloseCode.BAD_MESSAGE
+    closed_by = "us"
 
 
 class HandshakeError(CommClosedError):
-    """TLS was refused by us or by the peer. Another attempt would end the same way.
+    """TLS was refused, by us or by the peer; another attempt would end the same way.
 
     Attributes
     ----------
@@ -134,8 +151,12 @@ class HandshakeError(CommClosedError):
         OpenSSL's short name for the cause, such as ``CERTIFICATE_VERIFY_FAILED`` or
         ``TLSV1_ALERT_UNKNOWN_CA``; empty if there is none.
     file : str
-        Which file of ours is concerned, if its name is not in the message yet: ``certificate``,
+        Which of our files is concerned, if the message does not name it yet: ``certificate``,
         ``ca`` or ``crl``.
+
+    Notes
+    -----
+    The alerts are those of RFC 5246 (TLS 1.2) and RFC 8446 (TLS 1.3).
     """
 
     retryable = False
@@ -145,7 +166,7 @@ class HandshakeError(CommClosedError):
 
 
 class HelloError(CommClosedError):
-    """The peer's hello is missing, malformed or asks for what this side does not have."""
+    """The peer's hello is missing, malformed, or requires what this side does not support."""
 
     retryable = False
     kind = "hello"
@@ -157,9 +178,9 @@ class ConnectError(CommError):
     Attributes
     ----------
     attempts : int
-        How many were made.
+        Number of attempts made.
     elapsed : float
-        Seconds from the first attempt to the last failure.
+        Seconds from the start of the first attempt to the end of the last.
     """
 
     attempts = 0
@@ -167,7 +188,7 @@ class ConnectError(CommError):
 
 
 class ConnectTimeout(ConnectError, TimeoutError):
-    """The deadline of `connect` passed before an attempt succeeded."""
+    """The timeout of `connect` expired before an attempt succeeded."""
 
 
 class EncryptionRequired(CommError):
@@ -178,7 +199,7 @@ class EncryptionRequired(CommError):
 
 
 class EncodeError(TypeError):
-    """A value has no form on the wire. Nothing was sent; the comm is usable."""
+    """A value has no wire form. Nothing was sent; the comm stays usable."""
 
 
 class AddressError(ValueError):
@@ -186,9 +207,12 @@ class AddressError(ValueError):
 
 
 class CommBusy(RuntimeError):
-    """A second task reads from a comm that already has a reader; the first goes on."""
+    """A second task tried to read from a comm; the first reader is not affected."""
 
 
 def quoted(text: str, longest: int) -> str:
-    """Somebody else's words, fit for an error and the log: no control characters, no "; "."""
+    """Return a peer's text, safe within an error message: no control characters, no ``"; "``.
+
+    The parts of our messages are separated by semicolons (see above), so those are replaced too.
+    """
     return "".join(c if c.isprintable() else "?" for c in text[:longest]).replace(";", ",")

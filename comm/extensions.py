@@ -1,4 +1,4 @@
-"""What travels as msgpack extensions: the codes on the wire, and the types of other authors."""
+"""msgpack extensions: their codes on the wire, and the registry of application types."""
 
 from __future__ import annotations
 
@@ -30,16 +30,21 @@ def register(
 
     Parameters
     ----------
-    encode
-        Object to message, which may hold buffers, arrays and other registered types.
-    decode
-        Message to object. It runs on what a peer sent: it must check what it is given. What it
-        raises closes the comm with a `DecodeError`.
-    name
+    cls : type
+        The class to register.
+    encode : callable
+        Maps an object to a message, which may hold buffers, arrays and other registered types.
+    decode : callable
+        Maps a message to an object. It runs on data from a peer and must validate it. An exception
+        closes the comm with a `DecodeError`.
+    name : str, optional
         The type's name on the wire, by default its module and qualified name. Both sides must
-        register the same one.
+        register the same name.
 
-    Raises `ValueError` if the name belongs to another class already.
+    Raises
+    ------
+    ValueError
+        If the name belongs to another class already.
     """
     name = name or f"{cls.__module__}.{cls.__qualname__}"
     if any(entry.name == name and other is not cls for other, entry in by_class.items()):

@@ -1,4 +1,4 @@
-"""What a backend for a scheme provides: `Comm`, `Connector`, `Listener`, `Backend`."""
+"""The interfaces a scheme's backend implements: `Comm`, `Connector`, `Listener`, `Backend`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar, Literal, Union
 
 from .addressing import Address
+from .close_codes import CloseCode
 from .errors import CommClosedError
 from .limits import Limits
 from .listener_log import ListenerStats
@@ -17,67 +18,125 @@ __all__ = ["Backend", "Comm", "Connector", "Handler", "Listener"]
 
 
 class Comm(ABC):
-    """One connection that carries messages, in order and whole, in both directions.
+    """A connection that carries whole messages, in order, in both directions.
 
-    One task may read while others write. ``async for message in comm`` ends when the peer closes
-    between two messages, or when we close; anything else raises. ``async with comm`` closes it.
+    One task may read while others write. ``async for message in comm`` ends when the peer has said
+    that it closes and nothing was wrong, or when we close; anything else raises. ``async with
+    comm`` closes it, with the code ``HANDLER_FAILED`` if its block raises.
     """
 
     @abstractmethod
     async def read(self) -> Any:
-        """The next message.
+        """Read the next message.
 
-        Raises `CommClosedError` if the comm is closed or closes before a whole message is there,
-        with subclasses for what the peer did wrong, and `CommBusy` if another task is reading. A
-        cancelled read takes nothing: the message goes to the next one.
+        Returns
+        -------
+        object
+            The message; bytes-like values in it are writable.
+
+        Raises
+        ------
+        CommClosedError
+            If the comm is closed, or closes before a message is complete; a subclass if the peer
+            violated the protocol.
+        CommBusy
+            If another task is reading.
+
+        Notes
+        -----
+        A cancelled read consumes nothing: the next read gets the message.
         """
 
     @abstractmethod
     async def write(self, message: Any) -> int:
-        """Send `message`; returns the bytes it has on the wire.
+        """Send `message`.
 
-        Waits until the kernel has taken the buffers in it, which may be reused or changed from then
-        on, and while more than `Limits.write_ahead` is queued. Messages of several writers go out
-        in the order of the calls. Raises `EncodeError` or `MessageTooLarge` for a message that
-        cannot be sent, with nothing sent, and `CommClosedError`. A cancelled write still sends its
-        message, whole; its buffers must not change before the comm is closed.
+        Waits until the kernel has taken all buffers in it, which may be reused or modified from
+        then on, and while more than `Limits.write_ahead` bytes are queued (back-pressure).
+        Messages of several writers are sent in the order of the calls.
+
+        Parameters
+        ----------
+        message : object
+            None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, anything
+            bytes-like, a numpy array, or an object of a registered type, nested as needed.
+
+        Returns
+        -------
+        int
+            Size of the message on the wire in bytes.
+
+        Raises
+        ------
+        EncodeError
+            For a value without a wire form; nothing was sent.
+        MessageTooLarge
+            For a message over a limit; nothing was sent.
+        CommClosedError
+            If the comm is closed, or closes before the message was sent.
+
+        Notes
+        -----
+        A cancelled write still sends its message, whole; its buffers must not be modified until the
+        comm is closed.
         """
 
     @abstractmethod
-    async def close(self) -> None:
-        """Send what is queued, then close. Never raises.
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Send what was written, say why, then close.
 
-        Gives up once the peer has taken nothing for `Limits.close_timeout`.
+        From the call on nothing more can be written, and what arrives is dropped. Done when the
+        peer's kernel has acknowledged everything, so that it arrives although the peer goes on
+        talking. Gives up once nothing was taken for `Limits.close_timeout`; the connection is reset
+        then. Closing what is closed does nothing. A cancelled close drops what is left.
 
-        A cancelled close drops what is left.
+        Parameters
+        ----------
+        code
+            A `CloseCode`, or a number of the application's from 3000 to 4999: the peer's
+            ``error.code``. Peers of other implementations are not told.
+        reason
+            Words for the peer's ``error.reason``; beyond 1000 characters they are cut.
+
+        Raises `ValueError` or `TypeError` for a code that cannot be sent, with nothing closed.
         """
 
     @abstractmethod
     def abort(self) -> None:
-        """Close at once and drop what is queued."""
+        """Close at once and drop what is queued. The peer sees a lost connection."""
 
     @abstractmethod
     def closed(self) -> bool:
-        """Whether either side has closed.
+        """Whether either side has closed or begun to.
 
-        What arrived before the peer closed can still be read; closing ourselves drops it.
+        Messages that arrived before the peer closed can still be read; closing ourselves drops
+        them.
+
+        Returns
+        -------
+        bool
         """
+
+    @property
+    def closed_by(self) -> Literal["us", "peer", "lost"] | None:
+        """Who closed the comm, None while it is open; as `CommClosedError.closed_by`."""
+        return None
 
     @property
     @abstractmethod
     def local_address(self) -> str:
-        """Our end, with its scheme."""
+        """Address of our end, with its scheme."""
 
     @property
     @abstractmethod
     def peer_address(self) -> str:
-        """The other end, with its scheme; as dialled, if we did."""
+        """Address of the other end, with its scheme; as dialled, on the dialling side."""
 
     @property
     def extra_info(self) -> Mapping[str, Any]:
         """Facts about the connection; over TLS ``peercert``, ``cipher`` and ``protocol``.
 
-        In the form of `ssl.SSLSocket.getpeercert`, ``cipher`` and ``version``.
+        They have the forms of `ssl.SSLSocket.getpeercert`, ``cipher`` and ``version``.
         """
         return {}
 
@@ -101,7 +160,10 @@ class Comm(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        if error is None or not isinstance(error, Exception):
+            await self.close()
+        else:
+            await self.close(CloseCode.HANDLER_FAILED, f"its user raised {type(error).__name__}")
 
     def __repr__(self) -> str:
         state = " closed" if self.closed() else ""
@@ -113,37 +175,66 @@ Handler = Callable[[Comm], Union[Awaitable[None], None]]  # noqa: UP007 (evaluat
 
 
 class Connector(ABC):
-    """Dials. One attempt a call; `connect` adds retries and the deadline."""
+    """Dials; each call is one attempt. `connect` adds retries and the timeout."""
 
     @abstractmethod
     async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
-        """A comm, with the hello behind it.
+        """Open a comm, with the hellos exchanged.
 
-        `connection_args` are those of ``Security.get_connection_args``, and what
-        `Backend.connect_arguments` names. Raises `CommError`; one
-        that is not `retryable` ends the caller's attempts.
+        Parameters
+        ----------
+        address : Address
+            Complete, with scheme and port.
+        limits : Limits
+            Bounds for the comm.
+        **connection_args
+            Those of ``Security.get_connection_args``, and the names in
+            `Backend.connect_arguments`.
+
+        Returns
+        -------
+        Comm
+
+        Raises
+        ------
+        CommError
+            If the attempt fails; one that is not `retryable` ends the caller's attempts.
+
+        Notes
+        -----
+        It may be cancelled at any time, and must then leave no socket open.
         """
 
 
 class Listener(ABC):
-    """Accepts. ``await listener`` starts it; ``async with`` starts and stops it."""
+    """Accepts comms. ``await listener`` starts it; ``async with listener`` starts and stops it."""
 
     @abstractmethod
     async def start(self) -> None:
-        """Begin to accept. Raises `OSError` if the address cannot be bound."""
+        """Bind and begin to accept.
+
+        Raises
+        ------
+        OSError
+            If the address cannot be bound.
+        """
 
     @abstractmethod
     def stop(self) -> asyncio.Future[None]:
-        """Stop accepting; open comms go on.
+        """Stop accepting; open comms are not affected.
 
-        Connections whose hello is under way have `Limits.stop_timeout` to finish it. Done when the
-        call returns; awaiting the result is allowed, not needed.
+        Pending connections have `Limits.stop_timeout` to finish their hello.
+
+        Returns
+        -------
+        asyncio.Future
+            Already done; awaiting it is allowed, not needed.
         """
 
     @property
     @abstractmethod
     def listen_address(self) -> str:
-        """The address bound, with the port that was chosen."""
+        """The bound address, with the actual port."""
 
     @property
     @abstractmethod
@@ -152,7 +243,7 @@ class Listener(ABC):
 
     @property
     def stats(self) -> ListenerStats:
-        """What the listener has counted since it started; all zero if it does not count."""
+        """The listener's counters since it started; all zero if it does not count."""
         return ListenerStats()
 
     def __await__(self) -> Generator[Any, None, Listener]:
@@ -172,13 +263,13 @@ class Listener(ABC):
 
 
 class Backend(ABC):
-    """Connector and listener for one scheme; register it with `registry.register`.
+    """Connector and listener for one scheme; register it with `register_backend`.
 
     Attributes
     ----------
-    connect_arguments, listen_arguments
-        Names of the arguments that `connect` and `listen` take for this scheme besides their own;
-        others are `TypeError`s before its connector or listener is asked.
+    connect_arguments, listen_arguments : collection of str
+        Names of the additional arguments that `connect` and `listen` take for this scheme; others
+        raise `TypeError` before the connector or listener is asked.
     """
 
     connect_arguments: ClassVar[Collection[str]] = ()
@@ -186,14 +277,27 @@ class Backend(ABC):
 
     @abstractmethod
     def connector(self) -> Connector:
-        """A connector; it may be shared by any number of attempts."""
+        """Return a connector; any number of attempts may share it."""
 
     @abstractmethod
     def listener(
         self, address: Address, handler: Handler, limits: Limits, **connection_args: Any
     ) -> Listener:
-        """A listener that has not started.
+        """Return a listener that has not started.
 
-        `connection_args` are those of ``Security.get_listen_args``, and what `listen_arguments`
-        names. Raises `EncryptionRequired` if they demand encryption and the scheme has none.
+        Parameters
+        ----------
+        address : Address
+            Complete but for the port, which may be 0.
+        handler : callable
+            Function or coroutine function to call with each comm.
+        limits : Limits
+            Bounds for the listener and each comm.
+        **connection_args
+            Those of ``Security.get_listen_args``, and the names in `listen_arguments`.
+
+        Raises
+        ------
+        EncryptionRequired
+            If the arguments require encryption and the scheme does not encrypt.
         """

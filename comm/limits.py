@@ -1,4 +1,4 @@
-"""What one comm may cost: sizes in bytes, times in seconds, each default with its reason."""
+"""The limits of comms and listeners: sizes in bytes, times in seconds, each default explained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GiB = 1 << 30
 
 
 def _memory_size() -> int:
-    """Physical memory in bytes, or 64 GiB where the system does not say."""
+    """Physical memory in bytes, or 64 GiB where it is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf
@@ -23,80 +23,88 @@ def _memory_size() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Bounds on what a peer can make this process hold, and on how long it can take.
+    """Bounds on what a peer can make this process store, and on how long it can take.
 
-    Pass one to `connect` or `listen`; `dataclasses.replace` derives another. Raises `ValueError`
-    for a value that is not positive.
+    Pass an instance to `connect` or `listen`; `dataclasses.replace` derives another. Sizes are in
+    bytes, times in seconds.
+
+    Raises
+    ------
+    ValueError
+        For a value that is not a positive finite number.
     """
 
     handshake_timeout: float = 30.0
-    """TLS handshake and hello together, on either side. Progress does not extend it. Long enough
-    for an event loop that a task has blocked for several seconds at each end."""
+    """For TLS handshake and hello together, on either side. Progress does not extend it. Long
+    enough for an event loop that a task blocks for several seconds at each end."""
 
     close_timeout: float = 30.0
-    """How long `close` waits while the peer takes nothing of what is still queued. A slow link is
-    waited for: what is sent before the close is to arrive. As long as for a handshake, since a
-    task may hold the peer's event loop as well now as then."""
+    """How long `close` waits while the peer takes nothing of what is still queued. Progress on a
+    slow link extends it: what was sent before the close should arrive. As long as for a handshake,
+    since a task may block the peer's event loop at either time."""
 
     keepalive_timeout: float = 30.0
-    """After this long without an acknowledgement that is due the peer is dead. One that
-    acknowledges and merely takes nothing is waited for. Dask's default for the same purpose."""
+    """How long an acknowledgement may be overdue before the peer counts as dead. A peer that
+    acknowledges but reads nothing is alive. Dask's default for the same purpose."""
 
     max_message_size: int = dataclasses.field(default_factory=_memory_size)
-    """All frames of one message. The machine's memory: more could not be received anyway."""
+    """Total size of the frames of one message. The machine's memory: more could not be received
+    anyway."""
 
     max_handshake_size: int = 16 * KiB
-    """What a peer may send before its TLS handshake is done: nearly all of it certificates, which
-    anybody may send and which cost 0.3 ms each to look at. A chain of four with RSA-4096 keys and
-    all that goes with it is 9 KiB. Where OpenSSL cannot be told (outside CPython), its own limit
-    of 100 KiB may hold for certificates that arrive at once."""
+    """Bytes a peer may send before its TLS handshake is done: mostly certificates, which any
+    unauthenticated peer may send and which cost 0.3 ms each to verify. With a chain of four
+    RSA-4096 certificates a handshake takes 9 KiB. Where OpenSSL cannot be configured (outside
+    CPython), its own limit of 100 KiB may apply to certificates that arrive at once."""
 
     max_hello_size: int = 64 * KiB
-    """The first message, which a stranger may send. A hello is about 100 bytes."""
+    """Size of the first message, which an unauthenticated peer may send. A hello has about 100
+    bytes."""
 
     max_frames: int = 1 << 20
-    """Frames of one message. A gather of 300,000 small results has about a million."""
+    """Number of frames of one message. A gather of 300,000 small results has about a million."""
 
     read_ahead: int = 4 * MiB
-    """Whole messages held unread before the socket is left alone, so that a slow reader holds
-    back its sender. One message beyond it may be in the making."""
+    """Bytes of complete unread messages from which on receiving pauses, so that a slow reader slows
+    down its sender (back-pressure). One more message may be partly received."""
 
     write_ahead: int = 1 * MiB
     """Bytes queued for sending beyond which `write` waits."""
 
     max_queued: int | None = None
-    """Bytes of one comm that may be queued unsent, besides the largest message among them; at a
-    write that finds more the comm is closed, and what was queued is freed. For writers that do not
-    wait, as Dask's: without it a peer that takes nothing makes this process grow for ever. None is
-    no limit, the default: how much a good peer may be behind depends on what is sent to it, and
-    how long its event loop may be held, and closing a comm loses work. Who does wait is held back
-    before, never closed for it."""
+    """Bytes of one comm that may be queued unsent, besides the largest message among them; a write
+    that finds more closes the comm and frees the queue. For writers that do not wait, as Dask's:
+    without a limit, a peer that reads nothing makes this process grow for ever. None, the default,
+    means no limit: how far a good peer may fall behind depends on what is sent to it and on how
+    long its event loop may be blocked, and closing a comm loses work. Writers that wait are held
+    back by `write_ahead` before, and are never closed for this."""
 
     backlog: int = 2048
-    """Connections the kernel holds for a listener. A shuffle dials one listener from every
-    worker at once."""
+    """Connections that the kernel queues for a listener. In a shuffle every worker dials the same
+    listener at once."""
 
     max_pending: int = 4096
-    """Connections of one listener whose TLS handshake or hello is not done; for one more, the
-    oldest is dropped. A handshake takes milliseconds, so that thousands of workers that dial at
-    once are never this many at a time. Half of the descriptors that the process may open is the
-    limit if that is less."""
+    """Pending connections of one listener, whose TLS handshake or hello is not done; for one more,
+    the oldest is dropped. A handshake takes milliseconds, so thousands of workers that dial at once
+    are never this many at a time. Half of the process's file descriptors is the limit if that is
+    less."""
 
     max_accepts: int = 32
-    """Connections taken from the kernel before the event loop gets a turn: some milliseconds."""
+    """Connections accepted in one iteration of the event loop: some milliseconds."""
 
     handshake_slice: float = 0.002
-    """How much of each turn of the event loop TLS handshakes of a listener may use; one step, about
-    a millisecond, is always made. Open comms wait no longer than this for any number of strangers,
-    and a turn costs so little that workers that dial all at once are let in as fast."""
+    """How long a listener's TLS handshakes may take in each event-loop iteration; one step, about
+    a millisecond, is always made. Open comms wait no longer than this for any number of pending
+    connections, and iterations are cheap enough that workers that all dial at once connect as
+    fast."""
 
     stop_timeout: float = 0.5
-    """How long a stopped listener lets handshakes and hellos under way finish. The other side's
-    `connect` may have returned already."""
+    """How long a stopped listener waits for pending connections. The other side's `connect` may
+    have returned already."""
 
     max_log_lines: int = 60
-    """Lines a minute that one listener logs about peers it refused; more are counted, and summed
-    up in one."""
+    """Lines per minute that a listener logs about peers; more are counted and summed up in one
+    line."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -111,4 +119,4 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-"""What a comm gets that is given none; to look at every field costs a tenth of a connection."""
+"""The defaults, shared by all comms: validating every field costs a tenth of a connection."""

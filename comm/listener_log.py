@@ -1,9 +1,8 @@
-"""What a listener has seen: counters for operators, and at most so many lines of log a minute.
+"""A listener's counters for operators, and its rate-limited log.
 
-A peer that misbehaves is one line, at level INFO: it is the peer's trouble, and nobody is to be
-woken by a port scan. What is too much for the log is counted and summed up in one line; a kind of
-trouble that the log has not shown for a minute is shown all the same, so that a flood of one kind
-hides no other.
+A misbehaving peer is one line at level INFO: it is not our fault, and a port scan should wake
+nobody. Lines beyond the rate are counted and summed up in one line. A kind of error that was not
+logged within the last minute is always logged, so that a flood of one kind hides no other.
 """
 
 from __future__ import annotations
@@ -16,33 +15,33 @@ from collections.abc import Callable, Mapping
 
 __all__ = ["ListenerLog", "ListenerStats"]
 
-_PERIOD = 60.0  # seconds that a budget of lines is for, and between two words on our own trouble
-_LONGEST = 1000  # characters of a line that a peer may have had a hand in
+_PERIOD = 60.0  # seconds: the period of the rate limit, and between two warnings of our own
+_LONGEST = 1000  # characters of a line that may contain a peer's text
 
 logger = logging.getLogger("sealwire.comm")
 
 
 @dataclasses.dataclass(frozen=True)
 class ListenerStats:
-    """What a listener has counted since it started.
+    """A listener's counters since it started.
 
     Attributes
     ----------
     accepted : int
-        Connections taken from the kernel.
+        Connections accepted from the kernel.
     greeted : int
-        Those that became comms: TLS and hello done.
+        Those that became comms: TLS handshake and hello completed.
     pending : int
-        Those whose TLS handshake or hello is under way now.
+        Those whose TLS handshake or hello is in progress now.
     refused : dict of str to int
         Those that did not become comms, by `CommError.kind`: ``timeout``, ``crowded`` (dropped for
         a newer one), ``lost``, ``expired``, ``other-ca``, ``no-certificate``, ``not-tls``…
     broken : dict of str to int
         Comms that ended with an error, by `CommError.kind`.
     starved : int
-        Times that the system had no descriptor or memory for another connection.
+        Times that the system had no file descriptor or memory for another connection.
     unlogged : int
-        Lines left out of the log because there were too many.
+        Lines omitted from the log because of its rate limit.
     """
 
     accepted: int = 0
@@ -55,24 +54,24 @@ class ListenerStats:
 
 
 class ListenerLog:
-    """Counts and logs for one listener.
+    """Counters and log of one listener.
 
     Parameters
     ----------
     name
-        Gives the listener's address, for the log.
+        Returns the listener's address, for the log.
     lines
-        Lines a minute.
+        Most lines per minute.
     """
 
     def __init__(self, name: Callable[[], str], lines: int) -> None:
         self._name = name
         self._lines = lines
-        self._told: deque[float] = deque(maxlen=max(1, int(lines)))  # when
-        self._told_of: dict[str, float] = {}  # when each kind was logged last
-        self._held: Counter[str] = Counter()  # kinds left out of the log, not yet summed up
+        self._logged_at: deque[float] = deque(maxlen=max(1, int(lines)))  # when
+        self._last_logged: dict[str, float] = {}  # when each kind was logged last
+        self._suppressed: Counter[str] = Counter()  # kinds left out of the log, not yet summed up
         self._summary: asyncio.TimerHandle | None = None
-        self._complained_at = float("-inf")
+        self._warned_at = float("-inf")
         self.accepted = 0
         self.greeted = 0
         self._refused: Counter[str] = Counter()
@@ -81,7 +80,7 @@ class ListenerLog:
         self._unlogged = 0
 
     def stats(self, pending: int) -> ListenerStats:
-        """A copy of the counters."""
+        """Return a snapshot of the counters."""
         return ListenerStats(
             accepted=self.accepted,
             greeted=self.greeted,
@@ -93,21 +92,21 @@ class ListenerLog:
         )
 
     def refused(self, kind: str, words: Callable[[], str]) -> None:
-        """A connection did not become a comm. `words` are asked for only if they are logged."""
+        """Count a connection that did not become a comm. `words` is called only if logged."""
         self._refused[kind] += 1
-        self._tell(kind, words)
+        self._log(kind, words)
 
     def broken(self, kind: str, words: Callable[[], str]) -> None:
-        """A comm ended with an error."""
+        """Count a comm that ended with an error."""
         self._broken[kind] += 1
-        self._tell(kind, words)
+        self._log(kind, words)
 
     def starved(self, why: str) -> None:
-        """The system has nothing left for another connection: our own trouble, so a warning."""
+        """Count a failed accept for want of resources: our own problem, so a warning."""
         self._starved += 1
         now = asyncio.get_running_loop().time()
-        if now - self._complained_at >= _PERIOD:
-            self._complained_at = now
+        if now - self._warned_at >= _PERIOD:
+            self._warned_at = now
             logger.warning(
                 "listener on %s cannot accept: %s; allow the process more open files, or let "
                 "fewer peers in",
@@ -116,40 +115,40 @@ class ListenerLog:
             )
 
     def close(self) -> None:
-        """Sum up what is left."""
+        """Log the summary that is due."""
         if self._summary is not None:
             self._summary.cancel()
-            self._sum_up()
+            self._log_summary()
 
-    def _tell(self, kind: str, words: Callable[[], str]) -> None:
+    def _log(self, kind: str, words: Callable[[], str]) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        full = len(self._told) == self._told.maxlen and now - self._told[0] < _PERIOD
-        if full and now - self._told_of.get(kind, -_PERIOD) < _PERIOD:
+        full = len(self._logged_at) == self._logged_at.maxlen and now - self._logged_at[0] < _PERIOD
+        if full and now - self._last_logged.get(kind, -_PERIOD) < _PERIOD:
             self._unlogged += 1
-            self._held[kind] += 1
+            self._suppressed[kind] += 1
             if self._summary is None:
-                self._summary = loop.call_later(_PERIOD, self._sum_up)
+                self._summary = loop.call_later(_PERIOD, self._log_summary)
             return
-        self._told.append(now)
-        self._told_of[kind] = now
+        self._logged_at.append(now)
+        self._last_logged[kind] = now
         logger.info("listener on %s: %s", self._name(), _one_line(words()))
 
-    def _sum_up(self) -> None:
+    def _log_summary(self) -> None:
         self._summary = None
-        held, self._held = self._held, Counter()
+        suppressed, self._suppressed = self._suppressed, Counter()
         logger.info(
             "listener on %s: %d more like these (%s); at most %d lines a minute are logged, "
             "see Limits.max_log_lines",
             self._name(),
-            sum(held.values()),
-            ", ".join(f"{kind}: {count}" for kind, count in held.most_common()),
+            sum(suppressed.values()),
+            ", ".join(f"{kind}: {count}" for kind, count in suppressed.most_common()),
             self._lines,
         )
 
 
 def _one_line(words: str) -> str:
-    """No peer's bytes end the line, or mean something to a terminal, or fill the disk."""
+    """`words` as one line of bounded length, without a peer's newlines and control characters."""
     if len(words) > _LONGEST:
         words = f"{words[:_LONGEST]}… ({len(words)} characters)"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)

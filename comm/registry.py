@@ -1,4 +1,4 @@
-"""Scheme to backend. Third parties register theirs, in code or as an entry point.
+"""The registry of backends by scheme. Third parties register theirs in code or by entry point.
 
 An entry point of the group ``sealwire.backends`` is named after its scheme and refers to a
 `Backend` class; it is imported at the first use of the scheme.
@@ -21,12 +21,20 @@ _backends: dict[str, Backend] = {}
 
 
 def register(scheme: str, backend: Backend) -> None:
-    """Use `backend` for every ``scheme://`` address of this process, from now on."""
+    """Use `backend` for every ``scheme://`` address of this process, from now on.
+
+    Parameters
+    ----------
+    scheme : str
+        In lower case, without ``://``.
+    backend : Backend
+        Replaces the backend that the scheme has, if any.
+    """
     _backends[scheme] = backend
 
 
 def get_backend(scheme: str) -> Backend:
-    """The backend of a scheme. Raises `AddressError` if there is none."""
+    """Return the backend of a scheme. Raises `AddressError` if there is none."""
     backend = _backends.get(scheme)
     if backend is None:
         backend = _backends[scheme] = _load(scheme)

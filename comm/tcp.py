@@ -8,11 +8,12 @@ import logging
 import ssl
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from . import codec
 from .addressing import Address, concrete_host, format_address
-from .arguments import Side, expect_known, expect_secure, tell_lacks
+from .arguments import Side, expect_known, expect_secure, log_lacks
+from .close_codes import CloseCode, expect_sendable
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
@@ -22,6 +23,7 @@ from .transport.client import FrameClient
 from .transport.greeting import exchange_hellos
 from .transport.server import FrameServer
 from .transport.stream import FrameStream
+from .wire import closing
 
 __all__ = [
     "TCP",
@@ -40,7 +42,7 @@ _EXTRA = ("server_hostname",)
 
 
 class TCP(Comm):
-    """A comm over a plain socket. Made of greeted streams, by `connect` and by listeners."""
+    """A comm over a plain socket; made from greeted streams by `connect` and by listeners."""
 
     scheme = "tcp"
 
@@ -49,21 +51,27 @@ class TCP(Comm):
         self._local_address = format_address(self.scheme, *stream.local_host_port)
         finalizer = weakref.finalize(self, _drop, stream, self._local_address)
         finalizer.atexit = False
-        # Once the stream is closed there is nothing to do, and its error leads to the comm: kept by
-        # the finalizer, neither would be collected.
+        # Detached at the end: the stream's error refers to the comm, and the finalizer would keep
+        # both alive.
         stream.when_closed(finalizer.detach)
 
     async def read(self) -> Any:
+        """Read the next message, see `Comm.read`."""
         stream = self._stream
         while not stream.inbox:
             await stream.arrival()
+        frames = stream.take_frames()
         try:
-            return codec.decode(stream.take_frames(), stream.peer)
+            return codec.decode(frames, stream.peer)
         except DecodeError as error:
+            said = closing.decode(frames) if stream.agreement.closing else None
+            if said is not None:
+                raise stream.peer_closed(said) from None
             stream.fail(error, error.__cause__)
             raise
 
     async def write(self, message: Any) -> int:
+        """Send a message, see `Comm.write`."""
         stream = self._stream
         agreed = stream.agreement
         frames = codec.encode(message, agreed.buffers, agreed.arrays)
@@ -72,36 +80,49 @@ class TCP(Comm):
             await stream.drain(leave)
         return size
 
-    async def close(self) -> None:
-        await self._stream.finish()
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Send what is queued and why, then close, see `Comm.close`."""
+        await self._stream.finish(expect_sendable(code), reason)
 
     def abort(self) -> None:
+        """Close at once and drop what is queued."""
         self._stream.close()
 
     def closed(self) -> bool:
+        """Whether either side has closed, see `Comm.closed`."""
         return self._stream.closed()
 
     @property
+    def closed_by(self) -> Literal["us", "peer", "lost"] | None:
+        """Who closed the comm, see `Comm.closed_by`."""
+        if not self._stream.closed():
+            return None
+        return self._stream.failure().closed_by
+
+    @property
     def local_address(self) -> str:
+        """Address of our end, with its scheme."""
         return self._local_address
 
     @property
     def peer_address(self) -> str:
+        """Address of the other end, with its scheme."""
         return self._stream.peer
 
     @property
     def extra_info(self) -> Mapping[str, Any]:
+        """Facts about the connection, see `Comm.extra_info`."""
         return self._stream.tls_facts
 
 
 class TLS(TCP):
-    """A comm over TLS, both sides authenticated."""
+    """A comm over TLS; both sides are authenticated."""
 
     scheme = "tls"
 
 
 def _drop(stream: FrameStream, local_address: str) -> None:
-    """A comm was forgotten without being closed: its socket must not stay open."""
+    """Close the socket of a comm that was garbage collected while open."""
     if not stream.closed():
         logger.warning(
             "comm %s -> %s was dropped without being closed; close it when it is done",
@@ -154,6 +175,7 @@ class TCPConnector(Connector):
     client = FrameClient()
 
     async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
+        """Open a comm, see `Connector.connect`; an `ssl_context` is an error."""
         _refuse_plain(address, connection_args)
         _refuse_context(address, connection_args)
         _server_hostname(connection_args)
@@ -166,10 +188,11 @@ class TLSConnector(Connector):
     client = FrameClient()
 
     async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
+        """Open a comm, see `Connector.connect`."""
         context = _context(address, connection_args, "client")
         hostname = _server_hostname(connection_args)
         stream = await self.client.dial(address, limits, context=context, server_hostname=hostname)
-        with NamingFiles(context):  # TLS 1.3 tells a client only now what the server made of it
+        with NamingFiles(context):  # in TLS 1.3 a client learns only here that it was refused
             return await _greeted(TLS, stream)
 
 
@@ -183,7 +206,7 @@ async def _greeted(comm_class: type[TCP], stream: FrameStream) -> Comm:
 
 
 class _CommServer(FrameServer):
-    """Makes comms of its streams."""
+    """Wraps greeted streams into comms."""
 
     def __init__(
         self,
@@ -196,10 +219,10 @@ class _CommServer(FrameServer):
         self._comm_class = comm_class
         self._attend = attend
 
-    async def handle_stream(  # type: ignore[override]
+    def handle_stream(  # type: ignore[override]
         self, stream: FrameStream, address: tuple[Any, ...]
-    ) -> None:
-        await self._attend(self._comm_class(stream))
+    ) -> Awaitable[None]:
+        return self._attend(self._comm_class(stream))  # not awaited here: a frame for each message
 
 
 class TCPListener(Listener):
@@ -223,6 +246,7 @@ class TCPListener(Listener):
         return None
 
     async def start(self) -> None:
+        """Bind and begin to accept. Raises `OSError` if the address cannot be bound."""
         address = self._address
         server = _CommServer(self._context, self._limits, self.comm_class, self._attend)
         try:
@@ -235,19 +259,25 @@ class TCPListener(Listener):
         self._server = server
 
     async def _attend(self, comm: TCP) -> None:
+        code, reason = CloseCode.NORMAL, ""
         try:
             result = self._handler(comm)
             if inspect.isawaitable(result):
                 await result
         except CommClosedError as error:
-            if not comm.closed():  # another comm's error, that nobody has told yet
+            if not comm.closed():  # the error of another comm, not reported elsewhere
+                code, reason = CloseCode.HANDLER_FAILED, "its handler lost another comm"
                 logger.info("handler of the comm with %s ended: %s", comm.peer_address, error)
-        except Exception:
+        except Exception as error:
+            code, reason = CloseCode.HANDLER_FAILED, f"its handler raised {type(error).__name__}"
             logger.exception("handler of the comm with %s failed", comm.peer_address)
-        finally:
-            await comm.close()
+        except BaseException:  # the handler was cancelled: nobody waits for it
+            comm.abort()
+            raise
+        await comm.close(code, reason)
 
     def stop(self) -> asyncio.Future[None]:
+        """Stop accepting, see `Listener.stop`."""
         server, self._server = self._server, None
         if server is not None:
             self._address = self._address._replace(host=server.address[0], port=server.address[1])
@@ -259,17 +289,20 @@ class TCPListener(Listener):
 
     @property
     def listen_address(self) -> str:
+        """The bound address, with the actual port."""
         if self._server is None:
             return str(self._address)
         return format_address(self._address.scheme, *self._server.address)
 
     @property
     def contact_address(self) -> str:
+        """An address to dial: the bound one with a concrete host."""
         host, port = self._server.address if self._server else self._address[1:]
         return format_address(self._address.scheme, concrete_host(host), port)
 
     @property
     def stats(self) -> ListenerStats:
+        """The listener's counters since it started."""
         server = self._server or self._stopped
         return server.stats if server is not None else ListenerStats()
 
@@ -287,21 +320,24 @@ class TLSListener(TCPListener):
         return _context(self._address, connection_args, "server")
 
     async def start(self) -> None:
+        """As `TCPListener.start`; log configured protections that the context lacks."""
         await super().start()
         lacks = getattr(self._context, "lacks", None)
         if lacks is not None:
-            tell_lacks(self.listen_address, self._context, lacks())
+            log_lacks(self.listen_address, self._context, lacks())
 
 
 class TCPBackend(Backend):
     """The backend for ``tcp://``."""
 
     def connector(self) -> Connector:
+        """Return a connector for ``tcp://``."""
         return TCPConnector()
 
     def listener(
         self, address: Address, handler: Handler, limits: Limits, **connection_args: Any
     ) -> Listener:
+        """Return a listener for ``tcp://``, see `Backend.listener`."""
         return TCPListener(address, handler, limits, **connection_args)
 
 
@@ -311,9 +347,11 @@ class TLSBackend(Backend):
     connect_arguments = _EXTRA
 
     def connector(self) -> Connector:
+        """Return a connector for ``tls://``."""
         return TLSConnector()
 
     def listener(
         self, address: Address, handler: Handler, limits: Limits, **connection_args: Any
     ) -> Listener:
+        """Return a listener for ``tls://``, see `Backend.listener`."""
         return TLSListener(address, handler, limits, **connection_args)

@@ -1,21 +1,20 @@
-"""TLS failures in words: what was refused, by whom, why, which file of ours it is, what to do.
+"""TLS failures in words: what was refused, by which side, why, which file, and what to do.
 
 OpenSSL reports a failed handshake in three ways: our own verdict on the peer's certificate, an
-alert in which the peer gives its verdict on ours, or a protocol error. `explain` turns each into
-one `HandshakeError`; everything a connection loses silently becomes a retryable `CommClosedError`.
-`NamingFiles` adds which of our files is meant. docs/errors.md shows the texts; a test makes each.
+alert carrying the peer's verdict on ours, or a protocol error. `explain` turns each into a
+`HandshakeError`; a lost connection becomes a retryable `CommClosedError`. `NamingFiles` adds which
+of our files is concerned. docs/errors.md lists the texts; a test provokes each.
 """
 
 from __future__ import annotations
 
-import _ssl
+import errno
 import ssl
-import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from .errors import CommClosedError, HandshakeError, quoted
-from .tls_versions import mismatch
+from .tls_details import mismatch, presented_certificate
 from .wire import hello
 from .wire.foreign import name_foreign
 
@@ -25,8 +24,8 @@ __all__ = ["TLS_RECORD", "NamingFiles", "explain", "facts", "named", "not_tls", 
 class _Cause(NamedTuple):
     """Why a handshake failed.
 
-    `file` is the one of ours that is concerned: "certificate", "ca", "crl", or none. What is
-    `passing` may go better at the next attempt.
+    `file` is our file that is concerned: "certificate", "ca", "crl", or none. After a `passing`
+    cause the next attempt may succeed.
     """
 
     kind: str
@@ -96,7 +95,7 @@ _VERDICTS: dict[int, _Cause] = {
     89: _Cause("not-a-ca", "its CA does not say that it is one", _MARK_CA),
     92: _Cause("not-a-ca", "its CA may not sign certificates", _MARK_CA),
 }
-_APPLICATION = 50  # X509_V_ERR_APPLICATION_VERIFICATION: our own list of peers that may come in
+_APPLICATION = 50  # X509_V_ERR_APPLICATION_VERIFICATION: our allow-list
 
 # The peer's alerts (RFC 8446, section 6.2): its verdict on ours.
 _ALERTS: dict[str, _Cause] = {
@@ -206,7 +205,7 @@ TLS_RECORD = b"\x16"
 def explain(
     error: Exception, peer: str, *, handshaking: bool, tls: ssl.SSLSocket | None = None
 ) -> CommClosedError:
-    """The error to raise for what the socket raised.
+    """Translate an exception of the socket into the error to raise.
 
     Parameters
     ----------
@@ -216,13 +215,13 @@ def explain(
     peer
         The other side's address.
     handshaking
-        Whether TLS or the hello was still under way.
+        Whether TLS handshake or hello was still in progress.
     tls
-        Whose handshake it was; says which certificate we refused.
+        The socket of the handshake; tells which certificate we refused.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         code, words = getattr(error, "verify_code", 0), getattr(error, "verify_message", "")
-        if getattr(error, "reason", "") == "CERTIFICATE_UNREADABLE":  # our own verdict too
+        if getattr(error, "reason", "") == "CERTIFICATE_UNREADABLE":  # our own verdict as well
             cause = _Cause("certificate", words, _READABLE)
         elif code == _APPLICATION:
             cause = _Cause(
@@ -234,7 +233,9 @@ def explain(
             )
             if getattr(error, "told", ""):  # our own words, which know more
                 cause = cause._replace(why=words)
-        shown = "" if code == _APPLICATION else _shown_by(tls, code)  # whose words name it already
+        shown = (
+            "" if code == _APPLICATION else presented_certificate(tls, code)
+        )  # the allow-list's text names it
         why = f"we refused its certificate: {cause.why}{shown}"
         return _refused(error, peer, cause._replace(why=why))
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(
@@ -258,12 +259,11 @@ def explain(
 
 
 def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
-    """What is to be known of a connection after its handshake, for `Comm.extra_info`.
+    """Return the facts of a connection after its handshake, for `Comm.extra_info`.
 
-    Raises `HandshakeError` if the peer has shown no certificate, or none that was verified, which a
-    context that demands one cannot let happen, or one that `ssl` cannot read, which raises there
-    whatever it likes. The peer is told of that, which contexts of `sealwire.security` have done
-    before.
+    Raises `HandshakeError` if the peer presented no certificate, an unverified one (impossible with
+    a context that requires one), or one that `ssl` cannot parse, where it raises arbitrary
+    exceptions. The peer is notified, unless a context of `sealwire.security` has done so before.
     """
     try:
         certificate = tls.getpeercert()  # empty if it was not verified, None if there is none
@@ -281,44 +281,11 @@ def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
         raise _refused(None, peer, cause) from error
 
 
-def _shown_by(tls: Any, code: int) -> str:
-    """Name and dates of the certificate a refused peer has shown, as far as OpenSSL still has it.
-
-    And which certificate above it the verdict is about, if it is one.
-
-    It keeps what a client refuses, but not what a server does; and `ssl` makes it public from
-    Python 3.13 on only, as bytes.
-    """
-    try:
-        chain = tls._sslobj.get_unverified_chain()
-        facts = chain[0].get_info()
-        start = ssl.cert_time_to_seconds(facts["notBefore"])
-        end = ssl.cert_time_to_seconds(facts["notAfter"])
-        names = [value for part in facts["subject"] for key, value in part if key == "commonName"]
-        names += [value for _, value in facts.get("subjectAltName", ())]
-    except Exception:  # what it says may be anything; the reason why we refused it is told anyway
-        return ""
-    now = time.time()
-    dates = "expired" if end < now else "not valid before" if start > now else "valid until"
-    day = time.strftime("%Y-%m-%d", time.gmtime(start if start > now else end))
-    name = quoted(names[0], 60) if names else "without a name"
-    return f" (it is {name}, {_above(tls, chain, code)}{dates} {day})"
-
-
-def _above(tls: Any, chain: Any, code: int) -> str:
-    """Which certificate above the leaf is at fault, if the context knows, as `describe` does."""
-    judge = getattr(tls.context, "fault_above", None)
-    if judge is None:
-        return ""
-    fault = judge([each.public_bytes(_ssl.ENCODING_DER) for each in chain], code)
-    return f"whose CA {quoted(fault, 100)}, " if fault else ""
-
-
 def not_tls(head: bytes, peer: str) -> HandshakeError:
-    """The error for a peer that opens with `head` where TLS is expected."""
+    """Return the error for a peer whose first bytes, `head`, are not TLS where TLS is expected."""
     if "HTTP" in name_foreign(head):
         cause = _HTTP
-    elif len(head) == 16 and not any(head[2:8] + head[10:16]):  # a small lead and count: our wire
+    elif len(head) == 16 and not any(head[2:8] + head[10:16]):  # a small lead and count: our frame
         cause = _NO_TLS._replace(why=f"{_NO_TLS.why} but plain tcp://")
     else:
         cause = _NO_TLS._replace(why=f"{_NO_TLS.why}, it began with {head!r}")
@@ -337,17 +304,17 @@ def _refused(error: ssl.SSLError | None, peer: str, cause: _Cause) -> HandshakeE
 
 
 def tell_refused(context: ssl.SSLContext) -> None:
-    """Have whom `context` refuses after the handshake be told so in a hello of ours.
+    """Have `context` notify a peer that it refuses after the handshake by a hello of ours.
 
-    Such a context, as `sealwire.security` makes them, has an attribute ``tell_refused``: what
-    makes of the reason the bytes to send. Others go without.
+    Contexts of `sealwire.security` have an attribute ``tell_refused`` for it: a function from the
+    reason to the bytes to send. Other contexts are left alone.
     """
     if getattr(context, "tell_refused", hello.refusal) is not hello.refusal:
         context.tell_refused = hello.refusal  # type: ignore[attr-defined]
 
 
 class NamingFiles:
-    """A context that lets an error raised in it be `named`; in fewer calls than a generator."""
+    """Applies `named` to errors raised in its block; cheaper than a generator-based manager."""
 
     __slots__ = ("_context",)
 
@@ -363,11 +330,11 @@ class NamingFiles:
 
 
 def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedError:
-    """`error`, saying which file of ours is concerned if it is a `HandshakeError` and known.
+    """`error`, with the name of our file that is concerned, if it is a `HandshakeError`.
 
-    A context knows by a method ``describe()``: a mapping with ``certificate``, ``ca`` and ``crl``
-    in words. `sealwire.security` makes such contexts; others go without. Describing reads files and
-    costs as much as the handshake: on errors that nobody will see, leave it out.
+    The context tells it by a method ``describe()``: a mapping with ``certificate``, ``ca`` and
+    ``crl`` in words. Contexts of `sealwire.security` have it; others are skipped. Describing reads
+    files and costs as much as the handshake, so skip it for errors that nobody will see.
     """
     describe = getattr(context, "describe", None)
     if describe is None or not isinstance(error, HandshakeError) or not error.file:
@@ -384,15 +351,26 @@ def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedE
         label = {"ca": "CA", "crl": "CRL"}.get(error.file, error.file)
         notes = f"our {label}: {words}"
     naming.args = (f"{why} ({notes}); {remedy}",)
-    naming.file = ""  # it is named
+    naming.file = ""  # named now
     return naming
 
 
+# What a network makes of a connection whose peer may know nothing of it.
+_ON_THE_WAY = frozenset(
+    getattr(errno, name)
+    for name in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "ENETDOWN", "EHOSTDOWN", "ENONET")
+    if hasattr(errno, name)  # each system has its own
+)
+
+
 def _lost(error: Exception, peer: str, handshaking: bool) -> CommClosedError:
-    doing = "during the TLS handshake or hello" if handshaking else "while it was in use"
+    doing = " during the TLS handshake or hello" if handshaking else ""
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    remedy = "see the peer's log"
     if isinstance(error, ssl.SSLError):
         why = "closed by the peer"
+    elif getattr(error, "errno", None) in _ON_THE_WAY:
+        remedy = "check the network between"
     return CommClosedError(
-        f"connection with {peer} lost {doing}: {why.lower()}; see the peer's log", peer=peer
+        f"connection with {peer} lost{doing}: {why.lower()}; {remedy}", peer=peer
     )

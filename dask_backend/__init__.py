@@ -1,4 +1,4 @@
-"""Our backends for distributed's ``tcp`` and ``tls``. Importing this package changes nothing.
+"""Backends for distributed's ``tcp`` and ``tls``. Importing this package changes nothing.
 
 ::
 
@@ -7,8 +7,8 @@
     from sealwire.dask_backend import Security
     client = Client("tls://…", security=Security(…))
 
-The preload installs the backends, as does `install`. A `Security` of this package, being made or
-unpickled, installs them in every process it reaches.
+The preload installs the backends, as does `install`. Creating or unpickling a `Security` of this
+package installs them in every process it reaches.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""distributed's own `Security`, with our contexts while our backends are installed.
+"""Our contexts for distributed's own `Security`, while our backends are installed.
 
-`dask scheduler` and `dask worker` make a `distributed.Security` of their options. Its contexts
-would know nothing of what is configured under `sealwire.tls`, above all of a CRL, and would not
-follow their files. So `install` makes its two methods return what ours would for the same values.
-Worker, nanny and client ask once before they import a preload: `adopt` makes up for it. And a
-nanny's worker asks before it imports one: the `Security` that it is started with installs our
-backends there as it arrives, so that an encrypted key is opened with its password.
+`dask scheduler` and `dask worker` create a `distributed.Security` from their options. Its contexts
+would ignore what is configured under `sealwire.tls`, above all a CRL, and would not follow their
+files. So `install` makes its two methods return what ours would for the same values. Worker, nanny
+and client ask once before they import a preload: `adopt` corrects that. And a nanny's worker asks
+before it imports one: the `Security` that it is started with installs our backends there when it is
+unpickled, so that an encrypted key is opened with its password.
 
-A subclass that leaves the two methods alone, or calls them, gets ours. One that makes its contexts
-itself is told of in the log; where a CRL or an allow-list is configured that its context does not
-have, it is refused.
+A subclass that leaves the two methods alone, or calls them, gets ours. One that creates its
+contexts itself is logged; where a CRL or an allow-list is configured that its context does not
+enforce, it is refused.
 """
 
 from __future__ import annotations
@@ -49,39 +49,39 @@ __all__ = [
 logger = logging.getLogger("sealwire.dask_backend")
 
 _METHODS = ("get_connection_args", "get_listen_args")
-_MAKER = "_get_tls_context"  # by which distributed's class makes them
-_on = False  # somebody may have wrapped or kept what we give out; off, it does what it did before
-_told: set[str] = set()  # classes that make their own contexts
+_MAKER = "_get_tls_context"  # distributed's method that creates them
+_on = False  # checked by our methods, which may be wrapped or kept by others after `end`
+_reported: set[str] = set()  # classes that create their own contexts, already logged
 
-# Methods of subclasses that are watched: the class, the method's name, what it was, and ours.
+# Wrapped methods of subclasses: the class, the method's name, the original, and the wrapper.
 _watched: list[tuple[weakref.ref[type[Any]], str, Any, Any]] = []
 
-_home = ""  # the working folder when we came: what is configured is meant from there
+_home = ""  # the working folder at installation, to which configured relative paths refer
 
-# Who asks for the same role again shares its contexts; a process has few.
+# Requests for the same role share contexts; a process has few.
 _known: deque[OwnSecurity] = deque(maxlen=16)
 
 
 def begin() -> None:
-    """Give out our contexts, once the methods of `distributed.Security` are in place."""
+    """Start to return our contexts, once the methods of `distributed.Security` are patched."""
     global _on, _home
     _on = True
     if not _home:
-        with contextlib.suppress(OSError):  # it may have been removed
+        with contextlib.suppress(OSError):  # the working folder may have been removed
             _home = os.getcwd()
 
 
 def end() -> None:
-    """Undo `begin`, and keep nothing: neither contexts nor the passwords of their keys."""
+    """Undo `begin`, and drop all contexts and key passwords."""
     global _on, _home
     _on = False
     _home = ""
     _known.clear()
-    _told.clear()
+    _reported.clear()
 
 
 def adopt(server: Any) -> None:
-    """Let a scheduler, worker, nanny or client that was there before us dial with our context.
+    """Replace the context of a scheduler, worker, nanny or client that existed before `install`.
 
     Raises what `sealwire.security.Security` does; the server then cannot dial at all.
     """
@@ -101,12 +101,12 @@ def adopt(server: Any) -> None:
 
 
 def is_own(kind: type) -> bool:
-    """Whether a class of distributed's kind is of this package."""
+    """Whether a subclass of distributed's class is of this package."""
     return kind.__module__.startswith("sealwire.")
 
 
 def given_out(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """A method of `distributed.Security` that returns what ours would for the same values."""
+    """Wrap a method of `distributed.Security` to return what ours would for the same values."""
 
     @functools.wraps(original)
     def get_args(self: Any, role: str) -> dict[str, Any]:
@@ -116,16 +116,18 @@ def given_out(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str
         if not (identity.get("ca_file") and identity.get("cert")):
             return original(self, role)
         if getattr(type(self), _MAKER, None) is not getattr(DaskSecurity, _MAKER, None):
-            return _expect_protected(type(self), _MAKER, role, original(self, role))
-        ours = role if role in ROLES else "worker"  # another is the subclass's own business
-        args: dict[str, Any] = getattr(_equal_of(self, ours, identity), original.__name__)(ours)
+            return _check_protected(type(self), _MAKER, role, original(self, role))
+        ours = role if role in ROLES else "worker"  # any other role is the subclass's business
+        args: dict[str, Any] = getattr(_our_equivalent(self, ours, identity), original.__name__)(
+            ours
+        )
         return args
 
     return get_args
 
 
-def _equal_of(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity:
-    """Ours with the values of a `distributed.Security` for one role, and our own configuration."""
+def _our_equivalent(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity:
+    """Our `Security` with a `distributed.Security`'s values for one role, and our configuration."""
     values = dict.fromkeys(name for name in FIELDS if name.endswith(("_cert", "_key")))
     for name in ("tls_min_version", "tls_max_version", "extra_conn_args"):
         values[name] = getattr(stock, name)
@@ -139,8 +141,8 @@ def _equal_of(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity
     made = OwnSecurity(bool(stock.require_encryption), **values)
     fields = {"ca_file": "tls_ca_file", "cert": f"tls_{role}_cert", "key": f"tls_{role}_key"}
     for part, name in fields.items():
-        if getattr(stock, name) == identity.get(part):  # a subclass may have others
-            setattr(stock, name, getattr(made, name))  # a relative path means what it meant first
+        if getattr(stock, name) == identity.get(part):  # subclasses may return others
+            setattr(stock, name, getattr(made, name))  # so a relative path keeps its meaning
     for known in _known:
         if known.fields() == made.fields():
             return known
@@ -151,11 +153,11 @@ def _equal_of(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity
 # Subclasses
 
 
-def _below(kind: type[Any]) -> Iterator[type[Any]]:
+def _all_subclasses(kind: type[Any]) -> Iterator[type[Any]]:
     subclass: type[Any]
     for subclass in kind.__subclasses__():
         yield subclass
-        yield from _below(subclass)
+        yield from _all_subclasses(subclass)
 
 
 def subclassed(subclass: type[Any], /, **options: Any) -> None:
@@ -166,15 +168,15 @@ def subclassed(subclass: type[Any], /, **options: Any) -> None:
 
 
 def watch_all() -> None:
-    """Begin with the subclasses that there are, unless that is done."""
+    """Wrap the methods of the existing subclasses, unless that is done."""
     watched = {(seen(), name) for seen, name, _, _ in _watched}
-    for subclass in _below(DaskSecurity):
+    for subclass in _all_subclasses(DaskSecurity):
         if not any((subclass, name) in watched for name in _METHODS):
             _watch(subclass)
 
 
 def unwatch() -> None:
-    """Undo it, and let methods be that somebody has replaced since."""
+    """Undo `watch_all`, except for methods that others have replaced since."""
     while _watched:
         seen, name, was, ours = _watched.pop()
         subclass = seen()
@@ -187,29 +189,29 @@ def unwatch() -> None:
 
 
 def _watch(subclass: type) -> None:
-    """Look at what a class gives out that has a method of its own, or of a class beside ours."""
+    """Wrap a class's own methods, and those of its bases besides `distributed.Security`."""
     if is_own(subclass):
         return
     for name in _METHODS:
         owner = next(each for each in subclass.__mro__ if name in vars(each))
         if owner is subclass or not issubclass(owner, DaskSecurity):
-            ours = _looked_at(subclass, name, vars(owner)[name])
+            ours = _checked(subclass, name, vars(owner)[name])
             _watched.append((weakref.ref(subclass), name, vars(subclass).get(name), ours))
             setattr(subclass, name, ours)
 
 
-def _looked_at(subclass: type, name: str, original: Any) -> Callable[..., dict[str, Any]]:
+def _checked(subclass: type, name: str, original: Any) -> Callable[..., dict[str, Any]]:
     def get_args(self: Any, role: str, *more: Any, **named: Any) -> dict[str, Any]:
         method = original.__get__(self, type(self))
-        return _expect_protected(subclass, name, role, method(role, *more, **named))
+        return _check_protected(subclass, name, role, method(role, *more, **named))
 
     return functools.wraps(original)(get_args) if callable(original) else get_args
 
 
-def _expect_protected(subclass: type, name: str, role: str, args: dict[str, Any]) -> dict[str, Any]:
-    """`args`, unless what is configured does not hold for the context in it.
+def _check_protected(subclass: type, name: str, role: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Return `args`, unless their context does not do what is configured.
 
-    Raises `ConfigError` then. A context that is not ours is told of in the log, once a class.
+    Raises `ConfigError` then. A context that is not ours is logged, once per class.
     """
     context = args.get("ssl_context")
     if not _on or not isinstance(context, ssl.SSLContext):
@@ -221,8 +223,8 @@ def _expect_protected(subclass: type, name: str, role: str, args: dict[str, Any]
             f"cannot use the TLS context that {where} makes for role {role}: {lacks[0]}; leave "
             f"the method out or let it call that of distributed.Security, which gives out ours"
         )
-    if not isinstance(context, SealedContext) and where not in _told:
-        _told.add(where)
+    if not isinstance(context, SealedContext) and where not in _reported:
+        _reported.add(where)
         logger.warning(
             "%s makes a TLS context that is not ours: it does not follow its files, and what is "
             "configured under sealwire.tls does not hold for it",

@@ -1,8 +1,9 @@
-"""distributed's ``tcp`` and ``tls`` backends on our transport, under the class names users know.
+"""distributed's ``tcp`` and ``tls`` backends on our transport, under the familiar class names.
 
-On the wire they are stock. Differences a user meets: the first message is read without any
-deserialiser, so a stranger can run nothing; handshake and hello have a deadline on both sides; a
-refusal that TLS 1.3 tells a client only afterwards ends `connect` at once, with its cause.
+On the wire they are stock. The differences for users: the first message is decoded without any
+deserialiser, so an unauthenticated peer can run no code; handshake and hello have a deadline on
+both sides; a refusal that TLS 1.3 reports to a client only afterwards ends `connect` at once, with
+its cause.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from distributed.comm import tcp as stock
 from distributed.comm.core import Comm, CommClosedError
 
 from sealwire.comm import errors
-from sealwire.comm.arguments import Side, expect_secure, tell_lacks
+from sealwire.comm.arguments import Side, expect_secure, log_lacks
 from sealwire.comm.tls_errors import tell_refused
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
@@ -47,11 +48,16 @@ logger = logging.getLogger("sealwire.dask_backend")
 
 
 class TCP(Comm):
-    """A comm over a plain socket; the interface is `distributed.comm.core.Comm`.
+    """A comm over a plain socket; the interface is ``distributed.comm.Comm``.
 
-    `write` returns once the message is queued, as in stock: the frames of large objects must not
-    change until they are sent. A cancelled read closes the comm, as Dask's connection pool expects;
-    a cancelled write has sent nothing or queued its whole message.
+    Parameters
+    ----------
+    stream : FrameStream
+        Owned by the comm.
+    local_addr, peer_addr : str
+        Addresses of both ends, with their scheme.
+    deserialize : bool, default True
+        Whether `read` deserialises, or leaves `Serialized` objects.
     """
 
     max_shard_size: ClassVar[int] = parse_bytes(dask.config.get("distributed.comm.shard"))
@@ -66,13 +72,36 @@ class TCP(Comm):
         self._peer_addr = peer_addr
         self._closed = False
         self._greeted = False
-        self.offered: dict[str, Any] | None = None  # the peer's hello, if it was looked at already
+        self.offered: dict[str, Any] | None = None  # the peer's hello, if it was read already
         name = f"<{type(self).__name__} local={local_addr} remote={peer_addr}>"
         self._finalizer = weakref.finalize(self, _drop, stream, name)
         self._finalizer.atexit = False
         stream.when_closed(functools.partial(_closed, stream, self._finalizer))
 
     async def read(self, deserializers: Any = None) -> Any:
+        """Read the next message; the first one is the peer's hello.
+
+        Parameters
+        ----------
+        deserializers : optional
+            Names of distributed's serialisation families to accept; all by default.
+
+        Returns
+        -------
+        object
+
+        Raises
+        ------
+        CommClosedError
+            If the comm is closed, or closes before a message is complete.
+        Exception
+            Whatever a deserialiser raises.
+
+        Notes
+        -----
+        A cancelled read closes the comm: Dask's connection pool would hand it out with the pending
+        reply to the next caller.
+        """
         stream = self.stream
         try:
             while not stream.inbox:
@@ -84,8 +113,8 @@ class TCP(Comm):
             self._closed = True
             reraise(error, f"in {self!r}")
         except BaseException:
-            # Dask's connection pool would hand out a comm whose cancelled reader left the reply to
-            # the next caller.
+            # Dask's connection pool would otherwise reuse a comm whose cancelled reader left its
+            # reply to the next caller.
             self.abort()
             raise
         try:
@@ -128,6 +157,33 @@ class TCP(Comm):
         return offered
 
     async def write(self, msg: Any, serializers: Any = None, on_error: str = "message") -> int:
+        """Serialise and queue a message; it returns before the message is sent, as in stock.
+
+        Parameters
+        ----------
+        msg : object
+            Frames of large objects in it must not change until they are sent.
+        serializers : optional
+            Names of distributed's serialisation families to use; the default ones if omitted.
+        on_error : {"message", "raise"}
+            What distributed does with an object that cannot be serialised.
+
+        Returns
+        -------
+        int
+            Size of the message on the wire in bytes.
+
+        Raises
+        ------
+        CommClosedError
+            If the comm is closed, or the message exceeds a limit.
+        Exception
+            Whatever a serialiser raises, with ``on_error="raise"``.
+
+        Notes
+        -----
+        A cancelled write has either sent nothing or queued the whole message.
+        """
         if self._closed:
             raise CommClosedError(f"in {self!r}: it is closed")
         small = is_small(msg)
@@ -155,44 +211,52 @@ class TCP(Comm):
         except errors.CommClosedError as error:
             self._closed = True
             reraise(error, f"in {self!r}")
-        except BaseException:  # who knows how much of the message is out
+        except BaseException:  # an unknown part of the message may be queued
             self.abort()
             raise
         return size
 
     async def close(self) -> None:
+        """Send what is queued, then close. A cancelled close drops what is still queued."""
         self._closed = True
         self._finalizer.detach()
         await self.stream.finish()
 
     def abort(self) -> None:
+        """Close at once and drop what is queued."""
         self._closed = True
         self._finalizer.detach()
         self.stream.close()
 
     def closed(self) -> bool:
-        """Whether nothing more can be read or written."""
+        """Whether the comm is closed and every message that arrived has been read.
+
+        distributed asks between messages, so this is False while there are unread ones.
+        """
         return self._closed or self.stream.exhausted()
 
     @property
     def local_address(self) -> str:
+        """Address of our end, with its scheme."""
         return self._local_addr
 
     @property
     def peer_address(self) -> str:
+        """Address of the other end, with its scheme."""
         return self._peer_addr
 
     @property
     def extra_info(self) -> dict[str, Any]:
+        """``peercert``, ``cipher`` and ``protocol`` of a TLS connection; empty for a plain one."""
         return self.stream.tls_facts
 
 
 class TLS(TCP):
-    """A comm over TLS, both sides authenticated."""
+    """A comm over TLS; both sides are authenticated. Otherwise as `TCP`."""
 
 
 def _closed(stream: FrameStream, finalizer: weakref.finalize[..., TCP]) -> None:
-    finalizer.detach()  # the stream's error leads to the comm: kept, neither would be collected
+    finalizer.detach()  # the stream's error refers to the comm; both would be kept alive
     TCP.closed_traffic["bytes_in"] += stream.bytes_in
     TCP.closed_traffic["bytes_out"] += stream.bytes_out
 
@@ -215,7 +279,10 @@ def _expect_context(address: str, connection_args: Mapping[str, Any], side: Side
 
 
 class TCPConnector(FrameConnector):
-    """Dials ``tcp://``."""
+    """Dials ``tcp://``, as ``distributed.comm.tcp.TCPConnector``.
+
+    An `ssl_context` is ignored: Dask passes the same arguments for all addresses.
+    """
 
     prefix = "tcp://"
     comm_class: type[TCP] = TCP
@@ -226,7 +293,11 @@ class TCPConnector(FrameConnector):
 
 
 class TLSConnector(TCPConnector):
-    """Dials ``tls://``. A ``server_hostname``, also in ``extra_conn_args``, is sent as SNI."""
+    """Dials ``tls://``, as ``distributed.comm.tcp.TLSConnector``.
+
+    It needs an `ssl_context` that requires a peer certificate and TLS 1.2 or later. A
+    ``server_hostname``, also in ``extra_conn_args``, is sent as SNI.
+    """
 
     prefix = "tls://"
     comm_class = TLS
@@ -239,7 +310,7 @@ class TLSConnector(TCPConnector):
 
 
 class TCPListener(FrameListener):
-    """Accepts on ``tcp://``."""
+    """Accepts on ``tcp://``, as ``distributed.comm.tcp.TCPListener``."""
 
     prefix = "tcp://"
     comm_class: type[TCP] = TCP
@@ -250,24 +321,28 @@ class TCPListener(FrameListener):
 
 
 class TLSListener(TCPListener):
-    """Accepts on ``tls://``."""
+    """Accepts on ``tls://``, as ``distributed.comm.tcp.TLSListener``.
+
+    It needs an `ssl_context` that requires a peer certificate and TLS 1.2 or later.
+    """
 
     prefix = "tls://"
     comm_class = TLS
 
     def _prepare(self, address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
         context = _expect_context(self.prefix + address, connection_args, "server")
-        context.num_tickets = 0  # a resumed session skips the check of the certificate
+        context.num_tickets = 0  # resuming a session skips the verification of the certificate
         return context
 
     async def start(self) -> None:
+        """Bind and begin to accept. Raises `OSError` if the address cannot be bound."""
         await super().start()
         if self._context is not None:
-            tell_lacks(self.listen_address, self._context, unprotected(self._context))
+            log_lacks(self.listen_address, self._context, unprotected(self._context))
 
 
 class TCPBackend(stock.BaseTCPBackend):
-    """The backend for ``tcp://``; addresses are handled by distributed."""
+    """The backend for ``tcp://``; distributed handles the addresses."""
 
     refuses_plain = True
 
@@ -276,7 +351,7 @@ class TCPBackend(stock.BaseTCPBackend):
 
 
 class TLSBackend(stock.BaseTCPBackend):
-    """The backend for ``tls://``; addresses are handled by distributed."""
+    """The backend for ``tls://``; distributed handles the addresses."""
 
     _connector_class = TLSConnector
     _listener_class = TLSListener

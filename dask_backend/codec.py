@@ -1,21 +1,21 @@
-"""Dask's messages to frames and back: distributed's own serialisation, plus where frames go.
+"""Encode Dask's messages as frames and decode them: distributed's serialisation, and a fast path.
 
-What a message looks like, what is offloaded to a thread and what is compressed stays distributed's
-business. Ours are the split into the first block and bare frames, which decides what the receiver
-allocates together; the hello, which is never given to a deserialiser; and a shorter way for what
-scheduler and workers tell each other all the time, which ends in the same bytes and values.
+The form of a message, what is offloaded to a thread and what is compressed is left to distributed.
+Ours are the split into the first block and bare frames, which decides what the receiver allocates
+together; the hello, which is never given to a deserialiser; and a fast path for the small messages
+that scheduler and workers exchange all the time, with the same bytes and values.
 
-That is small, and has nothing in it that dask serialises: plain values, pickled tasks, and what the
-scheduler passes on. distributed sends it through a dozen functions that find nothing to compress,
-to split or to look up. Here it is one call of msgpack each way, with a function for what is not
-plain. Where anything fails distributed is asked, which says what is wrong in its own words.
+Such a message has nothing that dask serialises: plain values, pickled tasks, and what the scheduler
+forwards. distributed sends it through a dozen functions that find nothing to compress, split or
+look up. Here it is one call of msgpack in each direction, with a hook for other values. If anything
+fails, distributed takes over and reports the error in its own words.
 """
 
 from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cloudpickle
@@ -53,16 +53,16 @@ __all__ = [
 ]
 
 
-class _Another(Exception):
-    """A value for which this way is too short."""
+class _NeedsGeneral(Exception):
+    """A value that the fast path does not handle."""
 
 
 def _refuse(value: Any) -> Any:
-    raise _Another
+    raise _NeedsGeneral
 
 
 class _Packers(threading.local):
-    """msgpack's packers, one of each a thread; making one costs as much as a small message."""
+    """msgpack's packers, one set per thread: creating one costs as much as a small message."""
 
     def __init__(self) -> None:
         self.pack_plain = msgpack.Packer(default=_refuse, buf_size=4096).pack
@@ -72,19 +72,19 @@ class _Packers(threading.local):
 _packers = _Packers()
 
 
-# A frame that holds a pickle without buffers, around the pickle.
-_BEFORE = b"\x83" + msgpack.packb("pickled-obj")
-_AFTER = b"".join(map(msgpack.packb, ("compression", (), "num-sub-frames", 0)))
+# The bytes before and after the pickle in a frame that holds a pickle without buffers.
+_PREFIX = b"\x83" + msgpack.packb("pickled-obj")
+_SUFFIX = b"".join(map(msgpack.packb, ("compression", (), "num-sub-frames", 0)))
 
 
 def _pickle(value: Any) -> bytes:
-    """As distributed pickles what has no buffers."""
+    """Pickle a value without out-of-band buffers, as distributed does."""
     pickled = None
     try:
         pickled = pickle.dumps(value, protocol=HIGHEST_PROTOCOL, buffer_callback=_refuse)
-    except _Another:
+    except _NeedsGeneral:
         raise
-    except Exception:  # as pickles everything, cloudpickle decides
+    except Exception:  # as in distributed, cloudpickle decides
         pass
     if pickled is None or b"__main__" in pickled or cloudpickle.list_registry_pickle_by_value():
         pickled = distributed_pickle.dumps(value, buffer_callback=_refuse)
@@ -92,20 +92,20 @@ def _pickle(value: Any) -> bytes:
 
 
 def encode_short(message: Any) -> list[Buffer] | None:
-    """The frames of a small message, None for one that needs `encode`."""
+    """Encode a small message; None for one that needs `encode`."""
     try:
         return [_packers.pack_plain(message)]
-    except _Another:
+    except _NeedsGeneral:
         pass
     except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     frames: list[Buffer] = [b""]
 
-    def stand_in(value: Any) -> Any:
-        """What stands in the first frame for `value`, whose own frames follow."""
+    def replacement(value: Any) -> Any:
+        """Return the value that replaces `value` in the first frame; its frames are appended."""
         offset = len(frames)
         if isinstance(value, ToPickle):
-            frames.append(_BEFORE + _packers.pack_plain(_pickle(value.data)) + _AFTER)
+            frames.append(_PREFIX + _packers.pack_plain(_pickle(value.data)) + _SUFFIX)
             return {"__Pickled__": offset}
         if isinstance(value, Serialized):
             header = {**value.header, "num-sub-frames": len(value.frames)}
@@ -113,11 +113,11 @@ def encode_short(message: Any) -> list[Buffer] | None:
             frames.extend(value.frames)
             return {"__Serialized__": offset}
         if isinstance(value, (Serialize, Pickled)):
-            raise _Another
+            raise _NeedsGeneral
         return msgpack_encode_default(value)
 
     try:
-        frames[0] = msgpack.packb(message, default=stand_in, buf_size=16384)
+        frames[0] = msgpack.packb(message, default=replacement, buf_size=16384)
     except Exception:
         return None
     return frames
@@ -132,9 +132,9 @@ async def encode(
     allow_offload: bool,
     shard_size: int,
 ) -> list[Buffer]:
-    """The frames of any message; `allow_offload` lets a thread make them if it is large.
+    """Encode any message; `allow_offload` lets a thread do it if the message is large.
 
-    Raises what the serialisers raise, with ``on_error="raise"`` for an object they cannot take.
+    Raises what the serialisers raise, with ``on_error="raise"`` for an unsupported object.
     """
     frames: list[Buffer] = await to_frames(
         message,
@@ -153,7 +153,7 @@ NOT_SHORT = object()
 def decode_short(
     frames: Sequence[Frame], *, deserialize: bool = True, deserializers: Any = None, peer: str = ""
 ) -> Any:
-    """The message in `frames`, or `NOT_SHORT` for a large one, nothing of which has run.
+    """Decode a message, or return `NOT_SHORT` for a large one, of which nothing was decoded.
 
     Raises as `decode` does.
     """
@@ -161,21 +161,35 @@ def decode_short(
     most = offloaded_from()
     if len(first) > most:
         return NOT_SHORT
-    if type(first) is memoryview:  # in which `in` finds no bytes
+    if type(first) is memoryview:  # which `in` cannot search for bytes
         first = bytes(first)
     if b"__" not in first:
         try:
             return msgpack.unpackb(first, use_list=False, **msgpack_opts)
-        except Exception as error:  # msgpack documents no base class for what bad bytes raise
+        except Exception as error:  # msgpack documents no base class of its exceptions
             raise _bad(frames, peer, error) from error
     if sum(map(len, frames)) > most:
         return NOT_SHORT
 
-    def stood_for(value: dict[Any, Any]) -> Any:
-        """What a map in the first frame stands for, or the map: distributed's `loads`.
+    restore = _restorer(frames, deserialize, deserializers)
+    try:
+        return msgpack.unpackb(first, object_hook=restore, use_list=False, **msgpack_opts)
+    except Exception as error:
+        _expect_msgpack(frames, peer)
+        _log(error, frames)
+        raise
 
-        Its steps in its order, whatever the peer has put in the place of an offset. No byte of the
-        frame tells that a map has no marker: a pickle can make one where it stands for a key.
+
+def _restorer(
+    frames: Sequence[Frame], deserialize: bool, deserializers: Any
+) -> Callable[[dict[Any, Any]], Any]:
+    """Return msgpack's hook for the maps in the first of `frames`."""
+
+    def restore(value: dict[Any, Any]) -> Any:
+        """Return the value of a map in the first frame, as distributed's `loads` decodes it.
+
+        Same steps in the same order, whatever the peer sends as an offset. A map without markers
+        cannot be told from the bytes: a pickle used as a key can create one.
         """
         if "__Serialized__" in value:
             offset = value["__Serialized__"]
@@ -192,7 +206,7 @@ def decode_short(
                 more = header["num-sub-frames"]
                 if more is _NONE and type(offset) is int and header.get("compression") == []:
                     pickled = header["pickled-obj"]
-                    try:  # as `_pickled` without buffers, and without its calls
+                    try:  # `_pickled` without buffers, inlined
                         return pickle.loads(pickled)
                     except Exception:
                         words = "Failed to deserialize %s"
@@ -201,12 +215,7 @@ def decode_short(
                 return _pickled(frames, offset, header)
         return msgpack_decode_default(value)
 
-    try:
-        return msgpack.unpackb(first, object_hook=stood_for, use_list=False, **msgpack_opts)
-    except Exception as error:
-        _expect_msgpack(frames, peer)
-        _log(error, frames)
-        raise
+    return restore
 
 
 def _serialized(frames: Any, offset: Any, deserialize: bool, deserializers: Any) -> Any:
@@ -231,7 +240,7 @@ def _pickled(frames: Any, offset: Any, header: dict[str, Any]) -> Any:
 
 
 def _log(error: Exception, frames: Sequence[Frame]) -> None:
-    """What distributed logs of a message that it cannot decode, in its own words and loggers."""
+    """Log what distributed logs of a message that it cannot decode, with its own loggers."""
     core.logger.critical("Failed to deserialize", exc_info=True)
     if isinstance(error, EOFError):
         size = sum(map(len, frames))
@@ -240,7 +249,7 @@ def _log(error: Exception, frames: Sequence[Frame]) -> None:
 
 
 _SHOWN = 1000  # bytes of a message
-_NONE = 0  # of which there is one; another one would go the longer way
+_NONE = 0  # compared by identity: a cached int; any other zero takes the general way
 
 
 def _bad(frames: Sequence[Frame], peer: str, why: object) -> DecodeError:
@@ -255,10 +264,9 @@ def _bad(frames: Sequence[Frame], peer: str, why: object) -> DecodeError:
 async def decode(
     frames: list[Frame], *, deserialize: bool, deserializers: Any, allow_offload: bool, peer: str
 ) -> Any:
-    """The message in `frames`.
+    """Decode any message.
 
-    Raises `DecodeError` for a header that is not msgpack, and for the rest what the deserialisers
-    raise.
+    Raises `DecodeError` for a header that is not msgpack, and whatever the deserialisers raise.
     """
     _expect_msgpack(frames, peer)
     return await from_frames(
@@ -267,31 +275,28 @@ async def decode(
 
 
 def _expect_msgpack(frames: Sequence[Frame], peer: str) -> None:
-    """Say in one line what is wrong with the header, if that is it.
-
-    distributed would log a traceback.
-    """
+    """Raise `DecodeError` if the header is not msgpack; distributed would log a traceback."""
     header = msgpack.Unpacker(max_buffer_size=len(frames[0]) or 1)
     try:
         header.feed(frames[0])
         header.skip()
         if header.tell() != len(frames[0]):
             raise ValueError(f"it ends after {header.tell()} bytes")
-    except Exception as error:  # msgpack documents no base class for what bad bytes raise
+    except Exception as error:  # msgpack documents no base class of its exceptions
         raise _bad(frames, peer, error) from error
 
 
 def arranged(frames: list[Any]) -> tuple[list[Buffer], int]:
-    """The frames as a stream takes them, and how many of the first ones share the first block."""
+    """Return the frames as a stream takes them, and how many of them share the first block."""
     if set(map(type, frames)) == {bytes}:
         return frames, len(frames)
     return [f if type(f) is bytes else ensure_memoryview(f) for f in frames], shared_frames(frames)
 
 
 def shared_frames(frames: Sequence[Any]) -> int:
-    """How many of the first frames go into the first block, as a stock sender decides.
+    """How many of the first frames go into the first block, decided as by a stock sender.
 
-    All that is short-lived: header, pickled and compressed frames, which are bytes; and then the
+    These are the short-lived ones: header, pickled and compressed frames, which are bytes; then the
     first buffer with all its shards, unless that would tie more than 5 % (and 2 KiB) of short-lived
     bytes to the lifetime of the buffer. From the second buffer on, each is received on its own.
     """

@@ -1,6 +1,6 @@
-"""How our connectors dial, whatever the scheme.
+"""The connectors' common part: how they dial.
 
-`backend` says for each scheme which comm it makes, and what it demands of its arguments.
+`backend` defines for each scheme which comm it creates, and what its arguments must be.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from distributed.comm import tcp as stock
 from distributed.comm.addressing import parse_host_port, unparse_host_port
@@ -20,7 +20,7 @@ from sealwire.comm import errors
 from sealwire.comm.addressing import Address
 from sealwire.comm.arguments import expect_known
 from sealwire.comm.tls_errors import NamingFiles
-from sealwire.comm.transport.client import FrameClient
+from sealwire.comm.transport.client import Dialling, FrameClient
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 
@@ -32,31 +32,31 @@ logger = logging.getLogger("sealwire.dask_backend")
 
 
 def reraise(error: errors.CommClosedError, where: str, *, last: bool = False) -> NoReturn:
-    """Raise distributed's own error for ours; its `connect` retries by the class.
+    """Raise distributed's error for ours; its `connect` decides by the class whether to retry.
 
-    With `last` it does not, whatever the error.
+    With `last` it never retries.
     """
     known = CommClosedError if error.retryable and not last else FatalCommClosedError
     raise known(f"{where}: {error}") from error
 
 
-# What distributed and our `Security` pass to either call, whatever the scheme: the same arguments
-# may serve for several, so an ssl_context is no mistake for tcp:// here.
+# What distributed and our `Security` pass for any scheme: the same arguments may serve for several,
+# so an ssl_context is not an error for tcp:// here.
 _KNOWN = frozenset((
     "ssl_context", "require_encryption", "extra_conn_args", "server_hostname",
     "handshake_overrides", DECIDED,
-    # Arguments that another release of distributed may have for its own classes.
+    # Arguments that other releases of distributed may have for its own classes.
     *inspect.signature(stock.BaseTCPConnector.connect).parameters,
     *inspect.signature(stock.BaseTCPListener.__init__).parameters,
 ))  # fmt: skip
-_ignored: set[str] = set()  # names that were told of
+_ignored: set[str] = set()  # names already logged
 
 
 def expect_spelled(call: str, given: Iterable[str]) -> None:
-    """Raise `TypeError` for a name that looks like a misspelt one.
+    """Raise `TypeError` for a name that looks misspelt.
 
-    A misspelt ``ssl_context`` would open a plain port. Others are for somebody else, as
-    distributed's classes take them too: told of in the log, once a name.
+    A misspelt ``ssl_context`` would open a plain port. Other unknown names are accepted, as by
+    distributed's classes, and logged once each.
     """
     for name in given:
         if name in _KNOWN or name in _ignored:
@@ -68,7 +68,7 @@ def expect_spelled(call: str, given: Iterable[str]) -> None:
 
 
 def forget() -> None:
-    """Let go of the names that were told of."""
+    """Forget which names were logged."""
     _ignored.clear()
 
 
@@ -76,7 +76,7 @@ _SILENCE = 2.0  # seconds without a hello after which the log says what may be w
 
 
 def _hint_at_tls(stream: FrameStream) -> None:
-    """A TLS server waits for us to begin, and Dask's timeout will not tell why it has passed."""
+    """Log that the server may expect TLS, so it waits for us; Dask's timeout error cannot tell."""
     logger.warning(
         "connected to %s, which has said nothing for %g s; check that it speaks the same scheme "
         "(a tls:// listener is silent to tcp://) and is not overloaded",
@@ -85,31 +85,89 @@ def _hint_at_tls(stream: FrameStream) -> None:
     )
 
 
+_LEFT = 1.0  # seconds; the next attempt follows within hundredths
+
+
+class _Left(NamedTuple):
+    """A connection attempt that goes on for a while although nobody waits for it."""
+
+    dialling: Dialling
+    target: Address
+    dial_args: dict[str, Any]
+    timer: asyncio.TimerHandle
+
+    @classmethod
+    def going(cls, dialling: Dialling, target: Address, dial_args: dict[str, Any]) -> _Left:
+        """Have the attempt closed if nobody continues it."""
+        timer = asyncio.get_running_loop().call_later(_LEFT, dialling.close)
+        return cls(dialling, target, dial_args, timer)
+
+
 class FrameConnector(Connector):
-    """Dials for one call of distributed's `connect`, which tries again with the same one."""
+    """Dials for one call of distributed's `connect`, which reuses it for its retries."""
 
     client: ClassVar[FrameClient] = FrameClient()
     prefix: str
     comm_class: type[Any]
 
     def __init__(self) -> None:
-        self._cut = False  # whether an attempt has ended between connection and hello
+        self._interrupted = False  # whether an attempt ended between connection and hello
+        self._first = True  # whether there was no attempt yet
+        self._left: _Left | None = None
+
+    def __del__(self) -> None:
+        left: _Left | None = getattr(self, "_left", None)
+        if left is not None:
+            left.dialling.drop()
 
     async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Any:
-        """A comm whose peer has sent its hello: the caller's timeout covers the wait for it.
+        """Open a comm whose peer has sent its hello: the caller's timeout covers the wait for it.
 
-        Raises `CommClosedError`, or `FatalCommClosedError` where another attempt cannot help.
+        Parameters
+        ----------
+        address : str
+            ``host:port``, without the scheme.
+        deserialize : bool, default True
+            Passed to the comm.
+        **connection_args
+            Those of ``Security.get_connection_args``.
+
+        Returns
+        -------
+        TCP or TLS
+
+        Raises
+        ------
+        CommClosedError
+            If the attempt fails; distributed repeats it.
+        FatalCommClosedError
+            If another attempt cannot succeed.
+        EncryptionRequired
+            For a plain address where encryption is required.
+        TypeError, ValueError
+            For a misspelt argument or an unsuitable context.
+
+        Notes
+        -----
+        distributed gives its first attempt a fifth of the timeout, which a slow network may need
+        for TCP and TLS alone. So the first call, when it is cancelled, leaves its connection in the
+        making for a second; the next call with the same arguments continues it. All other
+        cancelled calls leave no socket open, and nor does a connector that is dropped.
         """
         host, port = parse_host_port(address)
         target = Address(self.prefix[:-3], host, port)
         apply_gil_policy()
         expect_spelled(f"connect() to {self.prefix}{address}", connection_args)
         dial_args = self._dial_args(address, connection_args)
+        dialling = self._taken_up(target, dial_args)
+        first, self._first = self._first, False
+        if dialling is None:
+            dialling = self.client.dialling(target, limits(), **dial_args, outlives=True)
         try:
-            stream = await self.client.dial(target, limits(), **dial_args)
+            stream = await dialling.stream()
             hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
             try:
-                # TLS 1.3 tells a client only now what the server made of its certificate.
+                # In TLS 1.3 a client learns only here that it was refused.
                 with NamingFiles(dial_args.get("context")):
                     while not stream.inbox:
                         await stream.arrival()
@@ -118,18 +176,34 @@ class FrameConnector(Connector):
                 comm = self.comm_class(stream, local, self.prefix + address, deserialize)
                 comm.offered = offered
                 return comm
-            except BaseException as error:
-                stream.close()
-                self._cut |= isinstance(error, errors.CommClosedError)
+            except errors.CommClosedError:
+                self._interrupted = True
                 raise
             finally:
                 hint.cancel()
-        except errors.CommClosedError as error:
-            # Who has closed our connection and listens no longer has stopped; distributed's own
-            # connector, which does not wait for the hello, gives up even at the first.
-            stopped = self._cut and isinstance(error.__cause__, ConnectionRefusedError)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and first:
+                self._left = _Left.going(dialling, target, dial_args)
+                raise
+            dialling.close()
+            if not isinstance(error, errors.CommClosedError):
+                raise
+            # A peer that has closed a connection before and does not listen any more was stopped.
+            # distributed's own connector, which does not wait for the hello, gives up at the first.
+            stopped = self._interrupted and isinstance(error.__cause__, ConnectionRefusedError)
             reraise(error, f"cannot connect to {target}", last=stopped)
 
+    def _taken_up(self, target: Address, dial_args: dict[str, Any]) -> Dialling | None:
+        """Return the attempt that a cancelled call has left, if it fits."""
+        left, self._left = self._left, None
+        if left is None:
+            return None
+        left.timer.cancel()
+        if left.dialling.closed or (left.target, left.dial_args) != (target, dial_args):
+            left.dialling.close()
+            return None
+        return left.dialling
+
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
-        """What `FrameClient.dial` is given for the scheme. Raises for what it does not allow."""
+        """Arguments of `FrameClient.dial` for the scheme. Raises for what it does not allow."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""No plain link where encryption is required, whoever's backend would make it.
+"""Refuses plain connections where encryption is required, also those of other backends.
 
-distributed leaves that to each backend, and its ``ws://`` does not look. While ours are installed,
-what distributed's registry gives out for a scheme without encryption is asked here first.
+distributed leaves that to each backend, and its ``ws://`` does not check. While our backends are
+installed, requests for a scheme without encryption in distributed's registry are checked here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .settings import encryption_required
 
 __all__ = ["EncryptionRequired", "Guard", "refuse_plain"]
 
-#: Schemes that need no look: what stays within the process, and what goes through TLS. Another
-#: backend that encrypts says so by an attribute ``encrypted``, and one that looks by itself, as
-#: ours for ``tcp://``, by ``refuses_plain``.
-_NO_LOOK = frozenset(("inproc", "tls", "wss"))
+#: Schemes that need no check: in-process ones and those over TLS. Other backends declare that they
+#: encrypt by an attribute ``encrypted``, and that they check by themselves, as ours for ``tcp://``,
+#: by ``refuses_plain``.
+_UNCHECKED = frozenset(("inproc", "tls", "wss"))
 
 
 class EncryptionRequired(RuntimeError):
@@ -36,35 +36,36 @@ def refuse_plain(address: str, connection_args: Mapping[str, Any]) -> None:
 
 
 class Guard:
-    """In the place of `registry.get_backend`; once it is `off`, as good as what it replaced."""
+    """Replaces `registry.get_backend`; once it is `off`, it only delegates."""
 
     def __init__(self, find: Callable[[str], Backend]) -> None:
         self.find = find
         self.off = False
-        self._sound: dict[str, Backend] = {}  # distributed asks nine times a connection
+        self._checked: dict[str, Backend] = {}  # distributed asks nine times per connection
 
     def __call__(self, scheme: str) -> Backend:
+        """Return the backend of a scheme, guarded unless it is known to need no check."""
         backend = self.find(scheme)
-        if self._sound.get(scheme) is backend:
+        if self._checked.get(scheme) is backend:
             return backend
         if (
-            scheme in _NO_LOOK
+            scheme in _UNCHECKED
             or self.off
             or getattr(backend, "refuses_plain", False) is True
             or getattr(backend, "encrypted", False) is True
         ):
-            self._sound[scheme] = backend
+            self._checked[scheme] = backend
             return backend
         return _Guarded(scheme, backend)
 
     def end(self) -> None:
-        """Guard no longer; somebody may have wrapped it."""
+        """Stop checking; others may have wrapped this object."""
         self.off = True
-        self._sound.clear()
+        self._checked.clear()
 
 
 class _Guarded(Backend):
-    """A backend that is asked for nothing where encryption is required."""
+    """A backend whose connectors and listeners are refused where encryption is required."""
 
     def __init__(self, scheme: str, backend: Backend) -> None:
         self._scheme = scheme

@@ -1,7 +1,7 @@
-"""What the comms of this process look like right now, as plain dicts that travel through Dask.
+"""The comms of this process, as plain dicts that travel through Dask.
 
 For operators and tests: ``client.run(links)`` shows every link of every worker, with the protocol,
-cipher and peer certificate that were really negotiated.
+cipher and peer certificate that were actually negotiated.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ __all__ = ["links", "traffic"]
 
 
 def links() -> list[dict[str, Any]]:
-    """Every open comm of this process, ours or another backend's.
+    """Describe every open comm of this process, ours or another backend's.
 
-    Each has ``backend`` (the comm's class), ``local``, ``peer``, ``protocol`` and ``cipher`` (None
-    if plain), ``peer_certificate`` (its subject), ``bytes_in`` and ``bytes_out`` (None if the comm
-    is not ours), and ``unprotected``: in words, each protection that is configured in this process
-    and does not hold for the comm, none if all is well.
+    Returns
+    -------
+    list of dict
+        With the keys ``backend`` (the comm's class), ``local``, ``peer``, ``protocol`` and
+        ``cipher`` (None if plain), ``peer_certificate`` (its subject), ``bytes_in`` and
+        ``bytes_out`` (None if the comm is not ours), and ``unprotected``: in words, each protection
+        that is configured in this process and not in effect for the comm; empty if all are.
     """
     return [_describe(comm) for comm in list(Comm._instances) if not comm.closed()]
 
 
 def traffic() -> dict[str, int]:
-    """Payload bytes this process has received and sent through our comms, closed ones included."""
+    """Payload bytes this process has received and sent through our comms, including closed ones."""
     total = dict(TCP.closed_traffic)
     for comm in list(Comm._instances):
         if isinstance(comm, TCP) and not comm.stream.closed():
@@ -58,7 +61,7 @@ _SHORT = {"commonName": "CN", "organizationName": "O", "organizationalUnitName":
 
 
 def _subject(certificate: dict[str, Any] | None) -> str | None:
-    """The subject as ``CN=worker, O=cluster``."""
+    """Return the subject as ``CN=worker, O=cluster``."""
     if not certificate:
         return None
     pairs = [pair for rdn in certificate.get("subject", ()) for pair in rdn]

@@ -1,6 +1,6 @@
-"""How our listeners accept, whatever the scheme.
+"""The listeners' common part: how they accept.
 
-`backend` says for each scheme which comm it makes, and what it demands of its arguments.
+`backend` defines for each scheme which comm it creates, and what its arguments must be.
 """
 
 from __future__ import annotations
@@ -29,14 +29,37 @@ logger = logging.getLogger("sealwire.dask_backend")
 
 
 class _Server(FrameServer):
-    """Leaves the hello to distributed's listeners, which have their own."""
+    """Leaves the hello to distributed's listeners, which exchange it themselves."""
 
     async def greet(self, stream: FrameStream) -> None:
-        """Nothing: see `FrameListener._handle_stream`."""
+        """Do nothing: `FrameListener._handle_stream` exchanges the hellos."""
 
 
 class FrameListener(BaseListener):
-    """Accepts connections and makes comms of them."""
+    """Accepts connections and makes comms of them.
+
+    Parameters
+    ----------
+    address : str
+        ``host:port``, without the scheme; port 0 means any free one.
+    comm_handler : callable
+        Function or coroutine function to call with each comm.
+    deserialize : bool, default True
+        Passed to the comms.
+    allow_offload : bool, default True
+        Whether large messages may be serialised in a thread.
+    default_host, default_port : optional
+        For an `address` without them.
+    **connection_args
+        Those of ``Security.get_listen_args``.
+
+    Raises
+    ------
+    EncryptionRequired
+        For a plain address where encryption is required.
+    TypeError, ValueError
+        For a misspelt argument or an unsuitable context.
+    """
 
     prefix: str
     comm_class: type[Any]
@@ -64,10 +87,11 @@ class FrameListener(BaseListener):
         self._overrides = connection_args.get("handshake_overrides")
 
     def _prepare(self, address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
-        """The context of the scheme, if any. Raises for what the scheme does not allow."""
+        """Return the context of the scheme, if any. Raises for what the scheme does not allow."""
         raise NotImplementedError
 
     async def start(self) -> None:
+        """Bind and begin to accept. Raises `OSError` if the address cannot be bound."""
         chosen = limits()
         apply_gil_policy()
         server = _Server(self._context, chosen)
@@ -76,7 +100,7 @@ class FrameListener(BaseListener):
         self.tcp_server = server
 
     async def _handle_stream(self, stream: FrameStream, address: tuple[Any, ...]) -> None:
-        """Greet who has connected, then hand its comm to the handler."""
+        """Exchange hellos with the peer, then pass the comm to the handler."""
         if self.tcp_server is None:
             why, remedy = "we stopped listening", "dial another address"
             raise dropped(stream.peer, "stopped", why, remedy)
@@ -90,7 +114,7 @@ class FrameListener(BaseListener):
             await self.on_connection(comm, self._overrides)
         except CommClosedError as error:
             if isinstance(error.__cause__, errors.HandshakeError):
-                raise error.__cause__ from error  # the end of the stream may have come before it
+                raise error.__cause__ from error  # the stream may have failed before it
             raise stream.failure() from error
         except (ValueError, TypeError, KeyError) as error:
             raise errors.HelloError(
@@ -111,9 +135,9 @@ class FrameListener(BaseListener):
             comm.abort()
 
     def stop(self) -> None:
-        """Stop accepting; open comms go on.
+        """Stop accepting; open comms are not affected.
 
-        Connections whose hello is under way have `Limits.stop_timeout` to finish it.
+        Pending connections have `Limits.stop_timeout` to finish their hello.
         """
         server, self.tcp_server = self.tcp_server, None
         if server is not None:
@@ -121,19 +145,19 @@ class FrameListener(BaseListener):
             server.stop()
 
     def abort_handshaking_comms(self) -> None:
-        """Drop the connections whose hello is not done, at once."""
+        """Drop all pending connections at once."""
         super().abort_handshaking_comms()
         if self._stopped is not None:
             self._stopped.drop_pending()
 
     @property
     def stats(self) -> ListenerStats:
-        """What the listener has counted since it started."""
+        """The listener's counters since it started."""
         server = self.tcp_server or self._stopped
         return server.stats if server is not None else ListenerStats()
 
     def get_host_port(self) -> tuple[str, int]:
-        """The bound address."""
+        """Return the bound host and port. Raises `ValueError` if the listener is not running."""
         if self.tcp_server is None:
             raise ValueError(
                 f"no address of the listener on {self.prefix}{self.ip}: it is not running; start it"
@@ -142,10 +166,12 @@ class FrameListener(BaseListener):
 
     @property
     def listen_address(self) -> str:
+        """The bound address, with the actual port."""
         return self.prefix + unparse_host_port(*self.get_host_port())
 
     @property
     def contact_address(self) -> str:
+        """An address to dial: the bound one with a concrete host."""
         host, port = self.get_host_port()
         host = ensure_concrete_host(host, default_host=self.default_host)
         return self.prefix + unparse_host_port(host, port)

@@ -1,8 +1,8 @@
-"""Our lines appear where distributed's do, unless the configuration has something to say of ours.
+"""Sends our log lines where distributed's go, unless our logger is configured.
 
 Dask's logging configuration shows the loggers it names; by default that is "distributed", at INFO.
-What a listener says of a refused worker is worth as much as what the scheduler says of those that
-came in, so "sealwire" follows "distributed" in level and handlers.
+A listener's line about a refused worker is as important as the scheduler's about those that joined,
+so "sealwire" uses the level and handlers of "distributed".
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _theirs = logging.getLogger("distributed")
 
 
 class _BesideDistributed(logging.Handler):
-    """Hands records to the handlers that distributed's logger has at that time.
+    """Passes records to the current handlers of distributed's logger.
 
-    Where the root has handlers, as under pytest or after `logging.basicConfig`, records reach
-    those by themselves.
+    Where the root logger has handlers, as under pytest or after `logging.basicConfig`, records
+    reach those by themselves.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -33,14 +33,14 @@ _handler = _BesideDistributed()
 
 
 def follow_distributed() -> None:
-    """Begin, unless "sealwire" has been given a level or handlers. Twice does no harm."""
+    """Start, unless "sealwire" has a level or handlers. Calling it twice does no harm."""
     if _ours.level == logging.NOTSET and not _ours.handlers:
         _ours.setLevel(_theirs.level)
         _ours.addHandler(_handler)
 
 
 def unfollow() -> None:
-    """Undo it."""
+    """Undo `follow_distributed`."""
     if _handler in _ours.handlers:
         _ours.removeHandler(_handler)
         _ours.setLevel(logging.NOTSET)

@@ -1,7 +1,7 @@
 """Everything that we change in a process, in one table that is applied and undone.
 
 Importing this package changes nothing. These install: `install` itself, importing the preload, and
-making or unpickling our `Security`. What is changed besides, at the first connection and by
+creating or unpickling our `Security`. The only other change, at the first connection and by
 configuration alone, is the interpreter's switch interval (`settings.apply_gil_policy`).
 """
 
@@ -22,37 +22,37 @@ from .backend import TCP, TLS, TCPBackend, TLSBackend
 
 __all__ = ["Change", "Patch", "Steps", "install", "installed", "uninstall"]
 
-_MISSING: Any = object()  # in the place of an attribute that an object has not of its own
+_MISSING: Any = object()  # stands for an attribute that an object does not have itself
 
 
 class Change(Protocol):
-    """One line of the table. Applying it twice does no harm, nor does undoing it twice."""
+    """One row of the table. Applying or undoing it twice does no harm."""
 
     why: str
 
     def apply(self) -> None:
-        """Change it."""
+        """Make the change."""
 
     def undo(self) -> None:
-        """Leave it as it was."""
+        """Restore the previous state."""
 
 
 class Patch:
-    """An attribute of a class or module, or a key of a dictionary, that has our value for a time.
+    """A temporary replacement of an attribute of a class or module, or of a dictionary's item.
 
     Parameters
     ----------
     target, name
-        Whose attribute or key, and which.
+        The object or dictionary, and the attribute or key.
     make
-        Makes our value of the one that is there.
+        Makes our value from the current one.
     why
-        What it is good for.
+        Its purpose.
     stands
-        Whether a value is as good as ours. Without it, once ours was put there whatever follows it
-        is taken for something that builds upon it.
+        Whether a value is as good as ours. Without it, any value that replaces ours is assumed to
+        build upon it.
     retire
-        Called with our value as it is undone, which somebody may still hold.
+        Called with our value when it is undone, since others may still hold it.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Patch:
         self._stands = stands
         self._retire = retire
         self._was = self._ours = _MISSING
-        self._left: list[tuple[Any, Any]] = []  # ours that somebody held as it was undone, and was
+        self._left: list[tuple[Any, Any]] = []  # undone values that others held, and the originals
 
     def apply(self) -> None:
-        """Put ours there, unless it is."""
+        """Replace the value, unless that is done."""
         self._sweep()
         there = self._there()
         if self._stands(there) if self._stands else self._ours is not _MISSING:
@@ -84,7 +84,7 @@ class Patch:
         self._put(self._ours)
 
     def undo(self) -> None:
-        """Bring back what was there; what somebody has put there since ours stays."""
+        """Restore the original, unless somebody else has replaced our value."""
         ours, was = self._ours, self._was
         self._ours = self._was = _MISSING
         if ours is not _MISSING:
@@ -94,7 +94,7 @@ class Patch:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Take out ours that was undone, where somebody has put it back since."""
+        """Remove undone values of ours that somebody has put back since."""
         for index in reversed(range(len(self._left))):
             ours, was = self._left[index]
             if self._there() is ours:
@@ -115,7 +115,7 @@ class Patch:
 
 
 class Steps:
-    """A change that is no single value, with steps of its own."""
+    """A change that is not a single value, with functions to apply and undo it."""
 
     def __init__(self, apply: Callable[[], Any], undo: Callable[[], Any], why: str) -> None:
         self.apply = apply
@@ -124,7 +124,7 @@ class Steps:
 
 
 def _nothing() -> None:
-    """What `abc` has for taking back a registration."""
+    """`abc` cannot undo a registration."""
 
 
 def _register() -> None:
@@ -139,9 +139,9 @@ def _forget() -> None:
 
 
 def _reduce_ex(security: DaskSecurity, protocol: Any) -> str | tuple[Any, ...]:
-    """As it pickles else, but installs our backends where a child of this process unpickles it.
+    """Reduce as usual, but install our backends where a child of this process unpickles it.
 
-    Nowhere else: whoever is sent one in a message may not have us.
+    Only there: the receiver of a message may not have this package.
     """
     reduced = object.__reduce_ex__(security, protocol)
     spawning = multiprocessing.context.get_spawning_popen() is not None
@@ -157,7 +157,7 @@ def _reduce_ex(security: DaskSecurity, protocol: Any) -> str | tuple[Any, ...]:
 
 
 def _arrived(make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """A `distributed.Security` in a child of a process in which our backends are installed."""
+    """Unpickle a `distributed.Security` in a child of a process that has our backends installed."""
     install()
     return make(*arguments)
 
@@ -222,10 +222,14 @@ _lock = threading.RLock()
 def install() -> None:
     """Use our backends for every ``tcp://`` and ``tls://`` address from now on.
 
-    A `distributed.Security` gives out our contexts from now on, which follow their files and what
-    is configured under ``sealwire.tls``, and our log goes where distributed's goes. Where
-    encryption is required, schemes of other backends that have none are refused too. Comms and
-    listeners that exist already keep theirs, so install first. Doing it twice does no harm.
+    Also from now on a `distributed.Security` returns our contexts, which follow their files and the
+    configuration under ``sealwire.tls``; our log goes where distributed's goes; and where
+    encryption is required, plain schemes of other backends are refused. Existing comms and
+    listeners are not affected, so install first. Calling it twice does no harm.
+
+    Notes
+    -----
+    If a step fails, everything is undone and the error raised.
     """
     with _lock:
         try:
@@ -237,10 +241,10 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Undo `install`: new comms and listeners are what they were before.
+    """Undo `install`: new comms and listeners are the stock ones again.
 
-    What somebody else has put in the place of ours since then stays. Contexts and passwords of keys
-    that were kept to be shared are let go.
+    What others have put in the place of our objects since then stays. Shared contexts and key
+    passwords are dropped.
     """
     with _lock:
         for change in reversed(_TABLE):
@@ -248,5 +252,10 @@ def uninstall() -> None:
 
 
 def installed() -> bool:
-    """Whether new comms and listeners of both schemes are ours."""
+    """Whether new comms and listeners of both schemes are ours.
+
+    Returns
+    -------
+    bool
+    """
     return all(isinstance(backends[scheme], kind) for scheme, kind in _OURS.items())

@@ -1,7 +1,7 @@
 """Preload module for ``dask scheduler``, ``dask worker`` and the ``preload`` settings.
 
 Importing it installs: schedulers, workers and nannies open their listeners before a preload's
-``dask_setup`` runs. That then sees to the contexts that were made before the import.
+``dask_setup`` runs. ``dask_setup`` replaces the contexts that were created before the import.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What of the configuration holds for a TLS context or a comm of this process, and what does not.
+"""Which configured protections are in effect for a TLS context or a comm of this process.
 
-Which context a process uses is decided in many places: by a `Security` that came in a pickle, a
-subclass of distributed's, an argument. What is configured under ``sealwire.tls`` is meant to hold
-in all of them, or to be known not to.
+The context that a process uses comes from many places: a pickled `Security`, a subclass of
+distributed's, an argument. What is configured under ``sealwire.tls`` must apply to all of them, or
+be reported as missing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["configured", "unprotected", "unprotected_comm"]
 
 
 def configured(role: str | None = None) -> dict[str, str]:
-    """Names of the settings of revocation lists and allow-list, where they are set.
+    """Names of the settings of CRLs and allow-list, where they are set.
 
-    Under ``crl`` and ``allowed``, as `lacking` takes them. With a `role`, those that hold for it.
+    Under ``crl`` and ``allowed``, as `lacking` takes them. With a `role`, those that apply to it.
     """
     found = {}
     if dask.config.get(KEYS["tls_crl_file"], None) is not None:
@@ -38,9 +38,9 @@ def configured(role: str | None = None) -> dict[str, str]:
 
 
 def unprotected(context: ssl.SSLContext, role: str | None = None) -> list[str]:
-    """What is configured and `context` does not do, in words.
+    """Return the configured protections that `context` does not enforce, in words.
 
-    Without a role, that of our own contexts is known, and others are taken for every role's.
+    Without a role, that of our own contexts is used; others are checked as for every role.
     """
     lacks = getattr(context, "lacks", None)
     if lacks is None:
@@ -50,7 +50,7 @@ def unprotected(context: ssl.SSLContext, role: str | None = None) -> list[str]:
 
 
 def unprotected_comm(comm: Comm) -> list[str]:
-    """What is configured and does not hold for a comm of any backend, in words."""
+    """Return the configured protections not in effect for a comm of any backend, in words."""
     address = comm.peer_address
     if address.startswith("inproc://"):
         return []

@@ -1,8 +1,8 @@
 """`Security` for Dask: distributed's class by type, ours by behaviour.
 
 Scheduler, worker, nanny, client and LocalCluster accept nothing but a `distributed.Security`. This
-one is, and keeps all its values in a `sealwire.security.Security`, which makes its contexts. In a
-process of a cluster, making or unpickling it installs the backends.
+class is a subclass that keeps all its values in a `sealwire.security.Security`, which creates its
+contexts. Creating or unpickling it installs the backends in a process of a cluster.
 """
 
 from __future__ import annotations
@@ -21,22 +21,33 @@ __all__ = ["Security"]
 
 
 class Security(DaskSecurity):
-    """As `sealwire.security.Security`: the same parameters, attributes, methods and errors.
+    """A `distributed.Security` with the behaviour of `sealwire.security.Security`.
 
-    `temporary` makes certificates that exist only in memory, with an identity for each role; they
-    travel to the processes of a cluster inside the pickled object, keys included.
+    Parameters, attributes, methods and errors are those of the latter. It pickles, keys included,
+    and so travels to the processes of a cluster.
+
+    Parameters
+    ----------
+    require_encryption : bool, optional
+        Whether plain addresses are refused.
+    **fields
+        The other parameters of `sealwire.security.Security`.
+
+    Notes
+    -----
+    Creating or unpickling one installs our backends, as `install` does.
     """
 
     def __init__(self, require_encryption: bool | None = None, **fields: Any) -> None:
         own = OwnSecurity(require_encryption, **fields)
         self._own = own
         known = {name: value for name, value in own.fields().items() if name in self.__slots__}
-        super().__init__(**known)  # lands in _own again, through the properties below
+        super().__init__(**known)  # stored in _own, through the properties below
         install()
 
     @classmethod
     def temporary(cls, **fields: Any) -> Security:
-        """As `sealwire.security.Security.temporary`."""
+        """Create TLS material in memory, as `sealwire.security.Security.temporary`."""
         return cls._carrying(OwnSecurity.temporary(**fields))
 
     @classmethod
@@ -47,16 +58,19 @@ class Security(DaskSecurity):
         return type(self)._carrying, (self._own,)
 
     def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
+        """Return the values for a role, as `sealwire.security.Security` does."""
         return self._own.get_tls_config_for_role(role)
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
+        """Return arguments for `connect`, as `sealwire.security.Security` does."""
         return _marked(self._own.get_connection_args(role))
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
+        """Return arguments for `listen`, as `sealwire.security.Security` does."""
         return _marked(self._own.get_listen_args(role))
 
     def reload(self) -> list[str]:
-        """As `sealwire.security.Security.reload`."""
+        """Check the files now, as `sealwire.security.Security.reload`."""
         return self._own.reload()
 
     def __repr__(self) -> str:
@@ -67,12 +81,12 @@ class Security(DaskSecurity):
 
 
 def _marked(args: dict[str, Any]) -> dict[str, Any]:
-    """`args`, with the mark that tells our decision for plain links from distributed's default."""
+    """Mark `args` if plain links were allowed by decision, not by distributed's default."""
     return args if args["require_encryption"] else {**args, DECIDED: True}
 
 
 def _forwarded(name: str) -> property:
-    """An attribute of ours in place of distributed's slot of that name."""
+    """Return a property for one of our fields, replacing distributed's slot of that name."""
 
     def get(self: Security) -> Any:
         return getattr(self._own, name)
@@ -80,7 +94,7 @@ def _forwarded(name: str) -> property:
     def set_(self: Security, value: Any) -> None:
         setattr(self._own, name, value)
 
-    return property(get, set_)
+    return property(get, set_, doc=f"The parameter `{name}` of `sealwire.security.Security`.")
 
 
 for _name in FIELDS:

@@ -1,4 +1,4 @@
-"""What the backend takes from Dask's configuration: limits, and whether plain links are refused."""
+"""The backend's settings in Dask's configuration: limits, and whether plain links are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["DECIDED", "apply_gil_policy", "encryption_required", "forget", "limi
 DECIDED = "encryption_decided"
 """The connection argument by which our `Security` says that its False is meant."""
 
-_Setting = tuple[str, str, type, Any]  # the limit, its key, and what stands there
+_Setting = tuple[str, str, type, Any]  # the limit, its key, type and value of the setting
 
 _DASK_NAMES = {
     "keepalive_timeout": "distributed.comm.timeouts.tcp",
@@ -27,11 +27,11 @@ _DASK_NAMES = {
 
 
 def limits() -> Limits:
-    """The limits for comms made from now on.
+    """Return the limits for comms created from now on.
 
     Each field of `Limits` may be set as ``sealwire.limits.<field-with-dashes>``, times as
-    ``"30 s"`` and sizes as ``"64 KiB"`` or as plain numbers. Raises `ValueError` for what cannot
-    be read.
+    ``"30 s"`` and sizes as ``"64 KiB"`` or as plain numbers. Raises `ValueError` for invalid
+    values.
     """
     own = dask.config.get("sealwire.limits", None)
     settings = []
@@ -42,9 +42,9 @@ def limits() -> Limits:
             key = _DASK_NAMES[name]
             value = dask.config.get(key, None)
         if value is not None:
-            settings.append((name, key, type(value), value))  # True is 1, and no size
+            settings.append((name, key, type(value), value))  # the type: True == 1, but no size
     known = _made
-    if known is not None and known[0] == settings:  # every connection asks
+    if known is not None and known[0] == settings:  # cached: every connection asks
         return known[1]
     return _make(settings)
 
@@ -69,21 +69,21 @@ def _make(settings: list[_Setting]) -> Limits:
 
 
 def forget() -> None:
-    """Let go of the limits that were made last."""
+    """Drop the cached limits."""
     global _made
     _made = None
 
 
-_made: tuple[list[_Setting], Limits] | None = None  # the last
+_made: tuple[list[_Setting], Limits] | None = None  # the cache
 _FIELDS = {field.name: field.type == "float" for field in dataclasses.fields(Limits)}
 
 
 def apply_gil_policy() -> None:
-    """Give this process the policy of ``sealwire.gil.{interval,linger}``.
+    """Apply the policy under ``sealwire.gil.{interval,linger}`` to this process.
 
-    Times as ``"10 us"`` or in seconds; an interval of false or 0 leaves the interpreter's switch
-    interval alone. Where nothing is configured, what `configure_gil` was told stays. Raises
-    `ValueError` for what cannot be used.
+    Times are like ``"10 us"`` or in seconds; an interval of false or 0 leaves the interpreter's
+    switch interval alone. Where nothing is configured, a policy set by `configure_gil` stays.
+    Raises `ValueError` for invalid values.
     """
     if not dask.config.get("sealwire.gil", None):
         return
@@ -107,24 +107,24 @@ def apply_gil_policy() -> None:
 
 
 def encryption_required(connection_args: Mapping[str, Any]) -> bool:
-    """Whether a plain address is to be refused.
+    """Whether to refuse a plain address.
 
     True if the caller's `Security` says so, or if there is none and
     ``distributed.comm.require-encryption`` does. A `Security` of distributed's says False also
     where certificates are configured and nobody has decided; then they were meant to be used, and
-    True is the answer until ``distributed.comm.require-encryption`` says otherwise.
+    the result is True until ``distributed.comm.require-encryption`` says otherwise.
     """
     if connection_args.get("require_encryption"):
         return True
     if connection_args.get(DECIDED):
         return False
-    if connection_args.get("require_encryption") is None:  # no Security had a say
+    if connection_args.get("require_encryption") is None:  # no Security was involved
         key = config.KEYS["require_encryption"]
         if config.truth(key, dask.config.get(key, None)):
             return True
     section = dask.config.get("distributed.comm.tls", None)
     if isinstance(section, dict) and not _has_material(section):
-        return False  # to read all of it would take as long as the connection
+        return False  # reading all of it would take as long as the connection
     configured = config.read()
     decided = configured.pop("require_encryption") is not None
     return not decided and any(

@@ -1,4 +1,4 @@
-"""Whether a message of Dask's is worth a thread, told in one walk.
+"""Whether a Dask message is large enough to be worth a thread, determined in one walk.
 
 distributed asks dask for the size of the whole message. For a batch of scheduler messages that
 costs several times its serialisation. Here plain values and tasks are added up, and dask is asked
@@ -23,39 +23,39 @@ try:
     from dask import _task_spec
 
     Node = _task_spec.GraphNode
-except (ImportError, AttributeError):  # its place is not promised; dask can tell a task's size
+except (ImportError, AttributeError):  # not public API; dask can compute a task's size
     Node = ()
 
 __all__ = ["forget", "is_small", "offloaded_from"]
 
-_ITEM = 100  # what a value weighs at least, and a short text or key at most, about
+_ITEM = 100  # roughly the minimum size of a value, and the maximum of a short text or key
 _SHORT = 256
 _COLLECTIONS = frozenset({dict, list, tuple, set, frozenset})
-# Besides scalars, code: to dask what is in it weighs nothing either.
+# Besides scalars, code, whose content dask does not count either.
 _WEIGHTLESS = frozenset({int, float, bool, type(None), type, FunctionType, BuiltinFunctionType})
 
 
 @functools.cache
 def _parts_of(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
-    """What gets those parts of a task that can be large."""
-    small = {"key", "func"}  # and what begins with an underscore
+    """Return a getter for those attributes of a task that can be large."""
+    small = {"key", "func"}  # and private ones
     names = [name for name in kind.get_all_slots() if name not in small and name[0] != "_"]
-    return operator.attrgetter(*names, *["key"] * (2 - len(names)))  # of one it gives no tuple
+    return operator.attrgetter(*names, *["key"] * (2 - len(names)))  # for one it returns no tuple
 
 
 def offloaded_from() -> int:
-    """Bytes from which on a thread does it, asked where distributed asks; 0 there means never."""
+    """Size in bytes from which on to use a thread; as configured for distributed, 0 means never."""
     return utils.OFFLOAD_THRESHOLD or 1 << 62
 
 
 def is_small(message: Any) -> bool:
     """Whether a message is too small to be worth a thread.
 
-    False if the size of something in it cannot be told.
+    False if the size of something in it is unknown.
     """
     room = offloaded_from()
     values = [message]
-    for value in values:  # which grows meanwhile
+    for value in values:  # appended to meanwhile
         kind: Any = type(value)
         if kind is str:
             if len(value) > _SHORT:
@@ -84,5 +84,5 @@ def is_small(message: Any) -> bool:
 
 
 def forget() -> None:
-    """Let go of the classes of tasks that were met."""
+    """Drop the cached task classes."""
     _parts_of.cache_clear()

@@ -1,7 +1,7 @@
-"""Who we are and whom we trust: certificates, roles, and the TLS contexts made of them.
+"""Identity and trust: certificates, roles, and the TLS contexts made from them.
 
-`Security` is the face; `Authority` issues certificates, `CertificateInfo` reads them. Importing
-this package loads no certificate library; the first use of the latter two does.
+`Security` is the main class; `Authority` issues certificates, `CertificateInfo` parses them.
+Importing this package loads no certificate library; the first use of the latter two does.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""The only reader of configuration: Dask's keys, with Dask or without it.
+"""The only reader of configuration: Dask's keys, with or without Dask.
 
-Where Dask can be imported, values come from `dask.config`, and with them its rules: files and
-environment are read when Dask is imported, `dask.config.set` and `refresh` count. Without Dask,
+If Dask can be imported, values come from `dask.config`, with its rules: files and environment are
+read when Dask is imported, `dask.config.set` and `refresh` apply. Without Dask,
 `donfig.Config("dask")` reads the same YAML files and `DASK_…` variables, anew at each `read()`, so
-that a variable set before a `Security` is constructed is honoured. No defaults are assumed: a
-missing key is None.
+that a variable set before a `Security` is constructed applies. There are no defaults: a missing key
+is None.
 
-A key under `distributed.comm.tls` or `sealwire.tls` that nobody reads is most often a misspelt one,
-and its author believes in a protection that is not there. It is logged once, with the nearest
-known key, and listed by `unknown_keys()`. It is not an error: the first tree belongs to Dask, whose
-releases may add keys of their own, and a cluster must not stop for that.
+An unused key under `distributed.comm.tls` or `sealwire.tls` is most often a misspelt one, whose
+author relies on a protection that does not exist. It is logged once, with the nearest known key,
+and listed by `unknown_keys()`. It is not an error: the first section belongs to Dask, whose
+releases may add keys, and a cluster must not fail for that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
@@ -56,7 +56,7 @@ KEYS = {
 }
 _PATHS = ("_file", "_cert", "_key")  # how fields end that are paths or PEM text
 
-_BY_ROLE = ("key-password.", "allowed-peers.")  # which may be mappings from role to value
+_BY_ROLE = ("key-password.", "allowed-peers.")  # may be mappings from role to value
 
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
@@ -76,19 +76,26 @@ _reported: set[str] = set()  # unknown keys already logged
 
 
 class UnknownKey(NamedTuple):
-    """A configuration key nobody reads, and the known key it resembles most, if any."""
+    """A configuration key that nothing reads.
+
+    Attributes
+    ----------
+    key : str
+        Its dotted name.
+    nearest : str or None
+        The most similar known key, if any is similar.
+    """
 
     key: str
     nearest: str | None
 
 
 def read(file: str | None = None) -> dict[str, Any]:
-    """The configured value of every field of `KEYS`, None where nothing is set.
+    """Return the configured value of every field of `KEYS`, None where nothing is set.
 
-    With `file`, as a process would read it that is told of the file by `DASK_CONFIG`.
+    With `file`, as a process would read it for which `DASK_CONFIG` is that file.
     `require_encryption` is a bool or None, and in paths `~` and `$NAME` are replaced; other values
-    are as the configuration has them. Logs unknown keys. Raises `ConfigError` if the configuration
-    is malformed.
+    are as configured. Logs unknown keys. Raises `ConfigError` if the configuration is malformed.
     """
     get = _getter(file)
     for unknown in _unknown(get):
@@ -102,13 +109,34 @@ def read(file: str | None = None) -> dict[str, Any]:
     return values
 
 
-def unknown_keys(file: str | None = None) -> list[UnknownKey]:
-    """The keys of `distributed.comm.tls` and `sealwire.tls` that nobody reads, as they stand."""
-    return list(_unknown(_getter(file)))
+def unknown_keys(
+    file: str | None = None, branches: Mapping[str, Iterable[str]] | None = None
+) -> list[UnknownKey]:
+    """List the keys under `distributed.comm.tls` and `sealwire.tls` that nothing reads.
+
+    Parameters
+    ----------
+    file : str, optional
+        A configuration file to read as if `DASK_CONFIG` named it.
+    branches : mapping of str to iterable of str, optional
+        The other branches of `sealwire`, such as ``sealwire.limits``, with their keys. If given,
+        all of `sealwire` is examined.
+
+    Returns
+    -------
+    list of UnknownKey
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is malformed.
+    """
+    get = _getter(file)
+    return [*_unknown(get), *(_unknown_branches(get, branches) if branches is not None else ())]
 
 
 def files(file: str | None = None) -> list[str]:
-    """The configuration files that `read` goes by, those that exist; `file` is the same."""
+    """Return the existing configuration files that `read` uses; `file` as there."""
     found = []
     for path in [*_places(), *([file] if file is not None else ())]:
         if os.path.isdir(path):
@@ -130,11 +158,11 @@ def _places() -> list[str]:
 
 
 def truth(name: str, value: object) -> bool | None:
-    """A bool or None from what arguments, YAML and the environment bring, such as "true" or 0.
+    """Return a bool or None from arguments, YAML or the environment, such as "true" or 0.
 
-    An empty text, as of a variable that is set to nothing, is None.
+    An empty text, as of an empty variable, is None.
 
-    Raises `ConfigError`, naming `name`, for anything that is neither.
+    Raises `ConfigError`, naming `name`, for anything else.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -148,7 +176,7 @@ def truth(name: str, value: object) -> bool | None:
 
 
 def duration(name: str, value: object, *, bare: str) -> float | None:
-    """Seconds from a number or from text such as "5 s", "2h" or "30 days"; None for None and "".
+    """Seconds from a number or a text such as "5 s", "2h" or "30 days"; None for None and "".
 
     `bare` is the unit of a number without one. False, "never" and infinity are infinity. Raises
     `ConfigError`, naming `name`, for anything else.
@@ -187,7 +215,7 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
         if file is not None:
             config = donfig.Config("dask", paths=[*config.paths, file])
     except ValueError as error:
-        # A parser quotes the lines that it stumbles over, and they may be those of a key.
+        # A parser quotes the lines it fails on, which may be those of a key.
         why = redacted(str(error))
         raise ConfigError(f"cannot read the configuration: {why}") from None
     return lambda key: config.get(key, default=None)
@@ -200,7 +228,7 @@ def _located(field: str, value: Any) -> Any:
 
 
 def _as_written(key: str, value: Any) -> Any:
-    """A text whose like in the environment was taken for a number, None or a list."""
+    """Return a variable's text instead of the number, None or list that the parser made of it."""
     if isinstance(value, Mapping):
         return {name: _as_written(f"{key}.{name}", each) for name, each in value.items()}
     variable = "DASK_" + key.replace(".", "__").replace("-", "_").upper()
@@ -210,17 +238,39 @@ def _as_written(key: str, value: Any) -> Any:
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
     for root in (_TLS, _OWN):
         known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
-        tree = get(root)
-        if tree is not None and not isinstance(tree, Mapping):
-            raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
-        for name in _leaves(tree or {}):
-            if name not in known and not name.startswith(_BY_ROLE):
-                near = difflib.get_close_matches(name, known, n=1)
-                yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
+        for name in _leaves(_tree(get, root)):
+            if not name.startswith(_BY_ROLE):
+                yield from _unless_known(root, name, known)
+
+
+def _unknown_branches(
+    get: Callable[[str], Any], branches: Mapping[str, Iterable[str]]
+) -> Iterator[UnknownKey]:
+    """Find the unknown keys of `sealwire` outside `sealwire.tls`."""
+    root = _OWN.partition(".")[0]
+    names = [_OWN.removeprefix(f"{root}."), *(each.removeprefix(f"{root}.") for each in branches)]
+    for name in _tree(get, root):
+        yield from _unless_known(root, next(_leaves({name: None})), names)
+    for branch, known in branches.items():
+        for name in _leaves(_tree(get, branch)):
+            yield from _unless_known(branch, name, list(known))
+
+
+def _tree(get: Callable[[str], Any], root: str) -> Mapping[str, Any]:
+    tree = get(root)
+    if tree is not None and not isinstance(tree, Mapping):
+        raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
+    return tree or {}
+
+
+def _unless_known(root: str, name: str, known: Sequence[str]) -> Iterator[UnknownKey]:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all values, with Dask's `_` and `-` made one."""
+    """Dotted names of all values, with `_` for `-` as in Dask."""
     for key, value in tree.items():
         name = prefix + ("…" if hides_key(str(key)) else str(key).replace("_", "-"))
         if isinstance(value, Mapping):

@@ -58,7 +58,7 @@ class Facts:
 
 
 def facts_of(der: bytes) -> Facts | None:
-    """The facts of a certificate; None if it cannot be read."""
+    """Return the facts of a certificate; None if it cannot be read."""
     try:
         fields = list(_children(der, _signed(der)))
         if fields[0][0] == _VERSION:
@@ -101,13 +101,13 @@ def lifetime_of(der: bytes) -> tuple[float, float] | None:
 
 
 def end_of(der: bytes) -> float | None:
-    """The end of a certificate (notAfter) or CRL (nextUpdate); None as for `lifetime_of`."""
+    """Return the end of a certificate or CRL (nextUpdate); None as for `lifetime_of`."""
     lifetime = lifetime_of(der)
     return None if lifetime is None else lifetime[1]
 
 
 def _signed(der: bytes) -> range:
-    """The part of a certificate or CRL that its issuer has signed."""
+    """Return the part of a certificate or CRL that its issuer has signed."""
     tag, whole, _ = _element(der, 0)
     inner, content, _ = _element(der, whole.start)
     if (tag, inner) != (_SEQUENCE, _SEQUENCE):
@@ -158,7 +158,7 @@ def _name(der: bytes, content: range) -> Name:
 
 
 def _extensions(der: bytes, fields: list[tuple[int, range]]) -> Iterable[tuple[bytes, bytes]]:
-    """Identifier and value of each extension."""
+    """Yield identifier and value of each extension."""
     for tag, content in fields:
         if tag != _EXTENSIONS:
             continue

@@ -2,22 +2,22 @@
 
 ```
 SecurityError(Exception)
-├─ ConfigError(ValueError)       a parameter or a configuration key has a value that cannot be used
+├─ ConfigError(ValueError)       a parameter or configuration key has an unusable value
 ├─ UnknownParameter(TypeError)   Security was given a parameter it does not have
 ├─ PeerNotAllowed(SSLCertVerificationError)  a peer is not on the allow-list, after its handshake
-├─ CertificateUnreadable(SSLCertVerificationError)  a peer's certificate says what cannot be read
+├─ CertificateUnreadable(SSLCertVerificationError)  a peer's certificate cannot be parsed
 ├─ ChainRefused(SSLCertVerificationError)  a CA above a peer's certificate is revoked, or may be
 ├─ SessionResumed(SSLError)      a TLS session was resumed, which skips the certificates
 ├─ PEMError(OSError)             a certificate, key or CA file cannot be used: unreadable, damaged …
 │  ├─ PEMNotFound(FileNotFoundError)  there is no such file
-│  └─ KeyMismatch                the private key is not the one of the certificate
+│  └─ KeyMismatch                the private key does not belong to the certificate
 └─ AuthorityError                a certificate cannot be issued as asked
    └─ CertificateExpired         the authority itself has expired
 ```
 
 Messages name the field and the file, and never contain any part of a private key or a password. Any
-other refused handshake is not among them: `ssl` raises its own errors, and who drives the handshake
-words them.
+other failed handshake is not covered: `ssl` raises its own errors, and the code that drives the
+handshake translates them.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ __all__ = [
 
 
 class SecurityError(Exception):
-    """Base of all errors raised by `sealwire.security`."""
+    """Base class of all errors raised by `sealwire.security`."""
 
 
 class ConfigError(SecurityError, ValueError):
-    """A parameter or configuration key has an unusable value, or a needed one is unset."""
+    """A parameter or configuration key has an unusable value, or a required one is not set."""
 
 
 class UnknownParameter(SecurityError, TypeError):
@@ -55,7 +55,7 @@ class UnknownParameter(SecurityError, TypeError):
 class _Refused(SecurityError, ssl.SSLCertVerificationError):
     """A certificate that OpenSSL has accepted and we do not.
 
-    Looks like OpenSSL's own refusal, for those who translate such: `verify_message` says why.
+    It looks like OpenSSL's own refusal, for code that translates those: `verify_message` says why.
     """
 
     reason = "CERTIFICATE_VERIFY_FAILED"
@@ -65,7 +65,7 @@ class _Refused(SecurityError, ssl.SSLCertVerificationError):
         super().__init__(
             ssl.SSL_ERROR_SSL, f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {why}"
         )
-        # What `ssl` promises of an SSLError; made in Python, it has none of it by itself.
+        # Attributes that `ssl` promises for an SSLError; one created in Python has none.
         self.library = "SSL"
         self.reason = type(self).reason
         self.verify_code = type(self).verify_code
@@ -77,19 +77,23 @@ class _Refused(SecurityError, ssl.SSLCertVerificationError):
 
 
 class PeerNotAllowed(_Refused):
-    """A peer has a good certificate, but none of its names is on the allow-list.
+    """A peer has a valid certificate, but none of its names is on the allow-list.
 
-    `verify_code` is X509_V_ERR_APPLICATION_VERIFICATION. `told` is what the peer may know of it:
-    its own names, and nothing of the list.
+    Attributes
+    ----------
+    verify_code : int
+        X509_V_ERR_APPLICATION_VERIFICATION.
+    told : str
+        What the peer may be told: its own names, nothing of the list.
     """
 
     verify_code = 50
 
 
 class CertificateUnreadable(_Refused):
-    """A peer has a certificate of our CA that says what `ssl` cannot read.
+    """A peer has a certificate of our CA that `ssl` cannot parse.
 
-    Above all a name that is not the text it claims to be. `told`, for the peer, is the whole of it.
+    Most often a name is not valid text. `told`, for the peer, is the whole reason.
     """
 
     reason = "CERTIFICATE_UNREADABLE"
@@ -113,7 +117,7 @@ class ChainRefused(_Refused):
 
 
 class SessionResumed(SecurityError, ssl.SSLError):
-    """A connection came with the TLS session of an earlier one, and without a certificate."""
+    """A connection resumed the TLS session of an earlier one, without a certificate."""
 
     def __init__(self) -> None:
         super().__init__(ssl.SSL_ERROR_SSL, "[SSL: SESSION_RESUMED] a TLS session was resumed")
@@ -127,13 +131,13 @@ class SessionResumed(SecurityError, ssl.SSLError):
 class PEMError(SecurityError, OSError):
     """A certificate, key or CA file (or PEM text) is missing, unreadable or incomplete.
 
-    An `OSError`, as what `ssl` raises for such files: for who has caught that of
-    `distributed.Security`, which gives out our contexts while our backends are installed.
+    It is an `OSError`, as what `ssl` raises for such files, for callers that handle the errors of
+    `distributed.Security`, which returns our contexts while our backends are installed.
     """
 
 
 class PEMNotFound(PEMError, FileNotFoundError):
-    """There is no file of that name; where its content was meant, it is not PEM text."""
+    """There is no such file; if PEM text was meant, it is not recognisable as such."""
 
 
 class KeyMismatch(PEMError):
@@ -145,4 +149,4 @@ class AuthorityError(SecurityError):
 
 
 class CertificateExpired(AuthorityError):
-    """The authority's own certificate has expired, so nothing it issues would be accepted."""
+    """The authority's own certificate has expired, so nobody would accept what it issues."""

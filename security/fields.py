@@ -1,4 +1,4 @@
-"""The parameters of `Security`: which there are, what each may be, and how much of it is shown."""
+"""The parameters of `Security`: their names, validation, and what may be shown of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FIELDS = (
 
 
 def checked(name: str, value: Any) -> Any:
-    """The value a field keeps; a `Source` for a path or PEM text.
+    """Validate a field's value and return what the field stores; a `Source` for path or PEM text.
 
     Raises `ConfigError`, and `AttributeError` if there is no such field.
     """
@@ -84,7 +84,7 @@ def _ciphers(name: str, value: Any) -> Any:
 def _by_role(
     name: str, value: Mapping[Any, Any], parse: Callable[[str, Any], Any]
 ) -> dict[str, Any] | None:
-    """A mapping from role to what `parse` makes of it, without roles that have None."""
+    """Return a mapping from role to parsed value, without roles that have None."""
     for role in value:
         if role not in ROLES:
             raise ConfigError(
@@ -96,7 +96,7 @@ def _by_role(
 
 
 def _patterns(name: str, value: Any) -> tuple[str, ...]:
-    """What `peers.parse_patterns` makes of a value. Patterns are shown in errors: keys are none."""
+    """Parse an allow-list. Patterns are shown in errors, so keys are rejected."""
     for pattern in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
         if not isinstance(pattern, str) or not pattern.isprintable():
             continue
@@ -106,7 +106,7 @@ def _patterns(name: str, value: Any) -> tuple[str, ...]:
     return allowlist.parse_patterns(name, value)
 
 
-_LONGEST_PASSWORD = 1024  # bytes; `ssl` takes no more
+_LONGEST_PASSWORD = 1024  # bytes; the limit of `ssl`
 
 
 def _password(name: str, value: Any) -> str | bytes | None:
@@ -118,7 +118,7 @@ def _password(name: str, value: Any) -> str | bytes | None:
         )
     try:
         size = len(value.encode() if isinstance(value, str) else value)
-    except UnicodeEncodeError:  # whose words have the value
+    except UnicodeEncodeError:  # its text holds the password
         raise ConfigError(f"cannot use {name}: it has characters that are no text") from None
     if size > _LONGEST_PASSWORD:
         raise ConfigError(
@@ -128,9 +128,9 @@ def _password(name: str, value: Any) -> str | bytes | None:
 
 
 def as_shown(name: str, value: Any, source: pem.Source | None = None) -> str:
-    """What may be seen of a value: no PEM text, no password, nothing that could be a key.
+    """Return what may be shown of a value: no PEM text, no password, nothing that could be a key.
 
-    `source` is what a path or PEM text was taken for.
+    `source` tells whether it is a path or PEM text.
     """
     if source is not None:
         if source.in_memory or source.hidden:

@@ -18,7 +18,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
 def expanded(field: str, path: str) -> str:
-    """A path with `~`, `~user`, `$NAME` and `${NAME}` replaced, unless it exists as it stands.
+    """Replace `~`, `~user`, `$NAME` and `${NAME}` in a path, unless it exists as it stands.
 
     Raises `ConfigError` for a variable that is not set.
     """

@@ -1,14 +1,13 @@
-"""PEM values: what they hold, and how an identity gets into an `ssl.SSLContext`.
+"""PEM values: their content, and how an identity is loaded into an `ssl.SSLContext`.
 
 A value is the path of a PEM file or PEM text itself. Which of the two is decided once, where it is
-given, and a relative path is made absolute there: neither another working folder nor another look
-at the text changes what was meant. `Source` keeps it together with the name of the field it was
-given for, so that every error can name both. OpenSSL opens no path of a user's: a file is read
-once (`reading.py`), and what was read is what is loaded. `ssl` loads private keys from paths only,
-so text is shown to it as one: as an anonymous file in memory on Linux (`memfd_create`). Elsewhere
-it gets the path of a file that was read just before, and PEM text as a file of mode 0600 in a
-private directory, removed before the call returns. Nothing here ever asks for a password on a
-terminal.
+given, and a relative path is made absolute there: neither a change of the working folder nor of the
+file system changes what was meant. `Source` keeps it together with the name of its field, so that
+every error can name both. OpenSSL opens no path of a user's: a file is read once (`reading.py`),
+and what was read is what is loaded. `ssl` loads private keys from paths only, so text is passed to
+it as an anonymous file in memory on Linux (`memfd_create`). Elsewhere it gets the path of a file
+that was read just before, or PEM text as a file of mode 0600 in a private directory, which is
+removed before the call returns. Nothing here ever asks for a password on a terminal.
 """
 
 from __future__ import annotations
@@ -50,27 +49,27 @@ __all__ = [
 
 logger = logging.getLogger("sealwire.security")
 
-#: Bytes of a file of certificates or a key. Mozilla's list of all public CAs has 0.25 MiB.
+#: Most bytes of a file of certificates or a key. Mozilla's list of all public CAs has 0.25 MiB.
 PEM_LIMIT = 4 * 2**20
 
-#: Bytes of a file of revocation lists: an entry takes 50, so this is more than a million.
+#: Most bytes of a CRL file: an entry takes 50, so this is more than a million.
 CRL_LIMIT = 64 * 2**20
 
-# What OpenSSL says when key and certificate differ in value, in type, or in type with another
-# certificate slot empty.
+# OpenSSL's errors when key and certificate differ in value, in type, or in type while another
+# certificate slot is empty.
 _MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 _TOO_WEAK = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}
 
-_exposed: set[str] = set()  # key files already warned of
+_exposed: set[str] = set()  # key files already warned about
 
 
 @dataclass(frozen=True, repr=False)
 class Source:
     """Where PEM data comes from: the field's name, and a path or PEM text.
 
-    `in_memory` says that the value is PEM text rather than a path; where it is left out, the looks
-    of the value decide, once and for all. `hidden` says that it is a path that looks like part of a
-    key and must not be shown. `limit` is how many bytes a file may have.
+    `in_memory` says that the value is PEM text rather than a path; if omitted, it is guessed from
+    the value, once. `hidden` says that it is a path that could be part of a key and must not be
+    shown. `limit` is the largest accepted file size in bytes.
     """
 
     field: str
@@ -90,7 +89,7 @@ class Source:
 
     @property
     def place(self) -> str:
-        """What a person may be shown: the path, or the words "PEM text in memory"."""
+        """What to show to a person: the path, or the words "PEM text in memory"."""
         if self.in_memory:
             return "PEM text in memory"
         if not self._may_be_shown:
@@ -113,7 +112,7 @@ class Source:
 
     @property
     def quoted(self) -> str:
-        """The path as a shell takes it, or dots where it must not be shown."""
+        """The path, quoted for a shell, or dots where it must not be shown."""
         return shlex.quote(self.value) if self._may_be_shown else "..."
 
     def __str__(self) -> str:
@@ -122,7 +121,7 @@ class Source:
     __repr__ = __str__
 
     def read(self) -> str:
-        """The PEM text. Raises `PEMError` if the file cannot be read or is empty."""
+        """Return the PEM text. Raises `PEMError` if the file cannot be read or is empty."""
         if self.in_memory:
             return normalised(self.value)
         text = self.taken().content or ""
@@ -131,7 +130,7 @@ class Source:
         return text
 
     def taken(self) -> Source:
-        """The source with the contents of its file, which is read unless that was done before.
+        """Return the source with the content of its file, which is read unless it was read before.
 
         Raises `PEMError` if the file cannot be read.
         """
@@ -143,12 +142,12 @@ class Source:
             why = error.strerror or str(error)
             kind = PEMNotFound if isinstance(error, FileNotFoundError) else PEMError
             if not self._may_be_shown:
-                error.filename = None  # the value
+                error.filename = None  # it holds the value, which may be secret
             raise kind(
                 f"cannot read {self}: {why[:1].lower()}{why[1:]}; "
                 "give the path of a PEM file or PEM text"
             ) from error
-        except ValueError:  # a null byte, or what the file system cannot encode; it has the value
+        except ValueError:  # null byte or unencodable; its text holds the value
             raise PEMError(
                 f"cannot read {self}: no path has such characters; "
                 "give the path of a PEM file or PEM text"
@@ -159,21 +158,21 @@ class Source:
         return dataclasses.replace(self, content=text, looks=looks, _digest=digest, status=status)
 
     def public(self) -> Source:
-        """The source with its certificates alone, if it holds the contents of a file."""
+        """Return the source with its certificates only, if it holds the content of a file."""
         if self.content is None:
             return self
         text = "\n".join(block.text for block in blocks(self.content) if block.is_certificate)
         return dataclasses.replace(self, content=text)
 
     def digest(self) -> bytes:
-        """SHA-256 of the contents: two that are equal hold the same. Raises as `taken`."""
+        """SHA-256 of the content. Raises as `taken`."""
         if self.in_memory:
             return hashlib.sha256(self.value.encode("utf-8", "replace")).digest()
         return self.taken()._digest
 
 
 def source(field: str, value: object, *, limit: int = PEM_LIMIT) -> Source | None:
-    """Make a `Source` of a path (`str` or `os.PathLike`) or PEM text; None for None and "".
+    """Make a `Source` from a path (`str` or `os.PathLike`) or PEM text; None from None and "".
 
     An `os.PathLike` is a path. A `str` is PEM text if it has a BEGIN line or more than one line,
     else a path, in which `~` and `$NAME` are replaced (`paths.py`). Raises `ConfigError` for a
@@ -209,7 +208,7 @@ def _of_path(field: str, path: str, limit: int) -> Source:
     hidden = hides_key(path)
     if not os.path.isabs(path):
         try:
-            # Not normalised: "link/.." is not the folder that the link stands in.
+            # Not normalised: "link/.." is not the folder that holds the link.
             path = os.path.abspath(path) if os.name == "nt" else str(PurePath(os.getcwd(), path))
         except OSError as error:
             raise ConfigError(
@@ -220,7 +219,7 @@ def _of_path(field: str, path: str, limit: int) -> Source:
 
 
 def certificates(source: Source) -> list[Block]:
-    """The certificates of a source, in order.
+    """Return the certificates of a source, in order.
 
     Raises `PEMError` if there is none, or if a block is cut short.
     """
@@ -235,7 +234,7 @@ def certificates(source: Source) -> list[Block]:
 
 
 def revocation_lists(source: Source) -> list[Block]:
-    """The certificate revocation lists of a source, in order. Raises as `certificates`."""
+    """Return the CRLs of a source, in order. Raises as `certificates`."""
     source = source.taken()
     found = _whole_blocks(source)
     chosen = [block for block in found if block.is_revocation_list]
@@ -247,7 +246,7 @@ def revocation_lists(source: Source) -> list[Block]:
 
 
 def _whole_blocks(source: Source) -> list[Block]:
-    """The blocks of a source. A file half written may hold some whole ones and no word of it."""
+    """Return the blocks. Raises `PEMError` if one is cut short, as in a half-written file."""
     text = source.read()
     found = blocks(text)
     if found and "\n" not in text and "\r" not in text:
@@ -262,10 +261,10 @@ def _whole_blocks(source: Source) -> list[Block]:
 
 
 def load_crls(context: ssl.SSLContext, source: Source) -> None:
-    """Add the revocation lists of a source to a context.
+    """Add the CRLs of a source to a context.
 
-    Nothing else of it: certificates that stand in the same file would be trusted by OpenSSL.
-    Raises `PEMError` if there is none or one is damaged.
+    Only these: OpenSSL would trust certificates in the same file. Raises `PEMError` if there is
+    none or one is damaged.
     """
     text = "\n".join(block.text for block in revocation_lists(source)) + "\n"
     with _path(Source(source.field, text, in_memory=True)) as path:
@@ -287,11 +286,11 @@ def load_identity(
     """Load a certificate chain and its private key into a context.
 
     The chain is the leaf followed by its intermediates. Without `key`, the private key is taken
-    from the certificate's file or text. `password` opens an encrypted key; an encrypted key
-    without one is an error, never a question on the terminal.
+    from the certificate's file or text. `password` decrypts the key; an encrypted key without one
+    is an error, never a prompt on the terminal.
 
     Raises `PEMError`, or `KeyMismatch` if the two do not belong together; the context is then
-    partly loaded and must be dropped.
+    partly loaded and must be discarded.
     """
     certificate, key = certificate.taken(), key and key.taken()
     certificates(certificate)
@@ -308,14 +307,14 @@ def load_identity(
             context.load_cert_chain(
                 certificate_path or "", key_path, password=_answer(holder, password)
             )
-        except PEMError:  # the password's, through OpenSSL
+        except PEMError:  # raised by the password callback, through OpenSSL
             raise
         except OSError as error:
             raise _explained(error, certificate, holder, password is not None) from error
 
 
 def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | bytes]:
-    """What OpenSSL calls when it meets an encrypted key; with no callback it would prompt."""
+    """OpenSSL's callback for an encrypted key; without a callback it would prompt."""
 
     def answer() -> str | bytes:
         if password is None:
@@ -331,7 +330,7 @@ def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | 
 def _explained(
     error: OSError, certificate: Source, holder: Source, with_password: bool
 ) -> PEMError:
-    """Say in our words why OpenSSL did not take an identity."""
+    """Explain why OpenSSL rejected an identity."""
     reason = getattr(error, "reason", None)
     both = str(certificate) if holder == certificate else f"{certificate} with {holder}"
     if reason in _MISMATCH:
@@ -352,7 +351,7 @@ def _explained(
 
 
 def _warn_if_exposed(holder: Source) -> None:
-    """Log, once per file, that a key can be read by others than its owner."""
+    """Log, once per file, that others can read a key."""
     if os.name != "posix" or holder.status is None or holder.value in _exposed:
         return
     mode = stat.S_IMODE(holder.status.st_mode)
@@ -368,13 +367,13 @@ def _warn_if_exposed(holder: Source) -> None:
 
 @contextlib.contextmanager
 def _path(source: Source | None) -> Iterator[str | None]:
-    """A path OpenSSL can open while the block runs, with the PEM blocks of a source."""
+    """Yield a path from which OpenSSL can load the PEM blocks of a source."""
     if source is None:
         yield None
         return
     data = "".join(f"{block.text}\n" for block in blocks(source.read())).encode()
     try:
-        # Fails where the kernel or the C library is too old, or /proc is not mounted.
+        # Fails if the kernel or the C library is too old, or /proc is not mounted.
         descriptor = os.memfd_create("sealwire", os.MFD_CLOEXEC)
     except (AttributeError, OSError):
         descriptor = -1
@@ -386,7 +385,7 @@ def _path(source: Source | None) -> Iterator[str | None]:
                 memory.flush()
                 yield path
                 return
-    if source.path is not None:  # a key is not to be copied to another file
+    if source.path is not None:  # do not copy a key to another file
         yield source.path
         return
     with tempfile.TemporaryDirectory(prefix="sealwire-") as directory:  # mode 0700

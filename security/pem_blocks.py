@@ -1,4 +1,4 @@
-"""PEM text taken apart into its blocks, in time that grows with the text and no faster."""
+"""Splits PEM text into its blocks, in linear time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 __all__ = ["Block", "blocks", "is_torn"]
 
 _BEGIN = "-----BEGIN "
-# The dashes after a label are looked at and not taken: those of an END may be those before another.
+# The dashes after a label are not consumed: those of an END may also begin the next marker.
 _MARKER = re.compile(r"-----(BEGIN|END) ([A-Z0-9 ]+)(?=-----)")
 _DASHES = 5
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
@@ -18,7 +18,7 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 @dataclass(frozen=True)
 class Block:
-    """One `-----BEGIN label-----` … `-----END label-----` run; `text` includes both lines."""
+    """One `-----BEGIN label-----` … `-----END label-----` block; `text` includes both lines."""
 
     label: str
     text: str
@@ -27,18 +27,22 @@ class Block:
 
     @property
     def is_certificate(self) -> bool:
+        """Whether it is an X.509 certificate."""
         return self.label == "CERTIFICATE"
 
     @property
     def is_revocation_list(self) -> bool:
+        """Whether it is a CRL."""
         return self.label == "X509 CRL"
 
     @property
     def is_private_key(self) -> bool:
+        """Whether it is a private key, of any format."""
         return self.label.endswith("PRIVATE KEY")
 
     @property
     def is_encrypted(self) -> bool:
+        """Whether it is an encrypted private key."""
         return self.label.startswith("ENCRYPTED") or "Proc-Type: 4,ENCRYPTED" in self.text
 
     def __repr__(self) -> str:  # the text may be a key
@@ -46,12 +50,12 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """The PEM blocks of a text, in order; whatever stands between them is left out.
+    """Return the PEM blocks of a text, in order; text between them is ignored.
 
-    A block goes from a BEGIN to the next END of the same label, with nothing but ASCII between; a
-    BEGIN without such an END is passed over. Each mark is looked at once.
+    A block extends from a BEGIN to the next END of the same label, with only ASCII in between; a
+    BEGIN without such an END is skipped. Each marker is visited once.
     """
-    begins: list[tuple[int, int, str]] = []  # where it starts, where what follows it starts, label
+    begins: list[tuple[int, int, str]] = []  # start of the marker, its end, label
     ends: dict[str, list[int]] = defaultdict(list)
     for mark in _MARKER.finditer(text):
         if mark[1] == "BEGIN":
@@ -59,8 +63,8 @@ def blocks(text: str) -> list[Block]:
         else:
             ends[mark[2]].append(mark.start())
     found = []
-    after = 0  # the end of the block before
-    foreign = -1  # the first character beyond ASCII from `inner` on
+    after = 0  # the end of the previous block
+    foreign = -1  # the first non-ASCII character from `inner` on
     for start, inner, label in begins:
         if start < after:
             continue
@@ -80,5 +84,5 @@ def blocks(text: str) -> list[Block]:
 
 
 def is_torn(text: str, found: list[Block]) -> bool:
-    """Whether a text has beginnings of blocks beside the whole ones in it."""
+    """Whether a text has BEGIN markers besides its complete blocks."""
     return text.count(_BEGIN) != len(found)

@@ -41,7 +41,7 @@ _SAMPLE = 64  # bytes in which UTF-16 without a mark shows
 
 
 def decoded(data: bytes) -> str:
-    """The text of a file: its blocks are ASCII, comments around them may be in any encoding.
+    """Return the text of a file: blocks are ASCII, comments around them may be in any encoding.
 
     A byte order mark is left out, and says how the rest is to be read.
     """
@@ -60,14 +60,14 @@ def decoded(data: bytes) -> str:
 
 
 def without_mark(value: str | bytes) -> str | bytes:
-    """A password as it was meant: editors put a byte order mark before the text of a file."""
+    """Return a password as it was meant: editors put a byte order mark before a text."""
     if isinstance(value, bytes):
         return value.removeprefix(b"\xef\xbb\xbf")
     return value.removeprefix("\ufeff").removeprefix("\xef\xbb\xbf")  # the same, read as Latin-1
 
 
 def first_line(data: bytes) -> bytes:
-    """The first line of a file with a password, as UTF-8 where a mark says what it was."""
+    """Return the first line of a password file, as UTF-8 where a mark says what it was."""
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             data = data[len(mark) :].decode(encoding, "replace").encode()
@@ -76,7 +76,7 @@ def first_line(data: bytes) -> bytes:
 
 
 def normalised(text: str) -> str:
-    """A text with its blocks as OpenSSL reads them, where that is all that is wrong with them."""
+    """Make the blocks of a text what OpenSSL reads, where their form alone is wrong."""
     pieces = []
     at = 0
     for block in blocks(text):
@@ -135,7 +135,7 @@ _REMEDIES = {
 
 
 def contents_of(found: list[Block], looks: str) -> str:
-    """What is there instead of what was looked for, and what makes it of use."""
+    """Return what was found instead of what was looked for, and how to convert it."""
     if not found:
         return "nor any other complete PEM block" + (looks and f": {looks}")
     labels = dict.fromkeys(block.label for block in found)
@@ -144,7 +144,7 @@ def contents_of(found: list[Block], looks: str) -> str:
 
 
 def looks_of(data: bytes) -> str:
-    """What a file without a PEM block looks like, and what to do; "" if that cannot be told."""
+    """Return what a file without a PEM block looks like, and what to do; "" if unknown."""
     bare = data[:4096].lstrip(b"\xef\xbb\xbf\t\r\n ")
     for beginning, words in _BEGINNINGS:
         if bare.startswith(beginning):

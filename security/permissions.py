@@ -1,12 +1,11 @@
-"""Who else may change a file: its own mode and owner, and those of the folders it is found through.
+"""Who else can change a file: by its mode and owner, and those of the folders on its path.
 
-Whoever can write `ca.pem` decides who is trusted, and so does whoever can put another file in its
-place. So, as sshd does with its StrictModes, a file and the folder that it lies in must belong to
-us or to root, and neither the group nor everybody may write there; of the folders above, none may
-be open to everybody. Each link on the way is looked at as well. In two ways this is milder than
-sshd: a folder with the sticky bit is no finding, since in it nobody may replace the files of others
-(the mounts of Kubernetes have it), and a folder further up may be writable by its group, which with
-the umask of many distributions is the user alone.
+Whoever can write `ca.pem`, or replace it, decides who is trusted. So, as with sshd's StrictModes, a
+file and its folder must belong to us or root and must not be writable by the group or others; of
+the folders above, none may be writable by others. Each link on the way is checked as well. In two
+ways this is milder than sshd: a folder with the sticky bit is no finding, since nobody may replace
+other users' files in it (Kubernetes mounts have it), and a folder further up may be writable by its
+group, which with the umask of many distributions is the user alone.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ __all__ = ["Weakness", "is_granted", "warn", "weaknesses"]
 
 logger = logging.getLogger("sealwire.security")
 
-_told: set[tuple[str, str]] = set()  # what has been warned of
+_warned: set[tuple[str, str]] = set()  # weaknesses already warned about
 
-_LINKS = 40  # as many as Linux follows
+_LINKS = 40  # most links to follow, as in Linux
 
 _Look = Callable[[str], os.stat_result]
 
@@ -33,8 +32,8 @@ _Look = Callable[[str], os.stat_result]
 class Weakness:
     """One way for others to change what a file holds.
 
-    `path` is where to mend it: the file, a folder or a link. `kind` is "mode" or "owner", `detail`
-    the mode in octal or the owner's number. `everybody` tells everybody from the group.
+    `path` is the file, folder or link to fix. `kind` is "mode" or "owner", `detail` the octal mode
+    or the owner's number. `everybody` distinguishes others from the group.
     """
 
     path: str
@@ -45,7 +44,7 @@ class Weakness:
 
     @property
     def is_of_group(self) -> bool:
-        """Whether it is a way for the group alone."""
+        """Whether only the group can use it."""
         return self.kind == "mode" and not self.everybody
 
     @property
@@ -59,7 +58,7 @@ class Weakness:
 
     @property
     def remedy(self) -> str:
-        """What to do, where possible as a command."""
+        """What to do, if possible as a command."""
         if self.kind == "owner":
             return f"make {self.path} yours or root's"
         return f"chmod go-w {shlex.quote(self.path)}"
@@ -82,14 +81,14 @@ def is_granted(status: os.stat_result) -> bool:
 
 
 def warn(what: str, path: str, *, of_groups: bool = True) -> None:
-    """Log, once for each file and folder, that others may change what is read from a path.
+    """Log, once per file and folder, that others can change what is read from a path.
 
-    `what` names the file in the line. Without `of_groups`, what only the group may do is left out.
+    `what` names the file in the line. Without `of_groups`, ways for the group are left out.
     """
     for weak in weaknesses(path):
-        if (weak.path, weak.kind) in _told or (weak.is_of_group and not of_groups):
+        if (weak.path, weak.kind) in _warned or (weak.is_of_group and not of_groups):
             continue
-        _told.add((weak.path, weak.kind))
+        _warned.add((weak.path, weak.kind))
         where = f"of its folder {weak.path} " if weak.is_folder else ""
         run = "run: " if weak.kind == "mode" else ""
         logger.warning(
@@ -98,9 +97,9 @@ def warn(what: str, path: str, *, of_groups: bool = True) -> None:
 
 
 def weaknesses(path: str, *, owners: frozenset[int] = frozenset()) -> Iterator[Weakness]:
-    """Every way for others to change what is read from a path; `owners` are trusted besides.
+    """Every way for others to change what is read from a path; `owners` are trusted as well.
 
-    Nothing where the system has no such modes, and nothing of what cannot be looked at.
+    Nothing on systems without such modes, and nothing of what cannot be examined.
     """
     if os.name != "posix":
         return
@@ -120,7 +119,7 @@ def weaknesses(path: str, *, owners: frozenset[int] = frozenset()) -> Iterator[W
 
 
 def _links(path: str) -> list[str]:
-    """A path, and what stands in its place one link after the other, the file itself last."""
+    """Return the path and the target of each link on the way; the file itself is last."""
     found = [path]
     for _ in range(_LINKS):
         try:
@@ -159,4 +158,4 @@ def _status(path: str, look: _Look) -> os.stat_result | None:
     try:
         return look(path)
     except (OSError, ValueError):
-        return None  # reading it says why
+        return None  # reading it reports the error

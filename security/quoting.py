@@ -1,9 +1,12 @@
-"""What of a value may be seen: nothing that could be part of a private key.
+"""What may be shown of a value: nothing that could be part of a private key.
 
-A key may come in any shape: PEM text whose dashes or line breaks were lost on the way through an
-environment variable or a YAML file, its base64 alone, DER. So what is quoted in an error, a log or
-a repr is judged here by its looks, and what could be part of a key is described in place of shown.
-A path is shown as far as it exists on this machine, since the name of a folder is no secret.
+A key may come in any form: PEM text that lost its dashes or line breaks on the way through an
+environment variable or a YAML file, its base64 alone, DER. So a value quoted in an error, a log or
+a repr is judged here by its appearance, and described instead of shown if it could be part of a
+key. A path is shown as far as it exists on this machine, since the name of a folder is no secret.
+
+This is for values of our own user, which may be secret. Text of others, which may be malicious but
+is no secret of ours, is escaped by `text.visible`, or made one line by `allowlist.listed`.
 """
 
 from __future__ import annotations
@@ -14,15 +17,15 @@ import re
 
 __all__ = ["HIDDEN", "damage", "hides_key", "key_damage", "printable", "redacted", "shown"]
 
-#: In place of a path that could be part of a key.
+#: Shown instead of a path that could be part of a key.
 HIDDEN = "not shown, it could be part of a key"
 
 _LONGEST_PATH = 4096 if os.name == "posix" else 32767  # bytes; PATH_MAX of Linux, Windows' own
 _LONGEST_NAME = 255  # bytes of one component, on every file system in use
 _LONGEST_QUOTE = 200  # characters; more is no help to a reader
 
-# Marks of PEM's armour: BEGIN behind dashes of any kind, as a word processor or a chat makes them,
-# or before a label. Repetitions are bounded, so that any text is gone through once.
+# Traces of PEM's armour: BEGIN after dashes of any kind, as word processors and chats make them, or
+# before a label. Repetitions are bounded, so that matching takes linear time.
 _DASH = r"[-_=*~\u2010-\u2015\u2212\ufe58\ufe63\uff0d]"
 _ARMOUR = re.compile(
     rf"{_DASH}{{3,5}}\s{{0,3}}(?i:BEGIN|END)\b"
@@ -30,30 +33,30 @@ _ARMOUR = re.compile(
     r"|\bBEGIN[ _+][A-Z0-9 _+]{0,40}?(?:CERTIFICATE|KEY|CRL|PARAMETERS|REQUEST)\b"
     r"|PRIVATE(?: |%20|\+)KEY"
 )
-# How DER of keys and certificates begins in base64, where it is the same for all.
+# The base64 of the first bytes of keys and certificates in DER, which are the same for all.
 _DER = re.compile(
     r"(?<![A-Za-z0-9])(?:MI[IGH]|MHcC|MC4C|MFEC|MEEC|MHEC)(?=[A-Z0-9+/]*[a-z])[A-Za-z0-9+/]{8}"
 )
-_WRITTEN_OUT = re.compile(r"\\{1,4}[nr]")  # line breaks as they stand in JSON and in C
+_WRITTEN_OUT = re.compile(r"\\{1,4}[nr]")  # escaped line breaks, as in JSON and C
 _LAYOUT = re.compile(r"\\{1,4}[nrt]|[\s'\",]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]+")
 _ALPHABET = re.compile(r"[A-Za-z0-9+/=_-]{64,}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 # Random base64 changes between capitals, small letters and digits at two of three steps, a path at
-# one of ten. So many changes among so many characters in a row are taken for a key's: of random
-# text of 24 characters 97 % have such a stretch, of that of 32 99 %, and of the paths of a machine
-# 1 %, which costs them no more than being shown, where they do not exist.
+# one of ten. So this many changes in so many consecutive characters are taken for a key: 97 % of
+# random texts of 24 characters have such a stretch, 99 % of those of 32, and 1 % of a machine's
+# paths, which are then hidden, and only where they do not exist.
 _STRETCH, _CHANGES = 14, 7
-# The same for a text that is to be refused as a path: of random text of 64 characters 99.5 %, of
-# paths 0.05 %, and only if there is no such file.
+# The same for rejecting a text as a path: 99.5 % of random texts of 64 characters, 0.05 % of paths,
+# and only if there is no such file.
 _LONG_STRETCH, _MANY_CHANGES = 24, 13
-_SHORTEST_RUN = 12  # characters of base64 that are left out of a text of others
-_UNBROKEN = 65  # letters and digits in a row; digests in hexadecimal, as paths have them, have 64
+_SHORTEST_RUN = 12  # characters of base64 that are removed from a text of others
+_UNBROKEN = 65  # consecutive letters and digits; hexadecimal digests, as paths have them, have 64
 
 
 def damage(text: str) -> str | None:
-    """What a text that is given for a path really is, and what to do; None if it may be a path.
+    """Return what is wrong with a text given as a path, and what to do; None if it may be a path.
 
     It shows nothing of the text. Whatever exists under that name is a path.
     """
@@ -75,7 +78,7 @@ def damage(text: str) -> str | None:
 
 
 def key_damage(text: str) -> str | None:
-    """The same for a text that looks like a key or a certificate that has come to harm."""
+    """As `damage`, only for a text that looks like a damaged key or certificate."""
     if _CONTROL.search(text):
         return "it looks like binary data, such as DER; convert it to PEM, or give a file's path"
     if _ARMOUR.search(text):
@@ -107,7 +110,7 @@ def hides_key(text: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as an error may show it: short, and nothing that could be part of a key."""
+    """Return a value's repr for an error, or a description if long or possibly part of a key."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"{len(value)} bytes"
     text = repr(value)
@@ -118,19 +121,19 @@ def shown(value: object) -> str:
         hidden = bool(_CONTROL.search(value)) or hides_key(value)
     else:
         kind = f"a value of type {type(value).__name__}"
-        hidden = "\\x" in text or hides_key(text)  # bytes in a list
+        hidden = "\\x" in text or hides_key(text)  # bytes within a list
     if hidden:
         return f"{kind}, {HIDDEN}"
     return kind if len(text) > _LONGEST_QUOTE else text
 
 
 def redacted(text: str) -> str:
-    """A text of others, such as a parser's error, without the words that could be part of a key."""
+    """Return a text such as a parser's error, without the words that could be part of a key."""
     return re.sub(r"\S+", lambda word: "…" if _is_secret_word(word[0]) else word[0], text)
 
 
 def printable(path: str) -> str:
-    """A path for people: what does not print is written as an escape."""
+    """Return a path for people, with unprintable characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in path)
 
 
@@ -151,14 +154,14 @@ def _is_key_like(text: str) -> bool:
 
 
 def _is_wild(text: str, stretch: int, changes: int) -> bool:
-    """Whether letters and digits of some stretch change as those of random base64 do."""
+    """Whether some stretch of letters and digits changes class as often as random base64."""
     for found in _BASE64.finditer(text):
         letters = re.sub("[+/=]", "", found[0])
         steps = [0, *(_kind(a) != _kind(b) for a, b in itertools.pairwise(letters))]
         many = sum(steps[:stretch])
         for end in range(stretch, len(letters) + 1):
             part = letters[end - stretch : end]
-            if many >= changes and not (part.islower() or part.isupper()):  # digests are
+            if many >= changes and not (part.islower() or part.isupper()):  # digests are one case
                 return True
             many += sum(steps[end : end + 1]) - steps[end - stretch + 1]
     return False
@@ -169,7 +172,7 @@ def _kind(character: str) -> int:
 
 
 def _unknown_part(path: str) -> str:
-    """What of a path does not exist, from the first component that is missing."""
+    """Return the part of a path that does not exist, from the first missing component on."""
     head, tail = path, ""
     while head and not _exists(head):
         parent, name = os.path.split(head)

@@ -1,8 +1,8 @@
-"""Files whose contents decide whom we trust: regular files, of a bounded size, read once.
+"""Reading files that decide whom we trust: regular files of bounded size, read once.
 
-A FIFO in the place of a file would hold its reader until somebody writes to it, a device has no
-end, and to open some devices does something. So a path is looked at before it is opened, what was
-opened is looked at again, and no more is read than the limit.
+Opening a FIFO would block until somebody writes to it, a device is endless, and opening some
+devices has side effects. So a path is checked before it is opened, the open file is checked again,
+and no more is read than the limit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Stamp", "are_settled", "look_at", "read"]
 _FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # a FIFO that came between the look and the opening
+    | getattr(os, "O_NONBLOCK", 0)  # a FIFO may have replaced the file after the check
     | getattr(os, "O_NOCTTY", 0)
     | getattr(os, "O_BINARY", 0)
 )
@@ -31,29 +31,29 @@ _KINDS = (
     (stat.S_ISBLK, "a block device"),
 )
 
-#: Seconds. File systems keep times in steps of up to 2 s (FAT; 4 ms are usual): a file that was
-#: written a shorter time before it was read may be written again without a trace in its times.
+#: Seconds. File systems keep times at resolutions of up to 2 s (FAT; 4 ms are usual): a file that
+#: was written less than this before it was read may be written again without a new time.
 SETTLING = 2.0
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells one state of a file from another without reading it."""
+    """Identifies a state of a file without reading it."""
 
     device: int
     inode: int
     size: int
     modified: int  # nanoseconds since the epoch
-    changed: int  # the same, of contents or owner; on Windows, when it was made
+    changed: int  # the same, of content or owner; on Windows, of creation
 
     @property
     def newest(self) -> float:
-        """When it was last written, in seconds since the epoch, as far as this can tell."""
+        """When it was last written, in seconds since the epoch, as far as the times tell."""
         return max(self.modified, self.changed) / 1e9
 
 
 def look_at(paths: Iterable[str]) -> dict[str, Stamp | int | None]:
-    """The stamp of each file; the number of the error where it cannot be looked at."""
+    """Return the stamp of each file, or the errno if it cannot be examined."""
     seen: dict[str, Stamp | int | None] = {}
     for path in paths:
         try:
@@ -76,10 +76,10 @@ def are_settled(seen: Mapping[str, Stamp | int | None]) -> bool:
 
 
 def read(path: str, limit: int) -> tuple[bytes, os.stat_result]:
-    """The contents of a regular file, and its status as of before they were read.
+    """Return the content of a regular file, and its status from before it was read.
 
-    Raises `OSError`, with the reason in words in `strerror`, also for what is no regular file or
-    has more than `limit` bytes, and `ValueError` for a null byte in the path.
+    Raises `OSError`, with the reason in words in `strerror`, also for anything but a regular file
+    of at most `limit` bytes, and `ValueError` for a null byte in the path.
     """
     _demand_regular(os.stat(path), limit)
     descriptor = os.open(path, _FLAGS)
@@ -88,7 +88,7 @@ def read(path: str, limit: int) -> tuple[bytes, os.stat_result]:
         _demand_regular(status, limit)
         parts: list[bytes] = []
         size = 0
-        while size <= limit:  # files under /proc say that they are empty
+        while size <= limit:  # not by its size: files under /proc claim to be empty
             part = os.read(descriptor, min(_CHUNK, limit + 1 - size))
             if not part:
                 return b"".join(parts), status

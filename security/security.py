@@ -1,8 +1,8 @@
 """`Security`: certificates and policy by role, with the API of Dask's class of that name.
 
-A role is "client", "scheduler" or "worker". Arguments come before configuration (`config.py` lists
-the keys); an argument of None means "not set" and hides the configuration. API as documented by
-Dask at https://distributed.dask.org/en/stable/tls.html.
+A role is "client", "scheduler" or "worker". Arguments take precedence over configuration
+(`config.py` lists the keys); an argument of None means "not set" and hides the configuration. The
+API is documented by Dask at https://distributed.dask.org/en/stable/tls.html.
 """
 
 from __future__ import annotations
@@ -30,53 +30,70 @@ logger = logging.getLogger("sealwire.security")
 class Security:
     """TLS material and policy of a process or a cluster, for each role.
 
-    Parameters (all optional, all attributes of the same name; assigning checks the value again):
+    All parameters are optional, and attributes of the same name; assigning validates again. CA,
+    certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text.
 
-    require_encryption: whether plain addresses are refused. If neither given nor configured, True
-        as soon as any TLS parameter is given or any CA, certificate or key configured.
-    tls_ca_file: the CA certificates to trust. Nothing else is trusted, not the system's CAs.
-    tls_ciphers: OpenSSL cipher string for TLS 1.2, see `sealwire.security.contexts.policy.Policy`.
-    tls_min_version, tls_max_version: `ssl.TLSVersion`, 1.2 or 1.3, as a number or text, also as
-        "TLSv1.3" or "TLSv1_3". The minimum is TLS 1.2 if unset.
-    tls_client_cert, tls_scheduler_cert, tls_worker_cert: the certificate of each role, followed by
-        its intermediates if there are any.
-    tls_client_key, tls_scheduler_key, tls_worker_key: its private key; may be left out if the
-        certificate's file or text has it.
-    tls_key_password: opens the private keys that are encrypted: one text for all, or a mapping from
-        role to text. Never asked for on a terminal, never shown; pickled like a key.
-    tls_crl_file: the certificate revocation lists of every CA in use, one after the other. Once
-        given, a certificate whose CA has none here, or one out of date, is refused.
-    tls_allowed_peers: whom to talk to, of those with a certificate of the CA: patterns for all
-        roles, or a mapping from role to patterns. The role is ours, the patterns are for the peers
-        of a process of that role, whichever side dials: with
-        `{"worker": ["scheduler*", "worker*"]}` a worker refuses certificates of clients. A pattern
-        is a shell's (`*`, `?`, `[…]`) and must match one whole name of the certificate: the
-        subject's common name, or a DNS name, IP address or URI of subjectAltName; DNS names
-        without regard to case. `sha256:…` is the fingerprint of one certificate. A role that is
-        left out talks to everyone.
-    tls_reload_interval: seconds, or text such as "10 s": how often, at most, a handshake looks
-        whether the files have changed. 0 is every time, "never" (or infinity) not at all, and the
-        default `sealwire.security.contexts.reloading.DEFAULT_INTERVAL`.
-    tls_expiry_warning: days, or text such as "12 h": how long before a certificate ends the log
-        warns of it, once a day; if unset, 30 days or a third of its lifetime, whichever is less;
-        "never" for no warning.
-    tls_server_hostname: the name that a client asks for (SNI) where the caller names none, for
-        a proxy that routes by it. No certificate is compared with it.
-    extra_conn_args: a mapping that `get_connection_args` passes on.
+    Parameters
+    ----------
+    require_encryption : bool, optional
+        Whether plain addresses are refused. If neither given nor configured, True as soon as any
+        TLS parameter is given or any CA, certificate or key configured.
+    tls_ca_file : path or str
+        The CA certificates to trust. Nothing else is trusted, not the system's CAs.
+    tls_ciphers : str
+        OpenSSL cipher string for TLS 1.2, see `sealwire.security.contexts.policy.Policy`.
+    tls_min_version, tls_max_version : ssl.TLSVersion, float or str
+        Also 1.2 or 1.3 as a number or text, or "TLSv1.3" or "TLSv1_3". The minimum is TLS 1.2 if
+        unset.
+    tls_client_cert, tls_scheduler_cert, tls_worker_cert : path or str
+        The certificate of each role, followed by its intermediates if any.
+    tls_client_key, tls_scheduler_key, tls_worker_key : path or str
+        Its private key; may be omitted if the certificate's file or text contains it.
+    tls_key_password : str, bytes or mapping from role to them
+        Decrypts encrypted private keys. Never asked for on a terminal, never shown; pickled like a
+        key.
+    tls_crl_file : path or str
+        The CRLs of every CA in use, concatenated. If given, a certificate whose CA has no valid CRL
+        here is refused.
+    tls_allowed_peers : str, list of str or mapping from role to them
+        Patterns of peers to accept, of those with a certificate of the CA. The role is ours, the
+        patterns are for the peers of a process of that role, whichever side dials: with
+        ``{"worker": ["scheduler*", "worker*"]}`` a worker refuses certificates of clients. A
+        pattern is a shell's (``*``, ``?``, ``[…]``) and must match one whole name of the
+        certificate: the subject's common name, or a DNS name, IP address or URI of subjectAltName;
+        DNS names are case-insensitive. ``sha256:…`` is the fingerprint of one certificate. A role
+        without patterns accepts all.
+    tls_reload_interval : float or str
+        Seconds, or text such as "10 s": how often, at most, a handshake checks whether files have
+        changed. 0 means every time, "never" (or infinity) not at all; the default is
+        `sealwire.security.contexts.reloading.DEFAULT_INTERVAL`.
+    tls_expiry_warning : float or str, optional
+        Days, or text such as "12 h": how long before a certificate expires the log warns of it,
+        once a day; "never" disables it. If unset, 30 days or a third of its lifetime, whichever is
+        less.
+    tls_server_hostname : str, optional
+        The server name (SNI) that clients send if the caller specifies none, for a proxy that
+        routes by it. No certificate is compared with it.
+    extra_conn_args : mapping
+        Passed on by `get_connection_args`.
 
-    CA, certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text; which of them is
-    decided where a value is given, and a relative path is made absolute there; `~` and `$NAME` are
-    replaced in a `str`, not in an `os.PathLike`. Files must be
-    regular files, and are first read when a role is used. Contexts follow them: a handshake that
-    begins after a file was replaced uses the new one, and the old one if the new one cannot be
-    used, or while it takes long to read; see `reload`.
+    Raises
+    ------
+    UnknownParameter
+        For an unknown parameter; it is a `TypeError`.
+    ConfigError
+        For an unusable value, a key without its certificate, or a certificate without a CA. Files
+        are first read when a role is used, see `get_listen_args`.
 
-    Raises `UnknownParameter` (a `TypeError`), and `ConfigError` for a value that cannot be used, a
-    key without its certificate, or a certificate without a CA; files can be missing or wrong
-    only at first use, see `get_listen_args`.
+    Notes
+    -----
+    Whether a value is a path or PEM text is decided where it is given, and a relative path is made
+    absolute there; `~` and ``$NAME`` are replaced in a `str`, not in a `pathlib.Path`. Files must
+    be regular files. Contexts follow them: a handshake that begins after a file was replaced uses
+    the new one, or the old one while the new one is unusable or takes long to read; see `reload`.
 
     Instances pickle, with absolute paths and the PEM text they hold, keys included; they compare by
-    identity; and they may be used from several threads.
+    identity; they are thread-safe.
     """
 
     tls_ca_file: str | None
@@ -121,19 +138,29 @@ class Security:
             require_encryption = True
         self.require_encryption = require_encryption
         self._policy()
-        if fields.get("tls_ca_file", "") is not None:  # None: taken away knowingly
+        if fields.get("tls_ca_file", "") is not None:  # None: removed on purpose
             for role in ROLES:
                 self._material(role)
 
     @classmethod
     def temporary(cls, *, days: float = 365, **fields: Any) -> Security:
-        """TLS with new certificates that exist only in memory: one for each role, and their CA.
+        """Create TLS material that exists only in memory: a CA and a certificate for each role.
 
-        The CA's private key is dropped, so nobody can ever issue another; two calls never trust
-        each other. Valid from an hour ago until `days` from now. `fields` are further parameters
-        of `Security`; certificates cannot be among them. Encryption is required unless
-        `require_encryption=False` is given. Raises `AuthorityError` for an unusable number of
-        days.
+        The CA's private key is discarded, so nobody can ever issue another certificate; two calls
+        never trust each other.
+
+        Parameters
+        ----------
+        days : float, default 365
+            Days of validity from now; it begins an hour ago.
+        **fields
+            Further parameters of `Security`, except certificates. Encryption is required unless
+            ``require_encryption=False`` is given.
+
+        Raises
+        ------
+        AuthorityError
+            For an unusable number of days.
         """
         from .ca.authority import Authority
 
@@ -158,10 +185,10 @@ class Security:
         self._required = config.truth("require_encryption", value)
 
     def fields(self) -> dict[str, Any]:
-        """Every parameter with its present value: `Security(**security.fields())` is its equal.
+        """Return every parameter with its current value.
 
-        A path is a `str`; one that would be taken for another or for PEM text then is a
-        `pathlib.Path`.
+        ``Security(**security.fields())`` is equivalent. A path is a `str`, or a `pathlib.Path` if
+        it would be taken for PEM text or another path.
         """
         values = {name: getattr(self, name) for name in FIELDS}
         for name, source in self._sources.items():
@@ -171,9 +198,12 @@ class Security:
         return values
 
     def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
-        """The values for a role: `ca_file`, `ciphers`, `cert` and `key`.
+        """Return the values for a role: ``ca_file``, ``ciphers``, ``cert`` and ``key``.
 
-        Raises `ConfigError` for an unknown role, as all methods that take one.
+        Raises
+        ------
+        ConfigError
+            For an unknown role.
         """
         if role not in ROLES:
             raise ConfigError(f"unknown role {shown(role)}; expected one of {', '.join(ROLES)}")
@@ -185,9 +215,17 @@ class Security:
         }
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
-        """What a process of this role passes to `connect()`: a new dict each time.
+        """Return the arguments that a process of this role passes to `connect`.
 
-        Like `get_listen_args`, with `extra_conn_args` besides.
+        Returns
+        -------
+        dict
+            A new one each time: ``ssl_context``, ``require_encryption`` and ``extra_conn_args``.
+
+        Raises
+        ------
+        ConfigError, PEMError, KeyMismatch
+            As for `get_listen_args`.
         """
         return {
             "ssl_context": self._context(role, "client"),
@@ -196,14 +234,21 @@ class Security:
         }
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
-        """What a process of this role passes to `listen()`: a new dict each time.
+        """Return the arguments that a process of this role passes to `listen`.
 
-        `ssl_context` is None if the role has no certificate, as in Dask, where every process asks
-        for roles it may never use. If encryption is required, a warning in the log then says what
-        to set, once.
+        Returns
+        -------
+        dict
+            A new one each time: ``ssl_context`` and ``require_encryption``. The context is None if
+            the role has no certificate, as in Dask, where every process asks for roles it may never
+            use. If encryption is required, a warning is logged once that says what to set.
 
-        Raises `ConfigError` for a certificate without a CA or a key without its certificate, and
-        `PEMError` or `KeyMismatch`, naming field and file, if they cannot be used.
+        Raises
+        ------
+        ConfigError
+            For an unknown role, a certificate without a CA, or a key without its certificate.
+        PEMError, KeyMismatch
+            If they cannot be used; the message names field and file.
         """
         return {
             "ssl_context": self._context(role, "server"),
@@ -211,11 +256,20 @@ class Security:
         }
 
     def reload(self) -> list[str]:
-        """Look at the files of all contexts handed out, now; the fields whose contents are new.
+        """Check the files of all contexts handed out, now.
 
-        Contexts follow their files by themselves. This tells at once whether what was put there is
-        used, and raises `PEMError` or `KeyMismatch` if it cannot be; the old contents stay in use
-        for the role concerned. Open connections go on either way.
+        Contexts follow their files by themselves. This tells at once whether new files are usable.
+        Open connections are not affected.
+
+        Returns
+        -------
+        list of str
+            The fields with new content.
+
+        Raises
+        ------
+        PEMError, KeyMismatch
+            If new content is unusable; the role concerned keeps its old content.
         """
         with self._lock:
             watches = [watch for _, watch in self._watches.values()]
@@ -231,7 +285,7 @@ class Security:
         return list(changed)
 
     def _context(self, role: str, side: policy.Side) -> ssl.SSLContext | None:
-        """The one place where a context comes from; the same one until values change."""
+        """Return the role's context, the same one until a value changes."""
         material = self._material(role)
         if material is None:
             self._warn_of_missing(role)
@@ -256,7 +310,7 @@ class Security:
         return policy.Policy(self.tls_ciphers, *versions, self.tls_server_hostname)
 
     def _material(self, role: str) -> policy.Material | None:
-        """What the contexts of a role are made of; None if it has no identity."""
+        """Return what the contexts of a role are made from; None if it has no identity."""
         values = self.get_tls_config_for_role(role)
         trust = self._source("tls_ca_file", values["ca_file"])
         certificate = self._source(f"tls_{role}_cert", values["cert"])
@@ -279,7 +333,7 @@ class Security:
         return policy.Material(trust, certificate, key, crl, password, allowed)
 
     def _source(self, name: str, value: str | None) -> pem.Source | None:
-        """What a value was taken for where it was given; a subclass may have put another there."""
+        """Return the source of a value; a new one if a subclass has replaced the value."""
         known = self._sources.get(name)
         return known if known and known.value == value else checked(name, value)
 
@@ -318,7 +372,7 @@ class Security:
             setattr(self, name, value)
 
     def _shown(self) -> dict[str, str]:
-        """What may be seen of each field that is set: no PEM text, no `extra_conn_args`."""
+        """Return what may be shown of each field that is set: no PEM text, no `extra_conn_args`."""
         shown = {"require_encryption": str(self.require_encryption)}
         for name in FIELDS[1:-1]:
             value = getattr(self, name)

@@ -1,7 +1,11 @@
-"""Text that somebody else wrote, made fit to be shown: certificates' names, file names, answers.
+"""Escaping of untrusted text before it is shown: names in certificates, file names, answers.
 
-Whoever fills a certificate in, names a file or answers a connection would else write on our user's
-terminal: move its cursor, set its title, forge a line of a table, turn the direction of writing.
+Otherwise whoever fills in a certificate, names a file or answers a connection could write on our
+user's terminal: move its cursor, set its title, forge a table row, reverse the text direction.
+
+This is the full escape, for terminals. `comm.errors.quoted` and `contexts.allowlist.listed` put
+untrusted text into error messages, where replacing unprintable characters is enough; `quoting`
+hides secrets.
 """
 
 from __future__ import annotations
@@ -10,21 +14,21 @@ import re
 
 __all__ = ["visible"]
 
-# Printable by Python's word, and yet nothing that can be seen: joiners, fillers, selectors.
+# Printable according to Python, but invisible: joiners, fillers, selectors.
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
                      "\U000e0100-\U000e01ef]")  # fmt: skip
 
-# As many marks upon one character as writing needs; a pile of them covers the lines around.
+# The most combining marks per character that writing needs; a pile of them covers other lines.
 _MARKS = 4
 
 
 def visible(text: str, *, longest: int | None = None, lines: bool = False) -> str:
-    r"""The text with everything that is not plainly seen written out, as Python would: `\x1b`.
+    r"""Escape everything that is not plainly visible, as Python would: `\x1b`.
 
-    That is all controls (C0, C1, DEL), ends of lines, marks that turn the direction of writing,
-    spaces other than the common one, what has no width, and halves of surrogate pairs. What is cut
-    off beyond `longest` characters is said. With `lines`, newlines stay: for a text of ours that
-    has some.
+    That is all control characters (C0, C1, DEL), line ends, direction marks, unusual spaces,
+    zero-width characters and halves of surrogate pairs. A text longer than `longest` is cut off,
+    and the number of omitted characters appended. With `lines`, newlines are kept: for texts of our
+    own.
     """
     shown = text if longest is None else text[:longest]
     if not shown.isascii() or not shown.isprintable():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sealwire.comm.tls_errors import _VERDICTS
-from sealwire.comm.transport.stream import State
+from sealwire.comm.transport.connection import State
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ PLACES = re.findall(r"^\| (.+?) \| `([\w/]+\.py)` \| `([\w.]+)` \|$", TEXT, re.M
 
 # What a definition must use to be the right one.
 USES = {
-    "Sender._pass": {"pack_one", "send", "passed"},
+    "Sender.write": {"pack_one", "send", "sent_directly"},
     "Sender.flush": {"send_several", "send", "outbox"},
     "Sender._queue": {"held_back", "call_soon", "_CLOSELY"},
     "Sender._expect_room": {"slow_consumer", "_max_queued"},
@@ -25,18 +25,20 @@ USES = {
     "Receiver._take_in": {"paused", "read_ahead", "feed"},
     "Splitter": {"feed", "advance", "max_frames"},
     "Readiness": {"add_reader", "add_writer", "remove_reader", "remove_writer"},
-    "FrameStream.close": {"CLOSED", "stop", "end"},
+    "Connection.close": {"CLOSED", "stop", "end"},
+    "ended_by_peer": {"notified", "announces", "NO_STATUS"},
     "FrameServer._admit": {"FrameStream", "add", "create_task"},
     "FrameServer._drop_late": {"late", "too_late", "_end"},
     "Pending.late": {"_deadlines", "_clock"},
     "HandshakeThrottle.take": {"_waiting", "_left"},
-    "Liveness._look": {"lost", "ETIMEDOUT"},
+    "Race._go_on": {"_next", "_places"},
+    "Liveness._check": {"lost", "ETIMEDOUT"},
     "load_crls": {"load_verify_locations", "revocation_lists"},
     "_Verified._admit": {"session_reused"},
     "Watch._update": {"_build", "_use", "_read"},
     "_VERDICTS": {"_Cause"},
     "explain": {"_VERDICTS", "_ALERTS"},
-    "ListenerLog._tell": {"logger"},
+    "ListenerLog._log": {"logger"},
     "_TABLE": {"Patch", "adoption", "guard", "logs"},
     "renew": {"_renewed", "within", "is_revoked"},
 }

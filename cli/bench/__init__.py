@@ -1,1 +1,1 @@
-"""`sealwire bench`: what this machine, or a link, does."""
+"""`sealwire bench`: measures what this machine, or a link, can do."""

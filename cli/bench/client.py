@@ -1,4 +1,4 @@
-"""What `sealwire bench` measures over one comm. Every measurement is bounded in time and bytes."""
+"""The measurements of `sealwire bench` over one comm, each bounded in time and bytes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sealwire.comm.interfaces import Comm
 
 MESSAGE = {"op": "echo", "data": b"x" * 84}  # 100 bytes on the wire
 NOTE = {"op": "note", "data": b"x" * 84}
-BURST = 200  # notes between two looks at the clock
+BURST = 200  # messages between two checks of the time
 SIZES = (64 << 10, 1 << 20, 16 << 20, 64 << 20)
-MOST_BYTES = 4 << 30  # of one measurement
-PATIENCE = 4  # a payload that would take this many times the wished time is left out
+MOST_BYTES = 4 << 30  # per measurement
+PATIENCE = 4  # skip a payload that would take this many times the requested time
 
 
 class Busy(Exception):
-    """The server has enough to do, or it is another one than it should be."""
+    """The server refuses for lack of capacity, or is not a benchmark server."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One result: `what` was measured, its `value`, and how both read."""
+    """One result: `what` was measured, its `value`, and how to format it."""
 
     what: str
     value: float
@@ -38,16 +38,16 @@ class Figure:
 
 
 def size_name(size: int) -> str:
-    """``64 KiB``, ``16 MiB``."""
+    """Format a size: ``64 KiB``, ``16 MiB``."""
     return f"{size >> 20} MiB" if size >> 20 else f"{size >> 10} KiB"
 
 
 def throughput_name(direction: str, size: int) -> str:
-    """What a throughput is called: ``upload, 1 MiB``."""
+    """Return the name of a throughput figure: ``upload, 1 MiB``."""
     return f"{direction}, {size_name(size)}"
 
 
-STEPS = 2 + 2 * len(SIZES)  # figures of `measure` are made in so many steps
+STEPS = 2 + 2 * len(SIZES)  # number of steps that `measure` yields
 
 
 async def measure(comm: Comm, seconds: float) -> AsyncIterator[list[Figure]]:
@@ -55,7 +55,7 @@ async def measure(comm: Comm, seconds: float) -> AsyncIterator[list[Figure]]:
     yield await round_trips(comm, seconds)
     yield await messages(comm, seconds)
     for direction, move in (("upload", upload), ("download", download)):
-        speed = 0.0  # bytes a second so far
+        speed = 0.0  # bytes per second so far
         for size in SIZES:
             if speed and size / speed > PATIENCE * seconds:
                 yield []
@@ -66,7 +66,7 @@ async def measure(comm: Comm, seconds: float) -> AsyncIterator[list[Figure]]:
 
 async def ask(comm: Comm, message: dict[str, Any]) -> dict[str, Any]:
     """Send and receive one message. Raises `Busy` if the server says so."""
-    with contextlib.suppress(CommClosedError):  # its last word may have come before, and is read
+    with contextlib.suppress(CommClosedError):  # the server's last message may have arrived before
         await comm.write(message)
     answer = await comm.read()
     if not isinstance(answer, dict):
@@ -77,7 +77,7 @@ async def ask(comm: Comm, message: dict[str, Any]) -> dict[str, Any]:
 
 
 async def round_trips(comm: Comm, seconds: float) -> list[Figure]:
-    """Small messages there and back, one at a time."""
+    """Measure small messages to the server and back, one at a time."""
     times: list[float] = []
     for _ in range(20):
         await ask(comm, MESSAGE)
@@ -94,7 +94,7 @@ async def round_trips(comm: Comm, seconds: float) -> list[Figure]:
 
 
 async def messages(comm: Comm, seconds: float) -> list[Figure]:
-    """Small messages one way, until the server has them all."""
+    """Measure small messages in one direction, until the server has received all."""
     count, start = 0, time.perf_counter()
     while not count or time.perf_counter() - start < seconds:
         for _ in range(BURST):
@@ -105,13 +105,13 @@ async def messages(comm: Comm, seconds: float) -> list[Figure]:
 
 
 async def upload(comm: Comm, size: int, seconds: float) -> float:
-    """Bytes a second to the server, each payload acknowledged."""
+    """Measure bytes per second to the server, with each payload acknowledged."""
     message = {"op": "data", "data": bytearray(size)}
     return await _throughput(lambda: ask(comm, message), size, seconds)
 
 
 async def download(comm: Comm, size: int, seconds: float) -> float:
-    """Bytes a second from the server, each payload asked for."""
+    """Measure bytes per second from the server, with each payload requested."""
     return await _throughput(lambda: ask(comm, {"op": "send", "size": size}), size, seconds)
 
 

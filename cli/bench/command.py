@@ -1,8 +1,8 @@
-"""`sealwire bench`: what this machine, or the link to another, does over tcp and tls.
+"""`sealwire bench`: measures this machine, or the link to another, over tcp and tls.
 
-Without an address both sides run here, with certificates made for the run. With one, the other
-side is a `sealwire bench --serve`, and certificates are those of the configuration or the options.
-Exit code 0 if everything was measured, 1 with the reason if not.
+Without an address both sides run here, with certificates made for the run. With one, the other side
+is a `sealwire bench --serve`, and certificates are those of the configuration or the options. Exit
+code 0 if everything was measured, 1 with the reason if not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sealwire.security import Security
 
 CONNECT_TIMEOUT = 10.0
-STEP_TIMEOUT = 60.0  # seconds for one measurement, beside several times the wished ones
+STEP_TIMEOUT = 60.0  # seconds for one measurement, besides several times the requested ones
 SERVED = "tls://0.0.0.0:8788"
 
 
@@ -122,7 +122,7 @@ def require_uvloop() -> None:
 def own_security(
     role: str, ca_file: str | None, certificate: str | None, key: str | None
 ) -> Security:
-    """The configuration, with the options in front."""
+    """Return the configured security, overridden by the options."""
     from sealwire.security import Security
 
     given: dict[str, Any] = {
@@ -135,9 +135,9 @@ def own_security(
 
 @contextmanager
 def child(uvloop: bool) -> Iterator[tuple[Security, dict[str, str]]]:
-    """A serving process with certificates made for it; gives them, and its address by link.
+    """Run a serving process with certificates made for it; yield them, and its address by link.
 
-    The keys go through a pipe. The process ends with the block, or when we are gone.
+    The keys go through a pipe. The process ends with the block, or when this process exits.
     """
     from sealwire.security import Security
 
@@ -148,7 +148,7 @@ def child(uvloop: bool) -> Iterator[tuple[Security, dict[str, str]]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for us, who end it
+        start_new_session=True,  # Ctrl-C reaches this process only, which ends the child
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -183,9 +183,9 @@ async def serve_until(story: Story, address: str, security: Security, duration: 
 
 
 def link_of(address: str, security: Security, role: str) -> str:
-    """Which link an address is: "tcp" only if it says so.
+    """Return the scheme of an address: "tcp" only if it says so.
 
-    Raises a ClickException if it is tls and has no certificate to go with, or is neither.
+    Raises a ClickException for tls without a certificate, and for any other scheme.
     """
     from sealwire.comm.addressing import parse_address
 
@@ -207,7 +207,7 @@ def link_of(address: str, security: Security, role: str) -> str:
 async def measure_remote(
     story: Story, address: str, security: Security, seconds: float
 ) -> dict[str, list[Figure]]:
-    """Measure the link to a server elsewhere."""
+    """Measure the link to a server on another machine."""
     link = link_of(address, security, "client")
     return await measure_all(story, {link: address}, security, seconds)
 
@@ -215,7 +215,7 @@ async def measure_remote(
 async def measure_all(
     story: Story, addresses: dict[str, str], security: Security, seconds: float
 ) -> dict[str, list[Figure]]:
-    """The figures of each link, tcp first."""
+    """Measure each link, tcp first."""
     from sealwire.cli.bench.client import STEPS, Busy, measure
     from sealwire.cli.bench.server import LIMITS
     from sealwire.comm import connect
@@ -223,7 +223,7 @@ async def measure_all(
     results: dict[str, list[Figure]] = {}
     for link, address in sorted(addresses.items()):
         args = security.get_connection_args("client")
-        if link == "tcp":  # a context would be no use there, which is an error
+        if link == "tcp":  # passing a context would be an error
             args["ssl_context"] = None
         results[link] = []
         with story.step(f"measuring {link}", "measurements") as advance:
@@ -241,7 +241,7 @@ async def measure_all(
                         f"cannot measure {visible(address)}: {error}"
                     ) from error
                 except asyncio.TimeoutError:
-                    comm.abort()  # what is queued, the other side does not take
+                    comm.abort()  # the other side does not take what is queued
                     raise click.ClickException(
                         f"cannot measure {visible(address)}: measurement {done + 1} of {STEPS} was "
                         f"not done within {limit:g} s; the other side hangs, or is no "

@@ -1,4 +1,4 @@
-"""What `sealwire bench` shows and writes: a table, JSON, a picture."""
+"""The output of `sealwire bench`: a table, JSON, a plot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLORS = {"tcp": "tab:blue", "tls": "tab:orange"}
 
 
 def table(results: Results) -> Table:
-    """A line for each measurement, a column for each link."""
+    """Return a row per measurement, a column per link."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
     shown.add_column("")
     for link in results:
@@ -47,7 +47,7 @@ def _cost(plain: Figure | None, secured: Figure | None) -> str:
 
 
 def facts(peer: str, uvloop: bool) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return the conditions of the measurement."""
     return {
         "peer": peer,
         "python": platform.python_version(),
@@ -68,7 +68,7 @@ def write_json(path: Path, about: Mapping[str, Any], results: Results) -> None:
 
 
 def require_matplotlib(path: Path) -> None:
-    """Raise a ClickException, before anything is measured, if the plot could not be drawn."""
+    """Raise a ClickException if the plot could not be drawn, before anything is measured."""
     try:
         from matplotlib.figure import Figure as Canvas
     except ImportError:
@@ -85,7 +85,7 @@ def require_matplotlib(path: Path) -> None:
 
 
 def plot(path: Path, about: Mapping[str, Any], results: Results) -> None:
-    """Draw throughput by size, for each link and direction."""
+    """Plot throughput by size, for each link and direction."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(7, 4.5), layout="constrained")

@@ -1,8 +1,8 @@
-"""The answering side of `sealwire bench`: what is sent to it is counted, echoed or acknowledged.
+"""The server of `sealwire bench`: it counts, echoes or acknowledges what it receives.
 
-Run as a module it is the child of a local run: it takes its certificates as a line of JSON on
-stdin, tells its addresses in a line on stdout, and ends with its stdin. Nothing a client asks for
-makes it hold more than a payload of `LARGEST` bytes for each of `COMMS` comms.
+Run as a module it is the child process of a local run: it reads its certificates as a line of JSON
+from stdin, prints its addresses in a line on stdout, and ends when stdin is closed. No request
+makes it hold more than one payload of at most `LARGEST` bytes for each of `COMMS` comms.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from sealwire.comm.interfaces import Comm, Listener
 from sealwire.security import Security
 
 LARGEST = 64 << 20  # bytes of one payload
-COMMS = 8  # served at once; more are turned away
+COMMS = 8  # served at once; more are refused
 LIMITS = Limits(max_message_size=LARGEST + (1 << 16), read_ahead=1 << 20)
-CHILD_LIFE = 600.0  # seconds after which a child ends though nobody told it to
+CHILD_LIFE = 600.0  # seconds after which a child ends by itself
 
 
 class Server:
-    """Serves comms of `bench_client`."""
+    """Serves comms of `bench.client`."""
 
     def __init__(self) -> None:
         self.comms = 0
         self._payload = bytearray(0)
 
     async def attend(self, comm: Comm) -> None:
-        """Answer one comm until its other side closes."""
+        """Serve one comm until its peer closes."""
         if self.comms >= COMMS:
             await comm.write({"op": "busy"})
             return
@@ -41,7 +41,7 @@ class Server:
             async for message in comm:
                 await self._answer(comm, message)
         except CommClosedError:
-            pass  # the other side was killed, or spoke something else
+            pass  # the peer was killed, or does not follow the protocol
         finally:
             self.comms -= 1
 
@@ -62,15 +62,15 @@ class Server:
 
 
 def listener(address: str, security: Security) -> Listener:
-    """What serves the benchmark on `address` once it is awaited."""
+    """Return a listener for the benchmark on `address`, to be awaited."""
     args = security.get_listen_args("scheduler")
-    if address.startswith("tcp://"):  # it would be no use there, which is an error
+    if address.startswith("tcp://"):  # passing a context would be an error
         args["ssl_context"] = None
     return listen(address, Server().attend, limits=LIMITS, **args)
 
 
 async def serve_parent(fields: dict[str, Any]) -> None:
-    """Serve over tls, and over tcp beside it, until stdin ends."""
+    """Serve over tls, and also over tcp, until stdin is closed."""
     secured = listener("tls://127.0.0.1:0", Security(**fields))
     plain = listener("tcp://127.0.0.1:0", Security(require_encryption=False))
     async with secured, plain:
@@ -82,7 +82,7 @@ async def serve_parent(fields: dict[str, Any]) -> None:
             sys.stdin.read()
             loop.call_soon_threadsafe(ended.set)
 
-        # A thread, since Windows has no pipes that its loop could watch.
+        # In a thread, since event loops cannot watch pipes on Windows.
         threading.Thread(target=wait, daemon=True).start()
         try:
             await asyncio.wait_for(ended.wait(), CHILD_LIFE)
@@ -91,7 +91,7 @@ async def serve_parent(fields: dict[str, Any]) -> None:
 
 
 def run_loop(main: Coroutine[Any, Any, Any], *, uvloop: bool) -> Any:
-    """Run a coroutine to its end, on uvloop if so wished."""
+    """Run a coroutine to its end, optionally on uvloop."""
     if not uvloop:
         return asyncio.run(main)
     import uvloop as library
@@ -106,7 +106,7 @@ def run_loop(main: Coroutine[Any, Any, Any], *, uvloop: bool) -> Any:
 
 
 def main() -> None:
-    """Be the child of a local run."""
+    """Run as the child process of a local run."""
     who = json.loads(sys.stdin.readline())
     run_loop(serve_parent(who["security"]), uvloop=who["uvloop"])
 

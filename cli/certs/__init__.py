@@ -1,1 +1,1 @@
-"""`sealwire certs`: one file a command."""
+"""`sealwire certs`: one module per command."""

@@ -1,4 +1,4 @@
-"""What the commands of `sealwire certs` share: options, errors, and how results are told."""
+"""Shared by the commands of `sealwire certs`: options, errors, and printing of results."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sealwire.cli.console import cell, to_json, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from sealwire.security.ca.atomic_files import Write
     from sealwire.security.ca.store import Store
@@ -29,7 +30,7 @@ _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
 def duration(text: str) -> datetime.timedelta:
-    """The time that `30d`, `12h`, `2w` or `90m` stand for."""
+    """Parse a time such as `30d`, `12h`, `2w` or `90m`."""
     found = re.fullmatch(r"(\d{1,6})([mhdw])", str(text).strip())
     if not found:
         raise click.BadParameter(f"{text!r} is no time; give one such as 30d, 12h, 2w or 90m")
@@ -64,10 +65,40 @@ days_option = click.option(
     show_default=True,
     help="How long the certificate is valid.",
 )
+#: the options of every command that changes a folder, shown last; for `opened` and `finish`
+folder_options = (folder_option, password_option, dry_run_option, json_option)
+
+
+def ca_days_option(text: str) -> Callable[[F], F]:
+    """Return the option `--ca-days` of a command that creates a CA."""
+    return click.option(
+        "--ca-days",
+        type=click.FloatRange(0, min_open=True),
+        default=3650,
+        show_default=True,
+        help=text,
+    )
+
+
+def out_option(default: str) -> Callable[[F], F]:
+    """Return the option `--out` of a command that issues a certificate."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+        help=f"The file to write, - for the terminal.  [default: {default} in --dir]",
+    )
+
+
+name_option = click.option(
+    "--name",
+    "node",
+    metavar="NAME",
+    help="Who it is, in links and logs: a node, a person.  [default: the first name of a host]",
+)
 
 
 def options(*chosen: Callable[[F], F]) -> Callable[[F], F]:
-    """Several options at once, shown in this order."""
+    """Apply several options, shown in this order."""
 
     def apply(function: F) -> F:
         for option in reversed(chosen):
@@ -78,7 +109,7 @@ def options(*chosen: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def password_from(file: Path | None) -> bytes | None:
-    """The password in the file, else in the environment; None if there is neither."""
+    """Return the password in the file, else in the environment; None if there is neither."""
     if file is not None:
         from sealwire.security.pem_shapes import first_line
 
@@ -91,9 +122,9 @@ def password_from(file: Path | None) -> bytes | None:
 
 
 class Failed(click.ClickException):
-    """What a command could not do.
+    """An error of a command.
 
-    Printed as JSON too, on standard output, where that is asked for.
+    With `--json` it is printed as JSON as well, on standard output.
     """
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
@@ -103,15 +134,16 @@ class Failed(click.ClickException):
         self.as_json = context is not None and bool(context.params.get("as_json"))
 
     def show(self, file: IO[Any] | None = None) -> None:
+        """Print the error on standard error, and as JSON if requested."""
         click.echo(f"Error: {visible(self.message)}", file=file, err=file is None)
         if self.as_json:
-            with contextlib.suppress(OSError):  # of what the output goes to; it was said already
+            with contextlib.suppress(OSError):  # of the output; the error was printed already
                 click.echo(to_json({"error": self.message}))
 
 
 @contextlib.contextmanager
 def errors(exit_code: int = 1) -> Iterator[None]:
-    """Errors of ours and of the system as a message and an exit code."""
+    """Turn our errors and the system's into a message and an exit code."""
     from sealwire.security.errors import SecurityError
 
     try:
@@ -129,7 +161,7 @@ def errors(exit_code: int = 1) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(folder: Path, password_file: Path | None, dry_run: bool) -> Iterator[Store]:
-    """The folder's store, and nobody else in it until the block ends."""
+    """Open the folder's store, locked against other commands until the block ends."""
     from sealwire.security.ca.atomic_files import locked
     from sealwire.security.ca.folder import Folder
     from sealwire.security.ca.store import Store
@@ -149,8 +181,14 @@ def finish(
     as_json: bool,
     result: dict[str, Any],
     tell: Callable[[Console], None] | None = None,
+    after: Callable[[Console], None] | None = None,
+    summary: str | None = None,
 ) -> None:
-    """Carry the writes out, unless it is a dry run, and tell of them."""
+    """Carry out the writes, unless it is a dry run, and print the result.
+
+    `tell` prints what comes before the list of files, `after` what comes after it; `summary`
+    replaces a list that would be too long.
+    """
     from sealwire.security.ca.atomic_files import apply, examine
 
     (examine if dry_run else apply)(writes)
@@ -160,28 +198,46 @@ def finish(
     if as_json:
         click.echo(to_json({"dry_run": dry_run, **result, "written": files}))
         return
-    from sealwire.cli.demo.report import output, table
+    from sealwire.cli.demo.report import output
 
     console = output()
     if tell is not None:
         tell(console)
-    if not writes:
-        return
+    if writes and summary is not None:
+        words = "Would be written" if dry_run else "Written"
+        console.print(cell(f"{words}: {summary}"), soft_wrap=True)
+    elif writes:
+        console.print(_written(writes, dry_run))
+    if after is not None:
+        after(console)
+
+
+def _written(writes: Sequence[Write], dry_run: bool) -> Table:
+    from sealwire.cli.demo.report import table
+
     made = table("Would be written" if dry_run else "Written", "file", "content", "")
     for each in writes:
         made.add_row(
             cell(each.path), cell(each.words), cell("private" if each.private else "", "yellow")
         )
-    console.print(made)
+    return made
+
+
+def words_of_cut(
+    days: float, ends: datetime.datetime, advice: str = "make a new CA: sealwire certs rotate-ca"
+) -> str:
+    """Say that a certificate is valid for fewer days than requested, on two lines."""
+    cut = f"cut to the end of its CA, {ends:%Y-%m-%d}, instead of {days:g} days;"
+    return f"{cut}\nfor more, {advice}"
 
 
 def moment(when: datetime.datetime) -> str:
-    """A time for programs."""
+    """Format a time for programs."""
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def day(when: datetime.datetime) -> str:
-    """A date for people, coloured as it comes near."""
+    """Format a date for people, coloured as it approaches."""
     left = when - datetime.datetime.now(datetime.timezone.utc)
     colour = "green"
     if left < datetime.timedelta(days=30):

@@ -1,13 +1,16 @@
-"""`sealwire certs init`: from nothing to a folder that a cluster can be started from."""
+"""`sealwire certs init`: creates a folder from which a cluster can be started."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sealwire.cli.certs.common import (
+    ca_days_option,
     days_option,
     dry_run_option,
     errors,
@@ -16,6 +19,7 @@ from sealwire.cli.certs.common import (
     options,
     password_from,
     password_option,
+    words_of_cut,
 )
 from sealwire.cli.console import visible
 
@@ -39,13 +43,7 @@ from sealwire.cli.console import visible
         help="Kind of all keys.",
     ),
     days_option,
-    click.option(
-        "--ca-days",
-        type=click.FloatRange(0, min_open=True),
-        default=3650,
-        show_default=True,
-        help="How long the CA is valid.",
-    ),
+    ca_days_option("How long the CA is valid."),
     click.option(
         "--name-constraint",
         "permitted",
@@ -109,8 +107,13 @@ def command(
             password=password_from(password_file),
             seen_at=seen_at,
         )
-        result = {"folder": str(folder), "config": str(folder / "dask.yaml")}
-        finish(writes, dry_run=dry_run, as_json=as_json, result=result)
+        result: dict[str, Any] = {"folder": str(folder), "config": str(folder / "dask.yaml")}
+        result["cut_to_ca"] = cut = days > ca_days
+        summary = None if dry_run else f"{len(writes)} files in {folder}"
+        finish(writes, dry_run=dry_run, as_json=as_json, result=result, summary=summary)
+    if not as_json and cut:
+        ends = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=ca_days)
+        click.echo(words_of_cut(days, ends, "give --ca-days as well"))
     if not as_json and not dry_run:
         from sealwire.cli.certs.next_steps import next_steps
 

@@ -1,4 +1,4 @@
-"""`sealwire certs renew`: the same identities for longer, and revocation lists in time."""
+"""`sealwire certs renew`: renews identities, and updates the CRLs in time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import click
 
 from sealwire.cli.certs.common import (
     day,
-    dry_run_option,
     duration,
     finish,
-    folder_option,
-    json_option,
+    folder_options,
     moment,
     opened,
     options,
-    password_option,
 )
 from sealwire.cli.console import cell
 
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 COLOURS = {"renewed": "green", "kept": "dim", "revoked": "yellow", "stuck": "bold red"}
+ADVISED = ("revoked", "stuck")  # whose reason says what to do
 
 
 @click.command("renew", short_help="Renew identities, and revocation lists in time.")
@@ -45,10 +43,7 @@ COLOURS = {"renewed": "green", "kept": "dim", "revoked": "yellow", "stuck": "bol
         type=click.FloatRange(0, min_open=True),
         help="How long they are valid.  [default: as long as before]",
     ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    *folder_options,
 )
 def command(
     names: tuple[str, ...],
@@ -64,7 +59,8 @@ def command(
 
     The key is new, unless --keep-key is given or the key lies elsewhere. Each file is replaced by
     one rename, so running processes find the old identity or the new one, never a mixture.
-    Revoked identities are left alone unless they are named. crl.pem is made again in time. After
+    Revoked identities are left alone unless they are named. One whose key was cut off is repaired;
+    one without a whole certificate is named, with what to do. crl.pem is made again in time. After
     `rotate-ca`, this moves the identities to the new CA.
 
     \b
@@ -84,11 +80,18 @@ def command(
             from sealwire.cli.demo.report import table
 
             made = table("Identities", "file", "status", "valid until", "")
+            longest = max((len(str(each.path)) for each in results), default=0)
+            made.columns[0].no_wrap = longest <= 44  # else it is folded
+            made.columns[2].no_wrap = True
             for each in results:
                 status = cell(each.status, COLOURS[each.status])
                 until = day(each.until) if each.until else ""
-                made.add_row(cell(each.path), status, until, cell(each.why))
+                advice = each.status in ADVISED  # below, where it can be pasted
+                made.add_row(cell(each.path), status, until, "" if advice else cell(each.why))
             console.print(made)
+            for each in results:
+                if each.status in ADVISED:
+                    console.print(cell(f"{each.path}: {each.why}"), soft_wrap=True)
 
         rows = [
             {

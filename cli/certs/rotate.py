@@ -1,4 +1,4 @@
-"""`sealwire certs rotate-ca`: a new CA in two steps, without a stop."""
+"""`sealwire certs rotate-ca`: replaces the CA in two steps, without downtime."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from sealwire.cli.certs.common import (
-    dry_run_option,
+    ca_days_option,
     finish,
-    folder_option,
-    json_option,
+    folder_options,
     opened,
     options,
-    password_option,
 )
 from sealwire.cli.console import visible
 
@@ -27,22 +25,20 @@ if TYPE_CHECKING:
 @options(
     click.option("--complete", is_flag=True, help="Second step: drop the old CA."),
     click.option("--force", is_flag=True, help="Drop it even if certificates of it are in use."),
-    click.option("--name", help="The new CA's name.  [default: the old one's with a number]"),
     click.option(
-        "--ca-days",
-        type=click.FloatRange(0, min_open=True),
-        default=3650,
-        show_default=True,
-        help="How long the new CA is valid.",
+        "--gone",
+        multiple=True,
+        metavar="NAME",
+        help="With --complete: an identity that is in use no more; may be repeated.",
     ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    click.option("--name", help="The new CA's name.  [default: the old one's with a number]"),
+    ca_days_option("How long the new CA is valid."),
+    *folder_options,
 )
 def command(
     complete: bool,
     force: bool,
+    gone: tuple[str, ...],
     name: str | None,
     ca_days: float,
     folder: Path,
@@ -61,17 +57,18 @@ def command(
 
     Between the first two the old CA goes on signing, so that nobody meets a certificate of a CA
     not heard of yet; after a day, `renew --if-expires-within` from cron moves the identities by
-    itself. The last step refuses while certificates of the old CA are in use.
+    itself. The last step refuses while certificates of the old CA are in use, also those that were
+    handed on: name with --gone what nobody uses any more.
 
     Exit codes: 0 done or nothing to do, 1 failed (such as: certificates are in use), 2 wrong usage.
     """
-    if force and not complete:
-        raise click.UsageError("--force goes with --complete")
+    if (force or gone) and not complete:
+        raise click.UsageError(f"{'--force' if force else '--gone'} goes with --complete")
     with opened(folder, password_file, dry_run) as store:
         from sealwire.security.ca import rotation
 
         if complete:
-            writes = rotation.complete(store, force=force)
+            writes = rotation.complete(store, force=force, gone=gone)
             begun = False
         else:
             begun = len(store.authorities) > 1

@@ -1,4 +1,4 @@
-"""`sealwire certs sign`: a certificate for a request (CSR), by the names it asks for."""
+"""`sealwire certs sign`: signs a request (CSR), for the names it asks for."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sealwire.cli.certs.common import (
     ROLES,
     Failed,
     days_option,
-    dry_run_option,
     finish,
-    folder_option,
-    json_option,
+    folder_options,
     moment,
+    name_option,
     opened,
     options,
-    password_option,
+    out_option,
+    words_of_cut,
 )
 from sealwire.cli.console import visible
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-_LARGEST = 1 << 20  # bytes of a request
+_LARGEST = 1 << 20  # most bytes of a request
 
 
 @click.command("sign", short_help="Sign a certificate request.")
@@ -37,16 +37,10 @@ _LARGEST = 1 << 20  # bytes of a request
         required=True,
         help="What its holder may be in the cluster: the certificate's common name.",
     ),
+    name_option,
     days_option,
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-        help="The file to write, - for the terminal.  [default: CSR's name.pem in --dir]",
-    ),
-    folder_option,
-    password_option,
-    dry_run_option,
-    json_option,
+    out_option("CSR's name.pem"),
+    *folder_options,
 )
 def command(
     csr: Path,
@@ -77,6 +71,7 @@ def grant(
     role: str,
     names: tuple[str, ...],
     *,
+    node: str | None,
     days: float,
     csr: Path | None,
     own_names: bool,
@@ -86,24 +81,28 @@ def grant(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Issue and write, for both commands."""
+    """Issue a certificate and write it, for `issue` and `sign`."""
     with opened(folder, password_file, dry_run) as store:
         from sealwire.security.x509.certinfo import CertificateInfo, hexadecimal
         from sealwire.security.x509.names import split
+        from sealwire.security.x509.templates import ends_early
 
         request = None if csr is None else _request(csr)
         hosts, ips = split(names)
         path = None if str(out) == "-" else out
-        certificate, text, writes = store.issue(
-            role, hosts, ips, days=days, path=path, request=request, own_names=own_names
-        )
+        how: dict[str, Any] = {"node": node, "request": request, "own_names": own_names}
+        certificate, text, writes = store.issue(role, hosts, ips, days=days, path=path, **how)
         info = CertificateInfo.of(certificate)
+        cut = ends_early(certificate, days)
         result = {
             "subject": info.subject,
+            "role": role,
+            "node": info.node,
             "names": info.names,
             "serial": hexadecimal(info.serial),
             "issuer": info.issuer,
             "not_after": moment(info.not_after),
+            "cut_to_ca": cut,
             "fingerprint": info.fingerprint,
         }
         if path is None and not dry_run:
@@ -122,6 +121,8 @@ def grant(
     if not as_json:
         alternatives = ", ".join(info.names) or "no names"
         click.echo(visible(f"{info} ({alternatives})"))
+        if cut:
+            click.echo(words_of_cut(days, info.not_after))
 
 
 def _request(path: Path) -> x509.CertificateSigningRequest:

@@ -1,1 +1,1 @@
-"""`sealwire demo`: a real cluster, and what is promised of it."""
+"""`sealwire demo`: runs a real cluster, and checks that every promise is kept."""

@@ -1,13 +1,13 @@
-"""The demo's computations, and how each is checked by a different route.
+"""The demo's computations, each checked by an independent calculation.
 
 Words: the runs of ASCII letters and underscores in Python sources, counted with a regular
 expression in the workers and summed in a tree; checked here by splitting translated text.
 
-Array: x @ x.T over blocks that lie on different workers; checked with a vector r, since
-(x @ x.T) @ r must equal x @ (x.T @ r). All values are integers far below 2**53, so that float64
-holds them exactly and the two must be equal, not just close.
+Array: x @ x.T over blocks on different workers; checked with a vector r, since (x @ x.T) @ r must
+equal x @ (x.T @ r). All values are integers far below 2**53, so that float64 represents them
+exactly and the results must be equal, not just close.
 
-Workers import this module, so it loads neither Dask nor numpy by itself.
+Workers import this module, so it imports neither Dask nor numpy at the top.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ LETTERS = frozenset((string.ascii_letters + "_").encode())
 TO_SPACES = bytes(byte if byte in LETTERS else 32 for byte in range(256))
 
 FAN_IN = 4  # tallies merged by one task of the tree
-GRID = 4  # blocks of the array in each direction
+GRID = 4  # blocks of the array in each dimension
 BLOCK = 512  # rows and columns of a block at scale 1: 2 MiB of float64
 PATIENCE = 120.0  # seconds to wait for a computation, at scale 1 and below
 
 
 @dataclass(frozen=True)
 class Tally:
-    """The words of some files."""
+    """Word counts of some files."""
 
     files: int
     size: int
@@ -43,7 +43,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Words:
-    """The words of all files, as the workers counted them and as they were counted again here."""
+    """Word counts of all files, by the workers and by the check."""
 
     files: int
     size: int
@@ -56,7 +56,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Array:
-    """The product's shape and sums, over the cluster and by the other route."""
+    """The product's shape and sums, by the cluster and by the check."""
 
     side: int
     blocks: int
@@ -67,7 +67,7 @@ class Array:
 
 
 def source_files(scale: float) -> list[str]:
-    """The sources of the standard library, installed packages left out.
+    """Return the source files of the standard library, without installed packages.
 
     Each of them once at scale 1, an even choice of a tenth at 0.1, each three times at 3.
     """
@@ -108,7 +108,7 @@ def summary(tally: Tally) -> tuple[int, int, int, int, list[tuple[bytes, int]]]:
 
 
 def recount(paths: Iterable[str], word: bytes) -> tuple[int, int]:
-    """Count all words and those equal to `word` in another way than `count_words` does."""
+    """Count all words, and those equal to `word`, by another method than `count_words`."""
     total = alike = 0
     for path in paths:
         words = Path(path).read_bytes().translate(TO_SPACES).split()
@@ -146,15 +146,16 @@ def count_in_cluster(
 
 
 def element(row: Any, column: Any) -> Any:
-    """The value at (row, column) of x: an integer in 0…250, for numbers and numpy arrays."""
+    """Return the value at (row, column) of x: an integer in 0…250, for numbers and numpy arrays."""
     return (row * 31 + column * 17 + row * column) % 251
 
 
 def multiply_in_cluster(client: Any, scale: float, advance: Callable[[int, int], None]) -> Array:
-    """Compute x @ x.T with the workers of `client`; check the result here, by numpy alone.
+    """Compute x @ x.T with the workers of `client`; check the result here, with numpy alone.
 
-    x is stored on the workers first, or each product would make its own blocks and none would
-    move. `advance(done, all)` is called as blocks end. Raises what a task raised, or TimeoutError.
+    x is stored on the workers first; otherwise each product would create its own blocks and none
+    would be transferred. `advance(done, all)` is called as blocks end. Raises what a task raised,
+    or TimeoutError.
     """
     import dask.array
     import numpy
@@ -187,7 +188,7 @@ def multiply_in_cluster(client: Any, scale: float, advance: Callable[[int, int],
 def follow(
     client: Any, futures: Sequence[Any], scale: float, advance: Callable[[int, int], None]
 ) -> None:
-    """Wait for `futures`, telling `advance` how many are done.
+    """Wait for `futures`, reporting progress to `advance`.
 
     Raises the first error of a task, or TimeoutError.
     """
@@ -201,5 +202,5 @@ def follow(
 
 
 def patience(scale: float) -> float:
-    """Seconds after which a computation is taken to be stuck."""
+    """Seconds after which a computation counts as stuck."""
     return PATIENCE * max(1.0, scale)

@@ -1,10 +1,11 @@
-"""Certificates made on the spot, as the PEM files that Dask's command line takes.
+"""Certificates created for the demo, as the PEM files that Dask's command line takes.
 
-Keys are readable by their owner alone from the moment their file exists.
+Key files are readable by their owner only from the moment they exist.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,14 +25,14 @@ class IdentityFiles:
     key: str
 
     def dask_options(self) -> list[str]:
-        """The options of `dask scheduler` and `dask worker` that name these files."""
+        """Return the options of `dask scheduler` and `dask worker` for these files."""
         return ["--tls-ca-file", self.ca, "--tls-cert", self.certificate, "--tls-key", self.key]
 
 
 def write_identity(folder: Path, name: str, ca: str, identity: Identity) -> IdentityFiles:
-    """Write `identity` as `name.pem` and `name-key.pem` in `folder`, beside the CA file `ca`.
+    """Write `identity` as `name.pem` and `name-key.pem` in `folder`; `ca` is the CA file.
 
-    Raises `AuthorityError` rather than to write into a file of somebody else.
+    Raises `AuthorityError` rather than writing into another user's file.
     """
     return IdentityFiles(
         ca=ca,
@@ -40,10 +41,17 @@ def write_identity(folder: Path, name: str, ca: str, identity: Identity) -> Iden
     )
 
 
-def write_roles(folder: Path, authority: Authority) -> dict[str, IdentityFiles]:
-    """Write the CA's certificate and an identity for each role into `folder`. Raises likewise."""
+def write_roles(
+    folder: Path, authority: Authority, roles: Iterable[str] = ROLES, workers: Iterable[str] = ()
+) -> dict[str, IdentityFiles]:
+    """Write the CA certificate and an identity for each role into `folder`. Raises likewise.
+
+    And one for each of the `workers`, with its name as the node's.
+    """
     ca = _written(folder / "ca.pem", authority.certificate, "CA")
-    return {role: write_identity(folder, role, ca, authority.issue(role)) for role in ROLES}
+    issued = {role: authority.issue(role) for role in roles}
+    issued |= {name: authority.issue("worker", node=name) for name in workers}
+    return {name: write_identity(folder, name, ca, identity) for name, identity in issued.items()}
 
 
 def _written(path: Path, text: str, words: str) -> str:

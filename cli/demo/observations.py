@@ -1,8 +1,8 @@
-"""What each process of a cluster says about itself and its links.
+"""What each process of a cluster reports about itself and its links.
 
-`observe` runs inside the processes, `collect` asks all of them, and `Owners` tells which process
-is at the other end of a link. Workers import this module when they are asked, so it must not
-import the Dask backend: a process has to be found as it is, not changed by looking at it.
+`observe` runs inside the processes, `collect` queries all of them, and `Owners` finds the process
+at the other end of a link. Workers import this module when they are queried, so it must not import
+the Dask backend: observing a process must not change it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Link:
-    """One open comm as the process at one of its ends sees it.
+    """One open comm, as seen by the process at one of its ends.
 
-    Bytes are counted there, None by a backend that does not count them. `unprotected` is what is
-    configured and does not hold.
+    Its byte counts are that process's, None for a backend that does not count. `unprotected` lists
+    configured protections that are not in effect.
     """
 
     backend: str
@@ -37,7 +37,7 @@ class Link:
 class Process:
     """One process of the cluster: `role` is client, scheduler, nanny or worker.
 
-    `address` is where it listens, None for a client. `installed` tells whether our backend serves
+    `address` is where it listens, None for a client. `installed` tells whether our backend handles
     its comms. `bytes_in` and `bytes_out` are totals that include closed comms.
     """
 
@@ -52,7 +52,7 @@ class Process:
 
 
 def observe() -> dict[str, Any]:
-    """Describe the process this is called in, in plain values that any serialiser carries."""
+    """Describe the calling process, in plain values that any serialiser can carry."""
     if "sealwire.dask_backend" not in sys.modules:
         return {"pid": os.getpid(), "installed": False, "links": [], "bytes_in": 0, "bytes_out": 0}
     from sealwire.dask_backend import installed
@@ -62,15 +62,15 @@ def observe() -> dict[str, Any]:
 
 
 def collect(client: Any) -> tuple[Process, ...]:
-    """Ask the scheduler, the nannies and the workers of `client`, and this process itself.
+    """Query the scheduler, the nannies and the workers of `client`, and this process itself.
 
-    A process that does not answer is missing in the result. Every link is observed from both its
-    ends, but not at one instant: the comms of the questions themselves come and go.
+    A process that does not answer is missing in the result. Every link is observed from both ends,
+    but not at the same instant: comms for the queries themselves come and go.
     """
     # Not client.scheduler_info(): the client's periodic update, which asks for no workers, may
-    # empty its answer before it returns.
+    # clear its result before it returns.
     workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
-    # The order matters little, except that the client comes last: its links are open by then.
+    # The client comes last, when its links are open; otherwise the order is irrelevant.
     on_workers = client.run(observe, on_error="return")
     on_nannies = client.run(observe, nanny=True, on_error="return")
     on_scheduler = client.run_on_scheduler(observe)
@@ -88,7 +88,7 @@ def collect(client: Any) -> tuple[Process, ...]:
 
 
 def described(role: str, name: str, address: str | None, answer: Mapping[str, Any]) -> Process:
-    """Make a `Process` of the `answer` that `observe` gave there."""
+    """Create a `Process` from the `answer` of `observe`."""
     links = tuple(Link(**link) for link in answer["links"])
     return Process(
         role=role,
@@ -103,10 +103,9 @@ def described(role: str, name: str, address: str | None, answer: Mapping[str, An
 
 
 class Owners:
-    """Tells which of `processes` is at the other end of a link.
+    """Finds which of `processes` is at the other end of a link.
 
-    Both addresses are looked at: one process may dial from a port that another dials from as well,
-    to somebody else.
+    Both addresses are used: two processes may dial from the same port number, to different peers.
     """
 
     def __init__(self, processes: Iterable[Process]) -> None:
@@ -119,5 +118,5 @@ class Owners:
                 self._listening[process.address] = process
 
     def of_peer(self, link: Link) -> Process | None:
-        """Who is at the other end, if that was observed or listens there."""
+        """Return the process at the other end, if that end was observed or listens there."""
         return self._ends.get((link.peer, link.local)) or self._listening.get(link.peer)

@@ -1,8 +1,7 @@
 """Connections that must be refused, made with nothing but sockets and `ssl`.
 
-None of our own code takes part on this side, so what is seen is what the listener does. A good
-certificate is tried the same way and must be let in: it shows that the others are refused for
-what they are.
+None of our own code runs on this side, so the outcome is the listener's doing. A valid certificate
+is tried the same way and must be accepted: it shows that the others are refused for what they are.
 """
 
 from __future__ import annotations
@@ -24,19 +23,29 @@ from sealwire.cli.demo.identities import IdentityFiles, write_identity
 if TYPE_CHECKING:
     from sealwire.security.ca.authority import Authority
 
-TIMEOUT = 10.0  # seconds for a listener to answer or to hang up
+TIMEOUT = 10.0  # seconds for a listener to answer or to close
 PLAIN, FOREIGN, EXPIRED, FRIEND = VISITORS = (
     "plain tcp client",
     "certificate of another CA",
     "expired certificate",
     "valid certificate",
 )
-ALERT = b"\x15"  # first byte of a TLS alert record (RFC 8446, 5.1)
+ALERT = b"\x15"  # first byte of a TLS alert record (RFC 8446, 5.1); its last is what it says
+ALERTS = {10: "unexpected message", 40: "handshake failure", 70: "protocol version"}
+# What it means for who is refused; OpenSSL's names for alerts, without those of versions.
+MEANINGS = {
+    "unknown ca": "its CA is not known",
+    "certificate expired": "its certificate has expired",
+    "certificate revoked": "its certificate is revoked",
+    "bad certificate": "its certificate is not accepted",
+    "certificate unknown": "its certificate is not accepted",
+    "certificate required": "it has shown no certificate",
+}
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try to get in: by which of VISITORS, where, what came of it, and what it saw."""
+    """One attempt: by which of VISITORS, to which listener, its outcome, and details."""
 
     visitor: str
     address: str
@@ -45,7 +54,7 @@ class Attempt:
 
 
 def hello() -> bytes:
-    """A valid hello as it goes over the wire, the one a plain Dask peer sends first."""
+    """Return a valid hello on the wire, as a plain Dask peer sends it first."""
     import msgpack
 
     hello = {"compression": None, "python": list(sys.version_info[:3]), "pickle-protocol": 5}
@@ -54,13 +63,13 @@ def hello() -> bytes:
 
 
 def connected(address: str) -> socket.socket:
-    """A TCP connection to `address`. Raises OSError: not to get this far is not a refusal."""
+    """Return a TCP connection to `address`. Raises OSError: failing here is not a refusal."""
     host, _, port = address.partition("://")[2].rpartition(":")
     return socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT)
 
 
-def knock_plain(visitor: str, address: str) -> Attempt:
-    """Say hello without TLS. The listener must hang up, at most after a TLS alert."""
+def try_plain(visitor: str, address: str) -> Attempt:
+    """Send a hello without TLS. The listener must close, at most after a TLS alert."""
     answer = b""
     with connected(address) as plain:
         try:
@@ -70,19 +79,20 @@ def knock_plain(visitor: str, address: str) -> Attempt:
             end = "connection closed"
         except TimeoutError:
             return Attempt(visitor, address, "unclear", f"not closed within {TIMEOUT:.0f} s")
-        except ConnectionError as error:  # hung up with our hello unread
+        except ConnectionError as error:  # closed with our hello unread
             end = str(error.strerror).lower()
     if not answer:
         return Attempt(visitor, address, "refused", f"{end} without a byte")
     if answer[:1] == ALERT:
-        return Attempt(visitor, address, "refused", f"{end} after a TLS alert ({answer.hex(' ')})")
+        said = ALERTS.get(answer[6], f"number {answer[6]}") if len(answer) > 6 else "cut short"
+        return Attempt(visitor, address, "refused", f"{end} after a TLS alert ({said})")
     return Attempt(visitor, address, "let in", f"was answered with {len(answer)} bytes")
 
 
-def knock_tls(visitor: str, address: str, identity: IdentityFiles) -> Attempt:
-    """Shake hands with `identity` and wait for the listener's hello.
+def try_tls(visitor: str, address: str, identity: IdentityFiles) -> Attempt:
+    """Do a TLS handshake with `identity` and wait for the listener's hello.
 
-    To be refused is to be sent an alert: in the handshake, or with TLS 1.3 at the first read.
+    A refusal is an alert: during the handshake, or with TLS 1.3 at the first read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -94,7 +104,7 @@ def knock_tls(visitor: str, address: str, identity: IdentityFiles) -> Attempt:
                 answer = secure.recv(4096)
         except ssl.SSLError as error:
             by_alert = "ALERT" in (error.reason or "")
-            return Attempt(visitor, address, "refused" if by_alert else "unclear", str(error))
+            return Attempt(visitor, address, "refused" if by_alert else "unclear", said_by(error))
         except OSError as error:
             return Attempt(visitor, address, "unclear", f"no answer: {error}")
     if answer:
@@ -102,13 +112,22 @@ def knock_tls(visitor: str, address: str, identity: IdentityFiles) -> Attempt:
     return Attempt(visitor, address, "unclear", "connection closed without an alert")
 
 
-def knock(
+def said_by(error: ssl.SSLError) -> str:
+    """Return what a TLS error means for the peer that gets it, and the alert, if there is one."""
+    words = (error.reason or str(error) or type(error).__name__).replace("_", " ").lower()
+    _, alert, said = words.rpartition("alert ")
+    if not alert:
+        return words
+    return f"{MEANINGS.get(said, 'it is refused')} (alert {said})"
+
+
+def try_all(
     folder: Path, authority: Authority, friend: IdentityFiles, addresses: Iterable[str]
 ) -> tuple[Attempt, ...]:
-    """Send the three strangers and the `friend` to each of `addresses`.
+    """Attempt three unauthorized connections and one by `friend` to each of `addresses`.
 
-    `authority` is the CA the listeners trust. The strangers' files go to `folder`. An address
-    that cannot be reached gives attempts of unclear outcome.
+    `authority` is the CA the listeners trust. Certificates for the attempts are written to
+    `folder`. An unreachable address yields attempts of unclear outcome.
     """
     from sealwire.security.ca.authority import Authority
 
@@ -118,10 +137,10 @@ def knock(
     foreign = write_identity(folder, "foreign", friend.ca, other.issue("client"))
     expired = write_identity(folder, "expired", friend.ca, late)
     visits: dict[str, Callable[[str, str], Attempt]] = {
-        PLAIN: knock_plain,
-        FOREIGN: partial(knock_tls, identity=foreign),
-        EXPIRED: partial(knock_tls, identity=expired),
-        FRIEND: partial(knock_tls, identity=friend),
+        PLAIN: try_plain,
+        FOREIGN: partial(try_tls, identity=foreign),
+        EXPIRED: partial(try_tls, identity=expired),
+        FRIEND: partial(try_tls, identity=friend),
     }
     attempts = []
     for address, (visitor, visit) in product(addresses, visits.items()):

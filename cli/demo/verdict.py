@@ -1,7 +1,6 @@
-"""The judgement on a demo: what was promised, held against what was observed.
+"""The verdict on a demo run: promises compared with observations.
 
-Pure: everything comes in `Evidence`, nothing is asked for here. A property without an observation
-counts as failed.
+Pure functions of `Evidence`. A promise without an observation counts as broken.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from sealwire.cli.demo.unauthorized import FRIEND, VISITORS, Attempt
 
 BACKENDS = frozenset({"sealwire.dask_backend.backend.TLS"})
 PROTOCOLS = frozenset({"TLSv1.2", "TLSv1.3"})
-# The role a process proves with its certificate: a nanny acts for its worker.
+# The role in a process's certificate: a nanny uses that of its worker.
 CERTIFICATE_ROLE = {
     "client": "client",
     "scheduler": "scheduler",
@@ -28,10 +27,10 @@ CERTIFICATE_ROLE = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a demo observed.
+    """The observations of a demo run.
 
-    `workers` is how many were asked for; `answers` whether the cluster computed once more after
-    the strangers had come.
+    `workers` is the requested number; `answers` tells whether the cluster computed again after the
+    unauthorized attempts.
     """
 
     workers: int
@@ -44,7 +43,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Check:
-    """One promise: whether it was kept, and the figures that say so, or what is wrong."""
+    """One promise: whether it was kept, and the figures that show it, or what is wrong."""
 
     promise: str
     kept: bool
@@ -61,7 +60,7 @@ def judge(evidence: Evidence) -> tuple[Check, ...]:
         every_link_is_tls(evidence.processes),
         every_peer_is_verified(evidence.processes),
         blocks_moved(evidence),
-        strangers_refused(evidence),
+        unauthenticated_refused(evidence),
         friend_let_in(evidence),
         Check(
             "the cluster still answers",
@@ -71,15 +70,23 @@ def judge(evidence: Evidence) -> tuple[Check, ...]:
     )
 
 
+def in_a_line(checks: Sequence[Check]) -> str:
+    """Return the verdict on all promises."""
+    failed = [check.promise for check in checks if not check.kept]
+    if failed:
+        return f"{len(failed)} of {len(checks)} promises FAILED: {', '.join(failed)}"
+    return f"all {len(checks)} promises kept"
+
+
 def verdict(promise: str, wrong: Iterable[str], right: str) -> Check:
-    """A check that is kept when nothing is `wrong`; `right` tells the figures then."""
+    """Return a check that passes if nothing is `wrong`; then `right` gives the figures."""
     wrong = list(wrong)
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return Check(promise, not wrong, "; ".join(wrong[:3]) + more if wrong else right)
 
 
 def words_are_right(words: Words) -> Check:
-    """The tree's sums equal those counted in another way, and something was counted."""
+    """Check that the cluster's sums equal those of the check, and something was counted."""
     wrong = []
     if words.total != words.total_again or not words.total:
         wrong.append(f"{words.total:,} words counted, {words.total_again:,} when counted again")
@@ -94,7 +101,7 @@ def words_are_right(words: Words) -> Check:
 
 
 def array_is_right(array: Array) -> Check:
-    """Every row of the product agrees with the other route."""
+    """Check that every row of the product agrees with the check."""
     wrong = []
     if array.wrong_rows or not array.side:
         wrong.append(f"{array.wrong_rows:,} of {array.side:,} rows differ")
@@ -108,7 +115,7 @@ def array_is_right(array: Array) -> Check:
 
 
 def every_process_answered(evidence: Evidence) -> Check:
-    """One scheduler, one client, the nannies and workers asked for; distinct; each with links."""
+    """Check for one scheduler, one client, all nannies and workers; distinct; each with links."""
     wrong = []
     for role, wanted in (
         ("client", 1),
@@ -133,7 +140,7 @@ def every_process_answered(evidence: Evidence) -> Check:
 
 
 def every_process_is_ours(processes: tuple[Process, ...]) -> Check:
-    """Our backend is installed in every process, and every open comm is of our class."""
+    """Check that our backend is installed in every process, and every open comm is of our class."""
     wrong = [f"{process.name} is without it" for process in processes if not process.installed]
     for process, link in all_links(processes):
         if link.backend not in BACKENDS:
@@ -148,7 +155,7 @@ def every_process_is_ours(processes: tuple[Process, ...]) -> Check:
 
 
 def every_link_is_tls(processes: tuple[Process, ...]) -> Check:
-    """Every open comm speaks TLS 1.2 or 1.3 with a cipher, between tls:// addresses."""
+    """Check that every open comm speaks TLS 1.2 or 1.3 with a cipher, between tls:// addresses."""
     wrong = []
     count = 0
     for process, link in all_links(processes):
@@ -165,18 +172,20 @@ def every_link_is_tls(processes: tuple[Process, ...]) -> Check:
 
 
 def every_peer_is_verified(processes: tuple[Process, ...]) -> Check:
-    """Every open comm has a verified certificate of its peer, in the role that the peer has."""
+    """Check that every open comm has a verified peer certificate, for its role and its node."""
     owners = Owners(processes)
     wrong = []
     count = 0
     for process, link in all_links(processes):
         count += 1
-        role = common_name(link.peer_certificate)
+        role, node = common_name(link.peer_certificate), node_name(link.peer_certificate)
         peer = owners.of_peer(link)
         if role is None:
             wrong.append(f"{process.name} to {link.peer}: no verified certificate")
         elif peer is not None and role != CERTIFICATE_ROLE[peer.role]:
             wrong.append(f"{process.name} to {peer.name}: the certificate is that of a {role}")
+        elif peer is not None and node not in (None, peer.name.removesuffix(" nanny")):
+            wrong.append(f"{process.name} to {peer.name}: the certificate is that of {node}")
         elif role not in CERTIFICATE_ROLE.values():
             wrong.append(f"{process.name} to {link.peer}: unknown role {role!r}")
     if not count:
@@ -185,19 +194,19 @@ def every_peer_is_verified(processes: tuple[Process, ...]) -> Check:
 
 
 def blocks_moved(evidence: Evidence) -> Check:
-    """The comms between workers carried one block of the array at least."""
+    """Check that the comms between workers carried at least one block of the array."""
     moved = bytes_between_workers(evidence.processes)
     needed = evidence.array.block_bytes
-    few = [f"{moved:,} bytes went between workers, less than a block of {needed:,}"]
+    few = [f"{mib(moved)} went between workers, less than a block of {mib(needed)}"]
     return verdict(
         "blocks moved between workers",
         few if moved < needed or not moved else [],
-        f"{moved:,} bytes from worker to worker, a block has {needed:,}",
+        f"{mib(moved)} from worker to worker, a block has {mib(needed)}",
     )
 
 
 def bytes_between_workers(processes: tuple[Process, ...]) -> int:
-    """Bytes on comms between two different workers, counted once, where they came in."""
+    """Bytes on comms between two different workers, counted once, on the receiving side."""
     owners = Owners(processes)
     return sum(
         link.bytes_in or 0
@@ -209,19 +218,19 @@ def bytes_between_workers(processes: tuple[Process, ...]) -> int:
     )
 
 
-def strangers_refused(evidence: Evidence) -> Check:
-    """Every stranger came to every listener and was refused."""
-    strangers = [visitor for visitor in VISITORS if visitor != FRIEND]
-    listeners, wrong = visits(evidence, strangers, "refused")
+def unauthenticated_refused(evidence: Evidence) -> Check:
+    """Check that every unauthorized client tried every listener and was refused."""
+    peers = [visitor for visitor in VISITORS if visitor != FRIEND]
+    listeners, wrong = visits(evidence, peers, "refused")
     return verdict(
-        "strangers are refused",
+        "unauthenticated peers are refused",
         wrong,
-        f"{len(strangers)} strangers at each of {listeners} listeners",
+        f"{len(peers)} kinds of them at each of {listeners} listeners",
     )
 
 
 def friend_let_in(evidence: Evidence) -> Check:
-    """A valid certificate, tried in the strangers' way, is let in by every listener."""
+    """Check that a valid certificate, tried in the same way, is accepted by every listener."""
     listeners, wrong = visits(evidence, [FRIEND], "let in")
     return verdict(
         "a valid certificate is let in", wrong, f"by {listeners} of {listeners} listeners"
@@ -229,7 +238,7 @@ def friend_let_in(evidence: Evidence) -> Check:
 
 
 def visits(evidence: Evidence, visitors: Sequence[str], wanted: str) -> tuple[int, list[str]]:
-    """The number of listeners, and where the outcome of a visit is not the one `wanted`."""
+    """Return the number of listeners, and the attempts whose outcome is not the one `wanted`."""
     listeners = [process.address for process in evidence.processes if process.address is not None]
     outcomes = {(attempt.visitor, attempt.address): attempt for attempt in evidence.attempts}
     wrong = []
@@ -245,11 +254,26 @@ def visits(evidence: Evidence, visitors: Sequence[str], wanted: str) -> tuple[in
 
 
 def all_links(processes: tuple[Process, ...]) -> list[tuple[Process, Link]]:
-    """Every link end with the process that told of it."""
+    """Every link end with the process that reported it."""
     return [(process, link) for process in processes for link in process.links]
 
 
 def common_name(subject: str | None) -> str | None:
-    """The common name in a subject such as `O=example, CN=worker`; None without one."""
-    found = re.search(r"(?:^|,\s*)CN=([^,]+)", subject or "")
-    return found.group(1).strip() if found else None
+    """Return the common name in a subject such as `O=example, CN=worker`; None without one."""
+    return next(iter(_common_names(subject)), None)
+
+
+def node_name(subject: str | None) -> str | None:
+    """Return the second common name, which is the node's (`CN=worker, CN=node7`); None without."""
+    return next(iter(_common_names(subject)[1:]), None)
+
+
+def _common_names(subject: str | None) -> list[str]:
+    found = re.findall(r"(?:^|,\s*)CN=([^,]+)", subject or "")
+    return [name.strip() for name in found]
+
+
+def mib(size: int) -> str:
+    """Return a size in MiB."""
+    number = size / 2**20
+    return f"{'<0.01' if 0 < number < 0.005 else f'{number:,.2f}'} MiB"

@@ -1,1 +1,1 @@
-"""`sealwire probe`: what listens at an address, and what is wrong with it."""
+"""`sealwire probe`: diagnoses what listens at an address."""

@@ -1,4 +1,4 @@
-"""`sealwire probe`: the doctor, who says what listens at an address and what is wrong with it."""
+"""`sealwire probe`: diagnoses what listens at an address, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ ROLES = ("client", "scheduler", "worker")
     "--as",
     "role",
     type=click.Choice(ROLES),
-    default="client",
-    show_default=True,
-    help="Whose certificate to show.",
+    help="Whose certificate to show.  [default: client, or the role whose file is here]",
 )
 @click.option("--ca", help="CA file, instead of the configured one.")
 @click.option("--cert", help="Certificate file, instead of the configured one.")
@@ -39,7 +37,7 @@ ROLES = ("client", "scheduler", "worker")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     address: str,
-    role: str,
+    role: str | None,
     ca: str | None,
     cert: str | None,
     key: str | None,
@@ -79,10 +77,11 @@ def command(
         target = parse_address(address)
     except AddressError as error:
         raise click.UsageError(visible(str(error))) from error
+    role = role or ("client" if cert or key else role_here())
     given = {"tls_ca_file": ca, f"tls_{role}_cert": cert, f"tls_{role}_key": key}
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if cert is not None:
-        fields.setdefault(f"tls_{role}_key", None)  # a configured key is not this certificate's
+        fields.setdefault(f"tls_{role}_key", None)  # a configured key belongs to another one
     security = None
     try:
         security = make_security(fields)
@@ -115,8 +114,21 @@ def command(
     raise SystemExit(found.outcome.value)
 
 
+def role_here() -> str:
+    """Return the role to use if none is given: the client's, or one whose file is here."""
+    from sealwire.security import SecurityError, config
+    from sealwire.security.checks import presence
+
+    try:
+        values = config.read()
+        here = [role for role in ROLES if presence.of(role, values) == presence.HERE]
+    except SecurityError:  # which is told of later
+        here = []
+    return next((role for role in ("client", "worker", "scheduler") if role in here), "client")
+
+
 def make_security(fields: dict[str, Any]) -> Security:
-    """The configured certificates, with those of the options in place of theirs."""
+    """Return the configured certificates, overridden by the options."""
     from sealwire.security import Security, config
 
     if not fields:
@@ -128,7 +140,7 @@ def make_security(fields: dict[str, Any]) -> Security:
 def describe(
     found: Diagnosis, security: Security | None, role: str
 ) -> dict[str, CertificateInfo | None]:
-    """Both certificates and our CA, as far as they are known; the first of each file."""
+    """Both certificates and our CA, as far as known; the first of each file."""
     from sealwire.security import CertificateInfo, PEMError
     from sealwire.security.pem import source
     from sealwire.security.x509.certinfo import read_certificates
@@ -139,7 +151,7 @@ def describe(
         given = source(name, getattr(security, name, None))
         try:
             known[who] = read_certificates(given)[0] if given else None
-        except PEMError:  # the diagnosis says so
+        except PEMError:  # reported by the diagnosis
             pass
     if found.peer_certificate:
         try:
@@ -152,7 +164,7 @@ def describe(
 def as_dict(
     found: Diagnosis, role: str, certificates: dict[str, CertificateInfo | None]
 ) -> dict[str, Any]:
-    """The diagnosis as plain values."""
+    """Return the diagnosis as plain values."""
     return {
         "address": found.address,
         "role": role,

@@ -1,8 +1,8 @@
-"""The connections that `sealwire probe` makes, down to their bytes.
+"""The connections of `sealwire probe`, at the level of bytes.
 
-`exchange_hellos` does what a comm does. The two that sniff find out what is really there: one
-listens and asks in HTTP, one sends a ClientHello and verifies nothing. Neither shows a certificate
-of ours. Each has one deadline, from connecting to the last byte.
+`exchange_hellos` does what a comm does. The two `sniff_…` methods find out what really listens: one
+waits and then sends an HTTP request, one sends a ClientHello and verifies nothing. Neither presents
+our certificate. Each has one deadline, from connecting to the last byte.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from sealwire.comm import CommClosedError, Limits
 from sealwire.comm.wire import hello
 from sealwire.comm.wire.framing import Frame, Splitter, pack
 
-__all__ = ["Door", "Heard"]
+__all__ = ["Endpoint", "Reply"]
 
-_SNIFF = 1.0  # seconds to wait for who should speak at once
-_MOST = 1 << 18  # bytes of a TLS handshake that we look at
+_SNIFF = 1.0  # seconds to wait for a peer that speaks first
+_MOST = 1 << 18  # most bytes of a TLS handshake to read
 
 
 @dataclass
-class Heard:
-    """What came until a hello was whole, the peer closed, or it was silent for too long."""
+class Reply:
+    """What was received until a hello was complete, the peer closed, or the deadline passed."""
 
     first: bytes = b""
     hello: dict[str, Any] | None = None
@@ -35,7 +35,7 @@ class Heard:
 
     @property
     def is_http(self) -> bool:
-        """Whether it is what a web server says."""
+        """Whether it is the answer of a web server."""
         return self.first[:5] in (b"HTTP/", b"<!DOC", b"<html")
 
     @property
@@ -45,8 +45,8 @@ class Heard:
 
 
 @dataclass
-class Door:
-    """A place that can be connected to; `place` is one of `getaddrinfo`, `timeout` for each step.
+class Endpoint:
+    """A socket address to connect to; `place` is an item of `getaddrinfo`, `timeout` for each step.
 
     `peer` is the address for errors.
     """
@@ -56,7 +56,7 @@ class Door:
     timeout: float
 
     def dial(self, seconds: float | None = None) -> socket.socket:
-        """A new connection, within `seconds` or the step's time. Raises OSError."""
+        """Return a new connection, within `seconds` or the step's time. Raises OSError."""
         family, kind, number, _, where = self.place
         sock = socket.socket(family, kind, number)
         sock.settimeout(self.timeout if seconds is None else seconds)
@@ -67,26 +67,26 @@ class Door:
             raise
         return sock
 
-    def exchange_hellos(self, sock: socket.socket) -> Heard:
-        """Say hello and listen; errors are part of what is heard."""
+    def exchange_hellos(self, sock: socket.socket) -> Reply:
+        """Send a hello and receive; errors are part of the result."""
         frame = hello.encode(hello.offer())
         data = pack([len(frame)], shared=1) + frame
         with Deadline(sock, self.timeout) as deadline:
             return self._ask(sock, deadline, data)
 
-    def _ask(self, sock: socket.socket, deadline: Deadline, data: bytes) -> Heard:
+    def _ask(self, sock: socket.socket, deadline: Deadline, data: bytes) -> Reply:
         try:
             sock.settimeout(deadline.left())
             sock.sendall(data)
-        except OSError as error:  # the reason may be there to be read
-            heard = self._listen(sock, deadline)
-            heard.error = heard.error or error
-            return heard
+        except OSError as error:  # the reason may have been received
+            reply = self._listen(sock, deadline)
+            reply.error = reply.error or error
+            return reply
         return self._listen(sock, deadline)
 
-    def _listen(self, sock: socket.socket, deadline: Deadline) -> Heard:
-        """The first message, or what came instead of it."""
-        heard = Heard()
+    def _listen(self, sock: socket.socket, deadline: Deadline) -> Reply:
+        """Return the first message, or whatever came instead."""
+        reply = Reply()
         messages: deque[tuple[list[Frame], int]] = deque()
         limits = Limits()
         splitter = Splitter(
@@ -102,44 +102,44 @@ class Door:
                 sock.settimeout(deadline.left())
                 data = sock.recv(65536)
                 if not data:
-                    heard.silent = deadline.over
-                    return heard
-                heard.first = heard.first or data
+                    reply.silent = deadline.over
+                    return reply
+                reply.first = reply.first or data
                 splitter.feed(bytearray(data), len(data))
-            heard.hello = hello.decode(messages[0][0], self.peer)
+            reply.hello = hello.decode(messages[0][0], self.peer)
         except TimeoutError:
-            heard.silent = True
+            reply.silent = True
         except (OSError, CommClosedError) as error:
-            heard.silent = deadline.over and isinstance(error, OSError)
-            heard.error = None if heard.silent else error
-        return heard
+            reply.silent = deadline.over and isinstance(error, OSError)
+            reply.error = None if reply.silent else error
+        return reply
 
-    def nudge(self, sock: socket.socket) -> Heard:
-        """What comes after an empty line: a web server waits for the end of our "request"."""
+    def send_empty_line(self, sock: socket.socket) -> Reply:
+        """Return what follows an empty line: a web server waits for the end of our "request"."""
         try:
             with Deadline(sock, min(_SNIFF, self.timeout)) as deadline:
                 return self._ask(sock, deadline, b"\r\n\r\n")
         except OSError as error:
-            return Heard(error=error)
+            return Reply(error=error)
 
-    def sniff_plain(self) -> Heard:
-        """Whether it speaks unasked, as our listeners do, or answers HTTP."""
+    def sniff_plain(self) -> Reply:
+        """Whether it sends a hello first, as our listeners do, or answers HTTP."""
         try:
             with self.dial() as sock:
                 with Deadline(sock, min(_SNIFF, self.timeout)) as deadline:
-                    heard = self._listen(sock, deadline)
-                if heard.silent and not heard.first:
+                    reply = self._listen(sock, deadline)
+                if reply.silent and not reply.first:
                     with Deadline(sock, self.timeout) as deadline:
-                        heard = self._ask(sock, deadline, b"GET / HTTP/1.0\r\n\r\n")
-                return heard
+                        reply = self._ask(sock, deadline, b"GET / HTTP/1.0\r\n\r\n")
+                return reply
         except OSError as error:
-            return Heard(error=error)
+            return Reply(error=error)
 
     def sniff_tls(self) -> tuple[bool, bytes | None]:
-        """Whether it answers a ClientHello, and its certificate in DER, for people to look at."""
+        """Whether it answers a ClientHello, and its certificate in DER, only for display."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # nothing is sent to whom it lets in
+        context.verify_mode = ssl.CERT_NONE  # safe: nothing is sent to a peer that accepts
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = context.wrap_bio(incoming, outgoing)
         first, received = b"", 0
@@ -159,6 +159,6 @@ class Door:
                         if not data:
                             break
                         incoming.write(data)
-        except OSError:  # refused by an alert, or the connection is gone
+        except OSError:  # refused by an alert, or disconnected
             pass
-        return Heard(first).is_tls, None
+        return Reply(first).is_tls, None

@@ -1,9 +1,9 @@
-"""One deadline for all that is done with a socket, whatever its other side does meanwhile.
+"""One deadline for all uses of a socket, whatever its peer does meanwhile.
 
-The timeout of a socket begins anew with each call: a peer that drips a byte in time for each holds
-a loop of calls for ever, and one that floods OpenSSL with records that bring nothing holds a single
-call. So each call gets what is left of the time, and when it is over a timer shuts the connection
-down, which ends a call under way.
+A socket's timeout starts anew with each call: a peer that sends one byte in time for each keeps a
+loop of calls busy for ever, and one that floods OpenSSL with empty records a single call. So each
+call gets the remaining time as its timeout, and when that is over a timer shuts the connection
+down, which ends a call in progress.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from types import TracebackType
 
 __all__ = ["Deadline"]
 
-_GRACE = 0.05  # seconds for a call to end by its own timeout, in clearer words
+_GRACE = 0.05  # seconds for a call to end by its own timeout, with a clearer error
 
 
 class Deadline:
-    """A context in which a connected socket is used, `seconds` long.
+    """A context in which a connected socket is used, for `seconds`.
 
     When they are over, every use of the connection ends, and the block with it: errors of the
-    socket become a `TimeoutError`. `over` tells, also after the block, whether that has happened:
-    a connection shut down reads like one that was closed.
+    socket become a `TimeoutError`. `over` tells, also after the block, whether that has happened: a
+    connection that was shut down reads like one that was closed.
     """
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self._until = time.monotonic() + seconds
-        # Another descriptor survives the wrapping of the socket in TLS.
+        # Another descriptor of the connection, which survives wrapping the socket in TLS.
         kind = (sock.family, sock.type, sock.proto)
         self._mine = socket.socket(*kind, fileno=socket.dup(sock.fileno()))
         self._timer = threading.Timer(seconds + _GRACE, self._shut)
@@ -43,6 +43,7 @@ class Deadline:
 
     @property
     def over(self) -> bool:
+        """Whether the deadline has passed."""
         return time.monotonic() >= self._until
 
     def __enter__(self) -> Deadline:
@@ -64,5 +65,5 @@ class Deadline:
     def _shut(self) -> None:
         try:
             self._mine.shutdown(socket.SHUT_RDWR)
-        except OSError:  # it is gone
+        except OSError:  # it is disconnected
             pass

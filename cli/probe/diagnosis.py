@@ -1,7 +1,7 @@
-"""What `sealwire probe` finds out about an address, with blocking sockets, one step after another.
+"""The diagnosis of `sealwire probe`, with blocking sockets, one step after another.
 
-Resolve, connect, TLS, hello: what a process of a cluster does, in the same contexts and the same
-words, but without retries. Where a step fails, further connections find out what is really there.
+Resolve, connect, TLS, hello: what a process of a cluster does, in the same contexts and with the
+same errors, but without retries. If a step fails, further connections find out what really listens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from sealwire.cli.probe.connections import Door, Heard
+from sealwire.cli.probe.connections import Endpoint, Reply
 from sealwire.cli.probe.deadline import Deadline
 from sealwire.comm import Address, CommClosedError, HandshakeError
 from sealwire.comm.tls_errors import NamingFiles, explain, tell_refused
@@ -39,7 +39,7 @@ _NOT_TLS = {
 
 
 class Outcome(Enum):
-    """What came of it; the value is the exit code."""
+    """The result; the value is the exit code."""
 
     OK = 0
     UNREACHABLE = 1
@@ -50,7 +50,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its name, how long it took, and what it found."""
+    """One step: its name, how long it took, and its result."""
 
     name: str
     seconds: float
@@ -80,22 +80,22 @@ class _Found(Exception):
 
 
 def examine(target: Address, context: ssl.SSLContext | None, timeout: float) -> Diagnosis:
-    """Find out what listens at an address; over TLS if there is a context.
+    """Diagnose what listens at an address; over TLS if there is a context.
 
-    `timeout` is for each step, in seconds. Everything that goes wrong is part of the answer.
+    `timeout` is for each step, in seconds. Every failure is part of the result.
     """
     return _Examination(target, context, timeout).run()
 
 
 def _resolved(target: Address, timeout: float) -> list[tuple[Any, ...]]:
-    """The addresses of a name; the system's resolver knows no timeout."""
+    """Return the socket addresses of a name; a timeout is needed, since the resolver has none."""
     found: queue.Queue[list[tuple[Any, ...]] | OSError] = queue.Queue()
 
     def ask() -> None:
         try:
             host, kind = target.host or "localhost", socket.SOCK_STREAM
             found.put(list(socket.getaddrinfo(host, target.port, type=kind)))
-        except (OSError, UnicodeError) as error:  # a name that no name can be
+        except (OSError, UnicodeError) as error:  # UnicodeError: not encodable as a host name
             found.put(error if isinstance(error, OSError) else OSError(0, str(error)))
 
     threading.Thread(target=ask, daemon=True).start()
@@ -108,12 +108,12 @@ def _resolved(target: Address, timeout: float) -> list[tuple[Any, ...]]:
     return answer
 
 
-def _opening(heard: Heard) -> str:
-    return f"its first bytes are {heard.first[:24]!r}; {_CHECK}"
+def _opening(reply: Reply) -> str:
+    return f"its first bytes are {reply.first[:24]!r}; {_CHECK}"
 
 
 class _Examination:
-    """One examination. The steps raise `_Found` where they end it."""
+    """One diagnosis. A step that ends it raises `_Found`."""
 
     def __init__(self, target: Address, context: ssl.SSLContext | None, timeout: float) -> None:
         self.target = target
@@ -121,7 +121,7 @@ class _Examination:
         self.context = context
         self.timeout = timeout
         self.found = Diagnosis(self.peer)
-        self.door = Door(self.peer, (), timeout)
+        self.endpoint = Endpoint(self.peer, (), timeout)
 
     def run(self) -> Diagnosis:
         try:
@@ -137,7 +137,7 @@ class _Examination:
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
-        """Times a step; what is put into the list is its detail."""
+        """Time a step; items appended to the yielded list are its details."""
         detail: list[str] = []
         began = time.perf_counter()
         try:
@@ -174,10 +174,10 @@ class _Examination:
         with self.step("connect") as detail:
             until = time.monotonic() + self.timeout
             for number, place in enumerate(places):
-                self.door = Door(self.peer, place, self.timeout)
+                self.endpoint = Endpoint(self.peer, place, self.timeout)
                 share = (until - time.monotonic()) / (len(places) - number)
                 try:
-                    sock = self.door.dial(max(0.001, share))
+                    sock = self.endpoint.dial(max(0.001, share))
                 except OSError as error:
                     last = error
                 else:
@@ -209,30 +209,30 @@ class _Examination:
         except OSError as error:
             self.tls_failed(error)
         with tls, self.step("hello") as detail:
-            heard = self.door.exchange_hellos(tls)
-            if heard.hello is not None:
-                self.accept(heard.hello, detail)
+            reply = self.endpoint.exchange_hellos(tls)
+            if reply.hello is not None:
+                self.accept(reply.hello, detail)
                 self.found.words = (
                     "it speaks our protocol; each side accepts the other's certificate"
                 )
                 return
-            if heard.is_http:
+            if reply.is_http:
                 raise self.strange(_HTTPS)
-            if heard.silent:
-                if self.door.nudge(tls).is_http:
+            if reply.silent:
+                if self.endpoint.send_empty_line(tls).is_http:
                     raise self.strange(_HTTPS)
                 raise self.strange(
                     f"TLS is fine, but no hello came within {self.timeout:g} s; it is no Dask or "
                     "sealwire process, or one that hangs"
                 )
-            if isinstance(heard.error, HandshakeError):  # in the place of its hello
-                raise self.refused(heard.error)
-            if isinstance(heard.error, ssl.SSLError) and not isinstance(
-                heard.error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+            if isinstance(reply.error, HandshakeError):  # received instead of its hello
+                raise self.refused(reply.error)
+            if isinstance(reply.error, ssl.SSLError) and not isinstance(
+                reply.error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
             ):
-                raise self.refused(explain(heard.error, self.peer, handshaking=True))
-            if heard.first:
-                raise self.strange(f"it speaks TLS, but not our protocol: {_opening(heard)}")
+                raise self.refused(explain(reply.error, self.peer, handshaking=True))
+            if reply.first:
+                raise self.strange(f"it speaks TLS, but not our protocol: {_opening(reply)}")
             raise _Found(
                 Outcome.REFUSED,
                 f"{self.peer} closed the connection after the TLS handshake and before its hello; "
@@ -242,16 +242,16 @@ class _Examination:
 
     def greet_plain(self, sock: socket.socket) -> None:
         with self.step("hello") as detail:
-            heard = self.door.exchange_hellos(sock)
-            if heard.hello is not None:
-                self.accept(heard.hello, detail)
+            reply = self.endpoint.exchange_hellos(sock)
+            if reply.hello is not None:
+                self.accept(reply.hello, detail)
                 self.found.words = "it speaks our protocol, in plain text: nothing is protected"
                 return
-            if heard.is_tls or (not heard.first and self.door.sniff_tls()[0]):
+            if reply.is_tls or (not reply.first and self.endpoint.sniff_tls()[0]):
                 raise self.strange(f"TLS is spoken there; use {self.target._replace(scheme='tls')}")
-            if heard.is_http or (heard.silent and self.door.nudge(sock).is_http):
+            if reply.is_http or (reply.silent and self.endpoint.send_empty_line(sock).is_http):
                 raise self.strange(_HTTP)
-            self.not_ours(heard)
+            self.not_ours(reply)
 
     def accept(self, offered: dict[str, Any], detail: list[str]) -> None:
         self.found.hello = offered
@@ -261,22 +261,22 @@ class _Examination:
         if isinstance(version, tuple):
             detail.append("python " + ".".join(map(str, version[:3])))
 
-    # What went wrong
+    # Failures
 
     def tls_failed(self, error: OSError) -> None:
         explained = explain(error, self.peer, handshaking=True)
         named = isinstance(explained, HandshakeError)
         if named and getattr(error, "reason", None) not in _NOT_TLS:
-            # OpenSSL does not show us the certificate that we have refused.
-            _, self.found.peer_certificate = self.door.sniff_tls()
+            # OpenSSL does not expose the certificate that we refused.
+            _, self.found.peer_certificate = self.endpoint.sniff_tls()
             raise self.refused(explained) from error
-        heard = self.door.sniff_plain()
-        if heard.hello is not None:
+        reply = self.endpoint.sniff_plain()
+        if reply.hello is not None:
             raise self.strange(
                 "a Dask or sealwire process speaks plain TCP there; "
                 f"use {self.target._replace(scheme='tcp')}, or give it certificates"
             ) from error
-        if heard.is_http:
+        if reply.is_http:
             raise self.strange(_HTTP) from error
         if isinstance(error, TimeoutError):
             raise self.strange(
@@ -284,21 +284,21 @@ class _Examination:
                 f"{self.timeout:g} s; it speaks another protocol, or hangs"
             ) from error
         if named:
-            opening = _opening(heard) if heard.first else _CHECK
+            opening = _opening(reply) if reply.first else _CHECK
             raise self.strange(f"it does not speak TLS; {opening}") from error
         raise self.strange(
             f"it closes the connection when a TLS handshake begins; {_CHECK}, and its log"
         ) from error
 
-    def not_ours(self, heard: Heard) -> None:
-        if heard.silent:
+    def not_ours(self, reply: Reply) -> None:
+        if reply.silent:
             raise self.strange(
                 f"it accepts connections, but says nothing within {self.timeout:g} s, neither a "
                 f"hello nor TLS; {_CHECK}"
             )
-        if not heard.first:
+        if not reply.first:
             raise self.strange(f"it closed the connection before its hello; {_CHECK}, and its log")
-        raise self.strange(f"it does not speak our protocol: {_opening(heard)}")
+        raise self.strange(f"it does not speak our protocol: {_opening(reply)}")
 
     def strange(self, what: str) -> _Found:
         return _Found(Outcome.STRANGE, f"{self.peer} is not what it should be: {what}")

@@ -1,8 +1,8 @@
-"""Memory for received frames: fresh, writable, not cleared first.
+"""Memory for received frames: fresh, writable, uninitialised.
 
-numpy's allocator is used where numpy is loaded already: it clears nothing, asks for huge pages from
-4 MiB up, and the C library hands back the same warm memory for blocks up to 32 MiB. Without numpy a
-bytearray does up to that size; above, a mapping of its own has huge pages, and nothing in it is
+numpy's allocator is used where numpy is already loaded: it does not clear memory, requests huge
+pages from 4 MiB up, and the C library reuses warm memory for blocks up to 32 MiB. Without numpy a
+bytearray is used up to that size, and above it a private mapping with huge pages, none of which is
 touched before the bytes arrive.
 """
 
@@ -14,7 +14,7 @@ import sys
 __all__ = ["allocate"]
 
 MAPPED_FROM = 32 << 20
-# Python maps shared memory if not told otherwise; that has no huge pages.
+# Python maps shared memory by default, which gets no huge pages.
 _PRIVATE: dict[str, int] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 )
@@ -22,11 +22,11 @@ _MADV_HUGEPAGE: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
 def allocate(size: int) -> memoryview:
-    """A writable buffer of `size` bytes with undefined content.
+    """Allocate a writable buffer of `size` bytes with undefined content.
 
     Raises `MemoryError` if the system refuses.
     """
-    empty = getattr(sys.modules.get("numpy"), "empty", None)  # None too while it is being imported
+    empty = getattr(sys.modules.get("numpy"), "empty", None)  # None also during numpy's import
     if empty is not None:
         return memoryview(empty(size, "u1"))
     if size < MAPPED_FROM:

@@ -1,10 +1,10 @@
 """How the bytes of one connection are sent and received, plain or over TLS.
 
-What differs between the two is settled once, when the connection is open: a `Channel` is a row of
-bound callables and constants. The loops of `receiver` and `sender` ask no question about it.
+What differs between the two is decided once, when the connection is open: a `Channel` is a set of
+bound callables and constants, so that the loops of `receiver` and `sender` need not distinguish.
 
 Over TLS the callables are those of OpenSSL's own object, since `ssl.SSLSocket` adds two calls to
-each; it is the handshake's business that nothing is read or written before the peer is verified.
+each; the handshake guarantees that nothing is read or written before the peer is verified.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from ..wire.framing import Buffer
 
-__all__ = ["CLOSED", "RECORD", "SCRATCH", "Channel", "plain", "secure"]
+__all__ = ["CLOSED", "RECORD", "SCRATCH", "Channel", "bare", "plain", "secure"]
 
 SCRATCH = 68 * 1024
 """Room for one receive: 64 KiB and what stands before them. What lies there is copied once more."""
@@ -28,49 +28,53 @@ SCRATCH = 68 * 1024
 RECORD = 16 * 1024
 """The payload of a full TLS record."""
 
-_BUDGET = 4 << 20  # bytes either direction moves before the loop gets a turn: some 2 ms
+_BUDGET = 4 << 20  # bytes per direction before yielding to the event loop: some 2 ms
 _TLS_BUDGET = 1 << 20
 
 
 class Channel:
-    """One connection's bytes.
+    """The I/O functions of one connection.
 
     Attributes
     ----------
     socket : socket.socket
-        Which it is about.
+        The connected socket.
     receive : callable
-        Takes a buffer of `SCRATCH` bytes; returns how many it has filled, 0 at the end.
+        Takes a buffer of `SCRATCH` bytes; returns how many it has filled, 0 at end of file.
     fill : callable
-        Takes a memoryview, and a function that is told of bytes as they arrive in it; returns how
-        many they are in all, and in the last receive.
+        Takes a memoryview and a function to call with the number of bytes as they arrive; returns
+        their total, and the number received last.
     full : int
-        So many bytes in one receive mean that there may be more at once, room or not.
+        A receive of this many bytes means that more may be available at once.
     send : callable
-        Takes bytes, returns how many it has taken.
+        Takes bytes, returns how many were sent.
     send_several : callable or None
-        The same for a list of them, where the system can.
+        The same for a list of buffers (gathering send), if the system supports it.
+    authentic_end : bool
+        Whether end of file (0 bytes) was sent by the peer itself, by close_notify. Over plain TCP
+        anyone on the path can forge it, and the kernel sends it for a killed process.
     budget : int
-        Bytes to move in either direction before the loop gets a turn.
+        Bytes to move in either direction before yielding to the event loop.
     whole_records : bool
-        Sends are best filled up to full records.
+        Whether sends should be filled up to full TLS records.
     pending : callable
-        Bytes that have been received and no event will announce.
-    say_goodbye : callable
-        Tells the peer that nothing more will come.
-    answer_goodbye : callable
-        The same at the peer's end, where its protocol has an answer.
+        Number of received bytes that no readiness event will announce.
+    send_eof : callable
+        Tells the peer that nothing more will be sent.
+    answer_eof : callable
+        Answers the peer's end of file, where the protocol has an answer (TLS).
     """
 
     __slots__ = (
-        "answer_goodbye",
+        "answer_eof",
+        "authentic_end",
         "budget",
         "fill",
         "full",
         "pending",
         "receive",
-        "say_goodbye",
         "send",
+        "send_eof",
         "send_several",
         "socket",
         "whole_records",
@@ -82,15 +86,16 @@ class Channel:
     send: Callable[[Buffer], int]
     send_several: Callable[[Sequence[Buffer]], int] | None
     full: int
+    authentic_end: bool
     budget: int
     whole_records: bool
     pending: Callable[[], int]
-    say_goodbye: Callable[[], None]
-    answer_goodbye: Callable[[], None]
+    send_eof: Callable[[], None]
+    answer_eof: Callable[[], None]
 
 
 def plain(sock: socket.socket) -> Channel:
-    """Of a connected socket."""
+    """Return the channel of a connected plain socket."""
     channel = Channel()
     channel.socket = sock
     channel.receive = sock.recv_into
@@ -98,16 +103,17 @@ def plain(sock: socket.socket) -> Channel:
     channel.full = sys.maxsize
     channel.send = sock.send
     channel.send_several = getattr(sock, "sendmsg", None)
+    channel.authentic_end = False
     channel.budget = _BUDGET
     channel.whole_records = False
     channel.pending = _nothing_pending
-    channel.say_goodbye = partial(_shut, sock)
-    channel.answer_goodbye = _no_answer
+    channel.send_eof = partial(_shut, sock)
+    channel.answer_eof = _no_answer
     return channel
 
 
 def secure(sock: ssl.SSLSocket) -> Channel:
-    """Of a socket whose handshake is done and whose peer is verified."""
+    """Return the channel of a socket whose handshake is done and whose peer is verified."""
     tls: Any = getattr(sock, "_sslobj", None) or sock
     channel = Channel()
     channel.socket = sock
@@ -116,10 +122,24 @@ def secure(sock: ssl.SSLSocket) -> Channel:
     channel.full = RECORD
     channel.send = tls.write
     channel.send_several = None
+    channel.authentic_end = True
     channel.budget = _TLS_BUDGET
     channel.whole_records = True
     channel.pending = tls.pending
-    channel.say_goodbye = channel.answer_goodbye = partial(_close_notify, sock)
+    channel.send_eof = channel.answer_eof = partial(_close_notify, sock)
+    return channel
+
+
+def bare(sock: socket.socket) -> Channel:
+    """Of a connection that only awaits its end: bytes as they come, without TLS.
+
+    After our close_notify OpenSSL takes data that arrives for an error.
+    """
+    channel = _closed()
+    channel.socket = sock
+    channel.receive = partial(socket.socket.recv_into, sock)
+    channel.full = sys.maxsize
+    channel.budget = _BUDGET
     return channel
 
 
@@ -134,7 +154,7 @@ def _fill(
 def _fill_by_records(
     read: Callable[[int, memoryview], int], target: memoryview, note: Callable[[int], object]
 ) -> tuple[int, int]:
-    """Each read gives one record at most, so this is the inner loop of a large transfer."""
+    """Fill `target`; each read yields at most one record: the inner loop of large transfers."""
     room = len(target)
     filled = size = 0
     try:
@@ -154,14 +174,14 @@ def _fill_by_records(
 
 def _shut(sock: socket.socket) -> None:
     try:
-        socket.socket.shutdown(sock, socket.SHUT_WR)  # SSLSocket's own would drop its TLS
+        socket.socket.shutdown(sock, socket.SHUT_WR)  # SSLSocket.shutdown would discard its TLS
     except OSError:
         pass
 
 
 def _close_notify(sock: ssl.SSLSocket) -> None:
     try:
-        sock.unwrap()  # sends close_notify, then asks for the peer's
+        sock.unwrap()  # sends close_notify, then looks for the peer's
     except (OSError, ValueError):
         pass
     _shut(sock)
@@ -172,7 +192,7 @@ def _nothing_pending() -> int:
 
 
 def _no_answer() -> None:
-    """TCP has none."""
+    """TCP needs no answer."""
 
 
 def _not_connected(*_: Any) -> int:
@@ -185,9 +205,10 @@ def _closed() -> Channel:
     channel.fill = _not_connected  # type: ignore[assignment]
     channel.send_several = None
     channel.full = channel.budget = 1
+    channel.authentic_end = False
     channel.whole_records = False
     channel.pending = _nothing_pending
-    channel.say_goodbye = channel.answer_goodbye = _no_answer
+    channel.send_eof = channel.answer_eof = _no_answer
     return channel
 
 

@@ -1,22 +1,20 @@
-"""`FrameClient` makes streams to addresses, over TLS if asked, and greets who is there.
+"""`FrameClient` opens streams to addresses, over TLS if asked, and exchanges hellos.
 
-A numeric address has nothing to look up or to race, and is dialled directly. For a name Tornado's
-client tries IPv4 and IPv6 side by side; its winner's socket is taken over as `IOStream.start_tls`
-takes it, so that of Tornado's streams nothing is used but that they connect.
+It is a `TCPClient` by its interface and its resolver. `Race` connects: Tornado's own race is only
+between IPv4 and IPv6, and waits indefinitely for an address that does not answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
 
-from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 
@@ -25,13 +23,13 @@ from ..arguments import expect_secure
 from ..errors import CommClosedError
 from ..limits import DEFAULT_LIMITS, Limits
 from ..tls_errors import NamingFiles
+from .connection import State
 from .greeting import exchange_hellos
-from .readiness import Readiness
+from .race import Race
 from .sockets import numeric_address, tune
-from .stream import FrameStream, State
-from .wakeup import Wakeup
+from .stream import FrameStream
 
-__all__ = ["FrameClient"]
+__all__ = ["Dialling", "FrameClient"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -41,9 +39,9 @@ class FrameClient(TCPClient):
 
     Parameters
     ----------
-    limits
-        For every stream that is not given others.
-    resolver
+    limits : Limits, optional
+        Bounds for every stream.
+    resolver : tornado.netutil.Resolver, optional
         As for `TCPClient`.
     """
 
@@ -64,18 +62,40 @@ class FrameClient(TCPClient):
         *,
         server_hostname: str | None = None,
     ) -> FrameStream:
-        """A stream that has exchanged hellos.
+        """Open a stream and exchange hellos.
 
-        The parameters are those of `TCPClient.connect`, but that `ssl_options` is a context that
-        demands a certificate of the peer, as `Security.get_connection_args` gives; that the name
-        sent to the server (SNI) is `server_hostname`, none by default; and that `limits` bound what
-        is received, not `max_buffer_size`, which is taken for compatibility. `timeout` is for all
-        of it; without one `Limits.handshake_timeout` bounds TLS and hello.
+        The parameters are those of `tornado.tcpclient.TCPClient.connect`, with these differences.
 
-        Raises `CommClosedError`, for TLS and hello that are refused its `HandshakeError` and
-        `HelloError`; `socket.gaierror` for an address of another family than `af`; `TypeError` and
-        `ValueError` for contexts that do not do; `tornado.util.TimeoutError`. Nothing is left open
-        by an error or by cancelling.
+        Parameters
+        ----------
+        ssl_options : ssl.SSLContext, optional
+            A context that requires a peer certificate, as from ``Security.get_connection_args``;
+            without one the stream is plain.
+        max_buffer_size : int, optional
+            Ignored: `limits` bound what is received.
+        timeout : float or datetime.timedelta, optional
+            For everything; by default `Limits.handshake_timeout` bounds TLS and hello.
+        server_hostname : str, optional
+            The name to send to the server (SNI); none by default.
+
+        Returns
+        -------
+        FrameStream
+
+        Raises
+        ------
+        CommClosedError
+            If the connection fails; `HandshakeError` or `HelloError` if TLS or hello is refused.
+        socket.gaierror
+            For an address of another family than `af`.
+        TypeError, ValueError
+            For an unsuitable context.
+        tornado.util.TimeoutError
+            If `timeout` expires.
+
+        Notes
+        -----
+        Neither an error nor a cancelled call leaves a socket open.
         """
         if ssl_options is not None:
             instead = "pass the ssl_context of security.get_connection_args(role)"
@@ -105,7 +125,7 @@ class FrameClient(TCPClient):
     ) -> FrameStream:
         stream = await self.dial(address, context=context, server_hostname=server_hostname, how=how)
         try:
-            with NamingFiles(context):  # TLS 1.3 tells a client only now what the server made of it
+            with NamingFiles(context):  # in TLS 1.3 a client learns only here that it was refused
                 await exchange_hellos(stream)
         except BaseException:
             stream.close()
@@ -121,101 +141,184 @@ class FrameClient(TCPClient):
         server_hostname: str | None = None,
         how: tuple[socket.AddressFamily, str | None, int | None] = (socket.AF_UNSPEC, None, None),
     ) -> FrameStream:
-        """A connected stream, over TLS if there is a `context`; the hello is the caller's.
+        """Connect a stream, over TLS if there is a `context`; the caller exchanges the hellos.
 
-        Its deadline for the hello is running. `how` is address family, source address and port.
-        Raises `HandshakeError` if either side refuses, and another `CommClosedError` if nothing
-        answers. Nothing is left open by an error or by cancelling.
+        Parameters
+        ----------
+        address : Address
+            Complete, with scheme and port.
+        limits : Limits, optional
+            Those of the client if omitted.
+        context : ssl.SSLContext, optional
+            For TLS.
+        server_hostname : str, optional
+            The name to send to the server (SNI).
+        how : tuple
+            Address family, source address and source port.
+
+        Returns
+        -------
+        FrameStream
+            Its deadline for the hello is running.
+
+        Raises
+        ------
+        HandshakeError
+            If either side refuses TLS.
+        CommClosedError
+            If the connection fails otherwise.
+
+        Notes
+        -----
+        Neither an error nor a cancelled call leaves a socket open.
         """
-        limits = limits or self.limits
-        peer = str(address)
-        stream = None
+        dialling = self.dialling(
+            address, limits, context=context, server_hostname=server_hostname, how=how
+        )
         try:
-            sock = await self._socket(address.host or "localhost", address.port, *how)
-            first = State.HELLO if context is None else State.HANDSHAKE
-            stream = FrameStream(sock, limits, peer, first)
-            stream.tell = _log_end
-            tune(sock, limits.keepalive_timeout)
-            stream.set_deadline(limits.handshake_timeout)
-            if context is None:
-                stream.open()
-            else:
-                with NamingFiles(context):
-                    await stream.secure(context, server_side=False, server_hostname=server_hostname)
-            dialled, stream = stream, None
+            return await dialling.stream()
+        except BaseException:
+            dialling.close()
+            raise
+
+    def dialling(
+        self,
+        address: Address,
+        limits: Limits | None = None,
+        *,
+        context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        how: tuple[socket.AddressFamily, str | None, int | None] = (socket.AF_UNSPEC, None, None),
+        outlives: bool = False,
+    ) -> Dialling:
+        """Begin what `dial` does, in steps that can be awaited, cancelled and awaited again.
+
+        Parameters
+        ----------
+        address, limits, context, server_hostname, how
+            As for `dial`.
+        outlives : bool, default False
+            Whether a TLS handshake goes on when the call that waits for it is cancelled.
+        """
+        return Dialling(
+            self.resolver, address, limits or self.limits, context, server_hostname, how, outlives
+        )
+
+
+class Dialling:
+    """A connection attempt: name resolution, TCP, TLS. Made by `FrameClient.dialling`.
+
+    Attributes
+    ----------
+    closed : bool
+        Whether `close` was called.
+    """
+
+    def __init__(
+        self,
+        resolver: Any,
+        address: Address,
+        limits: Limits,
+        context: ssl.SSLContext | None,
+        server_hostname: str | None,
+        how: tuple[socket.AddressFamily, str | None, int | None],
+        outlives: bool,
+    ) -> None:
+        self._resolver = resolver
+        self._address = address
+        self._limits = limits
+        self._context = context
+        self._server_hostname = server_hostname
+        self._how = how
+        self._outlives = outlives
+        self._loop = asyncio.get_running_loop()
+        self.closed = False
+        self._race: Race | None = None
+        self._stream: FrameStream | None = None
+        self._securing: asyncio.Future[None] | None = None
+
+    async def stream(self) -> FrameStream:
+        """Return the connected stream. Raises as `FrameClient.dial` does.
+
+        A cancelled call may be repeated, and continues the attempt where it is then. After an
+        error, or a cancelled call that is not repeated, `close` it.
+        """
+        try:
+            if self._stream is None:
+                self._stream = self._begun(await self._socket())
+            if self._context is not None:
+                await self._secured(self._context, self._stream)
         except CommClosedError:
             raise
         except OSError as error:
-            cause = getattr(error, "real_error", None) or error
-            raise CommClosedError(f"{_why(cause)}; {_remedy(cause)}", peer=peer) from cause
-        finally:
-            if stream is not None:
-                stream.close()
-        return dialled
+            raise CommClosedError(
+                f"{_why(error)}; {_remedy(error)}", peer=str(self._address)
+            ) from error
+        return self._stream
 
-    async def _socket(
-        self,
-        host: str,
-        port: int,
-        af: socket.AddressFamily,
-        source_ip: str | None,
-        source_port: int | None,
-    ) -> socket.socket:
-        """A connected socket."""
-        numeric = numeric_address(host, port)
-        if numeric is None or source_ip is not None or source_port is not None:
-            race = _Race(self.resolver)
-            return await race.winner(host, port, af, source_ip, source_port)
-        family, address = numeric
-        sock = socket.socket(family, socket.SOCK_STREAM)
+    def close(self) -> None:
+        """Close every socket of the attempt, that of a returned stream included."""
+        self.closed = True
+        if self._race is not None:
+            self._race.close()
+        if self._securing is not None:
+            self._securing.cancel()
+        if self._stream is not None:
+            self._stream.close()
+
+    def drop(self) -> None:
+        """Close from any thread, for finalizers."""
         try:
-            sock.setblocking(False)
-            await _reach(sock, address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+            self._loop.call_soon_threadsafe(self.close)
+        except RuntimeError:  # the loop is closed, and watches no socket any more
+            if self._race is not None:
+                self._race.abandon()
+            if self._stream is not None:
+                self._stream.drop()
+
+    async def _socket(self) -> socket.socket:
+        """Return a connected socket."""
+        if self._race is None:
+            host, port = self._address.host or "localhost", self._address.port
+            family, source_ip, source_port = self._how
+            numeric = numeric_address(host, port)
+            places = [numeric] if numeric else await self._resolver.resolve(host, port, family)
+            prepare = functools.partial(tune, keepalive_timeout=self._limits.keepalive_timeout)
+            self._race = Race(places, prepare, source_ip, source_port)
+        return await self._race.winner()
+
+    def _begun(self, sock: socket.socket) -> FrameStream:
+        first = State.HELLO if self._context is None else State.HANDSHAKE
+        stream = FrameStream(sock, self._limits, str(self._address), first)
+        stream.tell = _log_end
+        stream.set_deadline(self._limits.handshake_timeout)
+        if self._context is None:
+            stream.open()
+        return stream
+
+    async def _secured(self, context: ssl.SSLContext, stream: FrameStream) -> None:
+        with NamingFiles(context):
+            if not self._outlives:
+                await stream.secure(
+                    context, server_side=False, server_hostname=self._server_hostname
+                )
+                return
+            if self._securing is None:
+                self._securing = asyncio.ensure_future(
+                    stream.secure(context, server_side=False, server_hostname=self._server_hostname)
+                )
+                self._securing.add_done_callback(_seen)
+            await asyncio.shield(self._securing)
 
 
-class _Race(TCPClient):
-    """One use of Tornado's client, which leaves no attempt of it behind."""
-
-    def __init__(self, resolver: Any) -> None:
-        super().__init__(resolver)
-        self._attempts: list[IOStream] = []
-
-    def _create_stream(
-        self, *args: Any, **kwargs: Any
-    ) -> tuple[IOStream, asyncio.Future[IOStream]]:
-        stream, connected = super()._create_stream(*args, **kwargs)
-        self._attempts.append(stream)
-        return stream, connected
-
-    async def winner(
-        self,
-        host: str,
-        port: int,
-        af: socket.AddressFamily,
-        source_ip: str | None,
-        source_port: int | None,
-    ) -> socket.socket:
-        """The socket that was connected first."""
-        try:
-            stream = await self.connect(
-                host, port, af, source_ip=source_ip, source_port=source_port
-            )
-            self._attempts.remove(stream)
-        finally:
-            for attempt in self._attempts:  # the slower ones, or all of them
-                attempt.close()
-        sock = stream.socket
-        stream.io_loop.remove_handler(sock)
-        stream.socket = None  # type: ignore[assignment]
-        return sock
+def _seen(done: asyncio.Future[None]) -> None:
+    """Mark an error as retrieved: nobody may wait for it any more."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _log_end(kind: str, words: Callable[[], str]) -> None:
-    """Tell of a stream that no listener watches."""
+    """Log the error of a stream that belongs to no listener."""
     logger.info("%s", words())
 
 
@@ -223,7 +326,7 @@ def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
     """Raise `socket.gaierror`, as a resolver would, for a numeric host of another family."""
     numeric = numeric_address(host, port)
     if numeric is not None and af not in (socket.AF_UNSPEC, numeric[0]):
-        # macOS and Windows have no number for it, or do not tell it from an unknown name.
+        # macOS and Windows have no such code, or use it for unknown names too.
         code = getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME)
         raise socket.gaierror(
             code,
@@ -232,39 +335,9 @@ def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
         )
 
 
-async def _reach(sock: socket.socket, address: tuple[Any, ...]) -> None:
-    """Connect a socket that does not block. Raises `OSError`; cancelling leaves it half way.
-
-    On one machine the kernel is done before `connect` returns, although that says otherwise: a look
-    saves two turns of the loop.
-    """
-    try:
-        sock.connect(address)
-    except BlockingIOError:
-        try:
-            sock.getpeername()
-            return
-        except OSError:
-            pass
-    else:
-        return
-    readiness = Readiness(sock)
-    connected = Wakeup()
-    readiness.on_writable(connected.resume)
-    try:
-        await connected
-    finally:
-        readiness.stop()
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
 def _why(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return f"the host name does not resolve ({error.strerror})"
-    if isinstance(error, StreamClosedError):
-        return "the connection was closed at once"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 

@@ -1,4 +1,4 @@
-"""The hello of a stream that does without a comm's own: what each side says of itself, first."""
+"""The exchange of hellos on a stream that is used without a comm."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["exchange_hellos"]
 
 
 async def exchange_hellos(stream: FrameStream) -> None:
-    """Say hello, and wait for the peer's; what both understand becomes the stream's `agreement`.
+    """Send our hello and read the peer's; the outcome is stored as the stream's `agreement`.
 
-    Raises `HelloError` for a peer that says something else, other `CommClosedError`s for one that
-    ends or refuses; the stream is closed then.
+    Raises `HelloError` for any other message, and other `CommClosedError`s if the peer closes or
+    refuses; the stream is closed then.
     """
     stream.write([hello.own()])
     frames = await stream.read_frames()
@@ -21,5 +21,5 @@ async def exchange_hellos(stream: FrameStream) -> None:
         stream.agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)
     except CommClosedError as error:
         stream.fail(error, error.__cause__)
-        raise  # the stream may have failed already, of what came after this
+        raise  # after the hello the stream may have failed already
     stream.established()

@@ -1,6 +1,6 @@
 """A TLS handshake on a connected socket, driven by the event loop.
 
-Apart from the stream, since nothing of it is left once the handshake is done.
+Separate from the stream, since none of its state is needed once the handshake is done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .wakeup import Wakeup
 
 __all__ = ["Handshake"]
 
-_UNREAD = 64  # receives of what a refused peer has sent
+_UNREAD = 64  # most receives to drain what a refused peer has sent
 _CHUNK = 64 * 1024
 
 
@@ -31,25 +31,25 @@ class Handshake:
     Parameters
     ----------
     tls
-        Wrapped with ``do_handshake_on_connect=False``; stays the caller's.
+        Wrapped with ``do_handshake_on_connect=False``; the caller closes it.
     readiness
-        Of the socket. It keeps calling the handshake when that is done, until it is taken over.
+        Of the socket. Its callbacks remain those of the handshake until they are replaced.
     guard
         Of the running loop.
     peer
-        For errors.
+        The peer's address, for errors.
     most
-        Bytes that the peer may send until it is done. OpenSSL is told, which refuses certificates
-        of more with an alert, so that their sender learns of it; of records without content it
-        takes a few by itself. The kernel is asked after each step how many bytes have arrived, so
-        that no more is kept, and where OpenSSL cannot be told, before each step as well.
+        Most bytes that the peer may send before the handshake is done. OpenSSL enforces it for
+        certificates and sends an alert, so that the peer learns the reason; it skips a few empty
+        records by itself. After each step the kernel is asked how many bytes have arrived, so that
+        no more are accepted, and where OpenSSL cannot be configured, before each step as well.
     throttle
-        Which its steps wait for, if it is a stranger's.
+        Schedules the steps if the peer is an incoming connection.
 
     Attributes
     ----------
     facts : dict
-        What it has brought to light, once it is done; see `Comm.extra_info`.
+        What the handshake established, once it is done; see `Comm.extra_info`.
     """
 
     def __init__(
@@ -66,35 +66,35 @@ class Handshake:
         self._guard = guard
         self._peer = peer
         self._most = most
-        self._told = bound(getattr(tls, "_sslobj", None), certificates=most)
+        self._openssl_bounds = bound(getattr(tls, "_sslobj", None), certificates=most)
         self._throttle = throttle
         self.facts: dict[str, Any] = {}
-        self._reads = False  # on our behalf
+        self._reads = False  # whether the loop watches the socket for us
         self._loop = asyncio.get_running_loop()
         self._outcome = Wakeup(loop=self._loop)
 
     async def finish(self) -> None:
-        """Shake hands. Raises `CommClosedError`s; cancelling leaves the socket half way."""
+        """Do the handshake. Raises `CommClosedError`s; a cancelled call leaves it incomplete."""
         self._proceed()
         await self._outcome
 
     def stop(self, error: CommClosedError) -> None:
-        """The socket is closed; `finish` raises `error` if it is still waiting."""
+        """Make a waiting `finish` raise `error`: the socket was closed."""
         self._end(error)
 
     def _end(self, error: CommClosedError | None = None) -> None:
         if self._outcome.done():
             return
         if error is None:
-            self._outcome.resume()  # either nobody waits yet, or the loop has called
+            self._outcome.resume()  # called by the loop, or nobody waits yet
         else:
             self._outcome.set_exception(error)
-            self._outcome.exception()  # if nobody waits any more it is nobody's
+            self._outcome.exception()  # mark as retrieved, in case nobody is waiting
 
     def _watch(self, *, reads: bool, writes: bool) -> None:
         if reads and not self._reads:
             self._readiness.on_readable(self._proceed)
-        elif not reads:  # what waited before us may still be there
+        elif not reads:  # remove the callback of the previous owner
             self._readiness.on_readable(None)
         self._reads = reads
         if writes != self._readiness.writes:
@@ -105,19 +105,19 @@ class Handshake:
         if self._throttle is None:
             self._step()
         elif not self._throttle.take(self._step):
-            self._watch(reads=False, writes=False)  # events would only repeat that it can go on
+            self._watch(reads=False, writes=False)  # it is queued; more events are of no use
 
     def _step(self) -> None:
-        if self._outcome.done():  # it was stopped while it waited for its turn
+        if self._outcome.done():  # it was stopped while queued
             return
         tls = self._tls
-        if not self._told and self._has_sent_too_much():
+        if not self._openssl_bounds and self._has_sent_too_much():
             return
         try:
             tls.do_handshake()
             self.facts = facts(tls, self._peer)
         except ssl.SSLWantReadError:
-            if self._has_sent_too_much():  # and none of it is kept
+            if self._has_sent_too_much():  # refused even if the handshake succeeded
                 return
             self._watch(reads=True, writes=False)
             if self._readiness.errors_once and is_dead(tls):  # no event will follow
@@ -127,7 +127,7 @@ class Handshake:
         except CommClosedError as error:
             self._let_alert_arrive()
             self._end(error)
-        except (OSError, ValueError, AttributeError) as error:  # unconnected: ssl has no object
+        except (OSError, ValueError, AttributeError) as error:  # disconnected: no ssl object
             if getattr(error, "reason", None) == "EXCESSIVE_MESSAGE_SIZE":
                 explained: CommClosedError = self._too_much("more certificates")
             else:
@@ -137,7 +137,7 @@ class Handshake:
             self._end(explained)
         else:
             if tls.server_side and tls.session_reused:
-                # A resumed session skips the verification of the certificate.
+                # Resuming a session skips the verification of the certificate.
                 self._end(
                     CommClosedError(
                         f"connection with {self._peer} dropped: it resumed a TLS session, which "
@@ -165,10 +165,10 @@ class Handshake:
         return error
 
     def _let_alert_arrive(self) -> None:
-        """Take what is unread: OpenSSL has sent its alert.
+        """Drain the receive buffer after OpenSSL has sent an alert.
 
-        Closing with bytes unread would make the kernel reset the connection, and the peer might
-        lose the alert that tells it why.
+        Closing with unread bytes makes the kernel reset the connection, and the peer might lose the
+        alert that tells it why.
         """
         try:
             socket.shutdown(self._tls, SHUT_WR)

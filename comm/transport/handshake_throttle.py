@@ -1,8 +1,8 @@
-"""Strangers take turns: their handshakes use no more than a slice of each turn of the event loop.
+"""Limits the handshakes of pending connections to a slice of each event-loop iteration.
 
-A step of a TLS handshake holds the loop for about a millisecond. Hundreds that become ready at once
-would hold it for as many, so steps beyond the slice wait for the loop's next turns, the oldest
-first, and open comms are served between.
+A step of a TLS handshake takes about a millisecond. Hundreds that become ready at once would block
+the loop for as long, so steps beyond the slice are queued for the following iterations, oldest
+first, and open comms are served in between.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["HandshakeThrottle"]
 
 
 class HandshakeThrottle:
-    """Does pieces of work in order, for no longer than `seconds` in each turn of the loop.
+    """Runs pieces of work in order, for at most `seconds` in each event-loop iteration.
 
-    A piece that has begun is not cut short, and each turn does one at least.
+    A piece that has begun is not interrupted, and each iteration runs at least one.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
@@ -28,7 +28,7 @@ class HandshakeThrottle:
         self._renewal_due = False
 
     def take(self, work: Callable[[], None]) -> bool:
-        """Whether the work is done; else it is done later."""
+        """Run `work` now and return True, or queue it and return False."""
         if self._waiting or self._left <= 0:
             self._waiting.append(work)
             return False
@@ -38,7 +38,7 @@ class HandshakeThrottle:
     def _do(self, work: Callable[[], None]) -> None:
         if not self._renewal_due:
             self._renewal_due = True
-            self._loop.call_soon(self._renew)  # what is called soon runs in the next turn
+            self._loop.call_soon(self._renew)  # runs in the next iteration
         start = time.perf_counter()
         work()
         self._left -= time.perf_counter() - start

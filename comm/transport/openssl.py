@@ -1,9 +1,9 @@
-"""What OpenSSL offers and `ssl` does not, asked of the very library that `ssl` uses.
+"""OpenSSL functions that `ssl` does not expose, called in the library that `ssl` has loaded.
 
-CPython's objects hold pointers to OpenSSL's. Where they stand is no promise, so it is looked at
-once, on a connection made for it: a field that should be the connection's context must be that. If
-anything is otherwise (another interpreter, an OpenSSL whose functions cannot be found), nothing
-here does anything, and says so.
+CPython's objects hold pointers to OpenSSL's at undocumented offsets. These are verified once, on a
+connection made for the purpose: the field expected to be the connection's context must be that
+context. Otherwise (another interpreter, an OpenSSL without these symbols) the functions here do
+nothing, and report so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ except ImportError:  # a Python built without it
 
 __all__ = ["bound"]
 
-# Of ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
+# From ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
 _SET_MAX_CERT_LIST = 51
 _CLEAR_MODE = 78
 _AUTO_RETRY = 4
@@ -29,17 +29,16 @@ _WHERE = object.__basicsize__ + _POINTER
 
 
 def bound(connection: Any, certificates: int) -> bool:
-    """Bound what the peer of a connection can make one call into OpenSSL do.
+    """Bound the work that a peer can cause in one call of OpenSSL.
 
-    - In its handshake it may send `certificates` bytes of them. OpenSSL refuses more before it has
-      read them, with an alert; its own limit is 100 KiB (`SSL_set_max_cert_list`).
-    - A read comes back after each record that holds no data, as after one that is not whole. It
-      would go on to the next: a peer that has sent 100,000 requests for new keys, 2.7 MB, held the
-      event loop for 2.6 s (`SSL_MODE_AUTO_RETRY`, which `ssl` sets). Who polls, and reads when
-      told, need not know.
+    - In its handshake it may send `certificates` bytes of certificates. OpenSSL rejects more before
+      reading them, with an alert; its default is 100 KiB (`SSL_set_max_cert_list`).
+    - A read returns after each record without data, as after an incomplete one. By default it goes
+      on to the next (`SSL_MODE_AUTO_RETRY`, which `ssl` sets): a peer that had sent 100,000 key
+      updates, 2.7 MB, blocked the event loop for 2.6 s. Callers that poll are not affected.
 
-    `connection` is what an `ssl.SSLSocket` or `ssl.SSLObject` keeps as ``_sslobj``. Returns whether
-    OpenSSL could be told.
+    `connection` is the ``_sslobj`` of an `ssl.SSLSocket` or `ssl.SSLObject`. Returns whether
+    OpenSSL could be configured.
     """
     control, kind = _control()
     if control is None or type(connection) is not kind:
@@ -52,7 +51,7 @@ def bound(connection: Any, certificates: int) -> bool:
 
 @functools.cache
 def _control() -> tuple[Any, Any]:
-    """OpenSSL's `SSL_ctrl` and the class of the connections that it may be called for, or None."""
+    """OpenSSL's `SSL_ctrl` and the class of connections it is known to work for, or None."""
     try:
         import _ssl
 
@@ -68,12 +67,12 @@ def _control() -> tuple[Any, Any]:
 
 
 def _pointer(connection: Any) -> int:
-    """The connection's ``SSL *``: it follows the object's head and a reference to its socket."""
+    """Return the ``SSL *``, which follows the object header and a reference to the socket."""
     return int(ctypes.c_void_p.from_address(id(connection) + _WHERE).value or 0)
 
 
 def _kind() -> type | None:
-    """The class of connections, if the context is found where it must be: behind the pointer."""
+    """Return the class of connections, if the context follows the pointer as expected."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     connection: Any = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
     made = connection._sslobj

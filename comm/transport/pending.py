@@ -1,8 +1,8 @@
-"""Which connections are pending: accepted, and their TLS handshake or hello not done yet.
+"""Bookkeeping of pending connections: accepted, with TLS handshake or hello not completed.
 
-Anybody may have one, so they are bounded in number and in time, and give way to newer ones, the
-oldest first. There is no socket and no timer here: a `Pending` says which connections are to go and
-when to ask again, and its caller acts on it.
+Any unauthenticated peer can open them, so they are bounded in number and time, and the oldest give
+way to newer ones. There is no socket and no timer here: `Pending` tells which connections to drop
+and when to ask again; the caller acts on it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from ..errors import CommClosedError
 
 __all__ = ["Pending", "dropped", "too_late"]
 
-_HELD = 0.5  # seconds by which a timer is late only if something has held the event loop
+_LATE = 0.5  # seconds; a timer is only that late if something has blocked the event loop
 
 T = TypeVar("T")
 
 
 class Pending(Generic[T]):
-    """Connections in the order in which they were added, each with the same time allowed.
+    """Connections in the order in which they were added, all with the same timeout.
 
     Parameters
     ----------
     seconds
-        The time.
+        The timeout.
     clock
-        Gives the present one, in seconds.
+        Returns the current time in seconds.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
@@ -42,31 +42,31 @@ class Pending(Generic[T]):
         return connection in self._deadlines
 
     def __iter__(self) -> Iterator[T]:
-        """The oldest first; of a copy, so that any may be removed meanwhile."""
+        """Iterate over a copy, oldest first, so that connections may be removed meanwhile."""
         return iter(list(self._deadlines))
 
     def add(self, connection: T) -> float:
-        """Its time begins; returns when that will be over."""
+        """Start the timeout of a connection; return when it expires."""
         deadline = self._deadlines[connection] = self._clock() + self._seconds
         return deadline
 
     def remove(self, connection: T) -> bool:
-        """It is not pending any more, whatever became of it. Returns whether it was."""
+        """Forget a connection, whatever became of it. Returns whether it was pending."""
         return self._deadlines.pop(connection, None) is not None
 
     def surplus(self, most: int) -> list[T]:
-        """Those that must go before one more may come if there are to be no more than `most`."""
+        """Return the connections to drop before adding one, so that at most `most` are pending."""
         return list(self)[: max(0, len(self._deadlines) + 1 - most)]
 
     def late(self, planned: float) -> tuple[list[T], float | None]:
-        """Those whose time is over, and when to ask next, if there will be anything to ask for.
+        """Return the connections whose timeout has expired, and when to ask next, if at all.
 
-        `planned` is when this call was to be made. If it is much later, something has held the
-        event loop, and what they have sent meanwhile has not been looked at: they are given a
-        little more.
+        `planned` is when this call was due. If it is much later, something has blocked the event
+        loop, and what the peers have sent meanwhile has not been read: the timeout is extended a
+        little.
         """
         now = self._clock()
-        if now - planned > _HELD:
+        if now - planned > _LATE:
             return [], now + min(now - planned, self._seconds / 4)
         late: list[T] = []
         for connection, deadline in self._deadlines.items():
@@ -77,7 +77,7 @@ class Pending(Generic[T]):
 
 
 def too_late(peer: str, stage: str, seconds: float) -> CommClosedError:
-    """The error of a connection whose `stage` was not done in time, on either side."""
+    """Return the error of a connection whose `stage` was not completed in time, on either side."""
     return dropped(
         peer,
         "timeout",
@@ -87,7 +87,7 @@ def too_late(peer: str, stage: str, seconds: float) -> CommClosedError:
 
 
 def dropped(peer: str, kind: str, why: str, remedy: str) -> CommClosedError:
-    """The error of a connection that we have dropped before it was a comm."""
+    """Return the error of a pending connection that we have dropped."""
     error = CommClosedError(f"connection with {peer} dropped: {why}; {remedy}", peer=peer)
     error.kind = kind
     return error

@@ -1,10 +1,10 @@
-"""What the loop calls when a socket can be read or written; the one place that registers sockets.
+"""The readiness callbacks of a socket; the only module that registers sockets with the loop.
 
-A connection is watched in turn by whoever waits for its first byte, by its handshake and by its
-stream. They share one `Readiness`, so that each takes the registration over from the one before:
-to replace what is called costs no system call, to end a registration and begin another costs two.
+A connection is watched by the wait for its first byte, by its handshake and by its stream, in this
+order. They share one `Readiness`, so that each replaces the callbacks of the previous one: this
+costs no system call, where removing a registration and adding another costs two.
 
-The loop is asyncio's, uvloop's, or beside a proactor the one that Tornado runs in a thread.
+The loop is asyncio's, uvloop's, or, besides a proactor, the one that Tornado runs in a thread.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ __all__ = ["Readiness"]
 
 
 class Readiness:
-    """Of one socket, from its opening to its end. It must be told to `stop` before that is closed.
+    """The registrations of one socket. Call `stop` before closing the socket.
 
     Attributes
     ----------
     reads, writes : bool
         What is waited for.
     errors_once : bool
-        Whether the loop stops watching a socket at its first error, as libuv does, and so uvloop.
-        Who reads until the socket is empty must then ask whether it is dead.
+        Whether the loop stops watching a socket at its first error, as libuv (and so uvloop) does.
+        A reader that drained the socket must then check whether it is dead.
     """
 
     __slots__ = ("_fd", "_loop", "errors_once", "reads", "writes")
 
     def __init__(self, sock: socket.socket) -> None:
-        self._fd = sock.fileno()  # asyncio formats what it does not know yet, and a socket is long
+        self._fd = sock.fileno()  # asyncio formats unknown file objects; a socket's repr is slow
         self._loop: Any = getattr(IOLoop.current(), "selector_loop", asyncio.get_running_loop())
         self.errors_once = type(self._loop).__module__.partition(".")[0] == "uvloop"
         self.reads = False
         self.writes = False
 
     def on_readable(self, callback: Callable[[], object] | None) -> None:
-        """Call it from now on, in place of what was called so far; None ends that.
+        """Call `callback` while the socket is readable, replacing the previous one; None stops.
 
-        As long as the socket can be read it is called again in each turn of the loop.
+        It is called in each iteration of the loop as long as the socket is readable.
         """
         if callback is not None:
             self._loop.add_reader(self._fd, callback)
@@ -53,7 +53,7 @@ class Readiness:
             self.reads = False
 
     def on_writable(self, callback: Callable[[], object] | None) -> None:
-        """The same for writing."""
+        """As `on_readable`, for writing."""
         if callback is not None:
             self._loop.add_writer(self._fd, callback)
             self.writes = True
@@ -62,6 +62,6 @@ class Readiness:
             self.writes = False
 
     def stop(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting for anything."""
         self.on_readable(None)
         self.on_writable(None)

@@ -1,13 +1,13 @@
-"""From the loop's events to whole messages for one reader.
+"""The receiving side: from the loop's events to whole messages for one reader.
 
 While a connection is open its socket is watched for reading, unless the reader is far behind. Each
-event receives into one scratch buffer, or straight into the frame that is being filled; takes out
-every message that is complete; and resumes the reader before it returns (`wakeup`). It yields to
-the loop after a bounded number of bytes.
+event receives into one scratch buffer, or directly into the frame being filled; takes out every
+complete message; and resumes the reader before it returns (`wakeup`). It yields to the loop after
+a bounded number of bytes.
 
-An event is worth one receive if that did not fill its room: events are level-triggered, so what is
-left will be told again. TLS is the exception. What OpenSSL has decrypted no event tells, and one
-receive gives one record, so after a full one another is tried.
+An event is worth one receive unless that filled its buffer: events are level-triggered, so the rest
+is announced again. TLS is the exception: no event announces what OpenSSL has decrypted already, and
+a receive yields one record, so a full record is followed by another receive.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from typing import Protocol
 
 from ..errors import CommBusy, CommClosedError, MessageTooLarge
 from ..limits import Limits
-from ..wire.framing import OVERHEAD, Frame, Splitter
+from ..wire import closing
+from ..wire.framing import OVERHEAD, Buffer, Frame, Splitter
+from ..wire.hello import Agreement
 from .buffers import allocate
-from .channel import CLOSED, SCRATCH, Channel
+from .channel import CLOSED, SCRATCH, Channel, bare
+from .end_errors import ended_by_peer
 from .sender import Sender
 from .sockets import given_up, is_dead
 from .switch_interval import Guard
@@ -31,13 +34,38 @@ from .wakeup import Wakeup
 
 __all__ = ["Receiver"]
 
-_DIRECT = 64 * 1024  # a frame that misses more is received in place
+_DIRECT = 64 * 1024  # a frame that lacks at least this many bytes is received in place
+
+
+class _Discarding:
+    """Replaces the splitter once nothing that arrives is wanted."""
+
+    block = None
+    delivered = 0
+    expected = None
+
+    def feed(self, data: Buffer, size: int) -> None:
+        """Drop it."""
+
+    def progress(self) -> str:
+        """There is no message to be in the middle of."""
+        return ""
+
+    def discard(self) -> None:
+        """There is nothing to free."""
+
+    def target(self, _: int) -> None:
+        """No memory is being filled."""
+
+    def advance(self, _: int) -> None:
+        """Nor counted."""
+
 
 _local = threading.local()
 
 
 def _scratch() -> bytearray:
-    """The thread's receive buffer; what it holds is parsed before anyone else can use it."""
+    """Return the thread's receive buffer; its content is parsed before anyone else can use it."""
     scratch: bytearray | None = getattr(_local, "scratch", None)
     if scratch is None:
         scratch = _local.scratch = bytearray(SCRATCH)
@@ -45,22 +73,24 @@ def _scratch() -> bytearray:
 
 
 class Connection(Protocol):
-    """What a receiver needs of the stream whose part it is."""
+    """What a receiver needs of its stream."""
+
+    agreement: Agreement
 
     def watch(self) -> None:
-        """What is to be waited for has changed."""
+        """Update what the loop waits for."""
 
     def resume_sending(self) -> None:
-        """What OpenSSL had to receive before it could send may have arrived."""
+        """Retry a send that waited for OpenSSL to receive."""
 
     def ended(self, error: CommClosedError) -> None:
-        """The peer has said goodbye; `error` tells of it."""
+        """Close the connection: the peer has sent end of file, as `error` says."""
 
     def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
-        """The connection ends because of `error`."""
+        """Close the connection because of `error`."""
 
     def lost(self, error: OSError) -> None:
-        """It ends because of what the socket or OpenSSL says."""
+        """Close the connection because of an error of the socket or OpenSSL."""
 
 
 class Receiver:
@@ -69,19 +99,23 @@ class Receiver:
     Attributes
     ----------
     inbox : deque
-        Messages that have arrived, for `take_frames`: frames, and their size.
+        Messages that have arrived, for `take_frames`: frames, and their total size.
     bytes_in : int
-        Payload received so far, without TLS's own.
+        Payload received so far, without TLS overhead.
+    messages : int
+        How many messages were taken, not counting the hello: the number of the last one.
     paused : bool
-        Nothing is received now: before the connection is open, while the reader is far behind, and
-        after the end.
+        Whether receiving is suspended: before the connection is open, while the reader is far
+        behind, and after the end.
     wants_write : bool
-        OpenSSL must send before it can receive more.
+        Whether OpenSSL must send before it can receive more.
     """
 
     __slots__ = (
         "_channel",
         "_connection",
+        "_consumed",
+        "_errors_once",
         "_failure",
         "_guard",
         "_limits",
@@ -92,10 +126,9 @@ class Receiver:
         "_scratch",
         "_sender",
         "_splitter",
-        "_taken",
-        "_tells_errors_once",
         "bytes_in",
         "inbox",
+        "messages",
         "paused",
         "wants_write",
     )
@@ -113,6 +146,7 @@ class Receiver:
     ) -> None:
         self.inbox: deque[tuple[list[Frame], int]] = deque()
         self.bytes_in = 0
+        self.messages = -1
         self.paused = True
         self.wants_write = False
         self._connection: Connection | None = connection
@@ -121,9 +155,9 @@ class Receiver:
         self._peer = peer
         self._loop = loop
         self._guard = guard
-        self._tells_errors_once = errors_once
+        self._errors_once = errors_once
         self._channel = CLOSED
-        self._splitter = Splitter(
+        self._splitter: Splitter | _Discarding = Splitter(
             self.inbox,
             allocate,
             max_size=limits.max_message_size,
@@ -132,45 +166,70 @@ class Receiver:
             peer=peer,
         )
         self._scratch = _scratch()
-        self._taken = 0  # of what the splitter has delivered
+        self._consumed = 0  # of the splitter's `delivered`
         self._reader: Wakeup | None = None
         self._rest_due = False  # a receive is scheduled
-        self._failure: Callable[[], CommClosedError] | None = None  # once it is over
+        self._failure: Callable[[], CommClosedError] | None = None  # set when closed
 
     def begin(self, channel: Channel) -> None:
-        """The connection is open. What OpenSSL has of it already is received in the next turn."""
+        """Start receiving. What OpenSSL has read already is received in the next iteration."""
         self._channel = channel
         self.paused = False
         self._receive_rest()
 
-    def end(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
-        """The connection is closed. `failure` makes an error that says why, for each who asks.
+    def bypass_tls(self) -> None:
+        """Receive past OpenSSL from now on, which has sent close_notify."""
+        if self._channel is not CLOSED:
+            self._channel = bare(self._channel.socket)
+            self.wants_write = False
 
-        With `forget` what is unread is not wanted any more.
+    def discard(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
+        """Receive and drop from now on; readers get an error. The parameters are those of `end`.
+
+        Otherwise the peer could block in its writes, and the kernel would reset the connection on
+        close because of unread bytes, discarding what it has yet to send.
         """
-        self._connection = None  # which refers to us
+        self._splitter.discard()
+        self._splitter = _Discarding()
+        self._consumed = 0
+        self._finish_reading(failure, forget)
+        if self.paused and self._connection is not None and self._channel is not CLOSED:
+            self.paused = False
+            self._connection.watch()
+            self._receive_rest()
+
+    def end(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
+        """Stop: the connection is closed; `failure` makes a fresh error for each caller.
+
+        With `forget`, unread messages are dropped.
+        """
+        self._connection = None  # breaks the reference cycle
         self._channel = CLOSED
-        self._failure = failure
         self.paused = True
         self._splitter.discard()
+        self._finish_reading(failure, forget)
+
+    def _finish_reading(self, failure: Callable[[], CommClosedError], forget: bool) -> None:
+        if self._failure is None:
+            self._failure = failure
         if forget:
             self.inbox.clear()
-        # Not kept: its error's traceback would hold the reader's frame, and with it the comm.
+        # Dropped: its exception's traceback would keep the reader's frame, and so the comm, alive.
         reader, self._reader = self._reader, None
         if reader is not None and not reader.done():
             if self.inbox:
-                reader.set_result(None)  # what arrived before the end comes first
+                reader.set_result(None)  # messages that arrived before the end come first
             else:
                 reader.set_exception(failure())
-                reader.exception()  # if nobody waits any more it is nobody's
+                reader.exception()  # mark as retrieved, in case nobody is waiting
 
     # The reader's side
 
     def arrival(self) -> Wakeup:
-        """A future to await while `inbox` is empty; look again afterwards.
+        """Return a future to await while `inbox` is empty; check `inbox` again afterwards.
 
         It raises `CommClosedError` once the peer has closed, or at once if we have. Raises
-        `CommBusy` if another task is waiting for one. Cancelling takes nothing.
+        `CommBusy` if another task is waiting for one. Cancelling it consumes nothing.
         """
         if self._failure is not None:
             raise self._failure()
@@ -182,21 +241,11 @@ class Receiver:
         reader = self._reader = Wakeup(loop=self._loop)
         return reader
 
-    async def read_frames(self) -> list[Frame]:
-        """The frames of the next message, in buffers that belong to the caller.
-
-        Raises `CommClosedError` once the peer has closed and every message that arrived whole has
-        been read, or at once if we have closed, and `CommBusy` if another task is waiting. A
-        cancelled call takes nothing.
-        """
-        while not self.inbox:
-            await self.arrival()
-        return self.take_frames()
-
     def take_frames(self) -> list[Frame]:
-        """`read_frames` without waiting, for a message that is in `inbox`."""
+        """Remove the next message from `inbox`; its frames belong to the caller."""
         frames, size = self.inbox.popleft()
-        self._taken += size + OVERHEAD
+        self._consumed += size + OVERHEAD
+        self.messages += 1
         if self.paused and self._connection is not None and not self._is_full():
             self.paused = False
             self._connection.watch()
@@ -204,22 +253,22 @@ class Receiver:
         return frames
 
     def _is_full(self) -> bool:
-        return self._splitter.delivered - self._taken >= self._limits.read_ahead
+        return self._splitter.delivered - self._consumed >= self._limits.read_ahead
 
     # The loop's side
 
     def _receive_rest(self) -> None:
-        """Receive in the loop's next turn what no event announces."""
+        """Schedule a receive for bytes that no event announces."""
         if not self._rest_due and self._channel.pending():
             self._rest_due = True
             self._loop.call_soon(self.receive, False)
 
     def receive(self, in_event: bool = True) -> None:
-        """Take what there is, up to the budget, and resume the reader.
+        """Receive up to the budget, and resume the reader.
 
-        `in_event` says that the loop has called: no task is running, so that the reader can be.
+        With `in_event` the loop has called: no task is running, so the reader can be resumed.
         """
-        guard = self._guard  # as Guard.touch, without its call
+        guard = self._guard  # `Guard.touch`, inlined
         guard.recent = True
         if not guard.active:
             guard.begin()
@@ -233,9 +282,9 @@ class Receiver:
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
         except (OSError, CommClosedError, MemoryError) as error:
-            self._stopped(connection, error)
-        if self._tells_errors_once and not self.paused and is_dead(self._channel.socket):
-            self._rest_due = True  # an error that came with the last bytes: no event will follow
+            self._handle_error(connection, error)
+        if self._errors_once and not self.paused and is_dead(self._channel.socket):
+            self._rest_due = True  # an error came with the last bytes: no event will follow
             self._loop.call_soon(self.receive, False)
         sender = self._sender
         sender.answering = True
@@ -249,8 +298,8 @@ class Receiver:
             elif not reader.done():
                 reader.set_result(None)
 
-    def _stopped(self, connection: Connection, error: Exception) -> None:
-        """What `error` means; where it is the end, it is told."""
+    def _handle_error(self, connection: Connection, error: Exception) -> None:
+        """Act on an exception of a receive."""
         if isinstance(error, CommClosedError):
             connection.fail(error)
         elif isinstance(error, MemoryError):
@@ -259,13 +308,13 @@ class Receiver:
             self.wants_write = True
             connection.watch()
         elif isinstance(error, ssl.SSLZeroReturnError):
-            connection.ended(self._ended())
+            connection.ended(self._ended(connection.agreement, notified=True))
         elif isinstance(error, ssl.SSLEOFError):
-            # A stock peer sends no close_notify. A lost connection looks alike before Python 3.12.
+            # Stock peers send no close_notify. A lost connection looks the same before Python 3.12.
             if given_up(self._channel.socket):
                 connection.fail(self._reset(), error)
             else:
-                connection.fail(self._ended())
+                connection.fail(self._ended(connection.agreement))
         elif isinstance(error, OSError):
             connection.lost(error)
 
@@ -286,15 +335,16 @@ class Receiver:
             else:
                 target = target[:budget]
                 room = len(target)
-                size, last = channel.fill(target, self._filled)
+                size, last = channel.fill(target, self._advance)
             if not size:
-                connection.ended(self._ended())
+                notified = channel.authentic_end
+                connection.ended(self._ended(connection.agreement, notified=notified))
                 break
-            if splitter.delivered - self._taken >= read_ahead:
+            if splitter.delivered - self._consumed >= read_ahead:
                 self.paused = True
                 connection.watch()
                 break
-            # To ask once more would cost a system call, over TLS an exception besides.
+            # Receiving once more would cost a system call, and over TLS an exception as well.
             if size < room and last < channel.full:
                 break
             budget -= size
@@ -302,11 +352,11 @@ class Receiver:
                 self._receive_rest()
                 break
 
-    def _filled(self, size: int) -> None:
+    def _advance(self, size: int) -> None:
         self.bytes_in += size
         self._splitter.advance(size)
 
-    # The end, in words
+    # Errors
 
     def _where(self) -> str:
         progress = self._splitter.progress()
@@ -314,12 +364,18 @@ class Receiver:
             return f" in the middle of a message, after {progress}"
         return "" if self._splitter.delivered else " before its hello"
 
-    def _ended(self) -> CommClosedError:
-        where = self._where()
-        why = f"{where}; see the peer's log" if where else ""
-        error = CommClosedError(f"connection with {self._peer} closed by the peer{why}")
-        error.clean = not where
-        return error
+    def _ended(self, agreement: Agreement, *, notified: bool = False) -> CommClosedError:
+        """Return the error for the peer's end of file; `notified` says whether TLS announced it."""
+        return ended_by_peer(
+            self._peer, self._where(), notified=notified, announces=agreement.closing
+        )
+
+    def closing_message(self) -> closing.Closing | None:
+        """Remove and return the closing message, if it is the last message in `inbox`."""
+        said = closing.decode(self.inbox[-1][0]) if self.inbox else None
+        if said is not None:
+            self.inbox.pop()
+        return said
 
     def _reset(self) -> CommClosedError:
         return CommClosedError(

@@ -1,9 +1,9 @@
-"""From messages to the kernel, in as few sends as may be.
+"""The sending side: from messages to the kernel, in as few sends as possible.
 
-A message goes out at once as far as the socket takes it, what is left when it can be written again.
-Small ones that follow each other closely, with nothing received between, wait for each other until
-the loop's next turn: a send costs more than what it carries. Whoever queues more than the limits
-allow is told to wait, or, where writers do not wait, is closed as a slow consumer's.
+A message is sent at once as far as the socket takes it, the rest when the socket is writable again.
+Small messages in close succession, with nothing received in between, are coalesced until the next
+event-loop iteration: a send costs more than its content. A writer that exceeds the limits has to
+wait or, if it does not wait, its connection is closed as that of a slow consumer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from ..close_codes import CloseCode
 from ..errors import CommClosedError
 from ..limits import Limits
 from ..wire.framing import ONE_FRAME, Buffer, pack_one
@@ -28,21 +29,21 @@ __all__ = ["Sender"]
 
 logger = logging.getLogger("sealwire.comm")
 
-_CLOSELY = 50e-6  # seconds; small messages nearer to each other than this share a send
-_TOGETHER = 64 * 1024  # no more than this waits for company
+_CLOSELY = 50e-6  # seconds; small messages in closer succession are coalesced
+_TOGETHER = 64 * 1024  # most bytes to hold back for it
 
 
 class Connection(Protocol):
-    """What a sender needs of the stream whose part it is."""
+    """What a sender needs of its stream."""
 
     def watch(self) -> None:
-        """What is to be waited for has changed."""
+        """Update what the loop waits for."""
 
     def broken(self, error: OSError) -> None:
-        """Sending has failed; why may have arrived meanwhile."""
+        """Close the connection: sending failed; the reason may have been received meanwhile."""
 
     def slow_consumer(self, error: CommClosedError) -> None:
-        """The connection ends since its peer takes too little."""
+        """Close the connection because its peer takes too little."""
 
 
 class Sender:
@@ -53,9 +54,9 @@ class Sender:
     outbox : Outbox
         What has yet to be sent.
     answering : bool
-        Something has arrived since the last send, so that the peer may be waiting.
+        Something was received since the last send, so the peer may be waiting for an answer.
     held_back : bool
-        What is queued waits for company, in this turn of the loop.
+        Small messages are held back until the next event-loop iteration.
     wants_read : bool
         OpenSSL must receive before it can send more.
     """
@@ -71,6 +72,7 @@ class Sender:
         "_max_queued",
         "_numbers",
         "_peer",
+        "_refusal",
         "_smallest",
         "_waiters",
         "_write_ahead",
@@ -99,21 +101,22 @@ class Sender:
         most = limits.max_queued
         self._max_queued = sys.maxsize if most is None else most
         self._write_ahead = min(limits.write_ahead, self._max_queued)
-        self._largest = 0  # message among those that are queued; of no meaning while none is
+        self._largest = 0  # size of the largest queued message; undefined while none is queued
         self._smallest = min(RECORD - ONE_FRAME, limits.max_message_size)
         self._last_send = 0.0
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
         self._numbers = itertools.count()
-        self._failure: Callable[[], CommClosedError] | None = None  # once it is over
+        self._failure: Callable[[], CommClosedError] | None = None  # set when closed
+        self._refusal: Callable[[], CommClosedError] | None = None  # set when closing
 
     def begin(self, channel: Channel) -> None:
-        """The connection is open."""
+        """Start sending: the connection is open."""
         self._channel = channel
         self.outbox.fill_records = channel.whole_records
 
     def end(self, failure: Callable[[], CommClosedError]) -> None:
-        """The connection is closed. `failure` makes an error that says why, for each who asks."""
-        self._connection = None  # which refers to us
+        """Stop: the connection is closed; `failure` makes a fresh error for each caller."""
+        self._connection = None  # breaks the reference cycle
         self._channel = CLOSED
         self._failure = failure
         self.outbox.clear()
@@ -121,11 +124,11 @@ class Sender:
         for _, _, future in waiters:
             if not future.done():
                 future.set_exception(failure())
-                future.exception()  # if nobody waits any more it is nobody's
+                future.exception()  # mark as retrieved, in case nobody is waiting
 
     @property
     def blocked(self) -> bool:
-        """Whether there is something to be sent as soon as the socket can be written."""
+        """Whether there is something to send as soon as the socket is writable."""
         outbox = self.outbox
         return outbox.queued != outbox.sent and not self.wants_read and not self.held_back
 
@@ -137,47 +140,72 @@ class Sender:
         Parameters
         ----------
         frames, shared
-            As for `framing.pack`. Frames above 16 KiB are not copied; they must not change until
-            sent.
+            As for `framing.pack`. Frames above 16 KiB are not copied and must not change until they
+            are sent.
 
-        Returns the bytes the message has on the wire, and what the caller may pass to `drain` if
-        it is to wait: 0 if frames of its own are still referred to, `Limits.write_ahead` if more
-        than that is unsent, None if there is nothing to wait for. Raises `CommClosedError`, and
-        `MessageTooLarge` with nothing queued.
+        Returns
+        -------
+        size : int
+            Bytes of the message on the wire.
+        leave : int or None
+            What to pass to `drain` in order to wait: 0 while frames are still referenced,
+            `Limits.write_ahead` if more than that is unsent, None if there is no need to wait.
+
+        Raises
+        ------
+        CommClosedError
+            If the connection is closed.
+        MessageTooLarge
+            With nothing queued.
         """
         outbox = self.outbox
         if len(frames) == 1 and outbox.queued == outbox.sent:
-            # A small message, as most are, passes the queue.
+            # A small message, the common case, bypasses the queue.
             frame = frames[0]
             length = len(frame)
             if length <= self._smallest and (
                 self.answering or time.perf_counter() - self._last_send > _CLOSELY
             ):
-                return self._pass(frame, length)
+                data = pack_one(length) + frame
+                sent = 0
+                try:
+                    sent = self._channel.send(data)
+                except OSError:  # `flush` will meet and handle it
+                    if self._failure is not None:
+                        raise self._failure() from None
+                self.answering = False
+                self._last_send = time.perf_counter()
+                size = length + ONE_FRAME
+                outbox.sent_directly(data, sent)
+                if sent < size:
+                    self._largest = size
+                    self.flush()
+                    if self._connection is not None:
+                        self._connection.watch()
+                return size, None
         return self._queue(frames, shared)
+
+    def refuse(self, *_: object) -> tuple[int, int | None]:
+        """Raise; replaces `write` once nothing more is accepted."""
+        assert self._refusal is not None
+        raise self._refusal()
+
+    def write_last(self, frame: Buffer | None, refusal: Callable[[], CommClosedError]) -> None:
+        """Queue a last frame, if there is one, and send what the socket takes.
+
+        `refusal` makes the error for later writes.
+        """
+        self._refusal = refusal
+        if frame is not None:
+            self.outbox.put([frame], 1)
+        self.held_back = False
+        self.flush()
+        if self._connection is not None:
+            self._connection.watch()
 
     def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
         """`write` for a message of one frame."""
         return self.write([frame])
-
-    def _pass(self, frame: Buffer, length: int) -> tuple[int, int | None]:
-        data = pack_one(length) + frame
-        sent = 0
-        try:
-            sent = self._channel.send(data)
-        except OSError:  # `flush` will meet it again
-            if self._failure is not None:
-                raise self._failure() from None
-        self.answering = False
-        self._last_send = time.perf_counter()
-        size = length + ONE_FRAME
-        self.outbox.passed(data, sent)
-        if sent < size:
-            self._largest = size
-            self.flush()
-            if self._connection is not None:
-                self._connection.watch()
-        return size, None
 
     def _queue(self, frames: Sequence[Buffer], shared: int) -> tuple[int, int | None]:
         if self._failure is not None:
@@ -196,12 +224,12 @@ class Sender:
                     self._connection.watch()
             else:
                 self.held_back = True
-                self._loop.call_soon(self.let_go)
+                self._loop.call_soon(self.release)
         elif self.held_back:
             if borrowed or outbox.queued - outbox.sent > _TOGETHER:
-                self.let_go()
+                self.release()
                 self._largest = size
-        else:  # the socket has been offered what is queued, and did not take it yet
+        else:  # the socket did not take what is queued when it was last tried
             if before - outbox.sent > self._max_queued + self._largest:
                 self._expect_room(before)
             if size > self._largest:
@@ -212,10 +240,10 @@ class Sender:
         return size, self._write_ahead if unsent > self._write_ahead else None
 
     def _expect_room(self, before: int) -> None:
-        """Close, and raise, if too much of the first `before` bytes stays queued.
+        """Close and raise if too much of the first `before` bytes stays queued.
 
-        They are offered once more: a writer that does not wait may have let no turn of the loop
-        pass. What is queued is freed.
+        First they are offered to the socket once more: a writer that does not wait may not have
+        let the loop run in between. Closing frees what is queued.
         """
         behind = time.perf_counter() - self._last_send
         self.flush()
@@ -230,14 +258,23 @@ class Sender:
             f"process is stopped or overloaded, or raise Limits.max_queued"
         )
         error.kind = "slow-consumer"
+        error.code = CloseCode.SLOW_CONSUMER
+        error.closed_by = "us"
         assert self._connection is not None
         self._connection.slow_consumer(error)
         raise error.again()
 
     async def drain(self, leave: int = 0) -> None:
-        """Wait until all that is queued now, but for the last `leave` bytes, is with the kernel.
+        """Wait until all that is queued now, except the last `leave` bytes, is with the kernel.
 
-        Raises `CommClosedError`. Cancelling changes nothing: the bytes still go out.
+        Raises
+        ------
+        CommClosedError
+            If the connection is closed before.
+
+        Notes
+        -----
+        A cancelled call changes nothing: the bytes are still sent.
         """
         if self._failure is not None:
             raise self._failure()
@@ -247,11 +284,11 @@ class Sender:
             heapq.heappush(self._waiters, (goal, next(self._numbers), future))
             await future
 
-    async def finish(self) -> None:
-        """Send what is queued, then say goodbye.
+    async def finish(self) -> bool:
+        """Send what is queued; return whether the kernel has all of it.
 
-        Gives up, with a warning, once the peer has taken nothing for `Limits.close_timeout`; ends
-        at once if the connection does. Cancelling changes nothing.
+        Gives up, with a warning, once the peer has taken nothing for `Limits.close_timeout`;
+        returns at once if the connection ends. A cancelled call changes nothing.
         """
         outbox = self.outbox
         while outbox and self._failure is None:
@@ -267,26 +304,25 @@ class Sender:
                         outbox.queued - outbox.sent,
                         self._close_timeout,
                     )
-                    return
+                    return False
             except CommClosedError:
-                return
-        if self._failure is None:
-            self.say_goodbye()
+                return False
+        return self._failure is None
 
-    def say_goodbye(self) -> None:
-        """Tell the peer that this is all, unless something is unsent, which it is to know."""
+    def send_eof(self) -> None:
+        """Send end of file, unless something is unsent, which the peer must be able to notice."""
         if not self.outbox:
-            self._channel.say_goodbye()
+            self._channel.send_eof()
 
-    def answer_goodbye(self) -> None:
-        """The same for a peer that has said it, where its protocol has an answer."""
+    def answer_eof(self) -> None:
+        """Answer the peer's end of file, where the protocol has an answer."""
         if not self.outbox:
-            self._channel.answer_goodbye()
+            self._channel.answer_eof()
 
     # The loop's side
 
-    def let_go(self) -> None:
-        """Send what was held back for company."""
+    def release(self) -> None:
+        """Send the small messages that were held back."""
         if self.held_back and self._connection is not None:
             self.held_back = False
             self.flush()
@@ -295,7 +331,7 @@ class Sender:
                 self._connection.watch()
 
     def flush(self) -> None:
-        """Send what is queued, up to the budget; resume who waited for it."""
+        """Send what is queued, up to the budget; wake up the writers that waited for it."""
         self.wants_read = False
         outbox = self.outbox
         channel = self._channel

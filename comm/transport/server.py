@@ -1,11 +1,11 @@
-"""`FrameServer` accepts streams, and lets through those whose TLS and hello are done in time.
+"""`FrameServer` accepts streams, and serves those whose TLS handshake and hello are done in time.
 
-Whoever connects is *pending* until then. Pending connections are bounded in number and in time,
-cost little while they are silent, and give way, the oldest first, when there are too many or when
-descriptors run out. Nothing they do raises anything here: they are counted, and logged in a line.
+Until then a connection is *pending*. Pending connections are bounded in number and in time, cost
+little while they are silent, and are dropped, oldest first, when there are too many or file
+descriptors run out. Nothing they do raises here: errors are counted, and logged in one line.
 
-A `TCPServer` accepts until the kernel has nothing more, hands each socket over as it is, and lets
-errors of `accept` pass. So what accepts is our own; the rest of the class is Tornado's.
+`TCPServer` accepts until the kernel has no more connections, hands each socket over unchecked, and
+ignores most errors of `accept`. So the accepting is our own; the rest of the class is Tornado's.
 """
 
 from __future__ import annotations
@@ -26,31 +26,33 @@ from tornado.tcpserver import TCPServer
 
 from ..addressing import format_address
 from ..arguments import expect_secure
+from ..close_codes import CloseCode
 from ..errors import CommClosedError, EncryptionRequired
 from ..limits import DEFAULT_LIMITS, Limits
 from ..listener_log import ListenerLog, ListenerStats
 from ..tls_errors import TLS_RECORD, named, not_tls
+from .connection import State
 from .greeting import exchange_hellos
 from .handshake_throttle import HandshakeThrottle
 from .pending import Pending, dropped, too_late
 from .readiness import Readiness
-from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, tune
-from .stream import FrameStream, State
+from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, host_and_port, tune
+from .stream import FrameStream
 
 __all__ = ["FrameServer"]
 
-_REST = 0.1  # seconds without accepting when there is nothing left to accept with
-_PEEK = 16  # bytes that tell what a peer speaks
-# For peers without TLS, which need 8 bytes to see what it is: protocol_version and close_notify.
+_PAUSE = 0.1  # seconds to stop accepting for when resources are exhausted
+_PEEK = 16  # bytes that identify what a peer speaks
+# For peers without TLS, which need 8 bytes to recognise it: protocol_version and close_notify.
 _ALERT = b"\x15\x03\x01\x00\x02\x02\x46" + b"\x15\x03\x01\x00\x02\x01\x00"
 
 logger = logging.getLogger("sealwire.comm")
 
 
 class FrameServer(TCPServer):
-    """A Tornado `TCPServer` whose streams carry frames, and that holds under attack.
+    """A Tornado `TCPServer` whose streams carry frames, and that withstands attacks.
 
-    Who connects is pending until TLS and hello are done. Then its stream arrives at
+    A connection is pending until its TLS handshake and hello are done. Then its stream is passed to
     `handle_stream`, which a subclass overrides, as with any `TCPServer`::
 
         class Echo(FrameServer):
@@ -63,21 +65,27 @@ class FrameServer(TCPServer):
 
     Parameters
     ----------
-    ssl_options
-        A context that demands a certificate of the peer, as `Security.get_listen_args` gives;
-        without one the links are plain. Also as ``ssl_context``, the name that it has there.
-    limits
-        For every stream.
-    require_encryption
-        Refuse to go without a context; what `get_listen_args` gives besides.
-
-    Raises `TypeError` for what is no context, `ValueError` for one that does not demand a
-    certificate or speaks TLS before 1.2, `EncryptionRequired`.
+    ssl_options, ssl_context : ssl.SSLContext, optional
+        A context that requires a peer certificate, as from ``Security.get_listen_args``; without
+        one the connections are plain. The second is the name it has in ``get_listen_args``.
+    limits : Limits, optional
+        Bounds for the server and every stream.
+    require_encryption : bool, optional
+        Whether to refuse to work without a context.
 
     Attributes
     ----------
     scheme : str
-        Of the addresses in errors: ``tls`` or ``tcp``.
+        ``tls`` or ``tcp``, for addresses in errors.
+
+    Raises
+    ------
+    TypeError
+        For anything but an SSL context.
+    ValueError
+        For a context that requires no certificate or allows TLS below 1.2.
+    EncryptionRequired
+        If there is no context though encryption is required.
     """
 
     def __init__(
@@ -105,9 +113,9 @@ class FrameServer(TCPServer):
         self._listening: list[socket.socket] = []
         self._last_address: tuple[str, int] = ("", 0)
         self._accepting: list[Readiness] = []
-        self._resting: asyncio.TimerHandle | None = None
+        self._pause_timer: asyncio.TimerHandle | None = None
         self._pending: Pending[FrameStream] = Pending(limits.handshake_timeout, self._loop.time)
-        self._look: asyncio.Handle | None = None  # for those that are late
+        self._deadline_timer: asyncio.Handle | None = None  # the timer for expired deadlines
         self._tasks: set[asyncio.Task[None]] = set()
         self._throttle = HandshakeThrottle(self._loop, limits.handshake_slice)
         self._log = ListenerLog(self._own_address, limits.max_log_lines)
@@ -115,20 +123,32 @@ class FrameServer(TCPServer):
     # To be overridden
 
     async def greet(self, stream: FrameStream) -> None:
-        """Exchange hellos with a stream whose TLS is done.
+        """Exchange hellos with a stream whose TLS handshake is done; may be overridden.
 
-        It is pending until it is `established`; where that is not the doing of `greet`, it must be
-        that of `handle_stream`. A `CommClosedError` is the peer's doing, counted and logged in a
-        line; anything else is logged with its traceback. Either closes the stream.
+        Parameters
+        ----------
+        stream : FrameStream
+            Pending until its `established` is called, by `greet` or else by `handle_stream`.
+
+        Raises
+        ------
+        CommClosedError
+            For an error of the peer: counted, and logged in one line. Anything else is logged with
+            its traceback. Either closes the stream.
         """
         await exchange_hellos(stream)
 
     def handle_stream(  # type: ignore[override]
         self, stream: FrameStream, address: tuple[Any, ...]
     ) -> Awaitable[None] | None:
-        """Called with each stream that has been greeted, and the peer's address as of `accept`.
+        """Serve a stream whose hellos are exchanged; to be overridden.
 
-        The stream is the handler's from now on, also to close; an error that it raises closes it.
+        Parameters
+        ----------
+        stream : FrameStream
+            Belongs to the handler, which must close it; an exception closes it.
+        address : tuple
+            The peer's address as returned by `accept`.
         """
         raise NotImplementedError("override FrameServer.handle_stream")
 
@@ -139,10 +159,23 @@ class FrameServer(TCPServer):
     ) -> None:
         """Bind to every address of the host and begin to accept.
 
-        No or an empty address means every interface, port 0 any free one; `options` are those of
-        `TCPServer.listen`. Raises `OSError`.
+        Parameters
+        ----------
+        port : int
+            0 means any free port.
+        address : str, optional
+            None or empty means all interfaces.
+        backlog : int, optional
+            `Limits.backlog` by default.
+        **options
+            Those of `TCPServer.listen`.
+
+        Raises
+        ------
+        OSError
+            If the address cannot be bound.
         """
-        attempts = 5 if port == 0 else 1  # a free port may be taken for the other family meanwhile
+        attempts = 5 if port == 0 else 1  # a free port may be taken for the other family
         if backlog is None:
             backlog = self._limits.backlog
         for attempt in range(attempts):
@@ -155,18 +188,18 @@ class FrameServer(TCPServer):
         self.add_sockets(sockets)
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Begin to accept on these, which listen already; they are closed by `stop`."""
+        """Begin to accept on listening sockets; `stop` closes them."""
         added = list(sockets)
         if INHERITED:
             for listening in added:
                 tune(listening, self._limits.keepalive_timeout)
         self._listening += added
-        if self._resting is None:
+        if self._pause_timer is None:
             self._accept_on(added)
 
     def stop(self) -> None:
-        """Stop accepting. Streams whose hello is under way have `Limits.stop_timeout` for it."""
-        self._rest(None)
+        """Stop accepting. Pending connections have `Limits.stop_timeout` to finish their hello."""
+        self._pause_accepting(None)
         self._last_address = self.address
         sockets, self._listening = self._listening, []
         for listening in sockets:
@@ -179,26 +212,25 @@ class FrameServer(TCPServer):
     # Our own
 
     def drop_pending(self) -> None:
-        """Close the streams whose hello is not done."""
+        """Close all pending connections."""
         for stream in self._pending:
             self._drop(stream, "stopped", "we stopped listening", "dial another address")
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
         self._log.close()
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port; where both families are bound those of IPv4, which more peers can use."""
+        """Host and port; if both families are bound those of IPv4, which more peers can reach."""
         if not self._listening:
             return self._last_address
         chosen = min(self._listening, key=lambda sock: sock.family != socket.AF_INET)
-        host, port = chosen.getsockname()[:2]
-        return host, port
+        return host_and_port(chosen.getsockname())
 
     @property
     def stats(self) -> ListenerStats:
-        """The counters as they are now."""
+        """A snapshot of the counters."""
         return self._log.stats(len(self._pending))
 
     def _own_address(self) -> str:
@@ -212,18 +244,18 @@ class FrameServer(TCPServer):
             readiness.on_readable(functools.partial(self._accept, listening))
             self._accepting.append(readiness)
 
-    def _rest(self, seconds: float | None) -> None:
-        """Leave the listening sockets alone, for good if without a time."""
+    def _pause_accepting(self, seconds: float | None) -> None:
+        """Stop watching the listening sockets, for `seconds` or, with None, for good."""
         while self._accepting:
             self._accepting.pop().stop()
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
+        if self._pause_timer is not None:
+            self._pause_timer.cancel()
+            self._pause_timer = None
         if seconds is not None:
-            self._resting = self._loop.call_later(seconds, self._rested)
+            self._pause_timer = self._loop.call_later(seconds, self._resume_accepting)
 
-    def _rested(self) -> None:
-        self._resting = None
+    def _resume_accepting(self) -> None:
+        self._pause_timer = None
         self._accept_on(self._listening)
 
     def _accept(self, listening: socket.socket) -> None:
@@ -233,22 +265,22 @@ class FrameServer(TCPServer):
             except BlockingIOError:
                 return
             except OSError as error:
-                # Others than STARVED tell of connections that broke in the queue.
+                # Other errors than STARVED are those of connections that broke in the backlog.
                 if error.errno in STARVED and not self._make_room(listening, error):
                     return
             else:
                 self._admit(accepted, address)
 
     def _make_room(self, listening: socket.socket, error: OSError) -> bool:
-        """Whether accepting may be tried again at once."""
+        """Drop the oldest pending connection; return whether to accept again at once."""
         if not has_caller(listening):
             return False
         why = (error.strerror or str(error)).lower()
         self._log.starved(f"{why} (this process may open {descriptor_limit()})")
         if not self._pending:
-            self._rest(_REST)
+            self._pause_accepting(_PAUSE)
             return False
-        self._make_way(next(iter(self._pending)), why)
+        self._drop_crowded(next(iter(self._pending)), why)
         return True
 
     def _admit(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
@@ -260,28 +292,30 @@ class FrameServer(TCPServer):
         if descriptors is not None:
             most = max(1, min(most, descriptors // 2))
         for oldest in self._pending.surplus(most):
-            self._make_way(oldest, f"{most} others are pending, which is the limit")
-        peer = format_address(self.scheme, *address[:2])
+            self._drop_crowded(oldest, f"{most} others are pending, which is the limit")
+        peer = format_address(self.scheme, *host_and_port(address))
         first = State.HELLO if self._context is None else State.HANDSHAKE
         stream = FrameStream(accepted, self._limits, peer, first)
         deadline = self._pending.add(stream)
-        if self._look is None:
-            self._look = self._loop.call_at(deadline, self._drop_late, deadline)
+        if self._deadline_timer is None:
+            self._deadline_timer = self._loop.call_at(deadline, self._drop_late, deadline)
         task = self._loop.create_task(self._serve(stream, address))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # Letting go
+    # Dropping connections
 
     def _drop_late(self, planned: float) -> None:
-        """Drop those whose time is over; a timer for each would cost more than its hello."""
+        """Drop connections whose deadline has passed; one timer serves all of them."""
         late, then = self._pending.late(planned)
-        self._look = None if then is None else self._loop.call_at(then, self._drop_late, then)
+        self._deadline_timer = (
+            None if then is None else self._loop.call_at(then, self._drop_late, then)
+        )
         seconds = self._limits.handshake_timeout
         for stream in late:
             self._end(stream, too_late(stream.peer, stream.state.value, seconds))
 
-    def _make_way(self, stream: FrameStream, why: str) -> None:
+    def _drop_crowded(self, stream: FrameStream, why: str) -> None:
         owes = stream.state.value
         self._drop(stream, "crowded", f"its {owes} was not done and {why}", "try again")
 
@@ -292,19 +326,22 @@ class FrameServer(TCPServer):
         self._pending.remove(stream)
         stream.fail(error)
 
-    # Letting in
+    # Serving connections
 
     async def _serve(self, stream: FrameStream, address: tuple[Any, ...]) -> None:
-        """The life of a connection."""
+        """Serve one connection from handshake to end."""
         try:
             try:
-                await self._let_in(stream)
+                await self._establish(stream)
                 await self.greet(stream)
                 served = self.handle_stream(stream, address)
                 if inspect.isawaitable(served):
                     await served
-            except BaseException:
+            except BaseException as error:
                 self._pending.remove(stream)
+                if stream.greeted and isinstance(error, Exception):
+                    reason = f"its handler raised {type(error).__name__}"
+                    await stream.finish(CloseCode.HANDLER_FAILED, reason)
                 stream.close()
                 raise
         except CommClosedError as error:
@@ -319,14 +356,14 @@ class FrameServer(TCPServer):
             done = "serve" if stream.greeted else "greet"
             logger.exception("listener on %s: cannot %s %s", self._own_address(), done, stream.peer)
         finally:
-            stream.when_established = None  # it refers to the stream
+            stream.when_established = None  # breaks a reference cycle
             end = stream.error
-            if stream.greeted and isinstance(end, CommClosedError) and not end.clean:
+            if stream.greeted and isinstance(end, CommClosedError) and _is_broken(end):
                 self._log.broken(end.kind, end.__str__)
-            stream.tell = self._log.broken  # Dask's servers go on with it in a task of theirs
+            stream.tell = self._log.broken  # Dask's servers continue in a task of their own
 
-    async def _let_in(self, stream: FrameStream) -> None:
-        if stream.closed():  # dropped before its turn came
+    async def _establish(self, stream: FrameStream) -> None:
+        if stream.closed():  # dropped before its task ran
             raise stream.failure()
         stream.when_established = functools.partial(self._established, stream)
         if self._context is None:
@@ -348,11 +385,16 @@ class FrameServer(TCPServer):
         self._log.greeted += 1
 
 
-def _answer_plain(sock: socket.socket) -> None:
-    """Tell a peer without TLS that this port has it.
+def _is_broken(end: CommClosedError) -> bool:
+    """Whether an end is worth a line: peers of other implementations never say that they close."""
+    return not end.clean and end.kind != "unannounced"
 
-    Reading first keeps the answer alive: the kernel resets a connection that is closed with bytes
-    unread.
+
+def _answer_plain(sock: socket.socket) -> None:
+    """Send a TLS alert to a peer that does not speak TLS.
+
+    It is read from first, since the kernel resets a connection that is closed with unread bytes,
+    and the alert would be lost.
     """
     with contextlib.suppress(OSError):
         for _ in range(16):

@@ -1,16 +1,16 @@
-"""The interpreter's switch interval, lowered while an event loop has I/O in hand.
+"""The interpreter's switch interval, lowered while an event loop is doing I/O.
 
-A loop that shares its process with a computing thread must win the GIL back after every system call
-and every TLS record of 16 KiB, and each time waits out the switch interval: 5 ms by default. That
-holds TLS down to a few MB/s and a round trip to 10 ms. What counts is the interval in force when
-the *waiting* thread begins to wait, so it is lowered from the first event on until the loop has
-been without I/O for a moment.
+A loop that shares its process with a computing thread must reacquire the GIL after every system
+call and every TLS record of 16 KiB, and each time waits for the switch interval: 5 ms by default.
+This slows TLS down to a few MB/s and a round trip to 10 ms. What counts is the interval when the
+*waiting* thread starts to wait, so it is lowered from the first event on until the loop has had no
+I/O for a moment.
 
-The price is paid where several threads compute in Python at once: they too then take turns at the
-lower interval. So an idle loop always gives the old interval back, as does one that is shut down.
+The price is paid where several threads run Python code at once: they too switch at the lower
+interval. So the old interval is restored whenever the loop is idle or is shut down.
 
 `configure` sets the policy of the process. Threads, loops and nested use are counted together: the
-interval that was in force comes back when the last loop falls idle.
+old interval is restored when the last loop becomes idle.
 """
 
 from __future__ import annotations
@@ -30,30 +30,48 @@ class Policy(NamedTuple):
     """When the switch interval is lowered, and how far. Times in seconds."""
 
     interval: float | None = 10e-6
-    """In force while a loop has I/O in hand. None: the interval is never touched. Below 50 us the
-    granularity of the system's timers rules on Linux."""
+    """The interval while a loop is doing I/O; None leaves it alone. Below 50 us the granularity of
+    the system's timers dominates on Linux."""
 
     linger: float = 5e-3
-    """How long after its last I/O a loop still counts as busy: up to twice this. Long enough for
-    the answer to a request; a comm that is only kept open costs nothing."""
+    """How long, up to twice this, a loop counts as busy after its last I/O. Long enough for the
+    answer to a request; an idle comm costs nothing."""
 
 
 _policy = Policy()
 _lock = threading.Lock()
-_holders: set[_Hold] = set()  # loops with I/O in hand
-_saved = 0.0  # what to restore
-_lowered = 0  # what we set, in microseconds
+_holders: set[_Hold] = set()  # loops doing I/O
+_saved = 0.0  # the interval to restore
+_lowered = 0  # the interval we set, in microseconds
 
 
 def policy() -> Policy:
-    """The policy in force."""
+    """Return the current policy."""
     return _policy
 
 
 def configure(interval: float | None = Policy().interval, linger: float = Policy().linger) -> None:
-    """Set the policy of this process, for every comm in it, from its next I/O on.
+    """Set how this process lowers the interpreter's switch interval while comms do I/O.
 
-    Raises `ValueError` for a time that is not positive, or an interval above one second.
+    A loop that shares its process with a computing thread waits for the switch interval (5 ms by
+    default) whenever it needs the GIL. The interval is therefore lowered during I/O.
+
+    Parameters
+    ----------
+    interval : float or None, default 10e-6
+        Switch interval in seconds while a loop is doing I/O; None leaves it alone.
+    linger : float, default 5e-3
+        Seconds, up to twice this, that a loop counts as busy after its last I/O.
+
+    Raises
+    ------
+    ValueError
+        Unless `interval` is positive and at most one second, and `linger` positive and below an
+        hour.
+
+    Notes
+    -----
+    Takes effect with the next I/O of each comm. See `sys.setswitchinterval`.
     """
     global _policy
     if interval is not None and not 0 < interval <= 1:
@@ -74,7 +92,7 @@ def _microseconds() -> int:
 
 
 class _Hold:
-    """What keeps the interval down for one loop; apart from its guard, so as to outlive it."""
+    """One loop's claim to the lower interval; separate from its guard, which it may outlive."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
@@ -87,7 +105,7 @@ class _Hold:
         global _saved, _lowered
         with _lock:
             _holders.difference_update([hold for hold in _holders if hold.dead()])
-            if not _holders or _microseconds() != _lowered:  # or somebody has set it since
+            if not _holders or _microseconds() != _lowered:  # or somebody else has set it
                 _saved = sys.getswitchinterval()
                 sys.setswitchinterval(min(interval, _saved))
                 _lowered = _microseconds()
@@ -97,12 +115,12 @@ class _Hold:
         with _lock:
             if self in _holders:
                 _holders.remove(self)
-                if not _holders and _microseconds() == _lowered:  # else it is somebody else's now
+                if not _holders and _microseconds() == _lowered:  # else somebody else has set it
                     sys.setswitchinterval(_saved)
 
 
 def _after_fork() -> None:
-    """The loops stayed behind in the parent."""
+    """Forget the loops, which run in the parent only."""
     global _lock
     _lock = threading.Lock()
     if _holders:
@@ -115,14 +133,14 @@ if hasattr(os, "register_at_fork"):
 
 
 class Guard:
-    """What one loop has to do with the interval. Use it in the loop's thread only.
+    """Lowers and restores the interval for one loop; not thread-safe.
 
     Attributes
     ----------
     active : bool
-        The loop counts as busy.
+        Whether the loop counts as busy.
     recent : bool
-        There was I/O since the last look.
+        Whether there was I/O since the last check.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -135,13 +153,13 @@ class Guard:
         weakref.finalize(loop, self._hold.release).atexit = False
 
     def touch(self) -> None:
-        """The loop has I/O in hand."""
+        """Note that the loop is doing I/O."""
         self.recent = True
         if not self.active:
             self.begin()
 
     def begin(self) -> None:
-        """It was idle, and has I/O in hand now."""
+        """Lower the interval for a loop that was idle."""
         loop = self._loop()
         interval, linger = _policy
         if interval is None or loop is None or self._over:
@@ -154,18 +172,18 @@ class Guard:
                 pass
         self.active = True
         self._hold.take(interval)
-        loop.call_later(linger, self._look)
+        loop.call_later(linger, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         loop = self._loop()
         if self.recent and self.active and loop is not None:
             self.recent = False
-            loop.call_later(_policy.linger, self._look)
+            loop.call_later(_policy.linger, self._check)
         else:
             self.end()
 
     def end(self) -> None:
-        """The loop is idle, or has nothing left to be busy with."""
+        """Restore the interval: the loop is idle or shut down."""
         self.active = False
         self._hold.release()
 
@@ -181,7 +199,7 @@ _guards: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Guard] = weakref.W
 
 
 def guard_of(loop: asyncio.AbstractEventLoop) -> Guard:
-    """The guard of `loop`, always the same one."""
+    """Return the guard of `loop`, always the same object."""
     found = _guards.get(loop)
     if found is None:
         found = _guards[loop] = Guard(loop)

@@ -1,1 +1,1 @@
-"""Bytes alone: frames, hellos, what is queued, what values may be. No socket, no event loop."""
+"""Bytes only: frames, hellos, send queue, bounds on values. No socket, no event loop."""

@@ -1,29 +1,29 @@
-"""What the values of one message may make its receiver do: every bound on them, in this file.
+"""The bounds on what decoding one message may cost its receiver; all of them are in this file.
 
-How long a message is and how many frames it has is settled before its first byte is decoded
-(`limits`, `framing`). But a short message can hold a value that is deep, or that describes
-something large, and most of what decodes values is native code: it recurses on the C stack,
-reserves what it is told to, and compares keys that collide one by one. So the decoder hands each
-such value to a `Budget`, and the encoder each value that its peer's would refuse:
+The length of a message and its number of frames are checked before its first byte is decoded
+(`limits`, `framing`). But a short message can hold a value that is deeply nested, or that describes
+something large, and most decoders are native code: they recurse on the C stack, allocate what they
+are told to, and compare colliding keys one by one. So the decoder passes each such value to a
+`Budget`, as does the encoder each value that its peer's budget would reject:
 
 ====================  ==========================================================================
 bound                 on
 ====================  ==========================================================================
-`DEPTH`               lists, dicts and objects within one another, in a whole message
-`NESTED_OBJECTS`      objects of registered types within one another
-`INT_SIZE`            bytes of an int that 64 bits do not hold; none is a key of a dict
-`FIELDS`, `LEVELS`    fields of a dtype, in all and within one another
+`DEPTH`               lists, dicts and objects nested in one another, in a whole message
+`NESTED_OBJECTS`      objects of registered types nested in one another
+`INT_SIZE`            bytes of an int beyond 64 bits; such an int is never a key of a dict
+`FIELDS`, `LEVELS`    fields of a dtype, in total and nested
 `ITEM_SIZE`           bytes of an array's item
 `DIMENSIONS`          of an array
-`EMPTY_ITEMS`         items of an array that has no bytes, counted along its other dimensions
-`QUOTED`              characters of a peer's that an error repeats
-each frame            is referred to once
-keys                  msgpack's own scalars, and dates; of a dict of more than `FEW_KEYS` that are
-                      not all texts or bytes, the time that each takes to find its place
+`EMPTY_ITEMS`         items of an array without bytes, counted along its other dimensions
+`QUOTED`              characters of a peer's text that an error repeats
+each frame            is referenced once
+keys                  msgpack's own scalars, and dates; for a dict of more than `FEW_KEYS` that are
+                      not all texts or bytes, the time that inserting each takes
 ====================  ==========================================================================
 
-With them decoding takes time linear in the size of a message, and memory of at most `MULTIPLE`
-times its header besides its frames (and `SPARE`). Nothing here is an ``assert``: it holds under
+With these, decoding takes time linear in the size of a message, and memory of at most `MULTIPLE`
+times its header besides its frames (and `SPARE`). No check is an ``assert``: they hold under
 ``python -O``.
 """
 
@@ -79,14 +79,14 @@ FEW_KEYS = 4096
 """Among so many, keys that are made to collide cost no more than 10 microseconds each."""
 
 QUOTED = 200
-_TEXT = 60  # characters of one text among them
+_TEXT = 60  # characters of each text within a quoted value
 
 MULTIPLE = 100
 SPARE = 1 << 20
 
 
 def _room() -> int:
-    """How many lists within one another this release of msgpack takes apart; 1024 in all known."""
+    """How many nested lists this release of msgpack unpacks; 1024 in all known ones."""
     low, high = 0, 1 << 16
     while high - low > 1:
         depth = (low + high) // 2
@@ -103,14 +103,14 @@ _ROOM = _room()
 
 
 def check_structure(header: Buffer, depth: int = DEPTH) -> None:
-    """Raise `ValueError` unless `header` is whole msgpack of at most `depth` levels.
+    """Raise `ValueError` unless `header` is complete msgpack of at most `depth` levels.
 
-    Not worth it for one of no more than `depth` bytes, which cannot be deep, nor claim much.
+    Not needed for a header of at most `depth` bytes, which can neither be deep nor claim much.
 
-    msgpack makes a list of as many places as one claims before it has seen an item, and a list
-    within that again. So it first runs over the header without making anything, at a tenth of the
-    cost, and meets the end there if a claim is false. As it always takes the same number of levels,
-    it is given the header within as many lists as are to be left out.
+    msgpack allocates a list of the claimed length before it has seen an item, and so on for lists
+    within it. This first pass skips over the header without creating objects, at a tenth of the
+    cost, and fails if a claim is false. As msgpack's own limit on nesting is fixed, the header is
+    wrapped in as many lists as levels are to be disallowed.
     """
     around = b"\x91" * max(0, _ROOM - depth)
     scanner = msgpack.Unpacker(
@@ -127,7 +127,7 @@ def check_structure(header: Buffer, depth: int = DEPTH) -> None:
 
 
 class Budget:
-    """The bounds of one message on its way in; `frames` are those that its header may refer to."""
+    """The bounds of one message being decoded; `frames` are those its header may reference."""
 
     __slots__ = ("_frames",)
 
@@ -146,13 +146,13 @@ class Budget:
 
     @staticmethod
     def check_depth(depth: int) -> None:
-        """Of one value within others."""
+        """Check the nesting of a value."""
         if depth > DEPTH:
             raise ValueError(f"values are nested more than {DEPTH} deep")
 
     @staticmethod
     def check_objects(nested: int) -> None:
-        """Of one object within others."""
+        """Check the nesting of an object within objects."""
         if nested > NESTED_OBJECTS:
             raise ValueError(
                 f"objects of registered types are nested more than {NESTED_OBJECTS} deep"
@@ -160,13 +160,13 @@ class Budget:
 
     @staticmethod
     def check_int(size: int) -> None:
-        """Of an int of `size` bytes."""
+        """Check the size of an int in bytes."""
         if size > INT_SIZE:
             raise ValueError(f"an int of {size} bytes, the most is {INT_SIZE}")
 
     @staticmethod
     def check_fields(number: int, level: int) -> None:
-        """Of a dtype that has shown `number` fields so far, the last at `level`."""
+        """Check a dtype with `number` fields so far, the last at nesting `level`."""
         if number > FIELDS:
             raise ValueError(f"a dtype of more than {FIELDS} fields")
         if level > LEVELS:
@@ -174,13 +174,13 @@ class Budget:
 
     @staticmethod
     def check_item(size: int) -> None:
-        """Of the bytes of an array's item."""
+        """Check the size of an array's item in bytes."""
         if size > ITEM_SIZE:
             raise ValueError(f"an item of {size} bytes, the most is {ITEM_SIZE}")
 
     @staticmethod
     def check_shape(shape: Sequence[int], itemsize: int) -> None:
-        """Of an array: one of items without bytes could have any number of them for nothing."""
+        """Check an array's shape: one of empty items could have any number of them for nothing."""
         if len(shape) > DIMENSIONS:
             raise ValueError(f"an array of {len(shape)} dimensions, the most is {DIMENSIONS}")
         if 0 in shape:
@@ -192,12 +192,12 @@ class Budget:
 
 
 def large_dict(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """``dict(pairs)``; raises `ValueError` where keys collide so much that it would take for ever.
+    """``dict(pairs)``; raises `ValueError` if key collisions would make it take too long.
 
-    The hashes of texts and bytes are salted. Those of numbers and dates are not, and a dict looks
-    for a free place in an order that anybody can compute: with a minute of search, 20,000 ints were
-    found that cost 200 microseconds each, among 60,000 others; in order, or at random, they cost
-    0.1. So the time is watched that they take, without what other threads and processes take.
+    Hashes of texts and bytes are salted. Those of numbers and dates are not, and a dict's probing
+    sequence is predictable: within a minute of search, 20,000 ints were found that cost 200 µs each
+    among 60,000 others; ordered or random ints cost 0.1 µs. So the CPU time of this thread is
+    checked while inserting.
     """
     if len(pairs) <= FEW_KEYS or _SALTED.issuperset({type(key) for key, _ in pairs}):
         return dict(pairs)
@@ -220,7 +220,7 @@ _EACH = 1.5e-6
 
 
 def brief(value: Any) -> str:
-    """A value of a peer's in an error: short, and in time that does not depend on its size."""
+    """Return a peer's value for an error: short, and in time independent of its size."""
     kind = type(value)
     if kind is str:
         return quoted(repr(value[:_TEXT]), QUOTED) + ("..." if len(value) > _TEXT else "")
@@ -236,9 +236,9 @@ def brief(value: Any) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, in no more than `QUOTED` characters, whatever it quotes."""
+    """Return the message of `error`, with at most `QUOTED` characters."""
     try:
         words = str(error)
-    except Exception:  # of a registered type's own making
+    except Exception:  # the str of a registered type's own exception
         words = ""
     return quoted(words, QUOTED) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a peer speaks that does not speak our protocol, told by its first bytes."""
+"""Identifies foreign protocols by their first bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _METHODS = frozenset({b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b
 
 
 def name_foreign(head: bytes) -> str:
-    """What a peer speaks whose first bytes are not ours, with what to do; empty if unknown."""
+    """Return what a peer with these first bytes speaks, and what to do; empty if unknown."""
     if head[:2] == b"\x16\x03":
         return "a TLS ClientHello; use tls:// on both sides"
     if head[:2] == b"\x15\x03":

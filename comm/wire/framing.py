@@ -1,17 +1,17 @@
-"""Frames to bytes and back, without I/O.
+"""Message framing, without I/O.
 
-The wire is distributed's, all numbers unsigned 64-bit little-endian::
+The wire format is distributed's; all numbers are unsigned 64-bit little-endian::
 
     lead | count | length × count | frame × count
          |<------------ lead bytes ------...>|
 
-``lead`` counts the first block: the prelude (count and lengths) and those frames that share the
-block. The frames after it follow bare. Receivers allocate one buffer for the frames of the block
-and one for each bare frame, so a large frame that should live and die on its own is sent bare.
+``lead`` is the size of the first block: the prelude (count and lengths) and the frames that share
+the block. The frames after it are sent bare. Receivers allocate one buffer for the frames of the
+block and one for each bare frame, so a large frame that is to be freed on its own is sent bare.
 
-`pack` writes a prelude. `Splitter` takes bytes in pieces of any size and gives whole messages. It
-checks every number before it reserves anything, and reserves a frame only once the whole prelude
-has arrived, so a lying peer makes it hold no more than what that peer really sent.
+`pack` creates a prelude. `Splitter` takes bytes in pieces of any size and delivers whole messages.
+It checks every number before allocating anything, and allocates a frame only once the whole prelude
+has arrived, so a lying peer makes it hold no more than the peer really sent.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _EMPTY = memoryview(bytearray())
 
 
 def pack(lengths: Sequence[int], shared: int) -> bytes:
-    """The bytes that stand before the frames of one message.
+    """Return the bytes that precede the frames of one message.
 
     Parameters
     ----------
     lengths
-        Bytes in each frame.
+        Size of each frame in bytes.
     shared
         How many of the first frames share the first block; the others are sent bare. The frames
         follow in order either way.
@@ -61,32 +61,32 @@ ONE_FRAME = 24
 
 
 def pack_one(length: int) -> bytes:
-    """`pack` for a message of one frame, as most are."""
+    """`pack` for a message of a single frame, the common case."""
     return _ONE_FRAME.pack(16 + length, 1, length)
 
 
 class Splitter:
-    """Takes the stream apart into messages; each is a list of frames in buffers of their own.
+    """Splits a byte stream into messages; each is a list of frames in buffers of their own.
 
     Parameters
     ----------
     inbox
-        Where each message goes as it completes, as its frames and their total size.
+        Receives each message as it completes: its frames and their total size.
     allocate
-        Gives a writable buffer of a size, for frames that are not whole in one piece.
+        Returns a writable buffer of a given size, for frames that arrive in several pieces.
     max_size, max_frames
         Bounds on a message.
     max_hello_size
-        Bound on the first message alone, if it has another one.
+        Bound on the first message, if different.
     peer
-        Whose bytes these are, for errors.
+        The peer's address, for errors.
 
     Attributes
     ----------
     block : memoryview or None
         The buffer being filled: one bare frame, or all frames of the first block.
     delivered : int
-        Bytes ever put into the inbox, with `OVERHEAD` for each message.
+        Total bytes put into the inbox, with `OVERHEAD` for each message.
 
     After an error the stream is out of step: feed nothing more.
     """
@@ -109,18 +109,18 @@ class Splitter:
         self._max_message_size = max_size
         self._max_frames = max_frames
         self.delivered = 0
-        self._between = True  # no message is begun
-        self._prelude = bytearray()  # the start of a message, until its prelude is whole
+        self._between = True  # no message has begun
+        self._prelude = bytearray()  # the start of a message, until its prelude is complete
         self.block: memoryview | None = None
         self._filled = 0
-        self._bare: Sequence[int] = ()  # sizes of the bare frames, and which is next
+        self._bare: Sequence[int] = ()  # sizes of the bare frames, and the next one's index
         self._next = 0
         self._shared_lengths: Sequence[int] = ()
         self._frames: list[Frame] = []
         self._total = 0
 
     def progress(self) -> str:
-        """How far the unfinished message is, in words; empty between two messages."""
+        """How much of the unfinished message has arrived, in words; empty between two messages."""
         if self.block is None:
             return f"{len(self._prelude)} bytes of its prelude" if self._prelude else ""
         done = sum(memoryview(frame).nbytes for frame in self._frames) + self._filled
@@ -128,11 +128,11 @@ class Splitter:
 
     @property
     def expected(self) -> int | None:
-        """Bytes in the frames of the unfinished message, None while that is not known."""
+        """Size of the frames of the unfinished message in bytes, None while unknown."""
         return None if self.block is None else self._total
 
     def target(self, at_least: int) -> memoryview | None:
-        """Where the next bytes can go directly, if `at_least` of them belong there.
+        """Return the buffer for the next bytes, if at least `at_least` bytes belong there.
 
         After receiving into it, call `advance`.
         """
@@ -142,27 +142,27 @@ class Splitter:
         return block[self._filled :]
 
     def advance(self, size: int) -> None:
-        """Note that `size` bytes were received into what `target` gave."""
+        """Note that `size` bytes were received into the buffer that `target` returned."""
         assert self.block is not None
         self._filled += size
         if self._filled == self.block.nbytes:
             self._block_done()
 
     def discard(self) -> None:
-        """Let go of the unfinished message; feed nothing more."""
+        """Drop the unfinished message; feed nothing more."""
         self.block = None
         self._frames = []
         self._prelude = bytearray()
 
     def feed(self, data: bytearray, size: int) -> None:
-        """Take the first `size` bytes of `data`: a part of a message, one or many.
+        """Process the first `size` bytes of `data`: part of a message, one, or many.
 
-        The caller may reuse `data`. Raises `FramingError` or `MessageTooLarge` at the first number
-        that cannot be, after delivering the messages before it, `HelloError` for a hello of several
-        frames, and `MemoryError` if a frame cannot be reserved.
+        The caller may reuse `data`. Raises `FramingError` or `MessageTooLarge` at the first invalid
+        number, after delivering the messages before it, `HelloError` for a hello of several frames,
+        and `MemoryError` if a frame cannot be allocated.
         """
         position = 0
-        if not self._between:  # the end of a message, and often more behind it
+        if not self._between:  # the end of a message, often followed by more
             position = self._feed(memoryview(data)[:size], first=True)
         if self._between and not self._hello_ahead:  # small messages, whole: the common case
             append = self._inbox.append
@@ -179,7 +179,7 @@ class Splitter:
             self._feed(memoryview(data)[position:size])
 
     def _feed(self, data: memoryview, *, first: bool = False) -> int:
-        """Take it all, or with `first` what ends the message under way; how much was taken."""
+        """Process all of `data`, or with `first` only the current message; return how much."""
         position, end = 0, data.nbytes
         while position < end and not (first and self._between):
             if self.block is not None:
@@ -240,7 +240,7 @@ class Splitter:
             raise self._not_ours(lead, head)
         if count == 0:
             raise self._bad("a message of 0 frames; it needs at least a header")
-        if self._hello_ahead and count != 1:  # before the lengths of so many are waited for
+        if self._hello_ahead and count != 1:  # before waiting for that many lengths
             raise HelloError(
                 f"bad hello{self._from}: got {count} frames, need 1; "
                 f"check what listens on that port"
@@ -278,7 +278,7 @@ class Splitter:
         )
 
     def _begin(self, lead: int, lengths: tuple[int, ...], data: memoryview) -> int:
-        """Start on the frames of a message; returns how much of `data` was used at once."""
+        """Start on the frames of a message; return how much of `data` was used."""
         total = sum(lengths)
         if total > self._max_size:
             raise self._too_large(
@@ -286,7 +286,7 @@ class Splitter:
             )
         count = len(lengths)
         shared = lead - 8 - 8 * count
-        if shared and shared == lengths[0]:  # the header alone shares the block, as most often
+        if shared and shared == lengths[0]:  # only the header shares the block: most common
             share_count = 1
         else:
             share_count = bisect_right(list(accumulate(lengths)), shared)
@@ -299,7 +299,7 @@ class Splitter:
         if total <= data.nbytes:
             if share_count == 1:
                 frames: list[Frame] = [bytearray(data[:shared]) if shared else _EMPTY]
-            else:  # there may be an array among them, which may outlive the message
+            else:  # an array among them may outlive the message
                 block = self._allocate(shared) if shared else _EMPTY
                 block[:] = data[:shared]
                 frames = _split(block, lengths[:share_count])
@@ -328,7 +328,7 @@ class Splitter:
         self._inbox.append((frames, size))
         self.delivered += size + OVERHEAD
         self._between = True
-        if self._hello_ahead:  # a peer need not wait for our answer to its hello
+        if self._hello_ahead:  # the peer may send more without waiting for our hello
             self._hello_ahead = False
             self._max_size = self._max_message_size
 
@@ -338,7 +338,7 @@ class Splitter:
         self._filled = 0
 
     def _start_bare(self) -> None:
-        """Reserve the next bare frame that has bytes, or deliver the message."""
+        """Allocate the next bare frame that is not empty, or deliver the message."""
         bare = self._bare
         while self._next < len(bare):
             size = bare[self._next]
@@ -362,7 +362,7 @@ class Splitter:
 
 
 def _split(block: Frame, lengths: Sequence[int]) -> list[Frame]:
-    """The frames that share a block."""
+    """Split a block into the frames that share it."""
     view = memoryview(block)
     frames: list[Frame] = []
     start = 0

@@ -1,12 +1,12 @@
-"""The first message of each side: what it can do, and what both sides then use.
+"""The hello, the first message of each side: its capabilities, from which both derive what to use.
 
 A hello is one frame of plain msgpack: the three keys that distributed sends and, in the standalone
-comm, ours under ``"sealwire"``. Unknown keys are ignored, so each side may learn new ones. It is
-read with msgpack alone, and no type in it can run anything: it comes from a stranger on a plain
-port. So it is not deep, and its keys are texts, whose hashes nobody can choose.
+comm, ours under ``"sealwire"``. Unknown keys are ignored, so each side may add some. It is decoded
+by msgpack alone, and can run no code: on a plain port it comes from an unauthenticated peer.
+So its nesting is bounded, and its keys are texts, whose hashes are salted.
 
-Whoever refuses a peer after the handshake, which TLS has no alert for, says so in the place of its
-hello, with ``"refused"`` besides, and closes. To a stock peer it is a hello and then the end.
+A side that refuses its peer after the handshake, for which TLS has no alert, sends a hello with
+``"refused"`` and closes. A stock peer sees a hello and then end of file.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = ["Agreement", "agree", "decode", "encode", "offer", "own", "refusal"]
 EXTENSION = "sealwire"
 VERSION = 1
 REFUSED = "refused"
-_DEPTH = 16  # lists and maps within one another
-_SHORT = 512  # bytes, in which nobody can claim much, nor be deep
+_DEPTH = 16  # nested lists and maps
+_SHORT = 512  # bytes; too short to be deep or to claim much
 _LONGEST = 1000  # characters of a refusal, sent or shown
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """What both sides of a standalone comm can do.
+    """The capabilities that both sides of a standalone comm share.
 
     Attributes
     ----------
@@ -44,69 +44,76 @@ class Agreement:
         Buffers travel as frames of their own, and our extension types are understood.
     arrays : bool
         The peer has numpy.
+    closing : bool
+        Whoever closes says so, in a closing message.
     """
 
     buffers: bool = False
     arrays: bool = False
+    closing: bool = False
 
 
 def offer() -> dict[str, Any]:
-    """What a standalone comm says of itself."""
+    """Our hello, in the standalone comm."""
     return {
         "compression": None,
         "python": list(sys.version_info[:3]),
         "pickle-protocol": 5,  # of distributed's hello; nothing is ever pickled here
-        EXTENSION: {"version": VERSION, "arrays": _has_numpy()},
+        EXTENSION: {"version": VERSION, "arrays": _has_numpy(), "closing": True},
     }
 
 
 @functools.cache
 def _has_numpy() -> bool:
-    """Looked up once: it costs a tenth of a connection."""
+    """Whether numpy is installed; cached, since it costs a tenth of a connection."""
     return find_spec("numpy") is not None
 
 
 def agree(remote: Mapping[str, Any], peer: str = "its peer") -> Agreement:
-    """What a comm uses with the `peer` that offered `remote`. Raises `HelloError`."""
+    """Return the shared capabilities, given the `peer`'s hello. Raises `HelloError`."""
     extension = remote.get(EXTENSION)
     if extension is None:  # a stock peer
         return Agreement()
     if not isinstance(extension, Mapping) or not isinstance(extension.get("version"), int):
         raise _bad(peer, f"{EXTENSION!r} is {brief(extension)}, need a map with a version")
-    return Agreement(buffers=True, arrays=bool(extension.get("arrays")))
+    return Agreement(
+        buffers=True,
+        arrays=bool(extension.get("arrays")),
+        closing=extension.get("closing") is True,
+    )
 
 
 def encode(hello: Mapping[str, Any]) -> bytes:
-    """A hello as its only frame."""
+    """Encode a hello as its only frame."""
     return bytes(msgpack.packb(dict(hello)))
 
 
 @functools.cache
 def own() -> bytes:
-    """The hello of a standalone comm, which is always the same."""
+    """Return the encoded hello of a standalone comm, a constant."""
     return encode(offer())
 
 
 def refusal(why: str) -> bytes:
-    """All that a refused peer is sent: a message as it goes on the wire."""
+    """Return the complete message, framed, that tells a peer that it is refused."""
     frame = encode({**offer(), REFUSED: why[:_LONGEST]})
     return pack([len(frame)], shared=1) + frame
 
 
 def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
-    """The hello in the first message of `peer`; runs nothing.
+    """Decode the hello in the first message of `peer`; runs no code of the peer's choice.
 
-    Arrays come back as tuples, as distributed has them. Raises `HelloError` if it is none, or lacks
-    what every peer's has, and `HandshakeError` if the peer refuses us in it.
+    Lists arrive as tuples, as in distributed. Raises `HelloError` if it is not a hello or lacks a
+    required key, and `HandshakeError` if the peer refuses us in it.
     """
     if len(frames) != 1:
         raise _bad(peer, f"got {len(frames)} frames, need 1")
     try:
         if len(frames[0]) > _SHORT:
             check_structure(frames[0], _DEPTH)
-        # Keys are texts or bytes, looked at before a map is made: tuples would collide.
+        # Keys must be texts or bytes, which is checked before a map is made: tuples could collide.
         hello = msgpack.unpackb(frames[0], use_list=False)
-    except Exception as error:  # msgpack documents no base class for what bad bytes raise
+    except Exception as error:  # msgpack documents no base class of its exceptions
         raise _bad(peer, f"{bytes(frames[0][:16])!r} is not msgpack ({reason(error)})") from error
     if not isinstance(hello, dict):
         raise _bad(peer, f"got {brief(hello)}, need a map")
@@ -119,14 +126,14 @@ def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
 
 
 def _unfit(hello: dict[str, Any]) -> str | None:
-    """What every peer's hello has, also one of distributed's of any release, and this one not."""
+    """Which required key, present in hellos of every release of distributed, is missing or bad."""
     try:
         protocol = hello["pickle-protocol"]
         compression = hello["compression"]
         python = hello["python"]
     except KeyError as missing:
         return f"no {missing.args[0]} in a map of {len(hello)} keys"
-    if type(protocol) is not int or protocol < 1:  # less than 1 means the highest to pickle
+    if type(protocol) is not int or protocol < 1:  # below 1 would mean the highest to pickle
         return f"pickle-protocol is {brief(protocol)}, need a number from 1"
     if compression is not None and type(compression) is not str:
         return f"compression is {brief(compression)}, need a name or nothing"

@@ -1,7 +1,7 @@
-"""What a stream has yet to send: chunks in order, and how much of them has gone.
+"""The send queue of a stream: chunks in order, and how much of them has been sent.
 
-Small frames are copied together, those of several messages too, so that they cost as few sends as
-possible; larger ones are referred to where they lie.
+Small frames are copied together, also across messages, so that they take as few sends as possible;
+larger ones are referenced in place.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .framing import Buffer, pack
 
 __all__ = ["Outbox"]
 
-COPIED_UP_TO = 16 * 1024  # a frame; copying a larger one costs more than another send
-CHUNK = 256 * 1024  # joined frames, and the most that one send over TLS is offered
-GATHERED = 4 << 20  # the most that one gathering send is offered
+COPIED_UP_TO = 16 * 1024  # size of a frame; copying a larger one costs more than another send
+CHUNK = 256 * 1024  # most bytes of joined frames, and of one send over TLS
+GATHERED = 4 << 20  # most bytes of one gathering send
 _RECORD = 16 * 1024  # the payload of a full TLS record
 
 
@@ -27,12 +27,12 @@ class Outbox:
     Parameters
     ----------
     fill_records
-        For TLS: what stands before a large frame is filled up from it to one full record.
+        For TLS: small frames before a large one are filled up from it to a full record.
 
     Attributes
     ----------
     queued, sent : int
-        Bytes ever put in, and those gone since.
+        Total bytes ever queued, and ever sent.
     """
 
     def __init__(self, limits: Limits, peer: str) -> None:
@@ -42,14 +42,14 @@ class Outbox:
         self.queued = 0
         self.sent = 0
         self._chunks: deque[bytes | memoryview] = deque()
-        self._small: list[Buffer] = []  # after the chunks: what is to be joined to the next one
+        self._small: list[Buffer] = []  # after the chunks: small frames, to be joined
         self._small_size = 0
 
     def __bool__(self) -> bool:
         return self.sent != self.queued
 
     def put(self, frames: Sequence[Buffer], shared: int) -> bool:
-        """Queue a message; returns whether it has frames that were not copied.
+        """Queue a message; return whether it has frames that were not copied.
 
         Raises `MessageTooLarge`, with nothing queued.
         """
@@ -75,8 +75,8 @@ class Outbox:
                     self._join()
         return borrowed
 
-    def passed(self, data: bytes, sent: int) -> None:
-        """Count a message that went past the empty queue; queue what was not sent of it."""
+    def sent_directly(self, data: bytes, sent: int) -> None:
+        """Count a message that bypassed the empty queue; queue what was not sent of it."""
         size = len(data)
         self.queued += size
         self.sent += sent
@@ -108,10 +108,10 @@ class Outbox:
         )
 
     def next(self) -> Buffer:
-        """What to offer to the next send, if there is anything.
+        """Return what to pass to the next send, if there is anything.
 
-        The same bytes until `advance`: after a send that would block, TLS must be offered them
-        again.
+        The same bytes until `advance`: after a send that would block, OpenSSL must be given the
+        same bytes again.
         """
         if not self._chunks:
             self._join()
@@ -119,7 +119,7 @@ class Outbox:
         return chunk if len(chunk) <= CHUNK else memoryview(chunk)[:CHUNK]
 
     def several(self) -> list[Buffer]:
-        """What to offer to the next gathering send, if there is anything."""
+        """Return what to pass to the next gathering send, if there is anything."""
         if self._small:
             self._join()
         offered: list[Buffer] = []
@@ -144,7 +144,7 @@ class Outbox:
             chunks.popleft()
 
     def clear(self) -> None:
-        """Forget what is left."""
+        """Drop the rest."""
         self._chunks.clear()
         self._small.clear()
         self._small_size = 0

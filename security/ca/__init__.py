@@ -1,1 +1,1 @@
-"""A certificate authority: what it issues, its folder, its journal, its revocation lists."""
+"""A certificate authority: its certificates, folder, journal and revocation lists."""

@@ -1,11 +1,10 @@
-"""Files of certificates and keys, written so that nobody ever meets half of one.
+"""Atomic writes of certificate and key files.
 
-A `Write` says what a file is to hold; `apply` carries a list of them out, in order. Each file is
-written to a temporary beside it, brought to the disk, and put in place by one rename: a process
-that reads it at any moment finds the old text or the new. A private file has mode 0600 from its
-first instant, whatever the umask, and no file is ever open for others to write. After a failure no
-temporary is left, and no file that was not there before; a line that was to be appended and could
-not be is taken back.
+A `Write` describes a file's new content; `apply` carries out a list of them, in order. Each file is
+written to a temporary file beside it, synced, and put in place by one rename: a process that reads
+it at any moment finds the old text or the new. A private file has mode 0600 from the start,
+whatever the umask, and no file is ever writable by others. After a failure no temporary file is
+left, and no file that did not exist before; a partly appended line is truncated again.
 
 What root writes into another user's folder belongs to that user, as do the processes that read it.
 """
@@ -30,17 +29,17 @@ __all__ = ["Write", "apply", "examine", "locked", "make_folder"]
 _SUFFIX = ".sealwire-tmp"
 _LOCK = ".lock"
 _PATIENCE = 10.0  # seconds to wait for another command in the same folder
-_TRIES = 5  # at a lock that comes and goes
+_TRIES = 5  # at a lock file that is replaced meanwhile
 
 
 @dataclass(frozen=True)
 class Write:
-    """One file to be: its path, its text, and how it may be written.
+    """A file to be written: its path, its text, and how.
 
-    `private`: for the owner's eyes only. `new`: it must not exist yet. `append`: the text goes to
-    the end of what is there. `words` say to a person what is in it. `folder` is the one that the
-    path lies in, if that is open: its owner's links are then not followed. Without it, the path is
-    one that the user gave, and leads wherever it leads.
+    `private`: readable by its owner only. `new`: it must not exist yet. `append`: the text is
+    appended. `words` describe its content to a person. `folder` is the open folder that holds the
+    path, in which links are not followed. Without it, the path was given by the user, and links
+    are followed.
     """
 
     path: Path
@@ -52,15 +51,15 @@ class Write:
     folder: Folder | None = field(default=None, repr=False, compare=False)
 
     def place(self) -> tuple[Folder, str]:
-        """The folder and the name in it that are to be written."""
+        """Return the folder, and the name in it, to write to."""
         if self.folder is not None:
             return self.folder, self.path.name
-        path = self.path if self.new else Path(os.path.realpath(self.path))  # a link stays a link
+        path = self.path if self.new else Path(os.path.realpath(self.path))  # keep a link a link
         return Folder(path.parent), path.name
 
 
 def examine(writes: Sequence[Write]) -> None:
-    """Raise `AuthorityError` if a file is in the way of one that must be new."""
+    """Raise `AuthorityError` if a file exists that must be new."""
     for write in writes:
         folder, name = write.place()
         if write.new and folder.exists() and folder.has(name):
@@ -71,10 +70,10 @@ def examine(writes: Sequence[Write]) -> None:
 
 
 def apply(writes: Sequence[Write]) -> None:
-    """Carry the writes out, in order, so that any beginning of them is a sound state.
+    """Carry out the writes in order, so that a crash in between leaves a consistent folder.
 
-    Raises `AuthorityError`: before anything is written if a file is in the way, else where a file
-    cannot be written; files that were not there before are then gone again.
+    Raises `AuthorityError` before anything is written if a file exists that must be new, and later
+    if a file cannot be written; files that did not exist before are then removed again.
     """
     examine(writes)
     made: list[tuple[Folder, str]] = []
@@ -103,9 +102,9 @@ def apply(writes: Sequence[Write]) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """A folder for its owner alone, if there is none of that name; others are passed over.
+    """Create a folder for its owner only, unless something of that name exists.
 
-    Folders above it that are missing are made as well, open to others to read at most.
+    Missing parents are created as well, readable but not writable by others.
     """
     missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     for each in reversed(missing):
@@ -115,10 +114,10 @@ def make_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(place: Path | Folder) -> Iterator[Folder]:
-    """Keep other commands out of a folder, and sweep what a killed one has left.
+    """Lock a folder against other commands, and remove temporary files of a killed one.
 
-    Gives the folder, opened. Raises `AuthorityError` if another one stays in it. Where the system
-    or the file system knows no locks, there is none: it guards against haste, not against enemies.
+    Yields the open folder. Raises `AuthorityError` if another command does not finish. Systems and
+    file systems without locks get none: it prevents accidents, not attacks.
     """
     folder = place if isinstance(place, Folder) else Folder(place)
     try:
@@ -131,7 +130,7 @@ def locked(place: Path | Folder) -> Iterator[Folder]:
         _lock(descriptor, folder.path)
         for name in folder.names():
             if name.startswith(".") and name.endswith(_SUFFIX):
-                with contextlib.suppress(OSError):  # gone, or a folder: nothing of ours
+                with contextlib.suppress(OSError):  # removed meanwhile, or a folder: not ours
                     folder.remove(name)
         yield folder
     finally:
@@ -142,10 +141,10 @@ def _lock_file(folder: Folder) -> int:
     for _ in range(_TRIES):
         with contextlib.suppress(FileNotFoundError):
             return folder.open(_LOCK, os.O_RDWR)
-        folder.status()  # if it is the folder that is missing, say so
+        folder.status()  # raises if the folder itself is missing
         with contextlib.suppress(FileExistsError):
             descriptor = folder.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            _belong(folder, None, descriptor, private=True)
+            _set_owner(folder, None, descriptor, private=True)
             return descriptor
     raise OSError(errno.EAGAIN, "it comes and goes; another program makes and removes it")
 
@@ -181,10 +180,10 @@ def _put(write: Write, folder: Folder, name: str) -> None:
     try:
         try:
             _write(descriptor, write.text.encode())
-            _belong(folder, before, descriptor, write.private)
+            _set_owner(folder, before, descriptor, write.private)
             os.fsync(descriptor)
         finally:
-            os.close(descriptor)  # which may fail as well, where writing is put off
+            os.close(descriptor)  # may fail too, where the file system defers writing
         folder.replace(temporary, name)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -193,12 +192,14 @@ def _put(write: Write, folder: Folder, name: str) -> None:
     folder.sync()
 
 
-def _belong(folder: Folder, before: os.stat_result | None, descriptor: int, private: bool) -> None:
-    """Owner and mode of the file that is replaced: its reader must be able to read the new one.
+def _set_owner(
+    folder: Folder, before: os.stat_result | None, descriptor: int, private: bool
+) -> None:
+    """Give a file the owner and mode of the one it replaces, so that its reader can read it.
 
-    A new one belongs to the folder's owner. Nobody else is ever given a file: in another user's
-    folder that user decides what the file is that is replaced. Raises `OSError` if its reader
-    could not read the new one.
+    A new file belongs to the folder's owner. No other user ever gets a file: in another user's
+    folder, that user controls which file is replaced. Raises `OSError` if the reader of the
+    replaced file could not read the new one.
     """
     if os.name != "posix":
         return
@@ -208,7 +209,7 @@ def _belong(folder: Folder, before: os.stat_result | None, descriptor: int, priv
             os.fchown(descriptor, home.st_uid, home.st_gid)
         return
     ours_alone = home.st_uid == us and not home.st_mode & 0o022
-    if before.st_uid not in (us, 0):  # a file of root's may become its folder's owner's
+    if before.st_uid not in (us, 0):  # root's file may be given to the folder's owner
         if us != 0 or not (before.st_uid == home.st_uid or ours_alone):
             raise PermissionError(
                 errno.EPERM,
@@ -231,7 +232,7 @@ def _append(write: Write, folder: Folder, name: str) -> None:
     try:
         try:
             if fresh:
-                _belong(folder, None, descriptor, write.private)
+                _set_owner(folder, None, descriptor, write.private)
             _append_to(descriptor, folder, write.text.encode())
         finally:
             os.close(descriptor)
@@ -245,7 +246,7 @@ def _append(write: Write, folder: Folder, name: str) -> None:
 
 
 def _append_to(descriptor: int, folder: Folder, data: bytes) -> None:
-    """All of it at the end of an open file, or nothing."""
+    """Append all of `data` to an open file, or nothing."""
     found = os.fstat(descriptor)
     if found.st_nlink > 1:
         raise OSError(
@@ -258,18 +259,18 @@ def _append_to(descriptor: int, folder: Folder, data: bytes) -> None:
     size = os.lseek(descriptor, 0, os.SEEK_END)
     if size:
         os.lseek(descriptor, size - 1, os.SEEK_SET)
-        # A line that a crash cut off must not swallow this one.
+        # After a line cut off by a crash, start a new one.
         data = b"\n" * (os.read(descriptor, 1) != b"\n") + data
     try:
         _write(descriptor, data)
         os.fsync(descriptor)
     except OSError as error:
-        _take_back(descriptor, size, len(data), error)
+        _undo_append(descriptor, size, len(data), error)
         raise
 
 
-def _take_back(descriptor: int, size: int, length: int, error: OSError) -> None:
-    """Cut off what an append has left, if nobody else has appended since."""
+def _undo_append(descriptor: int, size: int, length: int, error: OSError) -> None:
+    """Truncate a partial append, unless another process has appended since."""
     left = os.fstat(descriptor).st_size - size
     try:
         if 0 < left <= length:
@@ -285,7 +286,7 @@ def _take_back(descriptor: int, size: int, length: int, error: OSError) -> None:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """All of it: a write may take less than it was given, on a full disk for one."""
+    """Write all of `data`: a single write may be partial, for example on a full disk."""
     rest = memoryview(data)
     while rest:
         taken = os.write(descriptor, rest)

@@ -7,10 +7,10 @@ Security(tls_ca_file=authority.certificate,
          tls_worker_cert=worker.certificate, tls_worker_key=worker.key)
 ```
 
-Keys are P-256 unless RSA is asked for. Certificates follow RFC 5280 to the letter, so that the
-strictest verifiers take them. Every identity may both dial and accept (EKU serverAuth and
-clientAuth), whatever its role: a scheduler and a worker do both, and Dask lets a process dial with
-the role it listens with. Validity begins an hour in the past, for machines whose clocks disagree.
+Keys are P-256 unless RSA is requested. Certificates conform to RFC 5280, so that the strictest
+verifiers accept them. Every identity may both dial and accept (EKU serverAuth and clientAuth),
+whatever its role: a scheduler and a worker do both, and Dask lets a process dial with the role it
+listens with. Validity begins an hour in the past, to allow for clock skew.
 """
 
 from __future__ import annotations
@@ -26,15 +26,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..errors import AuthorityError, CertificateExpired, KeyMismatch, PEMError
 from ..x509 import keys, names, templates
+from ..x509.names import subject as subject_of
 
 __all__ = ["Authority", "Identity"]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A certificate and its private key, both as PEM text; the key is left out of the repr.
+    """A certificate and its private key, both as PEM text; the repr omits the key.
 
-    `certificate` holds the leaf first, then any intermediates, without the root.
+    Attributes
+    ----------
+    certificate : str
+        The leaf first, then any intermediates, without the root.
+    key : str
+        The private key.
     """
 
     certificate: str
@@ -42,7 +48,10 @@ class Identity:
 
 
 class Authority:
-    """A certificate authority: a self-signed certificate, and the key that signs others."""
+    """A certificate authority: a self-signed certificate and its private key.
+
+    Create one with `create` or `load`. The certificates and CRLs it signs conform to RFC 5280.
+    """
 
     def __init__(self, certificate: x509.Certificate, key: keys.PrivateKey) -> None:
         self._certificate = certificate
@@ -59,26 +68,62 @@ class Authority:
         permitted: Iterable[str] = (),
         key: keys.PrivateKey | None = None,
     ) -> Authority:
-        """A new authority with a new key, valid from an hour ago until `days` from now.
+        """Create an authority.
 
-        It may sign leaves only, no further authorities. `not_before` sets another beginning, from
-        which `days` then count. `kind` is that of the key, `p256` or `rsa3072`; `key` is one that
-        is there already. `permitted` are the domains (`lab.example`) and networks (`10.0.0.0/8`)
-        that certificates may name; all, if there are none. Raises `AuthorityError` for an unusable
-        name, number of days, kind or domain.
+        It may sign leaf certificates only, no further authorities.
+
+        Parameters
+        ----------
+        name : str
+            The common name.
+        days : float, default 3650
+            Days of validity, counted from `not_before` if given, else from now.
+        not_before : datetime.datetime, optional
+            Start of the validity, an hour ago by default.
+        kind : {"p256", "rsa3072"}
+            Kind of the new key.
+        permitted : iterable of str
+            Domains (``lab.example``) and networks (``10.0.0.0/8``) that its certificates may name
+            (name constraints); empty means no constraint.
+        key : private key, optional
+            An existing key to use instead of a new one.
+
+        Returns
+        -------
+        Authority
+
+        Raises
+        ------
+        AuthorityError
+            For an unusable name, number of days, kind or domain.
         """
         constraints = names.constraints(permitted)
-        subject = names.subject(name)
+        subject = subject_of(name)
         start, end = templates.validity(name, days, not_before)
         key = key or keys.generate(kind)
         return cls(templates.root(subject, key, constraints, start, end), key)
 
     @classmethod
     def load(cls, certificate: str, key: str, *, password: bytes | None = None) -> Authority:
-        """The authority of a certificate and its key, both PEM text.
+        """Load an authority from its certificate and key.
 
-        Raises `PEMError` if either cannot be read, also for want of a password, and `KeyMismatch`
-        if they do not belong together.
+        Parameters
+        ----------
+        certificate, key : str
+            PEM text.
+        password : bytes, optional
+            Decrypts the key.
+
+        Returns
+        -------
+        Authority
+
+        Raises
+        ------
+        PEMError
+            If either cannot be read, also for want of a password.
+        KeyMismatch
+            If they do not belong together.
         """
         try:
             parsed = x509.load_pem_x509_certificate(certificate.encode())
@@ -91,16 +136,16 @@ class Authority:
 
     @property
     def certificate(self) -> str:
-        """The authority's own certificate as PEM text: what the others are told to trust."""
+        """The CA certificate as PEM text, for others to trust."""
         return self._certificate.public_bytes(Encoding.PEM).decode()
 
     @property
     def parsed(self) -> x509.Certificate:
-        """The authority's own certificate as the library has it."""
+        """The CA certificate as an object of `cryptography`."""
         return self._certificate
 
     def key(self, password: bytes | None = None) -> str:
-        """The private key as PEM text, encrypted if there is a password: keep it from all eyes."""
+        """Return the private key as PEM text, encrypted if a password is given. Keep it secret."""
         return keys.write(self._key, password)
 
     def issue(
@@ -110,20 +155,44 @@ class Authority:
         days: float = 365,
         names: Iterable[str] = (),
         ips: Iterable[str] = (),
+        node: str | None = None,
         not_before: datetime.datetime | None = None,
         kind: str = "p256",
     ) -> Identity:
-        """Issue a certificate for a new key, valid from an hour ago until `days` from now.
+        """Issue a certificate for a new key.
 
-        `common_name` is a role or any other name; `names` (DNS) and `ips` become its alternative
-        names, and where neither is given the common name does, if it can. `not_before` sets
-        another beginning, from which `days` then count. The end is never later than the
-        authority's own. `kind` is that of the key, `p256` or `rsa3072`.
+        Parameters
+        ----------
+        common_name : str
+            A role or any other name.
+        days : float, default 365
+            Days of validity, counted from `not_before` if given, else from now. The end is never
+            later than that of the authority.
+        names, ips : iterable of str
+            DNS names and IP addresses for subjectAltName. If both are empty it holds the common
+            name, if that is a valid DNS name or address.
+        node : str, optional
+            A second common name: the process's node, or a person. Links and logs tell processes of
+            the same role apart by it.
+        not_before : datetime.datetime, optional
+            Start of the validity, an hour ago by default.
+        kind : {"p256", "rsa3072"}
+            Kind of the new key.
 
-        Raises `AuthorityError` for an unusable name, address or number of days, or one that the
-        authority may not sign for, and `CertificateExpired` if the authority has expired.
+        Returns
+        -------
+        Identity
+
+        Raises
+        ------
+        AuthorityError
+            For an unusable name, address or number of days, and for names outside the authority's
+            name constraints.
+        CertificateExpired
+            If the authority has expired.
         """
-        subject, found, validity = self._prepared(common_name, days, names, ips, not_before)
+        found, validity = self._prepared(common_name, days, names, ips, not_before)
+        subject = self._subject(common_name, node)
         key = keys.generate(kind)
         return Identity(self._signed(subject, key.public_key(), found, *validity), keys.write(key))
 
@@ -135,16 +204,40 @@ class Authority:
         days: float = 365,
         names: Iterable[str] | None = None,
         ips: Iterable[str] = (),
+        node: str | None = None,
     ) -> str:
-        """Issue a certificate for the key of a request (CSR), whose holder keeps the key.
+        """Issue a certificate for a certificate signing request (CSR), whose sender has the key.
 
-        Name and alternative names are the request's where they are not given; all else that it
-        asks for is passed over. Raises as `issue` does, and if the request is not signed by its
-        own key, has a key too weak, or alternative names other than DNS and IP.
+        Parameters
+        ----------
+        request : cryptography.x509.CertificateSigningRequest
+            Only its key, common name and alternative names are used.
+        common_name : str, optional
+            Replaces the request's.
+        days : float, default 365
+            Days of validity from now.
+        names, ips : iterable of str, optional
+            Replace the request's alternative names.
+        node : str, optional
+            A second common name, as for `issue`.
+
+        Returns
+        -------
+        str
+            The certificate as PEM text.
+
+        Raises
+        ------
+        AuthorityError
+            As for `issue`, and for a request not signed by its own key, with a weak key, or with
+            alternative names other than DNS names and IP addresses.
+        CertificateExpired
+            If the authority has expired.
         """
         name = common_name or _name_in(request)
         asked = _alternatives(name, request) if names is None else (names, ips)
-        subject, found, validity = self._prepared(name, days, *asked, None)
+        found, validity = self._prepared(name, days, *asked, None)
+        subject = self._subject(name, node)
         if not request.is_signature_valid:
             raise AuthorityError(
                 f"cannot issue {name!r}: the request is not signed by the key it is for; "
@@ -155,9 +248,26 @@ class Authority:
     def renew(
         self, old: x509.Certificate, public_key: Any = None, *, days: float | None = None
     ) -> str:
-        """Issue a certificate again: same subject and alternative names, valid as long from now.
+        """Issue a certificate again, with the same subject and alternative names.
 
-        For another key if `public_key` is given; for `days`, if they are. Raises as `issue` does.
+        Parameters
+        ----------
+        old : cryptography.x509.Certificate
+            The certificate to renew.
+        public_key : optional
+            A new public key; by default that of `old`.
+        days : float, optional
+            Days of validity from now; by default as long as `old` was valid.
+
+        Returns
+        -------
+        str
+            The certificate as PEM text.
+
+        Raises
+        ------
+        AuthorityError, CertificateExpired
+            As for `issue`.
         """
         name = names.common_name(old.subject)
         self._must_be_valid(name)
@@ -184,15 +294,27 @@ class Authority:
         number: int,
         until: datetime.datetime,
     ) -> str:
-        """The authority's CRL as PEM text: serial, time and reason of each revoked certificate.
+        """Issue the authority's certificate revocation list (CRL).
 
-        `until` is its nextUpdate, after which verifiers refuse everybody; `number` must grow from
-        one CRL to the next. A reason is one of RFC 5280's, such as `keyCompromise`.
+        Parameters
+        ----------
+        revoked : iterable of tuple
+            Serial number, time and reason of each revoked certificate. A reason is one of RFC 5280,
+            such as ``keyCompromise``.
+        number : int
+            The CRL number, which must increase from one CRL to the next.
+        until : datetime.datetime
+            nextUpdate, after which verifiers refuse every certificate of the authority.
+
+        Returns
+        -------
+        str
+            The CRL as PEM text.
         """
         return templates.revocations(self._certificate, self._key, list(revoked), number, until)
 
     def issued(self, certificate: x509.Certificate) -> bool:
-        """Whether this authority has signed a certificate; a name alone proves nothing."""
+        """Whether this authority has signed a certificate; its issuer name proves nothing."""
         try:
             certificate.verify_directly_issued_by(self._certificate)
         except (ValueError, TypeError, InvalidSignature):
@@ -206,12 +328,20 @@ class Authority:
         hosts: Iterable[str],
         ips: Iterable[str],
         not_before: datetime.datetime | None,
-    ) -> tuple[x509.Name, Sequence[x509.GeneralName], tuple[datetime.datetime, datetime.datetime]]:
+    ) -> tuple[Sequence[x509.GeneralName], tuple[datetime.datetime, datetime.datetime]]:
         self._must_be_valid(name)
         validity = templates.validity(name, days, not_before)
-        subject = names.subject(name)
         found = names.alternatives(name, hosts, ips, names.constraints_of(self._certificate))
-        return subject, found, validity
+        return found, validity
+
+    def _subject(self, name: str, node: str | None) -> x509.Name:
+        constraints = names.constraints_of(self._certificate)
+        if node is not None and names.is_node_outside(node, constraints):
+            raise AuthorityError(
+                f"cannot issue {name!r}: {node!r} is outside the names that the CA may sign for; "
+                "give the node another name"
+            )
+        return subject_of(name, node)
 
     def _must_be_valid(self, name: str) -> None:
         ends = self._certificate.not_valid_after_utc
@@ -234,7 +364,7 @@ class Authority:
 
 
 def _name_in(request: x509.CertificateSigningRequest) -> str:
-    """The common name that a request asks for. Raises `AuthorityError` if it has none."""
+    """Return the common name that a request asks for. Raises `AuthorityError` if it has none."""
     name = names.common_name(request.subject)
     if not name:
         raise AuthorityError("cannot sign the request: it has no common name; give a role for it")

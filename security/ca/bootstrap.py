@@ -1,4 +1,4 @@
-"""A new folder of certificates: the CA, an identity for each role, and the configuration."""
+"""Creates a new folder of certificates: the CA, an identity per role, and the configuration."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .store import CONFIG, CRL, KEYS, TRUST
 
 __all__ = ["PEERS", "configuration", "new_store"]
 
-#: Whom each role talks to in a cluster. A client reaches workers through the scheduler, and so do
-#: clients inside tasks if they cannot otherwise; a nanny has its worker's certificate.
+#: The roles that each role talks to. A client reaches workers through the scheduler, and so can
+#: clients inside tasks; a nanny has its worker's certificate.
 PEERS = {
     "client": ("scheduler",),
     "scheduler": ("client", "worker"),
@@ -43,11 +43,11 @@ def new_store(
     password: bytes | None = None,
     seen_at: str | None = None,
 ) -> list[Write]:
-    """What makes a folder of certificates; nothing is written yet.
+    """Return the writes that create a folder of certificates.
 
     `days` are those of the identities. `password` encrypts the CA's key. `seen_at` is the path
-    under which the processes will see the folder, if not its own. Raises `AuthorityError` if a
-    file is in the way, or for an unusable name, kind, number of days or domain.
+    under which the processes will see the folder, if different. Raises `AuthorityError` if a file
+    exists already, and for an unusable name, kind, number of days or domain.
     """
     folder = place if isinstance(place, Folder) else Folder(place)
     at = seen_at or os.path.abspath(folder.path)
@@ -90,7 +90,7 @@ def new_store(
 
 
 def configuration(at: str) -> str:
-    """The text of a `dask.yaml` for certificates in the folder `at`."""
+    """Return the text of a `dask.yaml` for certificates in the folder `at`."""
     lines = [
         "# For Dask and sealwire: name this file in the variable DASK_CONFIG, or copy it to",
         "# ~/.config/dask/. Changed certificates are used without a restart.",
@@ -115,6 +115,6 @@ def configuration(at: str) -> str:
 
 
 def _quoted(folder: str, name: str) -> str:
-    """A path as YAML text: within single quotes everything stands for itself but they."""
+    """Return a path as a single-quoted YAML scalar, in which only the quote is special."""
     path = f"{folder.rstrip('/')}/{name}" if "/" in folder else os.path.join(folder, name)
     return path if _PLAIN.fullmatch(path) else "'" + path.replace("'", "''") + "'"

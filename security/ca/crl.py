@@ -1,9 +1,9 @@
-"""Revocation lists (CRLs): read, judged, and made again in time.
+"""Certificate revocation lists (CRLs): reading them, and updating them in time.
 
-A list that has run out closes the cluster, for everybody at once. The lists here reach their
-readers as files, by the hand that brings the certificates; a near end would protect nobody and be
-one more thing to forget. So a list outlives every certificate it may speak of, and is made again
-together with the certificate that would outlive it.
+An expired CRL makes every handshake fail, for everybody at once. The lists here reach their readers
+as files, distributed like the certificates; an early nextUpdate would protect nobody and would be
+one more thing to forget. So a CRL outlives its CA, and with it every certificate it may list. One
+that ends earlier is issued again together with a certificate that would outlive it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ..x509.templates import now
 from .authority import Authority
 from .journal import Record
 
-__all__ = ["read_lists", "signed_by", "updated"]
+__all__ = ["read_lists", "reason_of", "signed_by", "updated"]
 
-#: how much longer a list lives than any certificate it may speak of
+#: how much longer a CRL is valid than its CA
 MARGIN = datetime.timedelta(days=30)
 
 _REASONS = {flag.value for flag in x509.ReasonFlags} - {"removeFromCRL"}
 
 
 def read_lists(text: str) -> list[x509.CertificateRevocationList]:
-    """The sound lists in PEM text; damaged ones are left out."""
+    """Return the intact CRLs in PEM text; damaged ones are skipped."""
     found = []
     for block in blocks(text):
         if block.label == "X509 CRL":
@@ -41,7 +41,7 @@ def read_lists(text: str) -> list[x509.CertificateRevocationList]:
 
 
 def signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-    """Whether a list is that of a CA; a name alone proves nothing."""
+    """Whether a CA has signed a CRL; its issuer name proves nothing."""
     try:
         valid = crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
     except TypeError:
@@ -56,26 +56,27 @@ def updated(
     revoked: Mapping[int, Record],
     latest: datetime.datetime,
 ) -> str | None:
-    """The text of a CRL file with one list for each authority; None if `known` will do.
+    """Return the text of a CRL file with one list per authority; None if `known` is up to date.
 
-    Lists of the CAs in `former` are dropped, those of others kept as they are. A list holds what
-    `revoked` says of its CA and what it held before. `latest` is the end of the certificate that
-    is valid longest.
+    Lists of the CAs in `former` are dropped, those of other CAs kept as they are. A list contains
+    the CA's certificates in `revoked` and the entries it had before; a new one outlives the CA.
+    `latest` is the latest end of validity of any certificate.
     """
     texts, due, used = [], False, 0
     for authority in authorities:
         old = next((crl for crl in known if signed_by(crl, authority.parsed)), None)
         used += old is not None
         entries = _entries(authority, revoked, old)
-        number = int(now().timestamp())  # grows even if the file was lost
+        number = int(now().timestamp())  # increases even if the file was lost
+        until = _after(max(latest, authority.parsed.not_valid_after_utc))
         if old is None:
             due = True
         else:
             number = max(number, _number(old) + 1)
             ends = old.next_update_utc
-            short = ends is None or (ends <= latest and ends < _after(latest))
+            short = ends is None or (ends <= latest and ends < until)
             due |= short or len(entries) > len(old)
-        texts.append(authority.revoke(entries, number=number, until=_after(latest)))
+        texts.append(authority.revoke(entries, number=number, until=until))
     ours = [*(each.parsed for each in authorities), *former]
     others = [crl for crl in known if not any(signed_by(crl, each) for each in ours)]
     texts += [crl.public_bytes(Encoding.PEM).decode() for crl in others]
@@ -84,7 +85,7 @@ def updated(
 
 
 def _after(latest: datetime.datetime) -> datetime.datetime:
-    """The end of a list; certificates that are to last for ever end with the last year."""
+    """Return the nextUpdate of a list, at most the last representable year."""
     last = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.timezone.utc)
     return last if latest > last - MARGIN else latest + MARGIN
 
@@ -101,7 +102,7 @@ def _entries(
         if record.issuer == mine
     }
     for entry in old or ():
-        found.setdefault(entry.serial_number, (entry.revocation_date_utc, _reason(entry)))
+        found.setdefault(entry.serial_number, (entry.revocation_date_utc, reason_of(entry)))
     return [(serial, *what) for serial, what in found.items()]
 
 
@@ -112,7 +113,8 @@ def _number(crl: x509.CertificateRevocationList) -> int:
         return 0
 
 
-def _reason(entry: x509.RevokedCertificate) -> str:
+def reason_of(entry: x509.RevokedCertificate) -> str:
+    """Why a certificate was revoked, in the words of RFC 5280."""
     try:
         reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
     except x509.ExtensionNotFound:

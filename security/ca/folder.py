@@ -1,14 +1,14 @@
-"""One folder, opened once: every file in it is reached through what was opened.
+"""A folder that is opened once: all files in it are reached through its descriptor.
 
 A CA's folder may belong to another user than the one who works in it: root renews from cron for the
-cluster's user. The folder's owner can put any entry in the place of any other, at any moment, and
-could make root read, overwrite or create files anywhere by a link. So the folder is opened once,
-and names are looked up in that (`openat` and its like); no link in it is followed; what is opened
-is a regular file, looked at after it was opened; what is read is bounded. Where the system has no
-such calls (Windows), names are joined to the path, and links are looked for before each use.
+cluster's user. The folder's owner can replace any entry by a link at any moment, and could make
+root read, overwrite or create files anywhere. So the folder is opened once, and names are looked up
+relative to it (`openat` and the like); links in it are not followed; only regular files are opened,
+and checked after opening; reads are bounded. On systems without such calls (Windows), names are
+joined to the path, and links are checked for before each use.
 
-`links` lets links be followed after all, for who only reads and shows nothing but certificates: a
-folder that Kubernetes mounts holds links. Special files and sizes are refused all the same.
+With `links`, links are followed, for read-only callers that show nothing but certificates: a folder
+that Kubernetes mounts consists of links. Special files and large ones are rejected all the same.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ..pem_shapes import decoded, normalised
 
 __all__ = ["Folder", "reason"]
 
-#: bytes of a file that are read: a journal of 400,000 lines, a list of a million revoked
+#: most bytes to read of a file: a journal of 400,000 lines, a CRL of a million entries
 LARGEST = 64 * 2**20
 
 _RELATIVE = {os.open, os.stat, os.unlink, os.rename} <= os.supports_dir_fd and (
     os.listdir in os.supports_fd
 )
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-# A FIFO opened without O_NONBLOCK waits for its other end.
+# Opening a FIFO without O_NONBLOCK waits for its other end.
 _CALM = (
     getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NONBLOCK", 0)
@@ -40,16 +40,15 @@ _CALM = (
 
 
 def reason(error: OSError) -> str:
-    """What the system says of an error, within a sentence."""
+    """Return the system's error message, for use within a sentence."""
     words = error.strerror or str(error)
     return words[:1].lower() + words[1:]
 
 
 class Folder:
-    """A folder by its path, which is looked up once, when something in it is first asked for.
+    """A folder given by its path, which is resolved once, when something in it is first needed.
 
-    Names are those of entries, never paths. Errors are `OSError`s of the system or in its form,
-    unless said otherwise.
+    Names are those of entries, never paths. Errors are `OSError`s, unless stated otherwise.
     """
 
     def __init__(self, path: Path, *, links: bool = False) -> None:
@@ -58,7 +57,7 @@ class Folder:
         self._descriptor: int | None = None
 
     def close(self) -> None:
-        """Close it; once more does nothing."""
+        """Close it; may be called again."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -66,7 +65,7 @@ class Folder:
     __del__ = close
 
     def exists(self) -> bool:
-        """Whether there is such a folder."""
+        """Whether the folder exists."""
         try:
             self.status()
         except (FileNotFoundError, NotADirectoryError):
@@ -74,15 +73,15 @@ class Folder:
         return True
 
     def status(self) -> os.stat_result:
-        """The folder's own owner and mode."""
+        """Owner and mode of the folder itself."""
         return os.stat(self.path if not _RELATIVE else self._opened())
 
     def names(self) -> list[str]:
-        """All names in it, in order."""
+        """All names in it, sorted."""
         return sorted(os.listdir(self._opened() if _RELATIVE else self.path))
 
     def look(self, name: str) -> os.stat_result | None:
-        """What an entry is, itself and not what it may point to; None if there is none."""
+        """Return the status of an entry, without following links; None if there is none."""
         where, at = self._at(name)
         try:
             return os.stat(where, dir_fd=at, follow_symlinks=self.links)
@@ -90,18 +89,18 @@ class Folder:
             return None
 
     def unfit(self, name: str) -> str | None:
-        """Why an entry is not read, if it is no regular file of its own; None if it is."""
+        """Why an entry cannot be read: it is not a regular file; None if it can."""
         found = self.look(name)
         return None if found is None else self._unfit(found)
 
     def has(self, name: str) -> bool:
-        """Whether there is an entry of that name, of whatever kind."""
+        """Whether there is an entry of that name, of any kind."""
         return self.look(name) is not None
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
-        """A descriptor of a regular file, as `os.open` with these flags.
+        """Open a regular file with `os.open`'s flags and return its descriptor.
 
-        Raises `OSError` for anything else that has the name, links among it.
+        Raises `OSError` for anything else of that name, including links.
         """
         where, at = self._at(name)
         found = self.look(name)
@@ -110,14 +109,14 @@ class Folder:
         flags |= _CALM | (0 if self.links else _NOFOLLOW)
         descriptor = os.open(where, flags, mode, dir_fd=at)
         try:
-            self._must_fit(os.fstat(descriptor))  # it may be another one by now
+            self._must_fit(os.fstat(descriptor))  # it may have been replaced before opening
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
 
     def read(self, name: str) -> bytes:
-        """What a file holds.
+        """Return the content of a file.
 
         Raises `PEMError` if it cannot be read, `PEMNotFound` if there is none.
         """
@@ -137,7 +136,7 @@ class Folder:
         return data
 
     def text(self, name: str) -> str:
-        """A PEM file's text, as `Source.read` gives it."""
+        """Return the text of a PEM file, as `Source.read` does."""
         return normalised(decoded(self.read(name)))
 
     def replace(self, temporary: str, name: str) -> None:
@@ -147,16 +146,16 @@ class Folder:
         os.replace(source, target, src_dir_fd=at, dst_dir_fd=at)
 
     def remove(self, name: str) -> None:
-        """Remove an entry, never what it may point to."""
+        """Remove an entry; a link itself, not its target."""
         where, at = self._at(name)
         os.unlink(where, dir_fd=at)
 
     def sync(self) -> None:
-        """Bring its entries to the disk, where the file system can."""
+        """Sync its entries to disk, where the file system supports it."""
         if _RELATIVE:
             try:
                 os.fsync(self._opened())
-            except OSError:  # some network file systems cannot
+            except OSError:  # not supported by some network file systems
                 pass
 
     def is_at(self, path: Path) -> bool:
@@ -173,7 +172,7 @@ class Folder:
         return self._descriptor
 
     def _at(self, name: str) -> tuple[str, int | None]:
-        """What `os` calls take for an entry: its name and the folder, or its path."""
+        """Arguments of `os` functions for an entry: its name and the descriptor, or its path."""
         if os.path.basename(name) != name or name in ("", os.curdir, os.pardir) or "\0" in name:
             raise OSError(errno.EINVAL, "not the name of a file", name)
         return (name, self._opened()) if _RELATIVE else (str(self.path / name), None)

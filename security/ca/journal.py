@@ -1,10 +1,10 @@
-"""The journal of an authority: what it issued and revoked, one line each, only ever appended.
+"""An authority's journal: one line for each certificate issued or revoked, append-only.
 
-Seven columns, parted by tabs, for people and for `grep`:
+Seven columns separated by tabs, for people and for `grep`:
 
     time, `issued` or `revoked`, serial, issuer's key, end of validity or reason, subject, file
 
-It is what the CRL is made from, so that losing the CRL's file pardons nobody.
+The CRL is derived from it, so losing the CRL's file un-revokes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryptography import x509
 from ..errors import AuthorityError, PEMNotFound
 from ..x509 import keys
 from ..x509.certinfo import hexadecimal
-from ..x509.names import common_name
+from ..x509.names import common_name, node_name
 from ..x509.templates import now
 from .atomic_files import Write
 from .folder import Folder
@@ -36,7 +36,7 @@ _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass(frozen=True)
 class Record:
-    """One line. `detail` is the end of validity of what was issued, the reason of a revocation."""
+    """One line. `detail` is the end of validity for `issued`, the reason for `revoked`."""
 
     time: datetime.datetime
     event: str
@@ -48,21 +48,21 @@ class Record:
 
     @property
     def until(self) -> datetime.datetime:
-        """The end of validity of what was issued."""
+        """End of validity of an issued certificate."""
         return _time(self.detail)
 
     def line(self) -> str:
-        """The line, with its end."""
+        """Return the line, with its newline."""
         columns = (self.time.strftime(_FORMAT), self.event, hexadecimal(self.serial), self.issuer)
         rest = (self.detail, self.subject, self.file)
         return "\t".join(re.sub(r"[\t\r\n]", " ", text) for text in (*columns, *rest)) + "\n"
 
 
 class Journal:
-    """The lines of one authority's journal; a folder without one has an empty one.
+    """The journal of one authority; empty if the folder has none.
 
-    Its columns are words: no path in it is ever opened. Raises `PEMError` if the file cannot be
-    read, and `AuthorityError` for a revocation in it whose certificate cannot be told.
+    Its columns are only text: no path in it is ever opened. Raises `PEMError` if the file cannot be
+    read, and `AuthorityError` for a revocation whose certificate cannot be identified.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -76,42 +76,54 @@ class Journal:
         self.records = list(_parsed(text.split("\n"), self.path))
 
     def issued(self) -> list[Record]:
-        """What was issued, in order."""
+        """Return the issued certificates, in order."""
         return [record for record in self.records if record.event == "issued"]
 
     def revoked(self) -> dict[int, Record]:
-        """The first revocation of each serial."""
+        """Return the first revocation of each serial number."""
         found: dict[int, Record] = {}
         for record in self.records:
             if record.event == "revoked":
                 found.setdefault(record.serial, record)
         return found
 
+    def files(self) -> dict[str, Record]:
+        """Return what was last issued into each file, by the file's name in the journal."""
+        return {record.file: record for record in self.issued() if record.file != "-"}
+
+    def named(self, what: str) -> list[str]:
+        """Return the files in the journal that a name or path may mean, also if they are gone."""
+        known = list(self.files())
+        paths = (self.name(Path(f"{what}{ending}")) for ending in ("", ".pem"))
+        meant = {what, f"{what}.pem", *paths}
+        exact = [each for each in known if each in meant]
+        return exact or [each for each in known if what in (Path(each).stem, Path(each).name)]
+
     def issue(
         self, certificate: x509.Certificate, issuer: x509.Certificate, path: Path | None
     ) -> Record:
-        """The record of a certificate that is written to `path`; None if it is only shown."""
+        """Return the record of a certificate written to `path`, or printed if that is None."""
         return Record(
             now(),
             "issued",
             certificate.serial_number,
             keys.identifier(issuer.public_key()),
             certificate.not_valid_after_utc.strftime(_FORMAT),
-            f"CN={common_name(certificate.subject)}",
+            ",".join(f"CN={each}" for each in _names(certificate.subject)),
             self.name(path) if path else "-",
         )
 
     def revoke(self, serial: int, issuer: str, reason: str, subject: str, file: str) -> Record:
-        """The record of a revocation, now."""
+        """Return the record of a revocation, at the current time."""
         return Record(now(), "revoked", serial, issuer, reason, subject, file)
 
     def name(self, path: Path) -> str:
-        """A path as the journal has it: relative to its folder where it lies within."""
+        """Return a path as the journal has it: relative to its folder where possible."""
         full, home = os.path.abspath(path), os.path.abspath(self.path.parent)
         return os.path.relpath(full, home) if full.startswith(home + os.sep) else full
 
     def write(self, records: Iterable[Record]) -> list[Write]:
-        """What appends records; nothing for none."""
+        """Return the writes that append records; none for no records."""
         text = "".join(record.line() for record in records)
         if not text:
             return []
@@ -120,15 +132,20 @@ class Journal:
         return [Write(self.path, text, words, append=True, folder=self.folder)]
 
 
+def _names(subject: x509.Name) -> list[str]:
+    node = node_name(subject)
+    return [common_name(subject), *([node] if node else [])]
+
+
 def _time(text: str) -> datetime.datetime:
     found = datetime.datetime.strptime(text, _FORMAT).replace(tzinfo=datetime.timezone.utc)
-    if found.year < 1950:  # before which neither certificates nor lists have a time
+    if found.year < 1950:  # no certificate or CRL can have such a time
         raise ValueError(text)
     return found
 
 
 def _parsed(lines: Iterable[str], path: Path) -> Iterator[Record]:
-    """The records of whole lines: one that a crash cut off is of a command that never ended."""
+    """Yield the records of complete lines; one cut off by a crash is of a command that failed."""
     for number, line in enumerate(lines, 1):
         columns = line.split("\t")
         if len(columns) != 7 or line.startswith("#"):
@@ -149,7 +166,7 @@ def _parsed(lines: Iterable[str], path: Path) -> Iterator[Record]:
 
 
 def _serial(text: str) -> int:
-    """A serial number as certificates have it. Raises ValueError for anything else."""
+    """Parse a certificate's serial number. Raises ValueError for anything else."""
     if not re.fullmatch(r"[0-9A-Fa-f]{1,40}", text) or not 0 < int(text, 16) < 1 << 159:
         raise ValueError(text)
     return int(text, 16)

@@ -1,1 +1,1 @@
-"""Does everything fit? Findings about certificates, folders and configurations."""
+"""Consistency checks: findings about certificates, folders and configurations."""

@@ -1,4 +1,4 @@
-"""Whether an identity fits: key, dates, purposes, and the way to a trusted CA."""
+"""Checks of an identity: key, dates, purposes, and the path to a trusted CA."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def identity(
     password: str | bytes | None = None,
     owners: frozenset[int] = frozenset(),
 ) -> Iterator[Finding]:
-    """Whether an identity's key, dates, purposes and issuer fit.
+    """Check an identity's key, dates, purposes and issuer.
 
-    `chain` is what it shows, `owners` are the users to whom its files may belong besides.
+    `chain` is what it presents; `owners` are further users who may own its files.
     """
     place = certificate.place
     info = CertificateInfo.of(chain[0])

@@ -1,4 +1,4 @@
-"""Findings: what may be wrong with a file of keys, a trust set or a CRL, one each."""
+"""Findings, and the checks of key files, trust sets and CRLs that yield them."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ Certificates = Sequence[x509.Certificate]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that does not fit.
+    """One problem.
 
-    `severity`: `error` (something will be refused, or is open to others), `warning` (it soon will
-    be, or was hardly meant so) or `note`. `code` is a word for scripts; `subject` the file or the
-    configuration key; `advice` says what to do, where possible as a command.
+    `severity`: `error` (something will be refused, or is exposed to others), `warning` (it soon
+    will be, or was hardly intended) or `note`. `code` is a word for scripts; `subject` the file or
+    the configuration key; `advice` says what to do, if possible as a command.
     """
 
     severity: str
@@ -63,21 +63,21 @@ class Finding:
 
 
 def command(words: str, source: Source) -> str:
-    """A `sealwire certs` command for the folder that a file lies in, to be pasted into a shell."""
+    """Return a `sealwire certs` command for the folder of a file, to be pasted into a shell."""
     if source.path is None or source.hidden:
         return f"sealwire certs {words}"
     return f"sealwire certs {words} --dir {shlex.quote(os.path.dirname(source.path) or '.')}"
 
 
 def rewrite(source: Source) -> str:
-    """What to do about a value that cannot be read."""
+    """Return what to do about a value that cannot be read."""
     if source.in_memory:
         return "give the whole PEM text"
     return f"write {source.place} again, or correct the path in the configuration"
 
 
 def readable(source: Source) -> tuple[Certificates, list[Finding]]:
-    """The certificates of a source, or a finding in their place."""
+    """Return the certificates of a source, or a finding instead."""
     try:
         return _parsed(source), []
     except PEMError as error:
@@ -86,7 +86,7 @@ def readable(source: Source) -> tuple[Certificates, list[Finding]]:
 
 
 def exposed(path: str, what: str = "the private key", *, grants: bool = True) -> Iterator[Finding]:
-    """Whether a file that holds a key can be read or written by others.
+    """Whether others can read or write a file that holds a key.
 
     With `grants`, root may have let a group read it.
     """
@@ -95,7 +95,7 @@ def exposed(path: str, what: str = "the private key", *, grants: bool = True) ->
     try:
         status = os.stat(path)
     except OSError:
-        return  # reading it says why
+        return  # reading it reports the error
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077 and not (grants and permissions.is_granted(status)):
         who = "everybody" if mode & 0o007 else "its group"
@@ -112,9 +112,9 @@ def exposed(path: str, what: str = "the private key", *, grants: bool = True) ->
 def changeable(
     path: str, *, of_key: bool = False, owners: frozenset[int] = frozenset()
 ) -> Iterator[Finding]:
-    """Who else may change what a file holds, or put another in its place.
+    """Who else can change a file's content, or replace the file.
 
-    Of a file that holds a key (`of_key`), `exposed` tells the mode. `owners` are users who may.
+    For a key file (`of_key`), `exposed` reports the mode. `owners` are users who may.
     """
     for weak in permissions.weaknesses(path, owners=owners):
         if weak.kind == "owner":
@@ -130,7 +130,7 @@ def changeable(
 def trust(
     source: Source, certificates: Certificates, soon: datetime.timedelta | None
 ) -> Iterator[Finding]:
-    """Whether each trusted certificate is a CA in force, or one trusted as itself."""
+    """Whether each trusted certificate is a valid CA, or trusted as a leaf itself."""
     place = source.place
     late = _superseded(certificates)
     for certificate in certificates:
@@ -178,7 +178,7 @@ def trust(
 def crl(
     source: Source, trusted: Certificates, identities: Sequence[tuple[str, x509.Certificate]]
 ) -> Iterator[Finding]:
-    """Whether a CRL file has a list in force for each CA, and whom of `identities` it names."""
+    """Whether a CRL file has a valid list for each CA, and which `identities` it revokes."""
     place = source.place
     remake = command("renew --if-expires-within 30d", source)
     try:
@@ -215,12 +215,15 @@ def crl(
                 remake,
             )
         for path, each in identities:
-            if mine[0].get_revoked_certificate_by_serial_number(each.serial_number) is not None:
+            entry = mine[0].get_revoked_certificate_by_serial_number(each.serial_number)
+            if entry is not None:
+                when = f"{entry.revocation_date_utc:%Y-%m-%d}"
                 yield Finding(
                     ERROR,
                     "revoked",
                     path,
-                    f"it is revoked (serial {hexadecimal(each.serial_number)}) and will be refused",
+                    f"it was revoked {when} (serial {hexadecimal(each.serial_number)}) and will be "
+                    "refused",
                     "remove it, or issue a new one: "
                     + command(f"renew {shlex.quote(path)}", source),
                 )
@@ -233,7 +236,7 @@ def dates(
     prefix: str,
     advice: str,
 ) -> Iterator[Finding]:
-    """Whether a certificate is in force, and for longer than `soon`.
+    """Whether a certificate is valid now, and for longer than `soon`.
 
     None is what the log of a process takes for soon, by the certificate's lifetime.
     """
@@ -256,12 +259,12 @@ def dates(
 
 
 def strength(place: str, certificate: x509.Certificate, advice: str) -> Iterator[Finding]:
-    """Whether a certificate's key and signature are as strong as TLS demands."""
+    """Whether a certificate's key and signature are as strong as TLS requires."""
     weak = keys.weakness(certificate.public_key())
     if weak:
         yield Finding(ERROR, "weak-key", place, f"its key is {weak}", advice)
     digest = certificate.signature_hash_algorithm
-    own = certificate.subject == certificate.issuer  # nobody looks at a root's signature
+    own = certificate.subject == certificate.issuer  # a root's signature is not verified
     if isinstance(digest, hashes.SHA1 | hashes.MD5) and not own:
         words = f"it is signed with {digest.name}, which TLS refuses"
         yield Finding(ERROR, "weak-signature", place, words, advice)
@@ -281,7 +284,7 @@ def _usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
 
 
 def _parsed(source: Source) -> Certificates:
-    """The certificates of a source. Raises `PEMError` if there is none, or a damaged one."""
+    """Return the certificates of a source. Raises `PEMError` if there is none, or a damaged one."""
     found = certificates(source)
     try:
         return [x509.load_pem_x509_certificate(block.text.encode()) for block in found]

@@ -1,7 +1,7 @@
-"""Does everything fit? A folder of certificates, or a configuration, looked at from all sides.
+"""Checks a folder of certificates, or a configuration, as a whole.
 
-Nothing is changed and nothing printed: each function returns `Finding`s, worst first. After all
-that can be seen in the files, every two roles shake hands in memory, as the processes will.
+Nothing is changed or printed: each function returns `Finding`s, worst first. After the checks of
+the files, every two roles do a handshake in memory, as the processes will.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 from cryptography import x509
 
 from ..ca import rotation
-from ..ca.journal import JOURNAL
-from ..ca.store import CONFIG, CRL, KEYS, TRUST, Store
+from ..ca.journal import JOURNAL, Record
+from ..ca.store import CONFIG, CRL, KEYS, TRUST, IdentityFile, Store
 from ..config import KEYS as FIELDS
 from ..config import UnknownKey
 from ..errors import PeerNotAllowed, SecurityError
 from ..pem import CRL_LIMIT, Source, source
 from ..security import ROLES, Security
-from ..x509.certinfo import CertificateInfo
-from . import findings
+from ..x509.certinfo import CertificateInfo, hexadecimal
+from . import findings, presence
 from .certificates import identity
 from .findings import ERROR, NOTE, WARNING, Finding
 from .selftest import refusal
@@ -43,25 +43,42 @@ _MATERIAL = ("tls_ca_file", *(f"tls_{role}_cert" for role in ROLES))
 
 
 def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """The findings by severity, each once."""
+    """Return the findings by severity, without duplicates.
+
+    Of findings with the same code and subject, only the most severe are kept.
+    """
     order = (ERROR, WARNING, NOTE)
-    return sorted(dict.fromkeys(found), key=lambda each: order.index(each.severity))
+    kept: list[Finding] = []
+    worst: dict[tuple[str, str], str] = {}
+    for each in sorted(dict.fromkeys(found), key=lambda each: order.index(each.severity)):
+        about = each.code, each.subject
+        known = worst.setdefault(about, each.severity)
+        again = known != each.severity or each.code == "unreadable"  # in other words
+        if not again or not any((other.code, other.subject) == about for other in kept):
+            kept.append(each)
+    return kept
 
 
 def check_folder(
-    folder: Path, *, password: bytes | None = None, soon: datetime.timedelta | None = None
+    folder: Path,
+    *,
+    password: bytes | None = None,
+    soon: datetime.timedelta | None = None,
+    demanded: Sequence[str] = (),
 ) -> list[Finding]:
-    """What does not fit in a folder that `sealwire certs` has made; `password` is the CA key's.
+    """Check a folder that `sealwire certs` has created; `password` decrypts the CA key.
 
     `soon` is the time within which what ends is told of; None for what the log of a process warns
     of, the lesser of 30 days and a third of the lifetime.
 
-    A folder without the CA's key, as it is on other machines, is checked as far as it goes. Raises
-    `AuthorityError` if there is no CA certificate, `PEMError` if a file that matters is damaged.
+    A folder without the CA's key, as on other machines, is checked as far as possible. An identity
+    of each role `demanded` must be there. In the folder of the CA, a revoked identity is a note.
+    Raises `AuthorityError` if there is no CA certificate, `PEMError` if an essential file is
+    damaged.
     """
-    store = Store(folder, password, links=True)  # Kubernetes mounts links
+    store = Store(folder, password, links=True)  # as mounted by Kubernetes
     found: list[Finding] = []
-    # Root looks after the folders of others.
+    # Root may maintain another user's folder.
     owners = frozenset({os.stat(folder).st_uid} if os.name == "posix" and not os.geteuid() else ())
     for name in (TRUST, CRL, CONFIG, JOURNAL, KEYS):
         path = str(folder / name)
@@ -70,11 +87,17 @@ def check_folder(
     anchors = Source("ca", str(folder / TRUST), in_memory=False)
     found += findings.trust(anchors, store.trusted, soon)
     held = store.identities()
+    of_ca = (folder / KEYS).is_file()
+    if of_ca:  # what was revoked is kept here and shown to nobody, whatever else is wrong with it
+        revoked = store.journal.revoked()
+        kept = [each for each in held if each.certificate.serial_number in revoked]
+        found += [_kept(each, revoked[each.certificate.serial_number]) for each in kept]
+        held = [each for each in held if each not in kept]
     for each in held:
         place = Source("certificate", str(each.path), in_memory=False)
         chain, broken = findings.readable(place)
         found += broken
-        # Without a key, it was issued for a request, whose sender has the key.
+        # Without a key, it was issued for a CSR, whose sender has the key.
         found += [
             finding
             for finding in (
@@ -82,14 +105,23 @@ def check_folder(
             )
             if finding.code != "key-missing"
         ]
-    if os.path.lexists(folder / CRL) or (folder / KEYS).is_file():
+        if each.is_cut and not broken:
+            name = shlex.quote(each.path.stem)
+            advice = findings.command(f"renew {name}", place)
+            found.append(
+                Finding(ERROR, "key-missing", place.place, "its private key is cut off", advice)
+            )
+    found += presence.identities(folder, [each.certificate for each in held], demanded)
+    for damaged, why in store.damaged():
+        words, _, advice = why.partition("; ")
+        found.append(Finding(ERROR, "unreadable", str(damaged), words, advice))
+    if os.path.lexists(folder / CRL) or of_ca:
         files = [(str(each.path), each.certificate) for each in held]
-        found += findings.crl(
-            Source("crl", str(folder / CRL), in_memory=False, limit=CRL_LIMIT), store.trusted, files
-        )
-    if (folder / KEYS).is_file():
+        lists = Source("crl", str(folder / CRL), in_memory=False, limit=CRL_LIMIT)
+        found += findings.crl(lists, store.trusted, files)
+    if of_ca:
         found += _authority(store)
-    here = os.path.realpath(folder)  # told of by `_folder_mode`, which is stricter
+    here = os.path.realpath(folder)  # reported by `_folder_mode`, which is stricter
     return worst_first(
         [
             *_folder_mode(folder),
@@ -103,11 +135,14 @@ def check_configuration(
     unknown: Iterable[UnknownKey] = (),
     soon: datetime.timedelta | None = None,
     files: Iterable[str] = (),
+    demanded: Sequence[str] = (),
 ) -> list[Finding]:
-    """What does not fit in a configuration.
+    """Check a configuration.
 
-    That is `values` by field of `Security` as `config.read` gives them, the `unknown` keys, and the
-    `files` that it was read from; `soon` as for `check_folder`.
+    `values` are those of `Security`'s fields as `config.read` returns them, `unknown` the unknown
+    keys, and `files` the configuration files. One role's certificate is enough: others that are
+    missing are a note, unless they are `demanded`.
+    `soon` is as for `check_folder`.
     """
     found = [_misspelt(each) for each in unknown]
     for file in files:
@@ -139,13 +174,17 @@ def check_configuration(
                 f"set {FIELDS['require_encryption']}: true",
             )
         )
-    found += _material(values, soon)
+    here = [role for role in ROLES if presence.of(role, values) is presence.HERE]
+    found += presence.findings(values, demanded)
+    found += _material(values, soon, sorted({*(here or ROLES), *demanded}))
     if not any(finding.severity == ERROR for finding in found):
-        found += _shaken(security)
+        found += _handshakes(security, here)
     return worst_first(found)
 
 
-def _material(values: Mapping[str, Any], soon: datetime.timedelta | None) -> Iterator[Finding]:
+def _material(
+    values: Mapping[str, Any], soon: datetime.timedelta | None, roles: Sequence[str]
+) -> Iterator[Finding]:
     anchors = source("tls_ca_file", values.get("tls_ca_file"))
     trusted: findings.Certificates = ()
     if anchors is not None:
@@ -155,17 +194,9 @@ def _material(values: Mapping[str, Any], soon: datetime.timedelta | None) -> Ite
             yield from findings.changeable(anchors.path)
         yield from findings.trust(anchors, trusted, soon)
     shown: list[tuple[str, x509.Certificate]] = []
-    for role in ROLES:
+    for role in roles:
         certificate = source(f"tls_{role}_cert", values.get(f"tls_{role}_cert"))
         if certificate is None:
-            yield Finding(
-                WARNING,
-                "role-unset",
-                FIELDS[f"tls_{role}_cert"],
-                f"no certificate is configured for the role {role}: such a process can neither "
-                "connect nor listen",
-                f"set it, if such processes read this configuration: sealwire certs issue {role}",
-            )
             continue
         chain, broken = findings.readable(certificate)
         yield from broken
@@ -195,12 +226,12 @@ def _role(role: str, certificate: Source, info: CertificateInfo) -> Iterator[Fin
         )
 
 
-def _shaken(security: Security) -> Iterator[Finding]:
-    """Who dials whom in a cluster, as far as they have certificates."""
+def _handshakes(security: Security, here: Sequence[str]) -> Iterator[Finding]:
+    """Do a handshake between all roles that talk to each other and whose certificates are here."""
     told = set()
     try:
         for client, server in _DIALS:
-            if not all(getattr(security, f"tls_{role}_cert") for role in (client, server)):
+            if not {client, server}.issubset(here):
                 continue
             accepting = security.get_listen_args(server)["ssl_context"]
             dialling = security.get_connection_args(client)["ssl_context"]
@@ -225,8 +256,21 @@ def _shaken(security: Security) -> Iterator[Finding]:
         yield Finding(ERROR, "bad-value", "configuration", str(error), "correct the file it names")
 
 
+def _kept(held: IdentityFile, record: Record) -> Finding:
+    place = Source("certificate", str(held.path), in_memory=False)
+    again = findings.command(f"renew {shlex.quote(held.path.stem)}", place)
+    return Finding(
+        NOTE,
+        "revoked",
+        place.place,
+        f"it was revoked {record.time:%Y-%m-%d} ({record.detail}, serial "
+        f"{hexadecimal(record.serial)})",
+        f"nothing is left to do here; remove the file, or let its holder in again with: {again}",
+    )
+
+
 def _authority(store: Store) -> Iterator[Finding]:
-    """What only the folder with the CA's key can tell."""
+    """Run the checks that need the folder with the CA's key."""
     place, folder = str(store.path / KEYS), shlex.quote(str(store.path))
     yield from findings.exposed(place, "the CA's private key", grants=False)
     try:
@@ -262,8 +306,8 @@ def _authority(store: Store) -> Iterator[Finding]:
             "rotation-open",
             str(store.path / TRUST),
             f"the CA is being rotated: {len(store.authorities)} are trusted, and "
-            f"{len(behind)} certificates of the old one are in use",
-            f"sealwire certs renew --dir {folder}" if behind else complete,
+            f"{rotation.counted(behind)} in use",
+            rotation.remedy(store, behind) if behind else complete,
         )
     if store.crl():
         yield Finding(

@@ -1,4 +1,4 @@
-"""A TLS handshake between two contexts in memory: the last word on whether identities fit."""
+"""A TLS handshake between two contexts in memory: the final check of two identities."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 __all__ = ["refusal"]
 
-_TURNS = 12  # a handshake takes six at most, with the first data
+_TURNS = 12  # a handshake takes six at most, including the first data
 
 
 def refusal(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLError | None:
-    """What the side that refuses raises; None if both accept each other.
+    """Return the exception of the side that refuses; None if both accept each other.
 
     Each side writes and reads a byte after its handshake, since a TLS 1.3 client learns that it
     was refused only when it reads.

@@ -1,1 +1,1 @@
-"""TLS contexts: sealed, following their files, asking an allow-list. No cryptography here."""
+"""TLS contexts: sealed, following their files, with an allow-list. No cryptography library."""

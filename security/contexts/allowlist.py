@@ -1,7 +1,7 @@
-"""The allow-list: which peers may be talked to, beyond having a certificate of our CA.
+"""The allow-list: which peers to accept, beyond having a certificate of our CA.
 
-The sockets of `verified.py` ask it right after the handshake. A name that is not printable matches
-no pattern: what follows a null byte in a name is not what a person reads.
+The sockets of `verified.py` check it right after the handshake. A name that is not printable
+matches no pattern: what follows a null byte in a name is not what a person reads.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["AllowedPeers", "listed", "parse_patterns"]
 
 _PIN = "sha256:"
 _HEX = re.compile(r"[0-9a-f]{64}")
-_SHOWN = 8  # names and patterns in an error
-_WIDTH = 100  # characters of each
+_SHOWN = 8  # most names and patterns in an error
+_WIDTH = 100  # most characters of each
 
 
 def parse_patterns(field: str, value: object) -> tuple[str, ...]:
-    """The patterns of one role, from a text or a list of them.
+    """Parse the patterns of one role, from a text or a list.
 
-    Raises `ConfigError` for an empty list, which would admit nobody, and a pin that is none.
+    Raises `ConfigError` for an empty list, which would admit nobody, and for an invalid pin.
     """
     given = [value] if isinstance(value, str) else value
     if not isinstance(given, (list, tuple, set, frozenset)) or not all(
@@ -60,7 +60,7 @@ def _pin(field: str, pattern: str) -> str:
 
 @dataclass(frozen=True)
 class AllowedPeers:
-    """Patterns of which a peer's certificate must match one; see `Security` for what they mean."""
+    """Patterns, one of which a peer's certificate must match; `Security` documents their syntax."""
 
     patterns: tuple[str, ...]
 
@@ -102,13 +102,13 @@ def _names(certificate: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def _matches(pattern: str, kind: str, name: str) -> bool:
     if not name.isprintable():
         return False
-    if kind in ("DNS", "IP"):  # without case; other names have it
+    if kind in ("DNS", "IP"):  # case-insensitive, other names are not
         pattern, name = pattern.lower(), name.lower()
     return fnmatchcase(name, pattern)
 
 
 def listed(names: Iterable[str]) -> str:
-    """A few names on one line, whatever a certificate may hold."""
+    """Return some names on one line, for an error; safe for any content of a certificate."""
     chosen = list(names)
     texts = [
         "".join(c if c.isprintable() else "?" for c in name[:_WIDTH]) + "…" * (len(name) > _WIDTH)

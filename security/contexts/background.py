@@ -1,10 +1,10 @@
-"""Looks at files, away from the event loop: who needs one waits a moment for it and no longer.
+"""Background checks of files: a caller waits for one for a moment at most.
 
-To look at a file may take any time: a network file system hangs, a list of a million revocations
-takes seconds to load. So the work is done in a thread that lives as long as one run of it, one run
-at a time. On a local disk it is done before the moment is over, and the caller goes on with what
-it brought; else with what there was before. Where one has waited in vain nobody waits again for
-the same run. The thread is a daemon: a file system that hangs keeps no process from ending.
+Looking at a file may take any time: a network file system hangs, a CRL with a million entries takes
+seconds to load. So the work is done in a thread that lives for one run of it, one run at a time. On
+a local disk the run completes within the moment, and the caller uses its result; otherwise the
+previous one. After one caller has waited in vain, none waits again for the same run. The thread is
+a daemon: a hanging file system keeps no process from exiting.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["PATIENCE", "Background"]
 
 logger = logging.getLogger("sealwire.security")
 
-#: Seconds. A look at four unchanged files takes 0.2 ms with its thread, and one that finds new
-#: ones and builds contexts of them 5 ms; so a busy machine has room, and who waits in vain for a
-#: file system that hangs loses no more than this, once.
+#: Seconds. Checking four unchanged files takes 0.2 ms with its thread, and building contexts from
+#: new ones 5 ms; so this leaves room for a busy machine, and a caller that waits in vain for a
+#: hanging file system loses no more than this, once.
 PATIENCE = 0.05
 
 
 class _Run:
-    """One run of the work. `slow` once somebody has waited for it in vain."""
+    """One run of the work. `slow` once a caller has waited for it in vain."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -35,7 +35,7 @@ class _Run:
 
 
 class Background:
-    """Does `work` in a thread while `is_due` says so. Safe for several threads, and for `fork`."""
+    """Runs `work` in a thread while `is_due` returns true. Thread-safe and fork-safe."""
 
     def __init__(self, work: Callable[[], object], is_due: Callable[[], bool]) -> None:
         self._work = work
@@ -44,12 +44,12 @@ class Background:
         _all.add(self)
 
     def forget(self) -> None:
-        """Start afresh: in a forked child the thread is gone, and may have held the lock."""
+        """Reset: in a forked child the thread is gone, and may have held the lock."""
         self._lock = threading.Lock()
         self._run: _Run | None = None
 
     def look(self) -> None:
-        """Have the work done if it is due: in time for the caller, if that takes but a moment."""
+        """Run the work if it is due, and wait for it for a moment."""
         deadline = time.monotonic() + PATIENCE
         while self._is_due():
             run, own = self._started()
@@ -57,10 +57,10 @@ class Background:
                 run.slow = True
                 return
             if own:
-                return  # one that was under way before may have seen the files of before
+                return  # a run that began earlier may have seen the previous files
 
     def _started(self) -> tuple[_Run, bool]:
-        """The run that is under way; whether it is the caller's own, begun just now."""
+        """Return the current run, and whether the caller has started it."""
         with self._lock:
             if self._run is not None and not self._run.done.is_set():
                 return self._run, False
@@ -68,7 +68,7 @@ class Background:
         thread = threading.Thread(target=self._do, args=(run,), name="sealwire-look", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no thread is to be had: better late than never
+        except RuntimeError:  # no thread can be started: better later than never
             self._do(run)
         return run, True
 

@@ -85,7 +85,7 @@ def _validity(info: CertificateInfo) -> str:
 def _faults(
     chain: Sequence[CertificateInfo], sides: Sequence[str] = _SIDES
 ) -> Iterator[tuple[int, str]]:
-    """What is wrong with the certificates of a chain, by number."""
+    """Yield what is wrong with the certificates of a chain, by number."""
     now = datetime.datetime.now(datetime.timezone.utc)
     for index, info in enumerate(chain):
         name = info.subject or "a certificate without a name"

@@ -1,8 +1,8 @@
-"""Certificates that end soon: a line in the log, once a day for each.
+"""Warnings about certificates that expire soon: one log line per day for each.
 
-Looked at where contexts are built and used, at most once an hour; there is no timer. What soon is
-depends on how long a certificate was made for, unless somebody has said: one of a day, which its
-tool renews in time, is not to be warned of all its life.
+Checked where contexts are built and used, at most once an hour; there is no timer. What soon is
+depends on the lifetime of a certificate, unless it is configured: one that lives for a day, and is
+renewed in time by its tool, must not be warned of all its life.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ logger = logging.getLogger("sealwire.security")
 
 _DAY = 86400.0
 
-#: Seconds before the end from which a certificate is warned of, if it lives that long three times.
+#: Seconds before the end from which on to warn, of what lives at least three times as long.
 DEFAULT_WARNING = 30 * _DAY
 _SHARE = 3  # of its lifetime one such part is enough to renew it in
 
-_LOOK = 3600.0  # seconds between two looks at the clock
-_REPEAT = _DAY - _LOOK / 2  # seconds until the same certificate is warned of again
+_CHECK_INTERVAL = 3600.0  # seconds between two checks
+_REPEAT = _DAY - _CHECK_INTERVAL / 2  # seconds until the same warning is repeated
 
-_warned: dict[str, float] = {}  # fingerprint -> when, by time.time()
+_warned: dict[str, float] = {}  # fingerprint -> time of the last warning, by time.time()
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a certificate or a CRL ends: which it is, and what is to be done."""
+    """The end of validity of a certificate or CRL, its description, and what to do."""
 
     what: str
     fingerprint: str
     end: float  # seconds since the epoch
     remedy: str
-    at_most: float = math.inf  # warned of no earlier than this many seconds before
-    start: float = -math.inf  # when it began, as `end`
+    at_most: float = math.inf  # no warning earlier than this many seconds before
+    start: float = -math.inf  # seconds since the epoch
 
 
 def soon(start: float, end: float) -> float:
@@ -54,9 +54,9 @@ def soon(start: float, end: float) -> float:
 
 
 def deadlines(trust: Source, certificate: Source, crl: Source | None) -> Iterator[Deadline]:
-    """Those of the CAs, of a certificate with its intermediates, and of the CRLs.
+    """Yield the deadlines of the CAs, of a certificate with its intermediates, and of the CRLs.
 
-    Raises `PEMError` as reading them does.
+    Raises `PEMError` if a source cannot be read.
     """
     renew = (
         "make a new one and start again with it"
@@ -96,7 +96,7 @@ def _of(
 
 
 class Expiry:
-    """Warns of deadlines from `warning` seconds before they pass; infinity never warns.
+    """Warns of deadlines from `warning` seconds before they pass; infinity disables it.
 
     None leaves it to the lifetime of each, as `soon` has it.
     """
@@ -107,13 +107,13 @@ class Expiry:
         self._due = -math.inf if warning != math.inf else math.inf
 
     def look(self) -> None:
-        """Warn of what is due, if the last look was an hour ago."""
+        """Warn of what is due, if the last check was an hour ago."""
         if time.monotonic() >= self._due:
-            self._due = time.monotonic() + _LOOK
+            self._due = time.monotonic() + _CHECK_INTERVAL
             self.warn(time.time())
 
     def warn(self, now: float) -> None:
-        """Warn of each deadline that is near at `now`, if that has not been done within a day."""
+        """Warn of each deadline that is near at `now`, unless that was done within a day."""
         for deadline in self._deadlines:
             left = deadline.end - now
             last = _warned.get(deadline.fingerprint, -math.inf)

@@ -1,26 +1,27 @@
-"""Policy to `ssl.SSLContext`: the one place where verification is decided.
+"""From the policy to an `ssl.SSLContext`: the one place where verification is configured.
 
-Both sides demand a certificate, accept it only under the given CA certificates (the system's are
-never loaded), and do not look at hostnames. TLS 1.2 is the least, OpenSSL's security level 2 the
-floor on any build (no RSA below 2048 bits, no SHA-1), and a context refuses to be loosened later.
+Both sides require a certificate, accept it only under the given CA certificates (the system's are
+never loaded), and do not check hostnames. TLS 1.2 is the minimum, OpenSSL's security level 2 the
+floor on any build (no RSA below 2048 bits, no SHA-1), and a context cannot be loosened later.
 
-`VERIFY_X509_STRICT` stays off. It refuses CAs as `openssl req -x509` makes them (no keyUsage) and
-leaves as `openssl x509 -req` makes them (no authorityKeyIdentifier), and all it would add here is
+`VERIFY_X509_STRICT` stays off. It rejects CAs as `openssl req -x509` creates them (no keyUsage) and
+leaves as `openssl x509 -req` creates them (no authorityKeyIdentifier), and all it would add here is
 one case, seen with OpenSSL 3.0: a *trusted* certificate that is not marked as a CA by
 basicConstraints (keyUsage keyCertSign alone, or X.509 version 1) may issue others. That case is
-closed by leaving such certificates out of the trust set. Certificates that are trusted as
-themselves, as `Security.temporary()` of Dask makes them, are kept: they can issue nothing.
+closed by leaving such certificates out of the trust set. Certificates that are trusted as leaves,
+as `Security.temporary()` of Dask creates them, are kept: they cannot issue others.
 
-With a CRL, every certificate of a chain is looked up (`VERIFY_CRL_CHECK_CHAIN`), not the leaf
-alone: to revoke an intermediate would have no effect otherwise. So every CA in use needs its CRL,
-and a chain for which one is missing or out of date is refused. Where chains may end below a root
-(`trust.py`), OpenSSL can do that for the leaf only, and `x509/above.py` does the rest.
+With a CRL, every certificate of a chain is checked (`VERIFY_CRL_CHECK_CHAIN`), not the leaf alone:
+otherwise revoking an intermediate would have no effect. So every CA in use needs its CRL, and a
+chain for which one is missing or expired is refused. Where chains may end below a root
+(`trust.py`), OpenSSL can check the leaf only, and `x509/above.py` checks the CAs above it.
 
-No session is resumed, because a resumed one skips the certificates. For TLS 1.3 no tickets are
-given out. For TLS 1.2 `ssl` can switch off neither the tickets nor the cache behind them, only
-choose: with `OP_NO_TICKET` each handshake leaves 10 KiB in the server's cache (up to 20,480
-entries); with tickets, which all common clients take, nothing. So tickets it is, and who comes back
-with either is refused right after the handshake, by the sockets of `verified.py`.
+Sessions are never resumed, because resumption skips the certificates (RFC 8446, section 2.2; RFC
+5246, section 7.3). For TLS 1.3 no tickets are issued. For TLS 1.2 `ssl` can disable neither the
+tickets nor the session cache behind them, only choose: with `OP_NO_TICKET` each handshake leaves
+10 KiB in the server's cache (up to 20,480 entries); with tickets, which all common clients support,
+nothing. So tickets stay on, and a resumed session of either kind is refused right after the
+handshake, by the sockets of `verified.py`.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ _VERSIONS: dict[object, ssl.TLSVersion] = {
 
 
 def parse_version(field: str, value: object) -> ssl.TLSVersion | None:
-    """A TLS version from `ssl.TLSVersion`, a number, or text such as "1.3", "TLSv1.3", "TLSv1_3".
+    """Parse a TLS version: `ssl.TLSVersion`, a number, or text such as "1.3" or "TLSv1.3".
 
-    None and "" are None. Raises `ConfigError` for anything else, naming `field`.
+    None and "" are None. Raises `ConfigError`, naming `field`, for anything else.
     """
     if value is None or value == "":
         return None
@@ -84,7 +85,7 @@ def parse_version(field: str, value: object) -> ssl.TLSVersion | None:
 
 
 def parse_hostname(field: str, value: object) -> str | None:
-    """A DNS name in ASCII, without a dot at its end; None and "" are None.
+    """Parse a DNS name in ASCII, without a dot at its end; None and "" are None.
 
     Raises `ConfigError` for anything else: TLS knows no addresses there.
     """
@@ -99,7 +100,7 @@ def parse_hostname(field: str, value: object) -> str | None:
 
 
 def parse_ciphers(field: str, value: object) -> str | None:
-    """A cipher string that leaves something to speak; None and "" are None.
+    """Validate a cipher string; None and "" become None.
 
     Raises `ConfigError` as `SealedContext.set_ciphers` does.
     """
@@ -113,10 +114,10 @@ def parse_ciphers(field: str, value: object) -> str | None:
 
 @dataclass(frozen=True)
 class Policy:
-    """What is spoken: TLS versions, the cipher suites of TLS 1.2, and the name a client asks for.
+    """The TLS versions, the cipher suites of TLS 1.2, and the server name that a client sends.
 
     `ciphers` is an OpenSSL cipher string; None means ECDHE with AES-GCM or ChaCha20-Poly1305. It
-    says nothing about TLS 1.3, whose suites OpenSSL keeps apart and which are all sound.
+    does not affect TLS 1.3, whose suites OpenSSL configures separately and which are all sound.
     Raises `ConfigError` if `min_version` is above `max_version`.
     """
 
@@ -137,7 +138,7 @@ _ContextT = TypeVar("_ContextT", bound=SealedContext)
 
 
 def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _ContextT:
-    """A context of class `kind` that follows `policy`: it trusts nobody and shows nothing yet.
+    """Return a context of class `kind` under `policy`, without trust and identity.
 
     It is not sealed yet: `load` does that.
     """
@@ -152,15 +153,15 @@ def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _Context
     if policy.max_version is not None:
         context.maximum_version = policy.max_version
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    # Before the identity: OpenSSL weighs keys by the security level in force when they are loaded.
+    # Before the identity: OpenSSL checks keys against the security level when they are loaded.
     context.set_ciphers(policy.ciphers or _DEFAULT_CIPHERS)
     return context
 
 
 def load(context: SealedContext, material: Material) -> None:
-    """Load trust, revocation lists, identity and allow-list into an empty context, and seal it.
+    """Load trust, CRLs, identity and allow-list into an empty context, and seal it.
 
-    Raises `PEMError` or `KeyMismatch`; the context is then partly loaded and must be dropped.
+    Raises `PEMError` or `KeyMismatch`; the context is then partly loaded and must be discarded.
     """
     context._material = material
     ends_early = load_trust(context, material.trust)

@@ -1,13 +1,13 @@
-"""Contexts that follow their files: new handshakes use what the files hold now.
+"""Contexts that follow their files: new handshakes use the current content.
 
-`Watch` keeps the material of one role and a pair of sealed contexts, one for each side, built from
-it. `FollowingContext` is what users get: an `ssl.SSLContext` that hands each handshake to the
-pair's present context. No timer, and no thread while nothing happens: a handshake has the files
-looked at if the last look is older than the interval, in the background (`background.py`), while
-the old pair serves. A file that looks as it did when it was read (`reading.Stamp`) is not read
-again, so that a key does not pass through memory each second. If one looks different, contents
-decide: a touch is no change. What cannot be used leaves the old pair in place, with one warning
-for each change. Open connections keep the context they began with.
+`Watch` keeps the material of one role and a pair of sealed contexts, one per side, built from it.
+`FollowingContext` is what users get: an `ssl.SSLContext` that delegates each handshake to the
+current context of the pair. There is no timer, and no thread while nothing happens: a handshake
+has the files checked in the background (`background.py`) if the last check is older than the
+interval, while the old pair serves. A file that looks as it did when it was read
+(`reading.Stamp`) is not read again, so that a key does not pass through memory each second. If one
+looks different, its content decides: a touch is no change. Unusable content leaves the old pair in
+place, with one warning per change. Open connections keep the context they began with.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ __all__ = ["DEFAULT_INTERVAL", "FollowingContext", "Watch"]
 
 logger = logging.getLogger("sealwire.security")
 
-#: Seconds. To look at three or four files takes 0.2 ms, so once a second is free even where
-#: comms come and go all the time; and who has replaced a file need not wait to see it count.
+#: Seconds. Checking three or four files takes 0.2 ms, so once a second costs nothing even where
+#: comms come and go all the time; and a replaced file takes effect without a noticeable delay.
 DEFAULT_INTERVAL = 1.0
 
-# Seconds before files that could not be used, and have not changed, are tried again: each time
-# twice as long as before, for most often only another file helps.
+# Seconds until unusable files that have not changed are tried again, doubled each time, since most
+# often only another file helps.
 _RETRY = 1.0
 _LONGEST_PAUSE = 64.0
 _SIDES: tuple[Side, ...] = ("server", "client")
@@ -48,8 +48,8 @@ Digests = dict[str, bytes]
 Seen = dict[str, Stamp | int | None]
 
 
-class _Present(SealedContext):
-    """The context of the handshakes from one change to the next."""
+class _CurrentContext(SealedContext):
+    """The context of the handshakes between two changes."""
 
     _own = frozenset(("owner", "_material"))
 
@@ -62,11 +62,11 @@ class _Present(SealedContext):
 
 
 class FollowingContext(SealedContext):
-    """A context that hands each handshake to the present context of its `Watch`.
+    """A context that delegates each handshake to the current context of its `Watch`.
 
-    What is set here (options, ciphers, ALPN, `tell_refused` …) holds for the present one and all
-    that follow. `get_ca_certs`, `cert_store_stats` and `session_stats` tell of the present one.
-    Identity and trust come from the watch alone: this context itself has none.
+    Settings made here (options, ciphers, ALPN, `tell_refused` …) apply to the current context and
+    to all that follow. `get_ca_certs`, `cert_store_stats` and `session_stats` are those of the
+    current one. Identity and trust come from the watch alone: this context itself has none.
     """
 
     _watch: Watch
@@ -75,26 +75,26 @@ class FollowingContext(SealedContext):
 
     @classmethod
     def of(cls, watch: Watch, side: Side, policy: Policy) -> FollowingContext:
-        """The context for one side, with the policy of the watch."""
+        """Return the context for one side, with the policy of the watch."""
         context = empty_context(cls, side, policy)
         context._watch = watch
         context._side = side
-        if watch._material.crl is not None:  # as the present one has it, so that it can be kept
+        if watch._material.crl is not None:  # as the current one has it, so that it can be kept
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
         context._settings = {}
         context.seal()
         return context
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        """As `ssl.SSLContext.wrap_socket`, with what the files hold now."""
+        """As `ssl.SSLContext.wrap_socket`, with the current content of the files."""
         return ssl.SSLContext.wrap_socket(self._watch.present(self._side), *args, **kwargs)
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """As `ssl.SSLContext.wrap_bio`, with what the files hold now."""
+        """As `ssl.SSLContext.wrap_bio`, with the current content of the files."""
         return self._watch.present(self._side).wrap_bio(*args, **kwargs)
 
     def describe(self) -> dict[str, str]:
-        """As `SealedContext.describe`, of what is in use now."""
+        """As `SealedContext.describe`, of the current context."""
         return self._watch.built[self._side].describe()
 
     def fault_above(self, chain: list[bytes], code: int) -> str:
@@ -107,25 +107,27 @@ class FollowingContext(SealedContext):
         return self._watch.built[self._side].role
 
     def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
-        """As `SealedContext.lacks`, of what is in use now."""
+        """As `SealedContext.lacks`, of the current context."""
         return self._watch.built[self._side].lacks(crl, allowed)
 
     def get_ca_certs(self, binary_form: bool = False) -> Any:
-        """The CA certificates trusted now."""
+        """Return the CA certificates trusted now."""
         return self._watch.built[self._side].get_ca_certs(binary_form)
 
     def cert_store_stats(self) -> dict[str, int]:
-        """How many certificates and revocation lists are loaded now."""
+        """Return the numbers of certificates and CRLs loaded now."""
         return self._watch.built[self._side].cert_store_stats()
 
     def session_stats(self) -> dict[str, int]:
-        """OpenSSL's counts since the files changed last."""
+        """OpenSSL's counters since the last change of the files."""
         return self._watch.built[self._side].session_stats()
 
     def load_cert_chain(self, *args: Any, **kwargs: Any) -> None:
+        """Raise `ConfigError`: the identity comes from the files."""
         raise ConfigError("cannot load an identity into a context that follows its files")
 
     def load_verify_locations(self, *args: Any, **kwargs: Any) -> None:
+        """Raise `ConfigError`: the trusted CAs come from the files."""
         raise ConfigError("cannot trust more in a context that follows its files; set tls_ca_file")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -134,26 +136,29 @@ class FollowingContext(SealedContext):
             self._set("__setattr__", name, value)
 
     def set_ciphers(self, cipherlist: str, /) -> None:
+        """As `SealedContext.set_ciphers`, also for the contexts to come."""
         super().set_ciphers(cipherlist)
         self._set("set_ciphers", cipherlist)
 
     def set_alpn_protocols(self, alpn_protocols: Any) -> None:
+        """As in `ssl.SSLContext`, also for the contexts to come."""
         super().set_alpn_protocols(alpn_protocols)
         self._set("set_alpn_protocols", alpn_protocols)
 
     def set_ecdh_curve(self, name: str, /) -> None:
+        """As `SealedContext.set_ecdh_curve`, also for the contexts to come."""
         super().set_ecdh_curve(name)
         self._set("set_ecdh_curve", name)
 
     def _set(self, method: str, *args: Any) -> None:
-        """Do it to the present context, and again to each that follows."""
-        if "_settings" in self.__dict__:  # else: still being made, by the policy that all have
+        """Call a method of the current context, and of each that follows."""
+        if "_settings" in self.__dict__:  # else: under construction, by the policy that all share
             with self._watch.lock:
                 self._make(self._watch.built[self._side], method, *args)
                 self._settings[args[0] if method == "__setattr__" else method] = (method, *args)
 
     def apply(self, context: SealedContext) -> None:
-        """Make all settings that were ever made here in `context`."""
+        """Apply all settings ever made here to `context`."""
         for method, *args in self._settings.values():
             self._make(context, method, *args)
 
@@ -168,11 +173,11 @@ class FollowingContext(SealedContext):
 
 
 class Watch:
-    """The present contexts of one role. Safe for several threads.
+    """The current contexts of one role. Thread-safe.
 
-    `interval` is the least time between two looks at the files, in seconds: 0 for a look at every
-    handshake, infinity for none after the first. `warning` is how many seconds before its end a
-    certificate is warned of, infinity for never, None by its lifetime. Raises `PEMError` or
+    `interval` is the minimum time between two checks of the files, in seconds: 0 for a check at
+    every handshake, infinity for none after the first. `warning` is how many seconds before its end
+    to warn of a certificate, infinity for never, None by its lifetime. Raises `PEMError` or
     `KeyMismatch` if the material cannot be used; later, only `reload` raises.
     """
 
@@ -186,26 +191,26 @@ class Watch:
         self._outer: dict[Side, FollowingContext] = {}
         self._paths = [source.path for source in material.sources() if source.path is not None]
         self._seen: Seen | None = None  # how the files looked when they were last read
-        self._settled = False  # whether they had been left alone for a while by then
-        self._held: Digests = {}  # of what `built` was built from
+        self._settled = False  # whether they had been unchanged for a while by then
+        self._loaded: Digests = {}  # of what `built` was built from
         self._tried: Digests | None = None  # of what was read last; None if it cannot be read
-        self._complaint: tuple[Digests | None, str] | None = None
-        self._retry = 0.0  # when what could not be used is tried again, though it looks the same
+        self._last_warning: tuple[Digests | None, str] | None = None
+        self._retry = 0.0  # when to try unusable files again although they look the same
         self._pause = _RETRY
-        self.built: dict[Side, _Present] = {}
+        self.built: dict[Side, _CurrentContext] = {}
         self.renew_locks()
         self._update()
         self._due = time.monotonic() + interval if self._paths else math.inf
-        self._background = Background(self._look, lambda: time.monotonic() >= self._due)
+        self._background = Background(self._check, lambda: time.monotonic() >= self._due)
         _watches.add(self)
 
     def renew_locks(self) -> None:
-        """Make the locks anew: in a forked child nobody is left to release them."""
-        self.lock = threading.RLock()  # of what handshakes use; held for moments only
-        self._looking = threading.Lock()  # held by whoever reads the files
+        """Replace the locks: in a forked child nobody is left to release them."""
+        self.lock = threading.RLock()  # guards what handshakes use; held for moments only
+        self._check_lock = threading.Lock()  # held while reading the files
 
     def context(self, side: Side) -> FollowingContext:
-        """The context to hand out for a side; the same one each time."""
+        """Return the context to hand out for a side; the same one each time."""
         with self.lock:
             if side not in self._outer:
                 self._outer[side] = FollowingContext.of(self, side, self._policy)
@@ -213,38 +218,38 @@ class Watch:
             return self._outer[side]
 
     def present(self, side: Side) -> SealedContext:
-        """The context for a handshake that begins now."""
+        """Return the context for a handshake that begins now."""
         if time.monotonic() >= self._due:
             self._background.look()
         self._expiry.look()
         return self.built[side]
 
     def reload(self) -> list[str]:
-        """Look at the files now; the fields whose contents are new and used from now on.
+        """Check the files now; return the fields with new content, which is used from now on.
 
         Takes as long as reading them does. Raises `PEMError` or `KeyMismatch` if they cannot be
         used; the old contexts then stay.
         """
-        with self._looking:
+        with self._check_lock:
             self._retry, self._pause = 0.0, _RETRY
             try:
                 changed = self._update(at_any_rate=True)
             except BaseException:
-                self._seen = None  # the next look finds out for itself
+                self._seen = None  # forces the next check to read
                 raise
-            self._complaint = None
+            self._last_warning = None
             return changed
 
-    def _look(self) -> None:
-        with self._looking:
+    def _check(self) -> None:
+        with self._check_lock:
             try:
                 try:
                     changed = self._update()
                 except SecurityError as error:
-                    self._complain(str(error))
+                    self._warn_once(str(error))
                     return
-                if self._tried == self._held:
-                    self._complaint, self._pause = None, _RETRY
+                if self._tried == self._loaded:
+                    self._last_warning, self._pause = None, _RETRY
                 if changed:
                     logger.info("TLS handshakes use the new %s from now on", ", ".join(changed))
             except BaseException:
@@ -253,18 +258,18 @@ class Watch:
             finally:
                 self._due = time.monotonic() + self._interval
 
-    def _complain(self, why: str) -> None:
-        complaint = self._tried, why
-        if complaint != self._complaint:
-            self._complaint, self._pause = complaint, _RETRY
+    def _warn_once(self, why: str) -> None:
+        warning = self._tried, why
+        if warning != self._last_warning:
+            self._last_warning, self._pause = warning, _RETRY
             logger.warning("%s; until then TLS goes on with what was read before", why)
         self._retry = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _update(self, *, at_any_rate: bool = False) -> list[str]:
-        """Build contexts if the contents are new; the fields that have changed.
+        """Build contexts if the content is new; return the fields that have changed.
 
-        Nothing is read of files that look as they did when they were last read.
+        Files that look as they did when they were last read are not read again.
         """
         for last in (False, False, True):
             seen = look_at(self._paths)
@@ -274,9 +279,9 @@ class Watch:
             try:
                 material = self._read()
                 digests = {source.field: source.digest() for source in material.sources()}
-                refused = self._complaint and self._complaint[0] == digests
+                refused = self._last_warning and self._last_warning[0] == digests
                 self._tried = digests
-                if digests == self._held or (refused and time.monotonic() < self._retry):
+                if digests == self._loaded or (refused and time.monotonic() < self._retry):
                     return []
                 with _building:
                     built = {side: self._build(side, material) for side in _SIDES}
@@ -287,7 +292,7 @@ class Watch:
             else:
                 if last or self._is_steady():
                     changed = [
-                        field for field in digests if digests[field] != self._held.get(field)
+                        field for field in digests if digests[field] != self._loaded.get(field)
                     ]
                     self._use(built, digests, Expiry(ends, self._warning))
                     for source in material.sources():
@@ -297,10 +302,10 @@ class Watch:
         raise AssertionError("unreachable: the last round returns or raises")
 
     def _must_retry(self) -> bool:
-        return self._complaint is not None and time.monotonic() >= self._retry
+        return self._last_warning is not None and time.monotonic() >= self._retry
 
     def _read(self) -> Material:
-        """The material with the contents of its files, each read once. Raises `PEMError`."""
+        """Return the material with the content of its files, each read once. Raises `PEMError`."""
         taken: dict[str, Source] = {}
 
         def take(source: Source) -> Source:
@@ -320,32 +325,31 @@ class Watch:
         )
 
     def _is_steady(self) -> bool:
-        """Whether the files are still as they were: several are not replaced in one moment."""
+        """Whether the files are unchanged since: several are not replaced at the same instant."""
         return look_at(self._paths) == self._seen
 
-    def _build(self, side: Side, material: Material) -> _Present:
-        context = empty_context(_Present, side, self._policy)
+    def _build(self, side: Side, material: Material) -> _CurrentContext:
+        context = empty_context(_CurrentContext, side, self._policy)
         load(context, material)
-        # For its words in errors; the key's text is not kept with it.
+        # For its texts in errors; the key's text is not kept with it.
         context._material = dataclasses.replace(
             self._material, trust=material.trust.public(), certificate=material.certificate.public()
         )
         return context
 
-    def _use(self, built: dict[Side, _Present], digests: Digests, expiry: Expiry) -> None:
+    def _use(self, built: dict[Side, _CurrentContext], digests: Digests, expiry: Expiry) -> None:
         with self.lock:
             for side, context in built.items():
                 outer = self._outer.get(side)
                 if outer is not None:
                     context.owner = weakref.ref(outer)
                     outer.apply(context)
-            self.built, self._held, self._expiry = built, digests, expiry
+            self.built, self._loaded, self._expiry = built, digests, expiry
         expiry.look()
 
 
-# Whoever forks waits until no contexts are being built, for OpenSSL has locks of its own, which a
-# child would find held for ever. Building takes no longer than the contents do: they are read by
-# then.
+# A fork waits until no contexts are being built, since OpenSSL has locks of its own, which a child
+# would find held for ever. Building takes milliseconds: the files have been read by then.
 _building = threading.Lock()
 _FORK_PATIENCE = 10.0
 _watches: weakref.WeakSet[Watch] = weakref.WeakSet()

@@ -1,11 +1,11 @@
 """`SealedContext`: a TLS context that can be tightened but not loosened.
 
-Everything `ssl.SSLContext` lets one set stands in one table here, with what it may be set to once
-the context is sealed: `_RULES` for attributes, the methods of the class for the rest. What is not
-in it is refused, so that a setting of a later Python is refused until somebody has thought of it.
-Flags are not only never taken away: some loosen by being there, so those that may be added are
-listed. It keeps libraries that "adjust" contexts from undoing the policy unnoticed; it is no
-defence against code that means to, such as `ssl.SSLContext.load_default_certs(context)`.
+Everything that `ssl.SSLContext` lets one set is listed here, with the values allowed once the
+context is sealed: `_RULES` for attributes, the methods of the class for the rest. Anything else is
+refused, so that settings of a later Python are refused until they have been reviewed. Flags are not
+only never removed: some loosen by being set, so those that may be added are listed. This keeps
+libraries that "adjust" contexts from undoing the policy unnoticed; it is no defence against code
+that means to, such as `ssl.SSLContext.load_default_certs(context)`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .verified import VerifiedObject, VerifiedSocket
 
 __all__ = ["SECURITY_LEVEL", "SPOKEN", "Material", "SealedContext"]
 
-#: OpenSSL's, on any build: no RSA below 2048 bits, no SHA-1
+#: OpenSSL's security level, on any build: no RSA below 2048 bits, no SHA-1
 SECURITY_LEVEL = 2
 
 SPOKEN = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 _HIGHEST = ssl.TLSVersion.MAXIMUM_SUPPORTED  # OpenSSL's name for "no upper bound"
 
-#: Flags that make OpenSSL refuse more.
+#: Flags that make verification stricter.
 _STRICTER_FLAGS = (
     ssl.VERIFY_X509_STRICT
     | ssl.VERIFY_CRL_CHECK_LEAF
@@ -40,9 +40,9 @@ _STRICTER_FLAGS = (
     | ssl.VERIFY_X509_TRUSTED_FIRST
 )
 
-#: Options that take something away which nobody needs, or are OpenSSL's own default. Not among
-#: them: OP_NO_TLSv1_3, which takes the best away; workarounds for old peers; what makes an end
-#: without close_notify look like one in order.
+#: Options that remove something that nobody needs, or are OpenSSL's defaults. Excluded are
+#: OP_NO_TLSv1_3, which removes the best version; workarounds for old peers; and what makes an end
+#: of file without close_notify look orderly.
 _STRICTER_OPTIONS = (
     ssl.OP_NO_SSLv2
     | ssl.OP_NO_SSLv3
@@ -60,10 +60,10 @@ _CURVES = ("prime256v1", "secp384r1", "secp521r1", "X25519", "X448")
 
 @dataclass(frozen=True)
 class Material:
-    """What the contexts of a role are made of: where each part comes from.
+    """What the contexts of a role are made from.
 
-    `password` opens the key. `crl` are the revocation lists of every CA in use, and `allowed` whom
-    a peer's certificate must name; None for no such check.
+    `password` decrypts the key. `crl` holds the CRLs of every CA in use, and `allowed` the
+    allow-list; None for no such check.
     """
 
     trust: Source
@@ -74,13 +74,13 @@ class Material:
     allowed: AllowedPeers | None = None
 
     def sources(self) -> Iterator[Source]:
-        """Every source, in the order in which a person would look at them."""
+        """Every source, in the order in which a person would check them."""
         for source in (self.trust, self.certificate, self.key, self.crl):
             if source is not None:
                 yield source
 
 
-# Each says what may be set instead, or nothing if the value is fine.
+# Returns what may be set instead, or None if the value is allowed.
 _Rule = Callable[["SealedContext", Any], "str | None"]
 
 
@@ -123,7 +123,7 @@ def _verify_flags(context: SealedContext, value: Any) -> str | None:
 def _options(context: SealedContext, value: Any) -> str | None:
     allowed = _STRICTER_OPTIONS
     if context.protocol is ssl.PROTOCOL_TLS_CLIENT:
-        allowed |= ssl.OP_NO_TICKET  # a server would keep each session in memory instead
+        allowed |= ssl.OP_NO_TICKET  # on a server it would keep each session in memory instead
     if context.maximum_version in (ssl.TLSVersion.TLSv1_3, _HIGHEST):
         allowed |= ssl.OP_NO_TLSv1_2
     return _added(context.options, value, allowed, "options")
@@ -192,10 +192,10 @@ _RULES: dict[str, _Rule] = {
     "allowed": _never("set tls_allowed_peers of a Security"),
     "above": _never("set tls_crl_file of a Security"),
     "server_hostname": _never("set tls_server_hostname of a Security"),
-    "_host_flags": _host_flags,  # which setting hostname_checks_common_name sets
+    "_host_flags": _host_flags,  # set by the setter of hostname_checks_common_name
 }
 
-#: What reads, connects, or chooses among what is equally good.
+#: What only reads, connects, or chooses among equally good alternatives.
 _HARMLESS = frozenset(
     (
         "cert_store_stats",
@@ -215,25 +215,25 @@ _HARMLESS = frozenset(
 class SealedContext(ssl.SSLContext):
     """An `ssl.SSLContext` that can be tightened but not loosened, once it is sealed.
 
-    Whatever would weaken what this package promises (certificates required, TLS 1.2 or later, no
-    tickets, sockets that verify their peer) raises `ConfigError`, which says what is allowed, and
-    so does the loading of more trust or another identity. It cannot be copied.
+    Whatever would weaken the policy (certificates required, TLS 1.2 or later, no tickets, sockets
+    that verify their peer) raises `ConfigError`, which says what is allowed, and so does loading
+    further trust or another identity. It cannot be copied.
     """
 
-    #: names that a subclass keeps for itself
+    #: names that a subclass reserves for itself
     _own: ClassVar[frozenset[str]] = frozenset()
 
     _sealed = False
 
-    #: whom the peers' certificates must name besides; see `allowlist.py`
+    #: the allow-list for peers' certificates; see `allowlist.py`
     allowed: AllowedPeers | None = None
 
-    #: bytes that a peer may send before its handshake is done, through memory, as asyncio does it:
-    #: nearly all certificates, of which anybody may send any. `sealwire.comm` has its own limit.
+    #: bytes that a peer may send before its handshake is done, through memory as in asyncio: mostly
+    #: certificates, which any peer may send. `sealwire.comm` has its own limit.
     max_handshake_size: int = 16 * 1024
 
-    #: bytes for a peer who is refused after the handshake, made of the reason: set by whoever
-    #: knows the protocol that is spoken through TLS
+    #: makes the bytes to send to a peer refused after the handshake from the reason; set by code
+    #: that knows the protocol spoken through TLS
     tell_refused: Callable[[str], bytes] | None = None
 
     #: looks up the revocation of what stands above the leaf, where OpenSSL does not (x509/above.py)
@@ -244,42 +244,36 @@ class SealedContext(ssl.SSLContext):
 
     _material: Material | None = None
 
-    # Properties, which no attribute of an instance can hide.
+    # Properties, which an instance's attributes cannot hide.
     sslsocket_class = property(lambda self: VerifiedSocket)
     sslobject_class = property(lambda self: VerifiedObject)
 
     def seal(self) -> None:
-        """From now on nothing can be loosened."""
+        """Refuse any loosening from now on."""
         self._sealed = True
 
     def describe(self) -> dict[str, str]:
-        """Our ``certificate``, ``ca`` and ``crl`` in words, for errors: field, file, validity.
-
-        With ``fault`` besides, where our own CA file is a reason to refuse whoever comes.
-        """
+        """Our files in words, for errors; see `description.describe`."""
         known = self._material
         return describe(known.trust, known.certificate, known.crl) if known is not None else {}
 
     def fault_above(self, chain: list[bytes], code: int) -> str:
-        """Which certificate above a peer's leaf OpenSSL's verdict `code` is about, in words.
-
-        `chain` is what the peer has sent, in DER. "" if it is the leaf, or cannot be told.
-        """
+        """As `description.fault_above`, of a chain that a peer has sent."""
         server = self.protocol is ssl.PROTOCOL_TLS_CLIENT
         known = self._material
         return fault_above(chain, known.trust, code, server) if known is not None else ""
 
     @property
     def role(self) -> str | None:
-        """Whose certificate it shows: client, scheduler or worker; None if that is not known."""
+        """The role whose certificate it presents: client, scheduler or worker; None if unknown."""
         field = self._material.certificate.field if self._material is not None else ""
         return field.removeprefix("tls_").removesuffix("_cert") or None
 
     def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
-        """What is configured and not done, in words; empty if all is well.
+        """Return the protections that are configured and not in effect, in words; empty if all are.
 
-        Asked of what the context does, not of how it was made. `crl` and `allowed` name settings
-        that are to hold besides those that it was made with.
+        This checks the context's actual settings. `crl` and `allowed` name settings that must be in
+        effect besides those it was created with.
         """
         material = self._material
         if material is not None and material.crl is not None:
@@ -307,17 +301,17 @@ class SealedContext(ssl.SSLContext):
         raise ConfigError(f"cannot delete {name} of a sealed TLS context")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # What copy makes of an SSLContext is an empty one, that verifies nobody.
+        # Copying an SSLContext yields an empty one, which verifies nobody.
         raise TypeError(
             "cannot copy or pickle a sealed TLS context; pass on the Security that it is from"
         )
 
     def set_ciphers(self, cipherlist: str, /) -> None:
-        """Set the suites of TLS 1.2 from an OpenSSL cipher string.
+        """Set the cipher suites of TLS 1.2 from an OpenSSL cipher string.
 
-        Suites without authentication or encryption are left out of any string, and the security
-        level in force, 2 or higher, is added. Raises `ConfigError` if nothing remains, the string
-        asks for a lower level, or, once it is sealed, for a suite that it has not.
+        Suites without authentication or encryption are removed from any string, and the security
+        level in force, at least 2, is added. Raises `ConfigError` if nothing remains, the string
+        asks for a lower level, or, once sealed, for a suite that is not enabled now.
         """
         least = max(SECURITY_LEVEL, self.security_level)
         levels = [int(level) for level in re.findall(r"@SECLEVEL\s*=\s*(\d+)", cipherlist)]
@@ -351,7 +345,7 @@ class SealedContext(ssl.SSLContext):
             )
 
     def set_ecdh_curve(self, name: str, /) -> None:
-        """Set the curve of key exchanges. Raises `ConfigError` for one that is not known good."""
+        """Set the curve of key exchanges. Raises `ConfigError` unless it is known to be good."""
         if name not in _CURVES:
             raise ConfigError(
                 f"cannot set the curve of a sealed TLS context to {shown(name)}: "
@@ -374,9 +368,11 @@ class SealedContext(ssl.SSLContext):
             raise ConfigError(f"cannot {what} a sealed TLS context; {instead}")
 
     def set_default_verify_paths(self) -> None:
+        """Raise `ConfigError`: the system's CAs are never trusted."""
         raise ConfigError("cannot trust the system's CAs in a sealed TLS context")
 
     def load_default_certs(self, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
+        """Raise `ConfigError`: the system's CAs are never trusted."""
         raise ConfigError("cannot trust the system's CAs in a sealed TLS context")
 
 

@@ -1,6 +1,6 @@
-"""Whether a TLS context does what is configured: asked of contexts whoever made them.
+"""Checks whether a TLS context does what is configured, whoever created it.
 
-A protection that was configured and does not hold is worse than none, since nobody looks for it.
+A protection that is configured and not in effect is worse than none, since nobody looks for it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ _OLD = (ssl.OP_NO_SSLv3, ssl.OP_NO_TLSv1, ssl.OP_NO_TLSv1_1)
 def lacking(
     context: ssl.SSLContext, *, crl: str | None = None, allowed: str | None = None
 ) -> Iterator[str]:
-    """Each difference between what is configured and what `context` does, in words.
+    """Yield each difference between the configuration and what `context` does, in words.
 
-    `crl` and `allowed` are the names of the settings of revocation lists and allow-list, None if
-    they are not set.
+    `crl` and `allowed` are the names of the settings of CRLs and allow-list, None if not set.
     """
     if context.verify_mode is not ssl.CERT_REQUIRED:
         yield "it demands no certificate of its peers"

@@ -1,21 +1,21 @@
-"""Sockets that let nothing pass before their peer is verified: the classes of sealed contexts.
+"""Sockets that pass no data before their peer is verified: the classes of sealed contexts.
 
-OpenSSL verifies the chain during the handshake. What it cannot be told is looked at right after, in
+OpenSSL verifies the chain during the handshake. What it cannot check is checked right after, in
 subclasses of `ssl.SSLSocket` and `ssl.SSLObject` that a sealed context names as its classes. So it
-holds whoever drives the handshake: our streams, Tornado's, asyncio's, or a program with blocking
-sockets. Nothing is read or written before it has passed, also by those who leave the handshake to
-the first read or write:
+applies whoever drives the handshake: our streams, Tornado's, asyncio's, or a program with blocking
+sockets. Nothing is read or written before, even if the handshake is left to the first read or
+write. The checks are:
 
 - no session was resumed, which would have skipped the certificates;
-- the certificate can be read: `ssl` raises whatever it likes at a name that is no UTF-8;
-- no CA above it is revoked, where OpenSSL looks up the leaf alone;
+- the certificate can be parsed: `ssl` raises arbitrary exceptions for a name that is not UTF-8;
+- no CA above it is revoked, where OpenSSL checks the leaf only;
 - it is on the allow-list, if there is one.
 
-It is not done in the `sni_callback` of the context: `ssl` decodes the name that a ClientHello asks
-for as soon as there is one, and prints a traceback for each that is no ASCII.
+This is not done in the context's `sni_callback`: with one set, `ssl` decodes the server name of
+every ClientHello, and prints a traceback for each that is not ASCII.
 
-TLS has no alert for a verdict that comes after the handshake. So a socket sends the peer that it
-refuses what its context's `tell_refused` makes of the reason, and nothing else, ever.
+TLS has no alert for a refusal after the handshake. So the socket sends the refused peer what the
+context's `tell_refused` makes of the reason, and nothing else, ever.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Verified:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """The context that made it. Setting another raises `ConfigError`."""
+        """The context that created it. Setting another raises `ConfigError`."""
         made_by: ssl.SSLContext = super().context  # type: ignore[misc]
         return made_by
 
@@ -58,22 +58,24 @@ class _Verified:
         return super().getpeercert(binary_form)  # type: ignore[misc]
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._admitted:  # OpenSSL would shake hands by itself
+        """As in `ssl`, after the handshake and verification."""
+        if not self._admitted:  # OpenSSL would do the handshake by itself
             self.do_handshake()  # type: ignore[attr-defined]
         return super().read(*args, **kwargs)  # type: ignore[misc]
 
     def write(self, data: Any) -> int:
+        """As in `ssl`, after the handshake and verification."""
         if not self._admitted:
             self.do_handshake()  # type: ignore[attr-defined]
         return super().write(data)  # type: ignore[misc, no-any-return]
 
     def _admit(self) -> None:
-        """Verify what OpenSSL did not. Raises `SecurityError`s that are `ssl.SSLError`s."""
+        """Check what OpenSSL did not. Raises `SecurityError`s that are `ssl.SSLError`s."""
         if self.session_reused:  # type: ignore[attr-defined]
             raise SessionResumed
         try:
             certificate = super().getpeercert()  # type: ignore[misc]
-        except Exception as error:  # whatever `ssl` makes of what it did not expect
+        except Exception as error:  # `ssl` raises anything for unexpected content
             raise CertificateUnreadable(
                 f"what it says cannot be read ({type(error).__name__}: {listed([str(error)])})"
             ) from error
@@ -97,9 +99,9 @@ def _name_server(kwargs: dict[str, Any]) -> None:
 
 
 class VerifiedSocket(_Verified, ssl.SSLSocket):
-    """An `ssl.SSLSocket` that lets nothing pass before its peer is verified."""
+    """An `ssl.SSLSocket` that passes no data before its peer is verified."""
 
-    _told = False
+    _notified = False
 
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> VerifiedSocket:
@@ -108,10 +110,10 @@ class VerifiedSocket(_Verified, ssl.SSLSocket):
         return made
 
     def do_handshake(self, block: bool = False) -> None:
-        """Shake hands and verify.
+        """Do the handshake and verify the peer.
 
-        Raises `PeerNotAllowed`, `SessionResumed` or `CertificateUnreadable`, as often as it is
-        tried, besides what `ssl` raises.
+        Raises `PeerNotAllowed`, `SessionResumed` or `CertificateUnreadable`, again at each call,
+        besides what `ssl` raises.
         """
         super().do_handshake(block)
         if self._admitted:
@@ -119,28 +121,29 @@ class VerifiedSocket(_Verified, ssl.SSLSocket):
         try:
             self._admit()
         except SecurityError as refused:
-            self._tell(getattr(refused, "told", ""))
+            self._notify(getattr(refused, "told", ""))
             raise
 
-    def _tell(self, why: str) -> None:
-        """Let the peer know, once, if the context says how and the connection still takes it."""
+    def _notify(self, why: str) -> None:
+        """Notify the refused peer, once, if the context says how and the connection allows it."""
         tell = self.context.tell_refused  # type: ignore[attr-defined]
-        if why and tell is not None and not self._told:
-            self._told = True
+        if why and tell is not None and not self._notified:
+            self._notified = True
             with contextlib.suppress(OSError):
                 super().send(tell(why))
 
     def send(self, data: Any, flags: int = 0) -> int:
+        """As `ssl.SSLSocket.send`, after the handshake and verification."""
         if not self._admitted and self._sslobj is not None:  # type: ignore[attr-defined]
             self.do_handshake()
         return super().send(data, flags)
 
 
 class VerifiedObject(_Verified, ssl.SSLObject):
-    """An `ssl.SSLObject` that lets nothing pass before its peer is verified."""
+    """An `ssl.SSLObject` that passes no data before its peer is verified."""
 
     _incoming: ssl.MemoryBIO
-    _taken = 0
+    _bytes = 0
 
     @classmethod
     def _create(cls, incoming: ssl.MemoryBIO, *args: Any, **kwargs: Any) -> VerifiedObject:
@@ -150,17 +153,17 @@ class VerifiedObject(_Verified, ssl.SSLObject):
         return made
 
     def do_handshake(self) -> None:
-        """As `VerifiedSocket.do_handshake`; raises an `ssl.SSLError` for a peer that sends much.
+        """As `VerifiedSocket.do_handshake`; raises an `ssl.SSLError` if the peer sends too much.
 
-        What arrives passes through memory here, so that it can be counted before OpenSSL looks at
-        the certificates in it: their number is up to who sends them.
+        Incoming data passes through memory here, so it is counted before OpenSSL looks at the
+        certificates in it, whose number is up to the peer.
         """
         before = self._incoming.pending
         most = self.context.max_handshake_size  # type: ignore[attr-defined]
-        if not self._admitted and self._taken + before > most:
+        if not self._admitted and self._bytes + before > most:
             error = ssl.SSLError(
                 ssl.SSL_ERROR_SSL,
-                f"[SSL: EXCESSIVE_MESSAGE_SIZE] the peer sent {self._taken + before} bytes before "
+                f"[SSL: EXCESSIVE_MESSAGE_SIZE] the peer sent {self._bytes + before} bytes before "
                 f"its handshake was done, the limit is {most}; shorten its chain of certificates, "
                 "or raise max_handshake_size of the context",
             )
@@ -169,6 +172,6 @@ class VerifiedObject(_Verified, ssl.SSLObject):
         try:
             super().do_handshake()
         finally:
-            self._taken += before - self._incoming.pending
+            self._bytes += before - self._incoming.pending
         if not self._admitted:
             self._admit()

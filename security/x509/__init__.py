@@ -1,1 +1,1 @@
-"""Certificates and keys: what they say, and what those that we make look like."""
+"""Certificates and keys: parsing them, and the form of those we create."""

@@ -58,7 +58,7 @@ class CertificatesAbove:
             raise ChainRefused(_UNREADABLE, f"a CA above it cannot be read ({error})") from error
 
     def _further(self, last: x509.Certificate) -> list[x509.Certificate]:
-        """What stands above a trusted certificate in the trust set."""
+        """Return what stands above a trusted certificate in the trust set."""
         found: list[x509.Certificate] = []
         while len(found) < len(self._trusted):
             if any(_is_root_of(each, last) for each in self._trusted):

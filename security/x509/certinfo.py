@@ -1,4 +1,4 @@
-"""What a certificate says, as plain values and as one line for people."""
+"""The content of a certificate, as plain values and as one line for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import PEMError
 from ..pem import Source, certificates
 from ..text import visible
 from .keys import describe
-from .names import common_name
+from .names import common_name, node_name
 
 __all__ = ["CertificateInfo", "hexadecimal", "read_certificates"]
 
@@ -27,7 +27,7 @@ _PURPOSES = {
     ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
 }
 
-#: what the library raises for what it cannot read in a certificate that it has parsed
+#: raised by `cryptography` for what it cannot read in a certificate that it has parsed
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -43,31 +43,62 @@ _ExtensionT = TypeVar("_ExtensionT", bound=x509.ExtensionType)
 
 @dataclass(frozen=True)
 class CertificateInfo:
-    """The contents of one certificate. Times are in UTC, names as RFC 4514 writes them."""
+    """The content of one certificate (RFC 5280).
+
+    Attributes
+    ----------
+    subject, issuer : str
+        Names in the form of RFC 4514.
+    names : tuple of str
+        subjectAltName: DNS names, then IP addresses.
+    serial : int
+        The serial number.
+    not_before, not_after : datetime.datetime
+        Start and end of validity, in UTC.
+    fingerprint : str
+        SHA-256 of the DER form, in lower-case hexadecimal.
+    is_ca : bool
+        According to basicConstraints.
+    purposes : tuple of str
+        extendedKeyUsage, such as ``serverAuth``, or dotted numbers; empty means any.
+    common_name : str
+        commonName of the subject, which is a process's role; empty if there is none.
+    node : str
+        The second commonName, which is that of the process's node; empty if there is none.
+    key : str
+        Kind and size of the public key, such as ``P-256`` or ``RSA 3072``.
+    """
 
     subject: str
     issuer: str
-    #: subjectAltName: DNS names, then IP addresses
     names: tuple[str, ...]
     serial: int
     not_before: datetime.datetime
     not_after: datetime.datetime
-    #: SHA-256 of the DER form, lower-case hexadecimal
     fingerprint: str
-    #: basicConstraints says so
     is_ca: bool
-    #: extendedKeyUsage, such as "serverAuth", or dotted numbers; empty means any
     purposes: tuple[str, ...]
-    #: commonName of the subject, which is a process's role; "" if there is none
     common_name: str = ""
-    #: kind and size of the public key, such as "P-256" or "RSA 3072"
+    node: str = ""
     key: str = ""
 
     @classmethod
     def from_der(cls, data: bytes) -> CertificateInfo:
-        """Read a DER certificate, as `getpeercert(binary_form=True)` gives it.
+        """Parse a certificate.
 
-        Raises `PEMError` if it is not one.
+        Parameters
+        ----------
+        data : bytes
+            DER, as returned by ``getpeercert(binary_form=True)``.
+
+        Returns
+        -------
+        CertificateInfo
+
+        Raises
+        ------
+        PEMError
+            If it is not a certificate, or as for `of`.
         """
         try:
             return cls.of(x509.load_der_x509_certificate(data))
@@ -78,10 +109,20 @@ class CertificateInfo:
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> CertificateInfo:
-        """What a certificate of the library `cryptography` says.
+        """Read a parsed certificate.
 
-        Raises `PEMError` for one that has names, dates or extensions which nobody can read: the
-        library looks at them only when they are asked for.
+        Parameters
+        ----------
+        certificate : cryptography.x509.Certificate
+
+        Returns
+        -------
+        CertificateInfo
+
+        Raises
+        ------
+        PEMError
+            For unreadable names, dates or extensions: the library parses them only on access.
         """
         try:
             return cls._of(certificate)
@@ -103,6 +144,7 @@ class CertificateInfo:
             is_ca=constraints is not None and constraints.ca,
             purposes=tuple(_purpose(oid) for oid in usage or ()),
             common_name=common_name(certificate.subject),
+            node=node_name(certificate.subject),
             key=describe(certificate.public_key()),
         )
 
@@ -120,13 +162,13 @@ class CertificateInfo:
 
 
 def hexadecimal(serial: int) -> str:
-    """A serial as OpenSSL prints it, in whole bytes."""
+    """Return a serial number as OpenSSL prints it, in whole bytes."""
     text = f"{serial:x}"
     return text.zfill(len(text) + len(text) % 2)
 
 
 def read_certificates(source: Source) -> list[CertificateInfo]:
-    """What the certificates of a PEM source say, in order.
+    """Parse the certificates of a PEM source, in order.
 
     Raises `PEMError` if the source cannot be read, has no certificate, or a damaged one.
     """
@@ -158,7 +200,7 @@ def _names(alternatives: x509.SubjectAlternativeName | None) -> tuple[str, ...]:
 
 
 def _brief(error: Exception) -> str:
-    """The library's words; some of them quote what they could not read."""
+    """Return the library's message, shortened: some quote what they could not read."""
     return visible(str(error) or type(error).__name__, longest=200)
 
 

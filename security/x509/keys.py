@@ -1,4 +1,4 @@
-"""Private and public keys: which kinds there are, how they are made, written and read."""
+"""Private and public keys: the supported kinds, generating, writing and reading."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ __all__ = [
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
-#: what `generate` makes
+#: the kinds that `generate` supports
 KINDS = ("p256", "rsa3072")
 
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-_RSA_BITS = 2048  # OpenSSL's security level 2, which every context here demands
+_RSA_BITS = 2048  # OpenSSL's security level 2, which every context here requires
 
 
 def generate(kind: str = "p256") -> PrivateKey:
-    """A new private key: `p256`, or `rsa3072` for peers that know no elliptic curves."""
+    """Generate a private key: `p256`, or `rsa3072` for peers without elliptic curves."""
     if kind == "p256":
         return ec.generate_private_key(ec.SECP256R1())
     if kind == "rsa3072":
@@ -49,12 +49,12 @@ def generate(kind: str = "p256") -> PrivateKey:
 
 
 def kind_of(key: object) -> str:
-    """The kind in `KINDS` that comes next to a given public key."""
+    """Return the kind in `KINDS` most similar to a public key."""
     return "rsa3072" if isinstance(key, rsa.RSAPublicKey) else "p256"
 
 
 def describe(key: object) -> str:
-    """A public key's kind and size for people: `P-256`, `RSA 3072`."""
+    """Return a public key's kind and size for people: `P-256`, `RSA 3072`."""
     if isinstance(key, rsa.RSAPublicKey):
         return f"RSA {key.key_size}"
     if isinstance(key, ec.EllipticCurvePublicKey):
@@ -63,7 +63,7 @@ def describe(key: object) -> str:
 
 
 def weakness(key: object) -> str | None:
-    """Why a public key is not fit for use here; None if it is."""
+    """Why a public key is too weak for use here; None if it is not."""
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < _RSA_BITS:
         return f"RSA of {key.key_size} bits, below {_RSA_BITS}"
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in _CURVES:
@@ -74,7 +74,7 @@ def weakness(key: object) -> str | None:
 
 
 def write(key: PrivateKey, password: bytes | None = None) -> str:
-    """A private key as PEM text (PKCS #8), encrypted if there is a password."""
+    """Return a private key as PEM text (PKCS #8), encrypted if there is a password."""
     how: KeySerializationEncryption = NoEncryption()
     if password is not None:
         how = BestAvailableEncryption(password)
@@ -84,7 +84,7 @@ def write(key: PrivateKey, password: bytes | None = None) -> str:
 def read(text: str, place: str, password: bytes | None = None) -> PrivateKey:
     """Read a PEM private key. Raises `PEMError`, naming `place` and no part of the key."""
     if password is not None and "ENCRYPTED" not in text:
-        password = None  # the library takes a password that is not needed for an error
+        password = None  # the library rejects a password that is not needed
     try:
         key = load_pem_private_key(text.encode(), password)
     except TypeError as error:
@@ -92,7 +92,7 @@ def read(text: str, place: str, password: bytes | None = None) -> PrivateKey:
             f"cannot use {place}: the private key is encrypted and no password was given; "
             "give --password-file or SEALWIRE_CA_PASSWORD"
         ) from error
-    except (ValueError, UnsupportedAlgorithm):  # its words could hold what was read
+    except (ValueError, UnsupportedAlgorithm):  # its message could quote the key
         why = "the password does not open the private key" if password else "damaged private key"
         raise PEMError(f"cannot use {place}: {why}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
@@ -101,12 +101,12 @@ def read(text: str, place: str, password: bytes | None = None) -> PrivateKey:
 
 
 def identifier(key: object) -> str:
-    """A public key's short name in lists: 16 hexadecimal digits of its SHA-256."""
+    """Return a public key's short name in lists: 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(_bytes(key)).hexdigest()[:16]
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two public keys are one."""
+    """Whether two public keys are equal."""
     return _bytes(one) == _bytes(other)
 
 

@@ -1,4 +1,4 @@
-"""Names in certificates: subjects, alternative names, and what a CA may sign for."""
+"""Names in certificates: subjects, alternative names, and name constraints."""
 
 from __future__ import annotations
 
@@ -18,21 +18,33 @@ __all__ = [
     "constraints_of",
     "extension",
     "hosts_of",
+    "is_node_outside",
+    "node_among",
+    "node_name",
     "outside",
     "permitted",
     "split",
     "subject",
 ]
 
+_LONGEST = 64  # characters of a common name, by RFC 5280
 _DNS_NAME = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)*")
 _LONGEST_LABEL, _LONGEST_NAME = 63, 253  # characters (RFC 1035)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PORT = re.compile(r"(.*[^:]):\d*")  # behind a name, or an address of version 4 or in brackets
 
 
-def subject(name: str) -> x509.Name:
-    """A subject of this common name alone. Raises `AuthorityError` for an unusable one."""
-    if not 1 <= len(name) <= 64:  # RFC 5280; older releases of cryptography do not look
+def subject(name: str, node: str | None = None) -> x509.Name:
+    """Return a subject with this common name, and that of a node as a second one.
+
+    Peers are judged by either. Raises `AuthorityError` for an unusable one.
+    """
+    both = [name] if node is None else [name, node]
+    return x509.Name([attribute for each in both for attribute in _common_name(each)])
+
+
+def _common_name(name: str) -> x509.Name:
+    if not 1 <= len(name) <= _LONGEST:  # older releases of cryptography do not check
         raise AuthorityError(
             f"cannot issue {name!r}: a common name has 1 to 64 characters, got {len(name)}"
         )
@@ -42,16 +54,39 @@ def subject(name: str) -> x509.Name:
 
 
 def common_name(name: x509.Name) -> str:
-    """The common name of a subject, "" if it has none."""
+    """Return the common name of a subject, "" if it has none."""
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if found else ""
 
 
-def split(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Tell hosts and IP addresses apart, as people write them.
+def node_name(name: x509.Name) -> str:
+    """Return the node in a subject: its second common name, empty if it has none."""
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[1].value) if len(found) > 1 else ""
 
-    Brackets around an address, and a dot behind a name, are left out. Raises `AuthorityError` for
-    what is neither a host nor an address, with what to write in its place.
+
+def node_among(names: Iterable[str], permitted: x509.NameConstraints | None) -> str | None:
+    """Return the first host or address that names a single node and fits in a common name."""
+    fitting = (each for each in names if "*" not in each and len(each) <= _LONGEST)
+    return next((each for each in fitting if not is_node_outside(each, permitted)), None)
+
+
+def is_node_outside(node: str, permitted: x509.NameConstraints | None) -> bool:
+    """Whether the constraints forbid a node's name.
+
+    OpenSSL holds a common name with a dot to them, in certificates without a DNS name, if it could
+    be one, as addresses could.
+    """
+    if "." not in node or not _DNS_NAME.fullmatch(node):
+        return False
+    return bool(outside([x509.DNSName(node)], permitted))
+
+
+def split(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Separate host names and IP addresses, as people write them.
+
+    Brackets around an address and a dot behind a name are removed. Raises `AuthorityError` for what
+    is neither a host nor an address, with what to write instead.
     """
     hosts, ips = [], []
     for name in names:
@@ -130,10 +165,10 @@ def _ascii_form(name: str) -> str:
 def alternatives(
     name: str, hosts: Iterable[str], ips: Iterable[str], permitted: x509.NameConstraints | None
 ) -> list[x509.GeneralName]:
-    """Alternative names of a certificate for `name`.
+    """Return the alternative names of a certificate for `name`.
 
-    That is `name` itself if nothing else is given and it can be one. Raises `AuthorityError` for
-    what is none, or what the CA may not sign for.
+    That is `name` itself if nothing else is given and it is valid as one. Raises `AuthorityError`
+    for an invalid name, and for one outside the CA's constraints.
     """
     found: list[x509.GeneralName] = []
     for host in hosts:
@@ -160,7 +195,7 @@ def alternatives(
 def constraints(permitted: Iterable[str]) -> x509.NameConstraints | None:
     """Name constraints from domains (`lab.example`) and networks (`10.0.0.0/8`); None from none.
 
-    Raises `AuthorityError` for what is neither.
+    Raises `AuthorityError` for anything else.
     """
     trees: list[x509.GeneralName] = []
     for text in permitted:
@@ -178,7 +213,7 @@ def constraints(permitted: Iterable[str]) -> x509.NameConstraints | None:
 
 
 def constraints_of(certificate: x509.Certificate) -> x509.NameConstraints | None:
-    """The name constraints of a CA."""
+    """Return the name constraints of a CA."""
     try:
         return certificate.extensions.get_extension_for_class(x509.NameConstraints).value
     except x509.ExtensionNotFound:
@@ -186,13 +221,13 @@ def constraints_of(certificate: x509.Certificate) -> x509.NameConstraints | None
 
 
 def permitted(certificate: x509.Certificate) -> list[str]:
-    """The domains and networks that a CA is held to, as `constraints` takes them."""
+    """Return the permitted domains and networks of a CA, in the form that `constraints` takes."""
     found = constraints_of(certificate)
     return [str(tree.value) for tree in (found and found.permitted_subtrees) or ()]
 
 
 def outside(names: Sequence[x509.GeneralName], permitted: x509.NameConstraints | None) -> list[str]:
-    """The names that the constraints forbid; only kinds of names that they mention count."""
+    """Return the names that the constraints forbid; they apply to the kinds they mention."""
     trees = list(permitted.permitted_subtrees or ()) if permitted else []
     found = []
     for name in names:
@@ -205,7 +240,7 @@ def outside(names: Sequence[x509.GeneralName], permitted: x509.NameConstraints |
 def extension(
     certificate: x509.Certificate | x509.CertificateSigningRequest,
 ) -> list[x509.GeneralName]:
-    """The alternative names of a certificate or a request, of every kind, in order."""
+    """All alternative names of a certificate or a request, in order."""
     try:
         value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -214,7 +249,7 @@ def extension(
 
 
 def hosts_of(request: x509.CertificateSigningRequest) -> list[str]:
-    """The DNS names that a request asks for."""
+    """Return the DNS names in a request."""
     return [each.value for each in extension(request) if isinstance(each, x509.DNSName)]
 
 

@@ -1,7 +1,7 @@
-"""What the certificates of an authority look like: RFC 5280 to the letter.
+"""The form of an authority's certificates and CRLs, conforming to RFC 5280.
 
-Every leaf may both dial and accept, whatever its role. Validity begins an hour in the past, for
-machines whose clocks disagree.
+Every leaf may both dial and accept, whatever its role. Validity begins an hour in the past, to
+allow for clock skew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from ..errors import AuthorityError
 from .keys import PrivateKey
 
-__all__ = ["BACKDATED", "leaf", "now", "revocations", "root", "validity"]
+__all__ = ["BACKDATED", "ends_early", "leaf", "now", "revocations", "root", "validity"]
 
 BACKDATED = datetime.timedelta(hours=1)
 
@@ -36,14 +36,14 @@ _USAGES = (
 
 
 def now() -> datetime.datetime:
-    """The present moment, in UTC."""
+    """Return the current time, in UTC."""
     return datetime.datetime.now(datetime.timezone.utc)
 
 
 def validity(
     name: str, days: float, not_before: datetime.datetime | None
 ) -> tuple[datetime.datetime, datetime.datetime]:
-    """First and last moment; `days` count from `not_before`, or from now and backdated.
+    """Start and end of validity; `days` count from `not_before`, or from now and backdated.
 
     Raises `AuthorityError` for an unusable number of days.
     """
@@ -59,6 +59,12 @@ def validity(
     return not_before or now() - BACKDATED, end
 
 
+def ends_early(certificate: x509.Certificate, days: float) -> bool:
+    """Whether one just issued for so many days was cut to the end of its CA, which comes before."""
+    wanted = now() + datetime.timedelta(days=days)
+    return wanted - certificate.not_valid_after_utc > datetime.timedelta(minutes=1)
+
+
 def root(
     subject: x509.Name,
     key: PrivateKey,
@@ -66,7 +72,7 @@ def root(
     start: datetime.datetime,
     end: datetime.datetime,
 ) -> x509.Certificate:
-    """A self-signed CA that may sign leaves, no further CAs, for the names it is held to."""
+    """Return a self-signed CA that may sign leaves, no further CAs, within its name constraints."""
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     builder = (
         _builder(subject, key.public_key(), start, end)
@@ -89,7 +95,7 @@ def leaf(
     start: datetime.datetime,
     end: datetime.datetime,
 ) -> str:
-    """A certificate for a process, as PEM text; it ends no later than its issuer."""
+    """Return a certificate for a process, as PEM text; it ends no later than its issuer."""
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     end = min(end, issuer.not_valid_after_utc)
     builder = (
@@ -113,7 +119,7 @@ def revocations(
     number: int,
     until: datetime.datetime,
 ) -> str:
-    """A CRL as PEM text."""
+    """Return a CRL as PEM text."""
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.subject)
@@ -125,7 +131,7 @@ def revocations(
     for serial, when, reason in revoked:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when)
         flag = x509.ReasonFlags(reason)
-        if flag != x509.ReasonFlags.unspecified:  # RFC 5280: by absence
+        if flag != x509.ReasonFlags.unspecified:  # expressed by absence, RFC 5280
             entry = entry.add_extension(x509.CRLReason(flag), critical=False)
         builder = builder.add_revoked_certificate(entry.build())
     return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM).decode()

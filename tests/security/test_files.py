@@ -241,7 +241,7 @@ US, OWNER, OTHER = 0, 1000, 1001
         (OWNER, OTHER, None, None),
     ],
 )
-def test_who_is_given_a_file(
+def test_which_user_is_given_a_file(
     tmp_path: Path, us: int, home: int, before: int | None, given: object,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -256,9 +256,9 @@ def test_who_is_given_a_file(
         st_uid=before, st_gid=before, st_mode=0o100600)  # fmt: skip
     if given == "refused":
         with pytest.raises(PermissionError, match=f"it belongs to user {before}"):
-            atomic_files._belong(place, old, 0, private=True)  # type: ignore[arg-type]
+            atomic_files._set_owner(place, old, 0, private=True)  # type: ignore[arg-type]
     else:
-        atomic_files._belong(place, old, 0, private=True)  # type: ignore[arg-type]
+        atomic_files._set_owner(place, old, 0, private=True)  # type: ignore[arg-type]
     assert owners == ([given] if isinstance(given, int) else [])
 
 
@@ -271,7 +271,7 @@ def test_a_file_of_a_third_in_a_folder_that_others_may_write_is_refused(
         st_uid=US, st_gid=US, st_mode=0o40770))  # fmt: skip
     old = SimpleNamespace(st_uid=OTHER, st_gid=OTHER, st_mode=0o100600)
     with pytest.raises(PermissionError):
-        atomic_files._belong(place, old, 0, private=True)  # type: ignore[arg-type]
+        atomic_files._set_owner(place, old, 0, private=True)  # type: ignore[arg-type]
 
 
 # Where the system cannot look names up in an open folder

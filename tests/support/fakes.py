@@ -10,6 +10,7 @@ from typing import Any
 
 from sealwire.comm import CommClosedError
 from sealwire.comm.transport.channel import Channel
+from sealwire.comm.wire.hello import Agreement
 
 
 class FakeLoop:
@@ -45,6 +46,7 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.agreement = Agreement()
         self.error: CommClosedError | None = None
         self.parts: list[Any] = []
 
@@ -145,6 +147,7 @@ class Wire:
         channel.send_several = self.send_several if several else None
         channel.budget = 1 << 20
         channel.whole_records = not several
+        channel.authentic_end = not several
         channel.pending = lambda: self.pending
-        channel.say_goodbye = channel.answer_goodbye = lambda: self.sends.append(b"goodbye")
+        channel.send_eof = channel.answer_eof = lambda: self.sends.append(b"eof")
         return channel

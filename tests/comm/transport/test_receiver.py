@@ -117,7 +117,7 @@ def test_each_event_takes_no_more_than_its_budget() -> None:
 @pytest.mark.parametrize(
     ("gives", "told", "words", "clean"),
     [
-        ([message(10), b""], "ended", "closed by the peer", True),
+        ([message(10), b""], "ended", "its process has ended: it did not say which", False),
         ([b""], "ended", "closed by the peer before its hello; see the peer's log", False),
         (
             [message(10) + message(10)[:20], b""],
@@ -258,11 +258,13 @@ def test_we_that_close_want_no_more() -> None:
     assert not receiving.receiver.inbox
 
 
-def test_read_frames_waits_for_a_message() -> None:
+def test_an_arrival_is_waited_for() -> None:
     async def read() -> list[int]:
         receiving = Receiving(message(10))
         receiving.receiver._loop = asyncio.get_running_loop()
         asyncio.get_running_loop().call_soon(receiving.receiver.receive)
-        return [len(frame) for frame in await receiving.receiver.read_frames()]
+        assert not receiving.receiver.inbox
+        await receiving.receiver.arrival()
+        return [len(frame) for frame in receiving.receiver.take_frames()]
 
     assert asyncio.run(read()) == [10]

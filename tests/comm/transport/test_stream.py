@@ -17,8 +17,9 @@ import uvloop
 from sealwire.comm import Comm, CommClosedError, Limits, connect, listen
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.transport.wakeup import Wakeup
+from sealwire.comm.wire import closing as closing_message
 from sealwire.comm.wire import hello
-from sealwire.comm.wire.framing import pack
+from sealwire.comm.wire.framing import ONE_FRAME, pack
 from support.aio import aio
 from support.links import SCHEMES, connect_args, echo, listen_args, pair
 
@@ -250,7 +251,8 @@ async def test_close_waits_for_a_peer_that_takes_a_little_at_a_time() -> None:
         while part := await loop.sock_recv(peer, 1 << 20):
             taken += len(part)
             await asyncio.sleep(0.04)  # the slow link
-        assert taken == await writing
+        size = await writing
+        assert taken == size + ONE_FRAME + len(closing_message.encode(1000, ""))
         await closing
         with pytest.raises(CommClosedError, match="we closed it"):
             await comm.write(1)

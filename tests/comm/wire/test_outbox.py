@@ -129,7 +129,7 @@ def test_too_much_is_refused_with_nothing_queued(
 def test_a_message_that_passes_the_queue_leaves_its_rest_there(sent: int) -> None:
     data = pack_one(10) + bytes(range(10))
     outbox = Outbox(Limits(), PEER)
-    outbox.passed(data, sent)
+    outbox.sent_directly(data, sent)
     assert bool(outbox) == (sent < len(data))
     outbox.put([b"next"], 1)
     rest = b"".join(drained(outbox, 7, several=False))

@@ -1,0 +1,342 @@
+"""A connected socket with its two directions: what it waits for, and how it ends.
+
+`Receiver` and `Sender` are the directions, `Readiness` what the loop waits for on behalf of both.
+All of them refer to the connection while it is alive, and drop the reference at its end, so that
+neither the socket nor messages wait for the garbage collector.
+
+While a connection is CLOSING, what was accepted is still sent, and after it the closing message
+(`wire.closing`); nothing more can be written, and what arrives is discarded, until the peer's
+kernel has acknowledged everything (`goodbye`). `finish` waits for that; after a message that was
+refused, a task does.
+
+Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translated once, here or in
+`Handshake`, and kept as `Connection.error`. Later calls raise a fresh copy of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..close_codes import CloseCode, is_sendable
+from ..errors import CommClosedError, FramingError
+from ..limits import Limits
+from ..tls_errors import explain
+from ..wire import closing
+from ..wire.framing import Buffer, Frame
+from ..wire.hello import Agreement
+from .end_errors import closed_by_peer, closed_by_us
+from .goodbye import is_calm, until_acknowledged
+from .handshake import Handshake
+from .liveness import liveness_of
+from .pending import too_late
+from .readiness import Readiness
+from .receiver import Receiver
+from .sender import Sender
+from .sockets import reset, unread
+from .switch_interval import guard_of
+from .wakeup import Wakeup
+
+__all__ = ["Connection", "State"]
+
+
+class State(enum.Enum):
+    """The state of a connection; the values name what the peer has yet to do."""
+
+    HANDSHAKE = "TLS handshake"
+    HELLO = "hello"
+    OPEN = "nothing"
+    CLOSING = "its end"
+    CLOSED = "more than nothing"
+
+
+_BEFORE_OPEN = frozenset({State.HANDSHAKE, State.HELLO})
+_OVER = frozenset({State.CLOSING, State.CLOSED})
+
+
+def _failure(peer: str, error: BaseException | None) -> CommClosedError:
+    """Return the reason why a stream is closed, as a fresh exception."""
+    if isinstance(error, CommClosedError):
+        return error.again()
+    return closed_by_us(peer, CloseCode.NORMAL, "")
+
+
+class Connection:
+    """The part of a `FrameStream` that does not depend on how it began.
+
+    Parameters and attributes are those of `FrameStream`.
+    """
+
+    def __init__(
+        self, sock: socket.socket, limits: Limits, peer: str, state: State = State.HELLO
+    ) -> None:
+        sock.setblocking(False)
+        self.state = state
+        self.socket = sock
+        self.limits = limits
+        self.peer = peer
+        self.error: BaseException | None = None
+        self.local_host_port: tuple[str, int] = ("", 0)
+        self.tls_facts: dict[str, Any] = {}
+        self.tell: Callable[[str, Callable[[], str]], object] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._guard = guard_of(self._loop)
+        self._liveness = liveness_of(self._loop)
+        self.readiness = Readiness(sock)
+        self._sender = Sender(self, limits, peer, self._loop)
+        self._receiver = Receiver(
+            self,
+            self._sender,
+            limits,
+            peer,
+            self._loop,
+            self._guard,
+            errors_once=self.readiness.errors_once,
+        )
+        # Bound here, not wrapped in methods: they are called for every message.
+        self.inbox: deque[tuple[list[Frame], int]] = self._receiver.inbox
+        self.arrival = self._receiver.arrival
+        self.take_frames = self._receiver.take_frames
+        self.write: Callable[..., tuple[int, int | None]] = self._sender.write
+        self.write_frames: Callable[..., tuple[int, int | None]] = self._sender.write
+        self.write_frame: Callable[[Buffer], tuple[int, int | None]] = self._sender.write_frame
+        self.drain = self._sender.drain
+        self.agreement = Agreement()
+        self.greeted = False
+        self.when_established: Callable[[], object] | None = None
+        self._first_byte: Wakeup | None = None
+        self._handshake: Handshake | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._when_closed: Callable[[], object] | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._reads_on = False  # what has arrived, though sending has failed
+
+    def set_deadline(self, seconds: float) -> None:
+        """Fail unless `established` is called within `seconds`; replaces an earlier deadline."""
+        self._cancel_deadline()
+        self._deadline = self._loop.call_later(seconds, self._deadline_passed, seconds)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _deadline_passed(self, seconds: float) -> None:
+        self.fail(too_late(self.peer, self.state.value, seconds))
+
+    # What the loop waits for
+
+    def watch(self) -> None:
+        """Update what the loop waits for; called by receiver and sender after a change."""
+        if self.state is State.CLOSED:
+            return
+        readiness = self.readiness
+        receiver, sender = self._receiver, self._sender
+        read = not receiver.paused or sender.wants_read
+        if read != readiness.reads:
+            readiness.on_readable(receiver.receive if read else None)
+        write = receiver.wants_write or sender.blocked
+        if write != readiness.writes:
+            readiness.on_writable(self._writable if write else None)
+
+    def _writable(self) -> None:
+        self._guard.touch()
+        self._sender.flush()
+        if self._receiver.wants_write:
+            self._receiver.receive(in_event=False)
+        self.watch()
+
+    def resume_sending(self) -> None:
+        """Retry a send that waited for OpenSSL to receive."""
+        self._sender.flush()
+        self.watch()
+
+    # The end
+
+    def broken(self, error: OSError) -> None:
+        """Stop sending after an error; first receive what has arrived: it may give the reason."""
+        receiver = self._receiver
+        if not receiver.paused:
+            receiver.receive(in_event=False)
+        if self.state is State.OPEN and unread(self.socket):
+            # More than one receive takes, or than the reader wants now. Go on without sending.
+            self.state = State.CLOSING
+            self.error = explain(error, self.peer, handshaking=False)
+            self._reads_on = True
+            self._sender.end(functools.partial(_failure, self.peer, self.error))
+            self.watch()
+        else:
+            self.lost(error)
+
+    def ended(self, error: CommClosedError) -> None:
+        """Close because the peer has sent end of file."""
+        self._sender.answer_eof()
+        self.fail(error)
+
+    def slow_consumer(self, error: CommClosedError) -> None:
+        """Close because the peer takes too little of what is queued; nothing would reach it."""
+        error.peer = self.peer
+        self.close(error)
+        if self.tell is not None:
+            self.tell(error.kind, error.__str__)
+
+    def lost(self, error: OSError | ValueError) -> None:
+        """Close because of an error of the socket or OpenSSL."""
+        handshaking = self.state in _BEFORE_OPEN
+        self.fail(explain(error, self.peer, handshaking=handshaking), error)
+
+    def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
+        """Close because of `error`, which readers and writers will get.
+
+        A peer whose message was refused is sent the reason, if it understands closing messages.
+        """
+        if self.state is State.CLOSED:
+            return
+        if error.closed_by != "us" and self.agreement.closing:
+            said = self._receiver.closing_message()
+            if said is not None:
+                error, cause = closed_by_peer(self.peer, said), None
+        error.peer = self.peer
+        error.__cause__ = cause
+        error.errno = getattr(cause, "errno", None)
+        announced = self.agreement.closing and error.closed_by == "us" and is_sendable(error.code)
+        if self.state is State.OPEN and announced:
+            why = str(error).partition(": ")[2]
+            number = self._receiver.messages
+            if isinstance(error, FramingError):  # of one that has not arrived
+                number += len(self.inbox) + 1
+            self._begin_closing(error, f"message {number}: {why}", forget=False)
+            self._leaving = self._loop.create_task(self._leave())
+        else:
+            self.close(error)
+
+    def peer_closed(self, said: closing.Closing) -> CommClosedError:
+        """Close after the peer's closing message; return the error to raise for it."""
+        error = closed_by_peer(self.peer, said)
+        self.ended(error)
+        return error.again()
+
+    def _begin_closing(self, error: CommClosedError, reason: str, *, forget: bool) -> bool:
+        """Accept no more messages in either direction, and queue the closing message.
+
+        Returns whether the connection is at rest, so that closing it loses nothing.
+        """
+        calm = is_calm(self.socket) and error.code == CloseCode.NORMAL and not self._sender.outbox
+        announced = self.state is State.OPEN and self.agreement.closing
+        self.state = State.CLOSING
+        self.error = error
+        failure = functools.partial(_failure, self.peer, error)
+        self.write = self.write_frames = self.write_frame = self._sender.refuse
+        last = closing.encode(error.code, reason) if announced else None
+        self._receiver.discard(failure, forget=forget)
+        self._sender.write_last(last, failure)
+        return calm
+
+    async def _leave(self) -> None:
+        """Finish closing after a refused message."""
+        try:
+            await asyncio.wait_for(self._say_goodbye(wait=True), self.limits.close_timeout)
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            self.close(self.error)
+
+    async def _say_goodbye(self, *, wait: bool) -> None:
+        if await self._sender.finish():
+            self._sender.send_eof()
+            self._receiver.bypass_tls()
+            if wait and self.state is State.CLOSING:
+                self._gone = self._loop.create_future()
+                await until_acknowledged(self.socket, self._gone, self.limits.close_timeout)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Close at once. `error` is the reason; None if we want to.
+
+        If unsent data is dropped, the connection is reset, so that the peer notices.
+        """
+        if error is None:
+            self._sender.release()  # messages held back to be coalesced
+        if self.state is State.CLOSED:
+            return
+        if self.state is not State.CLOSING or self._reads_on:
+            self.error = error
+        self.state = State.CLOSED
+        error = self.error
+        if self._sender.outbox:
+            reset(self.socket)
+        self._cancel_deadline()
+        self._liveness.forget(self)
+        self.readiness.stop()
+        failure = functools.partial(_failure, self.peer, error)
+        if self._first_byte is not None and not self._first_byte.done():
+            self._first_byte.set_exception(failure())
+        if self._handshake is not None:
+            self._handshake.stop(failure())
+        self.socket.close()
+        self._sender.end(failure)
+        self._receiver.end(failure, forget=error is None)
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+        callback, self._when_closed = self._when_closed, None
+        if callback is not None:
+            callback()
+
+    def closed(self) -> bool:
+        """Whether it is closed or closing; messages that arrived before can still be read."""
+        return self.state in _OVER
+
+    def exhausted(self) -> bool:
+        """Whether it is closed and every message that arrived has been read."""
+        return self.state in _OVER and not self.inbox
+
+    def failure(self) -> CommClosedError:
+        """Return the reason why it is closed, as a fresh exception."""
+        return _failure(self.peer, self.error)
+
+    def when_closed(self, callback: Callable[[], object]) -> None:
+        """Call `callback` as soon as the stream is closed; replaces an earlier one."""
+        if self.state is State.CLOSED:
+            callback()
+        else:
+            self._when_closed = callback
+
+    def drop(self) -> None:
+        """Close, from any thread: for finalizers, which the garbage collector runs anywhere."""
+        try:
+            self._loop.call_soon_threadsafe(self.close)
+        except RuntimeError:  # the loop is closed, and does not watch the socket any more
+            self.socket.close()
+
+    async def finish(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Send what is queued, then `code` and `reason`, then end of file, and close.
+
+        What arrives meanwhile is dropped. Returns when the peer's kernel has acknowledged all, or
+        has taken nothing for `Limits.close_timeout`. A cancelled call closes the stream, dropping
+        unsent data.
+        """
+        calm = False
+        if not self.closed():
+            ours = closed_by_us(self.peer, code, reason)
+            calm = self._begin_closing(ours, reason, forget=True)
+        try:
+            await self._say_goodbye(wait=not calm)
+        finally:
+            self.close()
+
+    # Counters
+
+    @property
+    def bytes_in(self) -> int:
+        """Payload bytes received so far, without TLS overhead."""
+        return self._receiver.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Payload bytes sent so far, without TLS overhead."""
+        return self._sender.outbox.sent

@@ -1,0 +1,111 @@
+"""Errors for how connections end, raised to their readers and writers.
+
+An end is *announced* if the peer has sent a closing message, or close_notify over TLS. A peer of
+another implementation sends neither, and its kernel ends the connection in the same way when its
+process is killed; so an end that was not announced is never clean. If the peer sends closing
+messages (`Agreement.closing`), an end without one is a loss.
+"""
+
+from __future__ import annotations
+
+from ..close_codes import CLEAN, CloseCode
+from ..errors import CommClosedError, quoted
+from ..wire.closing import Closing
+
+__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "names"]
+
+_REFUSED = {
+    CloseCode.PROTOCOL_ERROR: "framing",
+    CloseCode.UNKNOWN_TYPE: "message",
+    CloseCode.BAD_MESSAGE: "message",
+    CloseCode.TOO_LARGE: "too-large",
+}
+_KINDS = {
+    CloseCode.GOING_AWAY: "going-away",
+    CloseCode.SLOW_CONSUMER: "slow-consumer",
+    CloseCode.HANDLER_FAILED: "handler-failed",
+}
+_REMEDIES = {
+    "framing": "do not send it again; check that both sides run the same version",
+    "message": "do not send it again; register its types on both sides, or mend it",
+    "too-large": "send less at once, or raise the limit on the other side",
+    "handler-failed": "see the peer's log",
+}
+
+
+def names(code: int) -> str:
+    """Return the code with its name."""
+    try:
+        return f"{int(code)} {CloseCode(code).name.lower().replace('_', ' ')}"
+    except ValueError:
+        return str(int(code))
+
+
+def closed_by_peer(peer: str, said: Closing) -> CommClosedError:
+    """Return the error for a peer that has sent a closing message."""
+    code = CloseCode(said.code) if said.code in _CODES else said.code
+    refused = _REFUSED.get(said.code)  # type: ignore[call-overload]
+    kind = refused or _KINDS.get(said.code, "closed")  # type: ignore[call-overload]
+    words = quoted(said.reason, len(said.reason))
+    told = f" ({names(code)}{': ' if words else ''}{words})" if code != 1000 or words else ""
+    doing = ", which refused a message" if refused else ""
+    remedy = _REMEDIES.get(kind)
+    error = CommClosedError(
+        f"connection with {peer} closed by the peer{doing}{told}"
+        + (f"; {remedy}" if remedy else ""),
+        peer=peer,
+    )
+    error.kind = kind
+    error.code = code
+    error.reason = said.reason
+    error.closed_by = "peer"
+    error.clean = code in CLEAN
+    error.retryable = refused is None
+    return error
+
+
+_CODES = frozenset(CloseCode)
+
+
+def ended_by_peer(peer: str, where: str, *, notified: bool, announces: bool) -> CommClosedError:
+    """Return the error for a connection that the other side ended without a closing message.
+
+    Parameters
+    ----------
+    where
+        How far it had come, if not between two messages.
+    notified
+        Whether TLS's close_notify was there.
+    announces
+        Whether this peer sends closing messages.
+    """
+    error = CommClosedError("", peer=peer)
+    if where:
+        why, remedy = f"closed by the peer{where}", "see the peer's log"
+    elif notified:
+        why, remedy = "closed by the peer", ""
+        error.code, error.clean, error.closed_by = CloseCode.NO_STATUS, True, "peer"
+        error.kind = "closed"
+    elif announces:
+        why = "lost: it ended without a closing message, which a killed process does not send"
+        remedy = "see whether the peer still runs, and its log"
+        error.kind = "lost"
+    else:
+        why = "closed by the peer, or its process has ended: it did not say which"
+        remedy = "see the peer's log if it should go on"
+        error.kind = "unannounced"
+        error.code = CloseCode.NO_STATUS
+    error.args = (f"connection with {peer} {why}" + (f"; {remedy}" if remedy else ""),)
+    return error
+
+
+def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
+    """Return the error for what comes after our own close."""
+    told = f" ({names(code)}{': ' if reason else ''}{reason})" if code != 1000 or reason else ""
+    error = CommClosedError(f"comm with {peer} is closed: we closed it{told}", peer=peer)
+    error.kind = "closed"
+    error.code = code
+    error.reason = reason
+    error.closed_by = "us"
+    error.clean = True
+    return error

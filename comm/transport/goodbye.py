@@ -1,0 +1,53 @@
+"""The end of a connection that loses nothing.
+
+A kernel whose process has closed a socket resets the connection when bytes arrive for it, and with
+that drops what it has yet to send. So a peer that talks while we close would lose the last of what
+we said. Whoever closes has the rest of the connection discarded (`Receiver.discard`) and waits here
+until the peer's kernel has acknowledged everything. A connection at rest has nothing to lose and
+is closed at once, which is every connection of a question and its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from .sockets import reset, unacknowledged, unread
+
+__all__ = ["is_calm", "until_acknowledged"]
+
+_FIRST_PAUSE = 0.0005  # seconds; each is twice as long as the one before
+_LONGEST_PAUSE = 0.05
+_UNTOLD = 1.0  # seconds to wait for the peer's end where the system does not say what it has
+_END = 1  # our end of stream counts as a byte; a peer may let us wait for its acknowledgement
+
+
+def is_calm(sock: socket.socket) -> bool:
+    """Whether all that was sent has been acknowledged, and all that has arrived received."""
+    return unacknowledged(sock) == 0 and unread(sock) == 0
+
+
+async def until_acknowledged(
+    sock: socket.socket, gone: asyncio.Future[None], seconds: float
+) -> None:
+    """Wait until all that was sent is acknowledged, or the connection is `gone`.
+
+    Gives up once nothing was acknowledged for `seconds`: then the close of `sock` will reset the
+    connection, so that the peer learns of it.
+    """
+    loop = asyncio.get_running_loop()
+    pause = _FIRST_PAUSE
+    before = left = unacknowledged(sock)
+    since = loop.time()
+    while left is None or left > _END:
+        if loop.time() - since > (_UNTOLD if left is None else seconds):
+            if left is not None:
+                reset(sock)
+            return
+        await asyncio.wait([gone], timeout=pause)
+        if gone.done():
+            return
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        left = unacknowledged(sock)
+        if left != before:
+            before, since = left, loop.time()

@@ -8,6 +8,7 @@ of our files is concerned. docs/errors.md lists the texts; a test provokes each.
 
 from __future__ import annotations
 
+import errno
 import ssl
 import time
 from contextlib import suppress
@@ -42,9 +43,9 @@ _MARK_CA = "make a CA with basicConstraints and keyCertSign"
 _TLS_VERSIONS = "allow TLS 1.2 or 1.3 on both sides"
 _CIPHERS = "compare the ciphers of both sides"
 _USE_TLS = "use tls:// on both sides"
-_NEW_CRL = "put the CA's present one into tls_crl_file"
+_NEW_CRL = "put the CA's present one into tls_crl_file (sealwire.tls.crl-file)"
 _READABLE = "issue it again, with names that are text"
-_EVERY_CRL = "add the CRL of every CA to tls_crl_file"
+_EVERY_CRL = "add the CRL of every CA to tls_crl_file (sealwire.tls.crl-file)"
 
 # X509_V_ERR_*: our verdict on the peer's certificate.
 _VERDICTS: dict[int, _Cause] = {
@@ -213,7 +214,9 @@ def explain(
             cause = _Cause("certificate", words, _READABLE)
         elif code == _APPLICATION:
             cause = _Cause(
-                "not-allowed", words, "name it in tls_allowed_peers if it is to be let in"
+                "not-allowed",
+                words,
+                "name it in tls_allowed_peers (sealwire.tls.allowed-peers) if it is to be let in",
             )
         else:
             cause = _VERDICTS.get(code) or _Cause(
@@ -354,11 +357,22 @@ def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedE
     return naming
 
 
+# What a network makes of a connection whose peer may know nothing of it.
+_ON_THE_WAY = frozenset(
+    getattr(errno, name)
+    for name in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "ENETDOWN", "EHOSTDOWN", "ENONET")
+    if hasattr(errno, name)  # each system has its own
+)
+
+
 def _lost(error: Exception, peer: str, handshaking: bool) -> CommClosedError:
-    doing = "during the TLS handshake or hello" if handshaking else "while it was in use"
+    doing = " during the TLS handshake or hello" if handshaking else ""
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    remedy = "see the peer's log"
     if isinstance(error, ssl.SSLError):
         why = "closed by the peer"
+    elif getattr(error, "errno", None) in _ON_THE_WAY:
+        remedy = "check the network between"
     return CommClosedError(
-        f"connection with {peer} lost {doing}: {why.lower()}; see the peer's log", peer=peer
+        f"connection with {peer} lost{doing}: {why.lower()}; {remedy}", peer=peer
     )

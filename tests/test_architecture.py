@@ -33,6 +33,7 @@ USES = {
     "FrameServer._drop_late": {"late", "too_late", "_end"},
     "Pending.late": {"_deadlines", "_clock"},
     "HandshakeThrottle.take": {"_waiting", "_left"},
+    "Race._go_on": {"_next", "_places"},
     "Liveness._check": {"lost", "ETIMEDOUT"},
     "load_crls": {"load_verify_locations", "revocation_lists"},
     "_Verified._admit": {"session_reused"},

@@ -18,6 +18,7 @@ from .channel import Channel, plain, secure
 from .connection import Connection, State
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
+from .sockets import host_and_port
 from .wakeup import Wakeup
 
 __all__ = ["FrameStream"]
@@ -161,7 +162,7 @@ class FrameStream(Connection):
         return tls
 
     def _begin(self, channel: Channel) -> None:
-        self.local_host_port = self.socket.getsockname()[:2]
+        self.local_host_port = host_and_port(self.socket.getsockname())
         self._sender.begin(channel)
         self.readiness.on_readable(self._receiver.receive)
         self._receiver.begin(channel)

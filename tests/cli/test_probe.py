@@ -17,11 +17,17 @@ from sealwire.cli.main import main
 from sealwire.cli.probe.diagnosis import Outcome
 from support import certs
 from support.aio import aio
-from support.doors import CA, FAST, GOOD, KINDS, NODE, OTHER_CA, Here, at, door, probe
 from support.handshakes import security
+from support.listeners import CA, FAST, GOOD, KINDS, NODE, OTHER_CA, Here, at, listening, probe
 
 pytestmark = pytest.mark.usefixtures("registry")
 
+
+WHO = {
+    "comm": "sealwire comm",
+    "ours": "Dask on sealwire's backend",
+    "stock": "Dask on distributed's own backend",
+}
 
 # As it should be
 
@@ -31,18 +37,21 @@ pytestmark = pytest.mark.usefixtures("registry")
 @aio
 async def test_over_tls(kind: str, version: str, here: Here) -> None:
     one = security(NODE, [CA], tls_max_version=version)
-    told = await at(door(kind, "tls", one), *here())
+    told = await at(listening(kind, "tls", one), *here())
     assert told["outcome"] == "ok"
     assert told["exit_code"] == 0
-    assert told["words"] == "it speaks our protocol; each side accepts the other's certificate"
+    words, _, more = told["words"].partition("; it is ")
+    assert words == "it speaks our protocol; each side accepts the other's certificate"
+    assert (more == f"{WHO['stock']}, where nothing under sealwire.tls holds, such as a "
+            "revocation list") is (kind == "stock")  # fmt: skip
     assert [step["name"] for step in told["steps"]] == ["resolve", "connect", "TLS", "hello"]
     assert all(0 < step["ms"] < 60_000 for step in told["steps"])
     assert told["steps"][0]["detail"] == "127.0.0.1"
     assert told["protocol"] == f"TLSv{version}"
     assert told["cipher"] in told["steps"][2]["detail"]
     python = ".".join(map(str, sys.version_info[:3]))
-    who = "sealwire comm" if kind == "comm" else "Dask"
-    assert told["steps"][3]["detail"] == f"{who}, python {python}"
+    assert told["steps"][3]["detail"] == f"{WHO[kind]}, python {python}"
+    assert told["backend"] == WHO[kind]
     assert ("sealwire" in told["hello"]) is (kind == "comm")
     known = told["certificates"]
     assert known["ours"]["subject"] == "CN=client"
@@ -54,9 +63,10 @@ async def test_over_tls(kind: str, version: str, here: Here) -> None:
 @KINDS
 @aio
 async def test_in_plain_text(kind: str) -> None:
-    told = await at(door(kind, "tcp", GOOD))
+    told = await at(listening(kind, "tcp", GOOD))
     assert told["outcome"] == "ok"
     assert told["words"] == "it speaks our protocol, in plain text: nothing is protected"
+    assert told["backend"] == WHO[kind]
     assert [step["name"] for step in told["steps"]] == ["resolve", "connect", "hello"]
     assert told["certificates"] == {}
     assert told["protocol"] is None
@@ -69,7 +79,7 @@ async def test_the_configured_identity_of_a_role(role: str) -> None:
     tree = f"distributed.comm.tls.{role}"
     values = {"distributed.comm.tls.ca-file": CA.pem, f"{tree}.cert": node.pem}
     with dask.config.set({**values, f"{tree}.key": node.key_pem}):
-        async with door("comm", "tls", GOOD) as listener:
+        async with listening("comm", "tls", GOOD) as listener:
             bare = listener.contact_address.removeprefix("tls://")  # TLS, as there are certificates
             told = await asyncio.to_thread(probe, bare, "--as", role)
             other = "worker" if role != "worker" else "client"
@@ -132,7 +142,7 @@ def test_packets_are_dropped() -> None:
 
 @aio
 async def test_what_people_see(here: Here) -> None:
-    async with door("comm", "tls", GOOD) as listener:
+    async with listening("comm", "tls", GOOD) as listener:
         good = await asyncio.to_thread(run, listener.contact_address, *here())
     assert good.returncode == 0, good.stderr
     for words in (
@@ -148,7 +158,7 @@ async def test_what_people_see(here: Here) -> None:
     assert f"{listener.contact_address} as client" in good.stdout
     assert good.stdout.splitlines()[-1].startswith("ok  it speaks our protocol")
     evil = certs.leaf(OTHER_CA, "evil\x1b[2J[bold]", names=["x"])
-    async with door("comm", "tls", security(evil, [CA])) as listener:
+    async with listening("comm", "tls", security(evil, [CA])) as listener:
         bad = await asyncio.to_thread(run, listener.contact_address, *here())
     assert bad.returncode == 5
     assert bad.stdout.splitlines()[-1].startswith("FAILED  TLS handshake with tls://127.0.0.1:")

@@ -1,18 +1,66 @@
-"""Settings for every test."""
+"""Settings for every test, and a temporary folder for all that must be empty in the end."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Time is no verdict on a shared machine.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
+SCRATCH = "dask-scratch-space"
+FOLDER = pytest.StashKey[str]()
+LEFT = pytest.StashKey[list[str]]()
 
-def pytest_sessionfinish() -> None:
-    """Leave nothing in the temporary folder."""
-    target = sys.modules.get("support.target")
-    if target is not None:
-        target.clean_up()
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests, and every process they start, a temporary folder of their own.
+
+    The processes of xdist inherit it. What `tmp_path` gives is elsewhere, and kept as usual.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix="sealwire-tests-")
+    config.stash[FOLDER] = tempfile.tempdir = os.environ["TMPDIR"] = folder
+
+
+def left_in(folder: Path) -> list[str]:
+    """What is there, but for what distributed keeps: a folder for all servers, and its locks."""
+    left = {path.name for path in folder.iterdir()}
+    if SCRATCH in left:
+        left.remove(SCRATCH)
+        left |= {f"{SCRATCH}/{p.name}" for p in (folder / SCRATCH).iterdir() if p.suffix != ".lock"}
+    return sorted(left)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail if a test has left something in the temporary folder."""
+    for name in ("support.target", "support.forking"):
+        if (module := sys.modules.get(name)) is not None:
+            module.clean_up()
+    if (folder := session.config.stash.get(FOLDER, None)) is None:
+        return
+    left = left_in(Path(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+    # An interrupted run may leave anything.
+    if left and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        session.config.stash[LEFT] = left
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name what was left."""
+    if left := config.stash.get(LEFT, None):
+        names = ", ".join(left[:20])
+        terminalreporter.write_sep("=", "left in the temporary folder", red=True)
+        terminalreporter.write_line(f"{len(left)} entries: {names}; remove them in their tests")

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from support.once import once
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("comm", "security", "dask_backend", "cli")
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
+PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 PATIENCE = 300  # seconds until an installation counts as hung
 
 ECHO = """
@@ -61,25 +64,29 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel, built from a copy so that nothing of an earlier build gets into it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
-    run(*pip, "--wheel-dir", folder, folder / "source", cwd=folder)
-    (built,) = folder.glob("*.whl")
+
+    def build(folder: Path) -> None:
+        shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
+        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
+        run(*pip, "--wheel-dir", folder, folder / "source", cwd=folder)
+
+    (built,) = once(tmp_path_factory, "wheel", build).glob("*.whl")
     return built
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment with the wheel, what it needs, and ipykernel."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True, symlinks=os.name != "nt")
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    run(python, "-m", "pip", "install", "--quiet", wheel, "ipykernel", cwd=folder)
-    return python
+
+    def install(folder: Path) -> None:
+        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+        packages = (wheel, "ipykernel")
+        run(folder / PYTHON, "-m", "pip", "install", "--quiet", *packages, cwd=folder)
+
+    return once(tmp_path_factory, "environment", install) / PYTHON
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:

@@ -13,7 +13,7 @@ from sealwire.cli.demo.observations import Link, Process
 from sealwire.cli.demo.unauthorized import FRIEND, VISITORS, Attempt
 from sealwire.cli.demo.verdict import Evidence
 from sealwire.dask_backend import install, installed, uninstall
-from support import doors
+from support import listeners
 from support.certs_cli import request, run
 
 LISTENERS = {
@@ -47,9 +47,9 @@ def registry() -> Iterator[None]:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> doors.Here:
+def here(tmp_path: Path) -> listeners.Here:
     """Options that name an identity, the client's if none is given, and the CA."""
-    return functools.partial(doors.options, tmp_path)
+    return functools.partial(listeners.options, tmp_path)
 
 
 @pytest.fixture

@@ -111,14 +111,14 @@ def test_to_a_server_over_tls(
         check_figures(written, "tls")
 
 
-def test_a_stranger_is_not_served(
+def test_an_unauthorized_peer_is_not_served(
     serving: Any, identities: dict[str, IdentityFiles], tmp_path: Path
 ) -> None:
     _, address = serving("tls://127.0.0.1:0", *identities["scheduler"].dask_options())
     folder = tmp_path / "other"
     folder.mkdir()
-    stranger = write_roles(folder, Authority.create("another CA"))["client"]
-    done = bench(address, "--seconds", SECONDS, *stranger.dask_options(), cwd=tmp_path)
+    foreign = write_roles(folder, Authority.create("another CA"))["client"]
+    done = bench(address, "--seconds", SECONDS, *foreign.dask_options(), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: TLS handshake with {address} failed")
     done = bench(address, "--seconds", SECONDS, cwd=tmp_path)

@@ -84,7 +84,7 @@ def _twin(folder: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("ours", ["dials", "accepts"])
-def test_who_may_talk_to_whom(folder: Path, role: str, ours: str) -> None:
+def test_which_role_may_talk_to_which(folder: Path, role: str, ours: str) -> None:
     allowed = {
         "client": {"scheduler"},  # so no worker poses as the scheduler
         "scheduler": {"client", "worker"},

@@ -1,4 +1,4 @@
-r"""What strangers write does not act on the terminal of who looks at it.
+r"""What others write does not act on the terminal that shows it.
 
 Certificates, requests, journals, file names, configuration and servers full of control sequences:
 on a terminal, in a pipe and as JSON nothing comes out but printable text and what rich adds to it.
@@ -12,8 +12,6 @@ import os
 import re
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -28,6 +26,7 @@ from sealwire.cli.console import cell, to_json
 from sealwire.security.text import visible
 from support import evil, folders
 from support.certs_cli import request
+from support.forking import sealwire
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute's length")
 
@@ -36,42 +35,43 @@ STYLE = re.compile(rb"\x1b\[[0-9;]*m")
 NAME = "n1\x1b]0;owned\x07\x1b[2J\nvalid 9999[red]x[/]\u202e:boom:"
 
 
-def on_a_terminal(command: list[str], folder: Path, variables: dict[str, str]) -> bytes:
+def on_a_terminal(arguments: list[str], folder: Path, variables: dict[str, str]) -> bytes:
     """What a command writes to a terminal, errors among it."""
     import pty
 
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", **variables},
-    )  # fmt: skip
-    os.close(theirs)
-    pieces = []
-    with contextlib.suppress(OSError):  # EIO: the other side has closed
-        while piece := os.read(ours, 65536):
-            pieces.append(piece)
-    os.close(ours)
-    process.wait(60)
+    pieces: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # EIO: the other side has closed
+            while piece := os.read(ours, 65536):
+                pieces.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    environment = {"TERM": "xterm-256color", "COLUMNS": "120", **variables}
+    try:
+        sealwire(*arguments, folder=folder, terminal=theirs, **environment)
+    finally:
+        os.close(theirs)
+        reader.join()
+        os.close(ours)
     return b"".join(pieces).replace(b"\r\n", b"\n")
 
 
-def in_a_pipe(command: list[str], folder: Path, variables: dict[str, str]) -> bytes:
-    done = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
-        env={**os.environ, **variables}, check=False,
-    )  # fmt: skip
-    return done.stdout + done.stderr
+def in_a_pipe(arguments: list[str], folder: Path, variables: dict[str, str]) -> bytes:
+    _, output, errors = sealwire(*arguments, folder=folder, **variables)
+    return output + errors
 
 
 def look(folder: Path, *arguments: str, json_too: bool = True, **variables: str) -> str:
     """All a command says in each way; nothing in it may act."""
-    command = [sys.executable, "-m", "sealwire.cli", *arguments]
     whole = []
     ways = [(on_a_terminal, []), (in_a_pipe, [])]
     if json_too:
         ways.append((in_a_pipe, ["--json"]))
     for way, more in ways:
-        raw = way([*command, *more], folder, variables)
+        raw = way([*arguments, *more], folder, variables)
         text = STYLE.sub(b"", raw).decode() if way is on_a_terminal else raw.decode()
         assert text.strip(), arguments
         assert "Traceback" not in text, text

@@ -17,8 +17,8 @@ from sealwire.cli.main import main
 from sealwire.cli.probe.diagnosis import Outcome
 from support import certs
 from support.aio import aio
-from support.doors import CA, FAST, GOOD, KINDS, NODE, OTHER_CA, Here, at, door, probe
 from support.handshakes import security
+from support.listeners import CA, FAST, GOOD, KINDS, NODE, OTHER_CA, Here, at, listening, probe
 
 pytestmark = pytest.mark.usefixtures("registry")
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("registry")
 @aio
 async def test_over_tls(kind: str, version: str, here: Here) -> None:
     one = security(NODE, [CA], tls_max_version=version)
-    told = await at(door(kind, "tls", one), *here())
+    told = await at(listening(kind, "tls", one), *here())
     assert told["outcome"] == "ok"
     assert told["exit_code"] == 0
     assert told["words"] == "it speaks our protocol; each side accepts the other's certificate"
@@ -54,7 +54,7 @@ async def test_over_tls(kind: str, version: str, here: Here) -> None:
 @KINDS
 @aio
 async def test_in_plain_text(kind: str) -> None:
-    told = await at(door(kind, "tcp", GOOD))
+    told = await at(listening(kind, "tcp", GOOD))
     assert told["outcome"] == "ok"
     assert told["words"] == "it speaks our protocol, in plain text: nothing is protected"
     assert [step["name"] for step in told["steps"]] == ["resolve", "connect", "hello"]
@@ -69,7 +69,7 @@ async def test_the_configured_identity_of_a_role(role: str) -> None:
     tree = f"distributed.comm.tls.{role}"
     values = {"distributed.comm.tls.ca-file": CA.pem, f"{tree}.cert": node.pem}
     with dask.config.set({**values, f"{tree}.key": node.key_pem}):
-        async with door("comm", "tls", GOOD) as listener:
+        async with listening("comm", "tls", GOOD) as listener:
             bare = listener.contact_address.removeprefix("tls://")  # TLS, as there are certificates
             told = await asyncio.to_thread(probe, bare, "--as", role)
             other = "worker" if role != "worker" else "client"
@@ -132,7 +132,7 @@ def test_packets_are_dropped() -> None:
 
 @aio
 async def test_what_people_see(here: Here) -> None:
-    async with door("comm", "tls", GOOD) as listener:
+    async with listening("comm", "tls", GOOD) as listener:
         good = await asyncio.to_thread(run, listener.contact_address, *here())
     assert good.returncode == 0, good.stderr
     for words in (
@@ -148,7 +148,7 @@ async def test_what_people_see(here: Here) -> None:
     assert f"{listener.contact_address} as client" in good.stdout
     assert good.stdout.splitlines()[-1].startswith("ok  it speaks our protocol")
     evil = certs.leaf(OTHER_CA, "evil\x1b[2J[bold]", names=["x"])
-    async with door("comm", "tls", security(evil, [CA])) as listener:
+    async with listening("comm", "tls", security(evil, [CA])) as listener:
         bad = await asyncio.to_thread(run, listener.contact_address, *here())
     assert bad.returncode == 5
     assert bad.stdout.splitlines()[-1].startswith("FAILED  TLS handshake with tls://127.0.0.1:")

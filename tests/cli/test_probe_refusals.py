@@ -15,8 +15,8 @@ from sealwire.cli.main import main
 from sealwire.cli.probe.diagnosis import Outcome
 from support import certs
 from support.aio import aio, until
-from support.doors import CA, CLIENT, GOOD, KINDS, NODE, OTHER_CA, Here, at, door, probe
 from support.handshakes import security
+from support.listeners import CA, CLIENT, GOOD, KINDS, NODE, OTHER_CA, Here, at, listening, probe
 
 pytestmark = pytest.mark.usefixtures("registry")
 
@@ -46,7 +46,7 @@ async def test_it_refuses_us(
     kind: str, version: str, node: certs.Node, words: str, here: Here
 ) -> None:
     one = security(NODE, [CA], tls_max_version=version)
-    told = await at(door(kind, "tls", one), *here(node))
+    told = await at(listening(kind, "tls", one), *here(node))
     assert told["exit_code"] == Outcome.REFUSED.value == 5
     assert words in told["words"]
     assert told["words"].startswith(f"TLS handshake with {told['address']} failed: ")
@@ -58,7 +58,7 @@ async def test_it_refuses_us(
 @aio
 async def test_it_has_revoked_us(here: Here) -> None:
     one = security(NODE, [CA], tls_crl_file=certs.crl(CA, CLIENT))
-    told = await at(door("comm", "tls", one), *here())
+    told = await at(listening("comm", "tls", one), *here())
     assert told["exit_code"] == 5
     assert re.search(
         r"it refused our certificate: revoked \(our certificate: tls_client_cert \(.*client\.pem\)"
@@ -71,7 +71,7 @@ async def test_it_has_revoked_us(here: Here) -> None:
 @aio
 async def test_it_does_not_list_us(kind: str, here: Here) -> None:
     one = security(NODE, [CA], tls_allowed_peers=["worker*"])
-    told = await at(door(kind, "tls", one), *here())
+    told = await at(listening(kind, "tls", one), *here())
     assert told["exit_code"] == 5
     if kind != "stock":
         assert (
@@ -99,7 +99,7 @@ async def test_it_does_not_list_us(kind: str, here: Here) -> None:
 @aio
 async def test_we_refuse_it(kind: str, node: certs.Node, words: str, here: Here) -> None:
     """And show the certificate that was refused."""
-    told = await at(door(kind, "tls", security(node, [CA])), *here())
+    told = await at(listening(kind, "tls", security(node, [CA])), *here())
     assert told["exit_code"] == 5
     assert words in told["words"]
     theirs = told["certificates"]["theirs"]
@@ -113,7 +113,7 @@ async def test_we_do_not_list_it(here: Here, caplog: pytest.LogCaptureFixture) -
     """And it is told, as by any process of a cluster."""
     caplog.set_level("INFO", "sealwire.comm")
     with dask.config.set({"sealwire.tls.allowed-peers": ["scheduler*"]}):
-        async with door("comm", "tls", GOOD) as listener:
+        async with listening("comm", "tls", GOOD) as listener:
             told = await asyncio.to_thread(probe, listener.contact_address, *here())
             await until(lambda: bool(listener.stats.refused))
     assert "it refused our certificate: its names (CN=node, DNS node)" in caplog.text
@@ -125,7 +125,7 @@ async def test_we_do_not_list_it(here: Here, caplog: pytest.LogCaptureFixture) -
 async def test_no_version_in_common(here: Here) -> None:
     older = security(NODE, [CA], tls_max_version="1.2")
     with dask.config.set({"distributed.comm.tls.min-version": 1.3}):
-        told = await at(door("comm", "tls", older), *here())
+        told = await at(listening("comm", "tls", older), *here())
     assert told["exit_code"] == 5
     assert "TLS version" in told["words"]
 
@@ -168,7 +168,7 @@ def test_our_own_files(
 @aio
 async def test_encryption_is_required_here() -> None:
     with dask.config.set({"distributed.comm.require-encryption": True}):
-        told = await at(door("comm", "tcp", GOOD))
+        told = await at(listening("comm", "tcp", GOOD))
     assert told["exit_code"] == 3
     assert "in plain text, but encryption is required here" in told["words"]
 

@@ -46,7 +46,7 @@ def test_private_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
         assert role in paths.certificate
 
 
-def test_a_file_of_somebody_else_is_not_written_into(tmp_path: Path) -> None:
+def test_a_file_of_another_owner_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "worker-key.pem").touch()
     with pytest.raises(AuthorityError, match=r"worker-key\.pem: it exists already"):
         write_roles(tmp_path, Authority.create())

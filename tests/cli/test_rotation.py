@@ -44,7 +44,7 @@ def certs(*arguments: str, folder: Path, code: int = 0) -> Any:
 
 
 class Visitor:
-    """A stranger with an identity, who looks at a listener's certificate."""
+    """A client with an identity that looks at a listener's certificate."""
 
     def __init__(self, identity: str, folder: Path) -> None:
         path = folder / f"visitor-{time.monotonic_ns()}.pem"

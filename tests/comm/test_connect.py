@@ -69,7 +69,7 @@ async def raw_server(answer: bytes | None, *, close: bool = False) -> AsyncItera
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @aio
-async def test_nobody_listens(scheme: str) -> None:
+async def test_no_listener(scheme: str) -> None:
     before = descriptors()
     address = f"{scheme}://127.0.0.1:{free_port()}"
     with pytest.raises(ConnectError) as caught:
@@ -231,10 +231,10 @@ async def test_a_client_that_is_not_ours_is_one_line_in_the_log(
     caplog.set_level(logging.INFO, "sealwire")
     answer, _, words = NOT_OURS[name]
     async with listen("tcp://127.0.0.1:0", echo) as listener:
-        stranger = await RawPeer.dial(listener.listen_address)
-        stranger.writer.write(answer)
-        await stranger.ended()
-        stranger.close()
+        peer = await RawPeer.dial(listener.listen_address)
+        peer.writer.write(answer)
+        await peer.ended()
+        peer.close()
         async with connect(listener.contact_address) as comm:
             await comm.write("others go on")
             assert await comm.read() == "others go on"
@@ -251,9 +251,9 @@ async def test_silent_clients_are_dropped(scheme: str) -> None:
     address = f"{scheme}://127.0.0.1:0"
     async with listen(address, echo, limits=limits, **listen_args(scheme)) as listener:
         silent = [await RawPeer.dial(listener.listen_address) for _ in range(5)]
-        for stranger in silent:
-            await stranger.ended()
-            stranger.close()
+        for peer in silent:
+            await peer.ended()
+            peer.close()
         async with connect(listener.contact_address, **connect_args(scheme)) as comm:
             await comm.write(1)
             assert await comm.read() == 1
@@ -262,29 +262,29 @@ async def test_silent_clients_are_dropped(scheme: str) -> None:
 @aio
 async def test_a_trickling_client_is_dropped_all_the_same() -> None:
     async with listen("tcp://127.0.0.1:0", echo, limits=Limits(handshake_timeout=0.2)) as listener:
-        stranger = await RawPeer.dial(listener.listen_address)
+        peer = await RawPeer.dial(listener.listen_address)
         whole = message(bytes(60_000))
 
         async def trickle() -> None:
             for byte in whole:
-                stranger.writer.write(bytes([byte]))
+                peer.writer.write(bytes([byte]))
                 await asyncio.sleep(0)
 
         trickling = asyncio.ensure_future(trickle())
-        await stranger.ended()
+        await peer.ended()
         trickling.cancel()
-        stranger.close()
+        peer.close()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @aio
 async def test_stop_drops_pending_handshakes(scheme: str) -> None:
     listener = await listen(f"{scheme}://127.0.0.1:0", echo, **listen_args(scheme))
-    stranger = await RawPeer.dial(listener.listen_address)
+    peer = await RawPeer.dial(listener.listen_address)
     async with connect(listener.contact_address, **connect_args(scheme)):
         listener.stop()
-        await asyncio.wait_for(stranger.ended(), 10)
-    stranger.close()
+        await asyncio.wait_for(peer.ended(), 10)
+    peer.close()
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "127.0.0.1:1"])

@@ -77,7 +77,7 @@ NOT_TLS = {
 
 @pytest.mark.parametrize("name", NOT_TLS)
 @aio
-async def test_who_does_not_speak_tls_is_named_at_once(
+async def test_a_peer_without_tls_is_named_at_once(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Before OpenSSL sees a byte; and is answered with an alert, for those who understand it."""

@@ -72,7 +72,7 @@ def make_party(material: dict[str, str]) -> Callable[..., Party]:
 
 
 @pytest.fixture(scope="session")
-def strangers() -> dict[str, str]:
+def foreign_material() -> dict[str, str]:
     """As `material`, of another CA with the same name."""
     return issue(Authority.create("cluster"))
 

@@ -34,7 +34,7 @@ async def test_a_misspelt_argument_is_an_error(scheme: str, name: str) -> None:
 
 
 @asynchronous
-async def test_an_argument_of_somebody_elses_is_told_of(
+async def test_an_argument_of_another_library_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once; distributed's own classes take it too."""

@@ -1,4 +1,4 @@
-"""Connecting: what is refused, how long it takes, and what a stranger's first words can do."""
+"""Connecting: what is refused, how long it takes, and what a peer's first words can do."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_tls_without_a_context_is_a_mistake(kind: str, make_party: MakePar
 
 
 @asynchronous
-async def test_nobody_there_is_tried_until_the_time_is_up(party: Party) -> None:
+async def test_an_address_without_a_listener_is_tried_until_the_timeout(party: Party) -> None:
     async with Recorder(None) as server:
         port = server.port
     with pytest.raises(OSError, match=r"Timed out trying to connect to t.*0\.3"):
@@ -130,7 +130,11 @@ async def test_stop_gives_up_on_those_in_the_handshake(ours: Party) -> None:
 
 
 def parties_that_disagree(
-    who: str, version: str, server_kind: str, make_party: MakeParty, strangers: dict[str, str]
+    who: str,
+    version: str,
+    server_kind: str,
+    make_party: MakeParty,
+    foreign_material: dict[str, str],
 ) -> tuple[Party, Party]:
     """A client of ours and a server, of which `who` has a certificate that the other refuses.
 
@@ -140,10 +144,10 @@ def parties_that_disagree(
     server_fields: dict[str, Any] = {}
     if who == "client":
         for part in ("cert", "key"):
-            client_fields[f"tls_client_{part}"] = strangers[f"tls_client_{part}"]
+            client_fields[f"tls_client_{part}"] = foreign_material[f"tls_client_{part}"]
     else:
         for part in ("cert", "key"):
-            server_fields[f"tls_scheduler_{part}"] = strangers[f"tls_scheduler_{part}"]
+            server_fields[f"tls_scheduler_{part}"] = foreign_material[f"tls_scheduler_{part}"]
     return (
         make_party("ours", "tls", **client_fields),
         make_party(server_kind, "tls", **server_fields),
@@ -154,10 +158,10 @@ def parties_that_disagree(
 @pytest.mark.parametrize("who", ["client", "server"])
 @asynchronous
 async def test_a_certificate_of_another_ca_ends_connect_at_once(
-    who: str, version: str, kind: str, make_party: MakeParty, strangers: dict[str, str]
+    who: str, version: str, kind: str, make_party: MakeParty, foreign_material: dict[str, str]
 ) -> None:
     """In TLS 1.3 too, where a client learns only afterwards that it was refused."""
-    client, server = parties_that_disagree(who, version, kind, make_party, strangers)
+    client, server = parties_that_disagree(who, version, kind, make_party, foreign_material)
     async with server.listen(echo) as listener, Forwarder(listener.contact_address) as forwarder:
         with pytest.raises(FatalCommClosedError, match=r"TLS handshake with tls://.*CA") as caught:
             await client.connect(forwarder.address)

@@ -70,7 +70,7 @@ async def test_extra_info_tells_of_tls(party: Party) -> None:
 
 
 @asynchronous
-async def test_close_says_goodbye(party: Party) -> None:
+async def test_close_sends_close_notify(party: Party) -> None:
     async with pair(party) as (near, far):
         assert "closed" not in repr(near)
         await near.write({"last": "words"})

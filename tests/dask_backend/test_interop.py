@@ -121,12 +121,12 @@ async def test_the_end_is_understood(parties: tuple[Party, Party], ending: str) 
 
 @MIXED
 @asynchronous
-async def test_strangers_are_refused(
-    near: str, far: str, make_party: MakeParty, strangers: dict[str, str]
+async def test_peers_of_another_ca_are_refused(
+    near: str, far: str, make_party: MakeParty, foreign_material: dict[str, str]
 ) -> None:
     """In TLS 1.2, where also a stock client learns of it in the handshake."""
     old = {"tls_max_version": ssl.TLSVersion.TLSv1_2}
-    client, server = make_party(near, "tls", **strangers, **old), make_party(far, "tls")
+    client, server = make_party(near, "tls", **foreign_material, **old), make_party(far, "tls")
     async with server.listen(echo) as listener:
         with pytest.raises(FatalCommClosedError):
             await client.connect(listener.contact_address)

@@ -55,7 +55,7 @@ def test_what_was_inherited_is_so_again() -> None:
     assert Below.inherited == "inherited"
 
 
-def test_what_somebody_has_put_there_since_stays() -> None:
+def test_what_other_code_has_put_there_since_stays() -> None:
     retired: list[Any] = []
     target = SimpleNamespace(own="own")
     patch = Patch(target, "own", made_of, "to see", retire=retired.append)
@@ -90,7 +90,7 @@ def test_every_line_says_why() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_that_somebody_wrapped_is_theirs_and_gives_stocks(
+def test_a_method_wrapped_by_others_stays_theirs_and_gives_stocks(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ca = certs.root()

@@ -20,8 +20,8 @@ from support.parties import Party, asynchronous, echo, pair
 from support.processes import HANG, PRELOAD, Programs, tls_options
 
 CA = certs.root("ca")
-REVOKED, STRANGER = certs.leaf(CA, "worker-1"), certs.leaf(CA, "stranger")
-FRIEND = certs.leaf(CA, "worker-2")
+REVOKED, UNLISTED = certs.leaf(CA, "worker-1"), certs.leaf(CA, "unlisted")
+ALLOWED = certs.leaf(CA, "worker-2")
 PASSWORD = "0123"  # which Dask's configuration would take for a number
 ROLES = ("client", "scheduler", "worker")
 
@@ -54,13 +54,13 @@ async def abides(address: str, role: str) -> None:
     def knock(node: certs.Node) -> str:
         return name_at(address, foreign_context("client", node, [CA]))
 
-    assert await asyncio.to_thread(knock, FRIEND) == role
+    assert await asyncio.to_thread(knock, ALLOWED) == role
     with pytest.raises(ssl.SSLError, match="REVOKED"):
         await asyncio.to_thread(knock, REVOKED)
-    stranger = foreign_context("client", STRANGER, [CA])
-    told = await asyncio.to_thread(told_at, address, stranger)
+    unlisted = foreign_context("client", UNLISTED, [CA])
+    told = await asyncio.to_thread(told_at, address, unlisted)
     assert told["refused"] == (
-        "its names (CN=stranger, DNS stranger) match none of the peers that are allowed here"
+        "its names (CN=unlisted, DNS unlisted) match none of the peers that are allowed here"
     )
 
 
@@ -75,7 +75,7 @@ async def dials_no_stranger(client: Client) -> None:
         comm.abort()
         return "connected"
 
-    context = foreign_context("server", STRANGER, [CA])
+    context = foreign_context("server", UNLISTED, [CA])
     async with distributed.comm.listen("tls://127.0.0.1:0", echo, ssl_context=context) as listener:
         where = listener.contact_address
         answers = [
@@ -85,7 +85,7 @@ async def dials_no_stranger(client: Client) -> None:
         ]
     assert len(answers) == 3
     for answer in answers:
-        assert "its names (CN=stranger, DNS stranger) match none of the allowed peers" in answer
+        assert "its names (CN=unlisted, DNS unlisted) match none of the allowed peers" in answer
 
 
 @asynchronous
@@ -157,29 +157,29 @@ async def test_comms_of_either_backend(kind: str, fields: dict[str, Any]) -> Non
     async with pair(party) as (near, far):
         await near.write("let in")
         assert await far.read() == "let in"
-    stranger = Security(
+    unlisted = Security(
         tls_ca_file=CA.pem,
-        tls_client_cert=STRANGER.pem + STRANGER.key_pem,
-        tls_scheduler_cert=STRANGER.pem + STRANGER.key_pem,
+        tls_client_cert=UNLISTED.pem + UNLISTED.key_pem,
+        tls_scheduler_cert=UNLISTED.pem + UNLISTED.key_pem,
     )
     handled: list[Any] = []
     async with party.listen(handled.append) as listener:
-        dialler = Party("stock", "tls", stranger)
+        dialler = Party("stock", "tls", unlisted)
 
         async def talk() -> None:
             comm = await dialler.connect(listener.contact_address, timeout=1)
             assert kind == "ours", "stock says nothing in place of its hello"
-            assert "CN=stranger" in comm.remote_info["refused"]  # which stock does not look for
+            assert "CN=unlisted" in comm.remote_info["refused"]  # which stock does not look for
             await comm.read()
 
         with pytest.raises(OSError, match=r"Timed out|[Cc]losed|reset"):
             await talk()
     assert not handled
-    async with Party("stock", "tls", stranger).listen(echo) as listener:
-        with pytest.raises(OSError, match=r"CN=stranger|does not match") as caught:
+    async with Party("stock", "tls", unlisted).listen(echo) as listener:
+        with pytest.raises(OSError, match=r"CN=unlisted|does not match") as caught:
             await party.connect(listener.contact_address, timeout=2)
     if kind == "ours":
-        assert isinstance(caught.value.__cause__, HandshakeError) or "CN=stranger" in str(
+        assert isinstance(caught.value.__cause__, HandshakeError) or "CN=unlisted" in str(
             caught.value
         )
 
@@ -189,7 +189,7 @@ LISTED = {"tls_allowed_peers": ["client*", "scheduler*"]}
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 @asynchronous
-async def test_whom_our_listener_refuses_is_told(version: str) -> None:
+async def test_a_client_our_listener_refuses_is_told(version: str) -> None:
     """`connect` ends at once, with the cause and its remedy, though the handshake was over."""
     picky = Party("ours", "tls", identity("scheduler", **LISTED, tls_max_version=version))
     eve = Party("ours", "tls", identity("eve"))
@@ -202,9 +202,9 @@ async def test_whom_our_listener_refuses_is_told(version: str) -> None:
     async with picky.listen(handle) as listener:
         with pytest.raises(FatalCommClosedError) as caught:
             await eve.connect(listener.contact_address)
-        friend = await Party("ours", "tls", identity("client")).connect(listener.contact_address)
-        assert await friend.read() == "served"
-        await friend.close()
+        listed = await Party("ours", "tls", identity("client")).connect(listener.contact_address)
+        assert await listed.read() == "served"
+        await listed.close()
     assert "it refused our certificate: its names (CN=eve, DNS eve) match" in str(caught.value)
     assert "(our certificate: tls_client_cert (PEM text in memory), valid until" in str(
         caught.value
@@ -215,7 +215,7 @@ async def test_whom_our_listener_refuses_is_told(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 @asynchronous
-async def test_whom_our_connector_refuses_is_told(
+async def test_a_server_our_connector_refuses_is_told(
     version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "sealwire.comm")
@@ -250,7 +250,7 @@ async def test_a_stock_listener_is_none_the_worse() -> None:
         with pytest.raises(FatalCommClosedError, match="we refused its certificate: its names"):
             await picky.connect(listener.contact_address)
         await served.wait()
-        again = await Party("stock", "tls", identity("friend")).connect(listener.contact_address)
+        again = await Party("stock", "tls", identity("listed")).connect(listener.contact_address)
         again.abort()
 
 

@@ -115,10 +115,10 @@ def test_every_field_can_be_given_read_and_set(material: dict[str, str]) -> None
         assert empty.get_tls_config_for_role(role) == security.get_tls_config_for_role(role)
 
 
-def test_what_is_set_counts(security: Security, strangers: dict[str, str]) -> None:
+def test_what_is_set_counts(security: Security, foreign_material: dict[str, str]) -> None:
     before = security.get_listen_args("worker")["ssl_context"]
-    security.tls_worker_cert = strangers["tls_worker_cert"]
-    security.tls_worker_key = strangers["tls_worker_key"]
+    security.tls_worker_cert = foreign_material["tls_worker_cert"]
+    security.tls_worker_key = foreign_material["tls_worker_key"]
     security.tls_min_version = 1.3
     after = security.get_listen_args("worker")["ssl_context"]
     assert after is not before
@@ -180,7 +180,7 @@ def test_what_cannot_be_used_is_named(material: dict[str, str], tmp_path: Path) 
     ("text", "expected"),
     [(None, FileNotFoundError), ("nonsense", OSError), ("another key", OSError)],
 )
-def test_whoever_has_caught_stocks_errors_catches_ours(
+def test_code_that_catches_stocks_errors_catches_ours(
     text: str | None, expected: type[OSError], material: dict[str, str], tmp_path: Path
 ) -> None:
     """distributed's own class gives out our contexts, and ours are errors of its kinds."""

@@ -1,4 +1,4 @@
-"""Mixed load on one server for SOAK_SECONDS (default 300): good clients, strangers, floods, bad
+"""Mixed load on one server for SOAK_SECONDS (default 300): good clients, silent ones, floods, bad
 bytes, resets and stalls at once; both kinds and schemes in turn. Then SOAK_BYTES (default 8 GiB)
 each way through one comm, over tcp and over tls. Prints a line a while, and fails if memory or
 descriptors grow, a message is altered or out of order, a good client waits too long, or a

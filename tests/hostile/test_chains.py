@@ -1,4 +1,4 @@
-"""Certificates that strangers send: how many of them are looked at, and who goes on meanwhile."""
+"""Certificates of unauthenticated peers: how many are looked at, and who goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def shown(node: certs.Node, version: ssl.TLSVersion | None, server: bool = False
 
 
 @functools.cache
-def stranger(number: int) -> certs.Node:
+def long_chain(number: int) -> certs.Node:
     """A chain of that many certificates of one name, all signed by one key: 285 bytes each, and
     OpenSSL considers each of them for the issuer of each."""
     key = certs.p256()
@@ -55,7 +55,7 @@ def stranger(number: int) -> certs.Node:
 
 
 @functools.cache
-def friend() -> tuple[certs.Node, certs.Node]:
+def padded_chain() -> tuple[certs.Node, certs.Node]:
     """A CA, and a node of it behind three intermediates, of as many bytes as with RSA-4096 keys."""
     oid = x509.ObjectIdentifier("1.3.6.1.4.1.99999.1")
     padding = [(x509.UnrecognizedExtension(oid, bytes(1500)), False)]
@@ -74,7 +74,7 @@ def knock(address: str, context: Context) -> None:
 @each_kind
 @each_version
 def test_a_server_looks_at_no_more_than_a_real_chain(kind: str, version: ssl.TLSVersion) -> None:
-    context = shown(stranger(250), version)
+    context = shown(long_chain(250), version)
     number = count(200, 20)
     with Target(kind, "tls", max_log_lines=number + 9) as target:
         target.ask("held")
@@ -92,8 +92,8 @@ def test_a_server_looks_at_no_more_than_a_real_chain(kind: str, version: ssl.TLS
 
 @each_version
 @aio
-async def test_who_dials_looks_at_no_more_either(version: ssl.TLSVersion) -> None:
-    context = shown(stranger(250), version, server=True)
+async def test_a_client_looks_at_no_more_either(version: ssl.TLSVersion) -> None:
+    context = shown(long_chain(250), version, server=True)
 
     def act(sock: Socket) -> None:
         with context.wrap_socket(sock, server_side=True) as tls:
@@ -111,7 +111,7 @@ async def test_who_dials_looks_at_no_more_either(version: ssl.TLSVersion) -> Non
 @aio
 async def test_real_chains_are_let_in(version: ssl.TLSVersion) -> None:
     """On both sides, of the size that RSA-4096 keys give them; and longer ones by a limit."""
-    root, node = friend()
+    root, node = padded_chain()
     size = sum(len(each.der) for each in (node, *node.chain))
     check(size > 7500, size)
     security = handshakes.security(node, [root])
@@ -137,7 +137,7 @@ async def test_real_chains_are_let_in(version: ssl.TLSVersion) -> None:
 def test_stalled_chains_cost_no_more(kind: str, version: ssl.TLSVersion) -> None:
     """They stop short of the end, one by one, with as much sent as is taken in."""
     number = count(150, 30)
-    context = shown(stranger(330), version)
+    context = shown(long_chain(330), version)
     with Target(kind, "tls") as target:
         for warm in (context, attacker.context("foreign")):
             for _ in range(3):
@@ -187,7 +187,7 @@ def test_what_leads_nowhere_ends(name: str, kind: str) -> None:
 def test_a_flood_of_long_chains(kind: str) -> None:
     """Some that are refused for their length, some as long as may be: open comms answer, and new
     clients come in."""
-    contexts = [shown(stranger(number), None) for number in (250, 50)]
+    contexts = [shown(long_chain(number), None) for number in (250, 50)]
     with Target(kind, "tls") as target:
         tls = attacker.context()
         inside = attacker.enter(target.address, tls=tls)
@@ -206,7 +206,7 @@ def test_a_flood_of_long_chains(kind: str) -> None:
         stats = target.ask("stats")
         check({"too-large", "other-ca"} & set(stats["refused"]), stats)
         figure(
-            f"{flooded} strangers, ping p99 {attacker.percentile(pings) * 1000:.0f} ms, "
+            f"{flooded} connections, ping p99 {attacker.percentile(pings) * 1000:.0f} ms, "
             f"new ones in after {max(visits) * 1000:.0f} ms at most; {stats['refused']}"
         )
         inside.close()

@@ -1,4 +1,4 @@
-"""A cluster comes up and does its work while strangers are at its scheduler's door."""
+"""A cluster comes up and does its work while others stall at its scheduler and flood it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_fifty_workers_among_three_hundred_stalled_and_twenty_floods(tmp_path: P
             "--tls-ca-file", files["ca"], "--tls-cert", files["server"],
             "--tls-key", files["server"],
         )  # fmt: skip
-        strangers = [attacker.dial(address) for _ in range(STALLED)]
-        for sock in strangers[::2]:
+        stalled = [attacker.dial(address) for _ in range(STALLED)]
+        for sock in stalled[::2]:
             sock.sendall(attacker.client_hello())
         os.environ["HOSTILE_FILES"] = json.dumps(files)
         flood = Program(command("flood", address, str(FLOODS)), tmp_path, support=True)
@@ -56,7 +56,7 @@ def test_fifty_workers_among_three_hundred_stalled_and_twenty_floods(tmp_path: P
             flood.process.kill()
             flood.process.wait()
             flood.finish()
-        for sock in strangers:
+        for sock in stalled:
             sock.close()
         check(stats["pending"] + stats["refused"].get("timeout", 0) >= STALLED, stats)
         for kind in ("other-ca", "not-tls", "lost"):  # the ways of flood.py

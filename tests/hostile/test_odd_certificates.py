@@ -1,6 +1,6 @@
 """A peer whose certificate says what nobody expects is served or refused, in words, by either side.
 
-It is no stranger: the CA has signed it. What Python's `ssl` makes of it is anybody's guess.
+The CA has signed it. What Python's `ssl` makes of it is anybody's guess.
 """
 
 from __future__ import annotations

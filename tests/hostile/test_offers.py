@@ -47,7 +47,7 @@ def test_what_distributed_reads_must_be_there(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), TABLE)
-def test_a_value_that_nobody_says_is_refused(name: str, value: Any) -> None:
+def test_an_unknown_value_is_refused(name: str, value: Any) -> None:
     words = f"bad hello from tcp://a:1: {name} is .*, need a?.*; check what listens on that port"
     with pytest.raises(HelloError, match=words) as raised:
         hello.decode([msgpack.packb({**GOOD, name: value})], "tcp://a:1")

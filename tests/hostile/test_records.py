@@ -37,7 +37,7 @@ class KeyChanger(Shake):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenSSL may not be found")
 @pytest.mark.parametrize("kind", ["standalone", "dask"])
 @pytest.mark.parametrize("mode", ["plain", "uvloop"])
-def test_requests_for_new_keys_hold_nobody(kind: str, mode: str) -> None:
+def test_requests_for_new_keys_do_not_hold_the_loop(kind: str, mode: str) -> None:
     number = count(100_000, 20_000)
     with Target(kind, "tls", **MODES[mode]) as target:
         sock = attacker.dial(target.address)

@@ -1,4 +1,4 @@
-"""The server name in a ClientHello is a stranger's text: it reaches no output of ours."""
+"""The server name in a ClientHello is what anybody may write: it reaches no output of ours."""
 
 from __future__ import annotations
 

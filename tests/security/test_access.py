@@ -61,7 +61,7 @@ def warned(folder: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o444, 0o600, 0o640, 0o644, 0o755])
-def test_who_may_only_read_is_no_matter(
+def test_permission_to_read_only_is_no_matter(
     mode: int, pki: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in NAMES:

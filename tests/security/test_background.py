@@ -69,7 +69,7 @@ def own_folder(tmp_path: Path) -> Folder:
 
 
 @pytest.mark.parametrize("where", ["look_at", "load", "deadlines"])
-def test_what_hangs_holds_nobody(
+def test_a_file_system_that_hangs_holds_no_loop(
     where: str, own_folder: Folder, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look, the reading, or the building: the old contexts serve, and one thread waits."""
@@ -209,7 +209,7 @@ def test_loops_in_several_threads_share_one_look(
         assert set(pool.map(lambda _: shown(own_folder), range(64))) == {NEW.der}
 
 
-def test_who_waits_is_served_by_a_look_of_his_own_time() -> None:
+def test_a_caller_that_waits_is_served_by_a_look_begun_after_its_call() -> None:
     """A look that was under way may have passed the file already that has changed since."""
     log: list[str] = []
     enter, leave = threading.Event(), threading.Event()

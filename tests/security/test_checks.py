@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import datetime
 import os
 import shlex
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 
 from sealwire.security import AuthorityError, config
 from sealwire.security.ca import rotation
@@ -23,61 +21,27 @@ from sealwire.security.ca.bootstrap import configuration
 from sealwire.security.ca.renewal import revoke
 from sealwire.security.ca.store import Store
 from sealwire.security.checks import certificates, findings, runner
-from sealwire.security.checks.findings import Finding
 from sealwire.security.checks.runner import check_configuration, check_folder
 from sealwire.security.config import KEYS
 from sealwire.security.pem import blocks
 from support import certs, folders
+from support.checking import (
+    ROLES,
+    configured,
+    far,
+    look,
+    put,
+    put_ca,
+    put_node,
+    said,
+    without_crl,
+)
 from support.folders import DAY
-
-ROLES = ("client", "scheduler", "worker")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return folders.found(tmp_path / "certs")
-
-
-def said(found: list[Finding]) -> dict[str, str]:
-    """Code -> severity of what was found, each with its words."""
-    for each in found:
-        assert all((each.message, each.advice, each.subject))
-        assert "PRIVATE KEY" not in repr(each)
-    return {each.code: each.severity for each in found}
-
-
-def configured(folder: Path, **changes: Any) -> dict[str, Any]:
-    """The values of the folder's dask.yaml, by field, with changes."""
-    values = config.read(str(folder / "dask.yaml"))
-    return {**values, **changes}
-
-
-def look(folder: Path, **changes: Any) -> dict[str, str]:
-    """What the folder and its configuration are found to lack."""
-    return said(check_folder(folder) + check_configuration(configured(folder, **changes)))
-
-
-def put(path: Path, text: str) -> Path:
-    path.touch(mode=0o600)
-    path.write_text(text)
-    return path
-
-
-def put_node(folder: Path, node: certs.Node, name: str = "worker") -> None:
-    put(folder / f"{name}.pem", node.pem + node.key_pem)
-
-
-def put_ca(folder: Path, node: certs.Node) -> None:
-    """Trust this CA, and no lists: its key is nowhere here."""
-    put(folder / "ca.pem", node.pem)
-    for name in ("ca-key.pem", "crl.pem"):
-        (folder / name).unlink()
-    for role in ROLES:
-        put_node(folder, certs.leaf(node, role), role)
-
-
-def without_crl(folder: Path) -> dict[str, Any]:
-    return configured(folder, tls_crl_file=None)
 
 
 def test_all_fits(folder: Path) -> None:
@@ -217,116 +181,6 @@ def test_a_file_that_is_half_written_is_named(folder: Path) -> None:
     assert "is cut short" in found[0].message
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "expected"),
-    [
-        (-2 * DAY, -DAY, ("expired", "error")),
-        (DAY, 2 * DAY, ("not-yet-valid", "error")),
-        (-DAY, 20 * DAY, ("expires-soon", "warning")),
-    ],
-)
-def test_dates(
-    folder: Path, start: datetime.timedelta, end: datetime.timedelta, expected: tuple[str, str]
-) -> None:
-    ca = certs.root(end=100 * DAY, start=-3 * DAY)
-    put_ca(folder, ca)
-    for role in ROLES:
-        put_node(folder, certs.leaf(ca, role, end=90 * DAY), role)
-    put_node(folder, certs.leaf(ca, "worker", start=start, end=end))
-    assert said(check_configuration(without_crl(folder))) == dict([expected])
-
-    wrong = certs.root(start=start, end=end)
-    put(folder / "ca.pem", wrong.pem)
-    for role in ROLES:
-        put_node(folder, certs.leaf(wrong, role, end=90 * DAY), role)
-    code, severity = expected
-    assert said(check_configuration(without_crl(folder))) == {f"ca-{code}": severity}
-
-
-def far(node: Callable[..., certs.Node], *args: Any, **changes: Any) -> certs.Node:
-    return node(*args, **{"end": 90 * DAY, **changes})
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"purposes": [certs.SERVER]}, {"wrong-purpose": "error"}),
-        ({"purposes": [certs.CLIENT]}, {"wrong-purpose": "error"}),
-        ({"purposes": []}, {}),
-        ({"constraints": x509.BasicConstraints(True, None)}, {"ca-as-identity": "warning"}),
-        ({"key": certs.rsa_key(1024)}, {"weak-key": "error"}),
-        (
-            {"extra": [(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b""), True)]},
-            {"handshake": "error"},
-        ),
-    ],
-    ids=["no client", "no server", "any", "a CA", "RSA-1024", "unknown extension"],
-)
-def test_identities(folder: Path, change: dict[str, Any], expected: dict[str, str]) -> None:
-    put_ca(folder, ca := far(certs.root))
-    for role in ROLES:
-        put_node(folder, far(certs.leaf, ca, role), role)
-    put_node(folder, far(certs.leaf, ca, "worker", **change))
-    assert said(check_configuration(without_crl(folder))) == expected
-
-
-def test_a_signature_of_yesterday(folder: Path) -> None:
-    ca = far(certs.root, key=certs.rsa_key(2048))
-    put_ca(folder, ca)
-    for role in ROLES:
-        put_node(folder, far(certs.leaf, ca, role), role)
-    put_node(folder, certs.with_sha1(far(certs.leaf, ca, "worker"), ca))
-    assert said(check_configuration(without_crl(folder)))["weak-signature"] == "error"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"constraints": None},
-        {"key_usage": certs.usage("crl_sign")},
-    ],
-    ids=["unmarked", "may not sign"],
-)
-def test_a_trusted_certificate_that_is_no_ca(folder: Path, changes: dict[str, Any]) -> None:
-    put_ca(folder, far(certs.root, **changes))
-    assert said(check_folder(folder))["not-a-ca"] == "error"
-
-
-def test_another_ca(folder: Path) -> None:
-    put_node(folder, far(certs.leaf, far(certs.root), "worker"))
-    found = check_configuration(configured(folder))
-    assert said(found) == {"other-ca": "error"}
-    assert "CN=root, which is not trusted" in found[0].message
-    put_node(folder, far(certs.leaf, far(certs.root, "sealwire CA"), "worker"))
-    (same,) = check_configuration(configured(folder))
-    assert "the trusted CA of that name is another one" in same.message
-
-
-@pytest.mark.parametrize(
-    ("changes", "sent", "expected"),
-    [
-        ({}, True, {}),
-        ({}, False, {"other-ca": "error"}),
-        ({"end": -DAY / 24, "start": -DAY}, True, {"bad-intermediate": "error"}),
-        (
-            {"constraints": x509.BasicConstraints(False, None)},
-            True,
-            {"bad-intermediate": "error"},
-        ),
-    ],
-    ids=["sound", "missing", "expired", "no CA"],
-)
-def test_intermediates(
-    folder: Path, changes: dict[str, Any], sent: bool, expected: dict[str, str]
-) -> None:
-    put_ca(folder, ca := far(certs.root))
-    for role in ROLES:
-        put_node(folder, far(certs.leaf, ca, role), role)
-    via = certs.intermediate(ca, **{"end": 90 * DAY, **changes})
-    put_node(folder, far(certs.leaf, via, "worker", via=[via] if sent else []))
-    assert said(check_configuration(without_crl(folder))) == expected
-
-
 def test_no_list_where_one_is_configured(folder: Path) -> None:
     (folder / "crl.pem").write_text("")
     assert look(folder)["unreadable"] == "error"
@@ -444,7 +298,7 @@ def test_every_finding_has_its_test() -> None:
                 texts = [each for each in ast.walk(node.args[1]) if isinstance(each, ast.Constant)]
                 codes.update(str(each.value) for each in texts)
     assert len(codes) > 20
-    tested = Path(__file__).read_text()
+    tested = "".join(each.read_text() for each in Path(__file__).parent.glob("test_check*.py"))
     assert {code for code in codes if f'"{code}"' not in tested} == set()
 
 

@@ -54,7 +54,7 @@ def refusal(crl: str, peer: certs.Node, version: ssl.TLSVersion = VERSIONS[1]) -
 
 
 @both_versions
-def test_the_revoked_are_refused_and_nobody_else(version: ssl.TLSVersion) -> None:
+def test_revoked_certificates_are_refused_and_no_others(version: ssl.TLSVersion) -> None:
     assert refusal(LIST, BAD, version) == REVOKED
     assert refusal(LIST, GOOD, version) is None
     assert refusal(EMPTY, BAD, version) is None

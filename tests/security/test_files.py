@@ -241,7 +241,7 @@ US, OWNER, OTHER = 0, 1000, 1001
         (OWNER, OTHER, None, None),
     ],
 )
-def test_who_is_given_a_file(
+def test_which_user_is_given_a_file(
     tmp_path: Path, us: int, home: int, before: int | None, given: object,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

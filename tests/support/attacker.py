@@ -81,7 +81,7 @@ def dial(address: str, *, tls: Context | None = None, timeout: float = HANG) -> 
 
 
 def enter(address: str, *, tls: Context | None = None, hello: bytes = HELLO) -> Socket:
-    """A connection through the door: TLS if its address says so, and the hellos exchanged."""
+    """A connection that is let in: TLS if its address says so, and the hellos exchanged."""
     if address.startswith("tls") and tls is None:
         tls = context()
     sock = dial(address, tls=tls)

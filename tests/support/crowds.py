@@ -1,4 +1,4 @@
-"""Many strangers at once, in threads of the test's own."""
+"""Many clients at once, in threads of the test's own."""
 
 from __future__ import annotations
 

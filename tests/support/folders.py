@@ -8,12 +8,17 @@ from typing import Any
 
 from cryptography import x509
 
+from sealwire.security import Security
 from sealwire.security.ca.atomic_files import apply
 from sealwire.security.ca.bootstrap import new_store
+from sealwire.security.ca.renewal import renew
 from sealwire.security.ca.store import Store
 from sealwire.security.pem import blocks
+from support.handshakes import client_context, server_context, shake
 
+ROLES = ("client", "scheduler", "worker")
 DAY = datetime.timedelta(days=1)
+MONTH = 30 * DAY
 
 
 def now() -> datetime.datetime:
@@ -56,3 +61,27 @@ def lists(folder: Path) -> list[x509.CertificateRevocationList]:
 def revoked(folder: Path) -> set[int]:
     """The serials in all lists of a folder."""
     return {entry.serial_number for crl in lists(folder) for entry in crl}
+
+
+def sides(folder: Path, worker: str = "worker") -> Security:
+    return Security(
+        tls_ca_file=folder / "ca.pem",
+        tls_crl_file=folder / "crl.pem",
+        tls_worker_cert=folder / f"{worker}.pem",
+        tls_scheduler_cert=folder / "scheduler.pem",
+    )
+
+
+def meet(folder: Path, worker: str = "worker") -> bool:
+    """Whether a worker and the scheduler of a folder accept each other."""
+    both = sides(folder, worker)
+    return shake(server_context(both), client_context(both)).accepted
+
+
+def statuses(folder: Path, within: datetime.timedelta | None = None, *names: str) -> dict[str, str]:
+    """Renew, and what came of each."""
+    store = Store(folder)
+    chosen = [store.find(name) for name in names] or None
+    results, writes = renew(store, chosen, within=within)
+    apply(writes)
+    return {each.path.stem: each.status for each in results}

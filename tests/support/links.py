@@ -7,7 +7,7 @@ import functools
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -57,6 +57,17 @@ async def pair(scheme: str, limits: Limits | None = None) -> AsyncIterator[tuple
 async def echo(comm: Comm) -> None:
     async for message in comm:
         await comm.write(message)
+
+
+async def blocking(address: str, talk: Callable[[socket.socket], Any]) -> Any:
+    """Run blocking code on a raw connection, beside the loop."""
+    host, port = address.rpartition("://")[2].rsplit(":", 1)
+
+    def run() -> Any:
+        with socket.create_connection((host, int(port)), timeout=20) as sock:
+            return talk(sock)
+
+    return await asyncio.get_running_loop().run_in_executor(None, run)
 
 
 class RawPeer:

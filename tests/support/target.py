@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,24 +15,25 @@ from typing import Any
 
 import psutil
 
-from support import certs, programs
+from support import certs, forking, programs
 
-HANG = 60.0  # seconds after which something is stuck
+HANG = forking.HANG
 MiB = 1 << 20
 
 #: ways to run the server; what must hold holds in each of them
 MODES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "optimised": {
-        "flags": ["-O"],
-        "environment": {  # compiled once a run, not at each start
-            "PYTHONDONTWRITEBYTECODE": "",
-            "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "sealwire-optimised"),
-        },
-    },
+    "optimised": {"flags": ["-O"]},
     "uvloop": {"loop": "uvloop"},
     "debug": {"environment": {"PYTHONASYNCIODEBUG": "1"}},
 }
+
+#: what a listener says of a peer that takes nothing
+SLOW_CONSUMER = re.compile(
+    r"comm with (tcp|tls)://\S+ closed: (\d+) bytes are queued unsent, the limit is (\d+), and it "
+    r"last took some (\d+\.\d) s ago; see whether that process is stopped or overloaded, or raise "
+    r"Limits\.max_queued"
+)
 
 FULL = os.environ.get("SEALWIRE_HOSTILE") == "full"
 
@@ -70,14 +71,15 @@ _folders: list[Path] = []
 
 
 def clean_up() -> None:
-    """Remove what `identities` has made; at the end of a run, by whoever runs it."""
+    """Remove what `identities` has made; at the end of a run, by whatever runs it."""
+    forking.clean_up()
     while _folders:
         shutil.rmtree(_folders.pop(), ignore_errors=True)
 
 
 @functools.cache
 def identities() -> dict[str, str]:
-    """Files of a CA, a server and a client, and of strangers, for all the tests of a run."""
+    """Files of a CA, a server, a client and peers that are refused, for all tests of a run."""
     if given := os.environ.get("HOSTILE_FILES"):  # a peer in a process of its own
         return dict(json.loads(given))
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
@@ -132,29 +134,32 @@ class Target:
         }
         self.scheme = scheme
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in __exit__)
-        self._popen = subprocess.Popen(
-            programs.command("target_server", json.dumps(configuration), flags=flags or ()),
-            cwd=programs.HOME,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=programs.environment(**(environment or {})),
-            text=True,
-        )
+        theirs_in, ours_in = os.pipe()
+        ours_out, theirs_out = os.pipe()
+        self._stdin, self._stdout = os.fdopen(ours_in, "w"), os.fdopen(ours_out)
+        self._forker = forking.forker(kind, flags or ())
+        try:
+            pid = self._forker.start(
+                f"{programs.__name__}.target_server",
+                [json.dumps(configuration)],
+                (theirs_in, theirs_out, self._log.fileno()),
+                {**os.environ, **(environment or {})},
+            )
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        self.process = psutil.Process(pid)
         self.address = self._line()
-        self.process = psutil.Process(self._popen.pid)
 
     def _line(self) -> str:
-        assert self._popen.stdout is not None
-        line = self._popen.stdout.readline().strip()
+        line = self._stdout.readline().strip()
         check(line, "the server has died:", self.log())
         return line
 
     def ask(self, command: str) -> Any:
         """The server's answer to ``stats``, ``held``, ``sent``, ``alive`` or ``stop``."""
-        assert self._popen.stdin is not None
-        self._popen.stdin.write(command + "\n")
-        self._popen.stdin.flush()
+        self._stdin.write(command + "\n")
+        self._stdin.flush()
         return json.loads(self._line())
 
     def has_looked(self) -> None:
@@ -210,23 +215,28 @@ class Target:
         self.until(there, f"no {expected}")
         return seen
 
+    def until_ended(self) -> None:
+        """It ends when its standard input does; then it waits for us as a zombie."""
+        deadline = time.monotonic() + HANG
+        while self.process.status() != psutil.STATUS_ZOMBIE:
+            check(time.monotonic() < deadline, "the server does not end", self.log()[-3000:])
+            time.sleep(0.005)
+
     def __enter__(self) -> Target:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        stdin, stdout = self._popen.stdin, self._popen.stdout
-        assert stdin is not None
-        assert stdout is not None
+        pid = self.process.pid
         try:
-            stdin.close()
-            code = self._popen.wait(HANG)
+            self._stdin.close()
+            self.until_ended()
         except BaseException:
-            self._popen.kill()
-            self._popen.wait()
+            self.process.kill()
             raise
         finally:
+            code = self._forker.wait(pid)
             words = self.log()
-            stdout.close()
+            self._stdout.close()
             self._log.close()
         if error is None:
             check(code == 0, f"the server ended with {code}", words[-3000:])

@@ -49,7 +49,7 @@ def test_each_has_the_same_time(pending: Pending[str], clock: Clock) -> None:
         (150.0, 108.0, [], 152.0),
     ],
 )
-def test_who_is_late_and_when_to_ask_again(
+def test_which_are_late_and_when_to_ask_again(
     pending: Pending[str],
     clock: Clock,
     now: float,
@@ -103,7 +103,7 @@ def test_the_oldest_give_way(pending: Pending[str], number: int, most: int, surp
     assert pending.surplus(most) == names[:surplus]
 
 
-def test_who_is_done_is_not_pending(pending: Pending[str], clock: Clock) -> None:
+def test_a_finished_connection_is_not_pending(pending: Pending[str], clock: Clock) -> None:
     pending.add("a")
     pending.add("b")
     assert pending.remove("a")

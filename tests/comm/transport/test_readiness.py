@@ -30,6 +30,19 @@ def pair() -> Iterator[Pair]:
         yield ours, theirs
 
 
+async def polls(number: int) -> None:
+    """Return once the loop has called for a socket that can be read that often."""
+    loop = asyncio.get_running_loop()
+    seen: list[None] = []
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        far.send(b"x")
+        loop.add_reader(near, seen.append, None)
+        await until(lambda: len(seen) >= number)
+        loop.remove_reader(near)
+
+
 @on_both_loops
 @aio
 async def test_the_last_one_is_called_and_no_other(loop_factory: Loops, pair: Pair) -> None:
@@ -51,7 +64,7 @@ async def test_the_last_one_is_called_and_no_other(loop_factory: Loops, pair: Pa
     assert set(called) == {"handshake"}
     readiness.stop()
     called.clear()
-    await asyncio.sleep(0.05)
+    await polls(3)
     assert not called
     assert not readiness.reads
     readiness.stop()

@@ -174,7 +174,7 @@ def test_each_turn_sends_no_more_than_its_budget(clock: Clock) -> None:
         ({"write_ahead": 10_000, "max_queued": 600}, [500, 400], [None, 600]),
     ],
 )
-def test_who_must_wait_for_how_much(
+def test_which_writer_must_wait_for_how_much(
     clock: Clock, limits: dict[str, int], sizes: list[int], waits: list[int | None]
 ) -> None:
     sending = Sending(Wire(itertools.repeat(0, 100)), **limits)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ def drain(sending: Sending, leave: int = 0) -> Any:
         waiting.close()
 
 
-def test_who_waits_goes_on_in_order(clock: Clock) -> None:
+def test_waiting_writers_go_on_in_order(clock: Clock) -> None:
     sending = Sending(Wire([0, 0, 100, 0, 100, 0]))
     assert drain(sending) is None
     sending.sender.write([SMALL])
@@ -240,7 +240,7 @@ def test_who_waits_goes_on_in_order(clock: Clock) -> None:
     assert sum(sending.sizes) == 2 * SIZE
 
 
-def test_the_end_is_told_to_everybody_who_waits(clock: Clock) -> None:
+def test_the_end_is_told_to_every_waiter(clock: Clock) -> None:
     sending = Sending(Wire([0, 0]))
     sending.sender.write([SMALL])
     waiting = [drain(sending), drain(sending)]
@@ -253,7 +253,7 @@ def test_the_end_is_told_to_everybody_who_waits(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("unsent", "said"), [(False, [b"eof"]), (True, [])])
-def test_no_goodbye_is_said_while_something_is_unsent(
+def test_no_close_notify_is_sent_while_something_is_unsent(
     clock: Clock, unsent: bool, said: list[bytes]
 ) -> None:
     """An end without it tells the peer that the end is missing."""

@@ -148,7 +148,7 @@ def test_two_loops_are_counted_together() -> None:
 
 
 @aio
-async def test_what_somebody_else_sets_meanwhile_stays() -> None:
+async def test_what_other_code_sets_meanwhile_stays() -> None:
     async with pair("tcp") as (near, far):
         await near.write("x")
         await far.read()

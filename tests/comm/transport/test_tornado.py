@@ -151,7 +151,7 @@ async def test_a_handler_that_fails_closes_its_stream_and_is_logged(
 
 @pytest.mark.parametrize("side", ["server", "client"])
 @aio
-async def test_a_context_that_verifies_nobody_is_not_taken(side: str) -> None:
+async def test_a_context_that_verifies_no_peer_is_not_taken(side: str) -> None:
     if side == "server":
         loose = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with pytest.raises(ValueError, match="does not demand a certificate of the peer"):
@@ -169,7 +169,7 @@ async def test_a_context_that_verifies_nobody_is_not_taken(side: str) -> None:
 
 
 @aio
-async def test_who_speaks_something_else_does_not_arrive() -> None:
+async def test_a_peer_of_another_protocol_does_not_arrive() -> None:
     async with serving("tls") as server:
         with pytest.raises(CommClosedError):
             await FrameClient().connect(*server.address)

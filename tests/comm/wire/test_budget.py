@@ -20,47 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealwire.comm import DecodeError, EncodeError, HelloError, register_type
+from sealwire.comm import DecodeError, EncodeError, register_type
 from sealwire.comm.codec import decode, encode
-from sealwire.comm.wire import hello
-from sealwire.comm.wire.budget import DEPTH, FIELDS, INT_SIZE, MULTIPLE, NESTED_OBJECTS, SPARE
-
-UTC = datetime.timezone.utc
-
-
-class Box:
-    """A registered type that holds anything."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Box) and other.value == self.value
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-register_type(Box, lambda box: box.value, Box, name="tests.Box")
-
-
-def ext(code: int, data: bytes) -> msgpack.ExtType:
-    """Of any code, also of those below 0."""
-    return tuple.__new__(msgpack.ExtType, (code, data))
-
-
-def array(dtype: Any, shape: Any, content: Any = b"", order: Any = "C") -> bytes:
-    return msgpack.packb(ext(2, msgpack.packb([dtype, shape, order, content])))
-
-
-def refusal(header: bytes, *frames: bytes) -> str:
-    with pytest.raises(DecodeError) as caught:
-        decode([bytearray(header), *map(bytearray, frames)])
-    return str(caught.value)
-
-
-def travel(message: Any) -> Any:
-    return decode([bytearray(frame) for frame in encode(message)])
-
+from sealwire.comm.wire.budget import DEPTH, INT_SIZE, MULTIPLE, NESTED_OBJECTS, SPARE
+from support import programs
+from support.headers import UTC, Box, ext, refusal, travel, within, within_lists
 
 # Depth
 
@@ -85,7 +49,7 @@ def nested(depth: int, layers: str) -> bytes:
 
 DEEP = """
 import sys, threading
-from test_budget import Box, decode, encode, nested, DecodeError
+from test_budget import decode, nested, DecodeError
 headers = [nested(depth, layers) for layers in {layers!r} for depth in (33, 150, 250, 600, 3000)]
 def go():
     for header in headers:
@@ -112,19 +76,12 @@ def test_no_depth_of_anything_ends_the_process(flags: list[str]) -> None:
     run = subprocess.run(
         [sys.executable, *flags, "-c", DEEP.format(layers=layers)],
         cwd=__file__.rpartition("/")[0],
-        env={"PYTHONPATH": "."},
+        env={"PYTHONPATH": f".:{programs.HOME}"},
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "alive\n", "")
-
-
-def within(depth: int, wrap: Callable[[Any], Any]) -> Any:
-    value = None
-    for _ in range(depth):
-        value = wrap(value)
-    return value
 
 
 WRAPS: dict[str, tuple[Callable[[Any], Any], int]] = {
@@ -139,12 +96,6 @@ WRAPS: dict[str, tuple[Callable[[Any], Any], int]] = {
         DEPTH // 31,
     ),
 }
-
-
-def within_lists(value: Any, depth: int) -> Any:
-    for _ in range(depth):
-        value = [value]
-    return value
 
 
 @pytest.mark.parametrize("name", WRAPS)
@@ -182,267 +133,6 @@ def test_lists_that_claim_more_than_comes_make_nothing(claim: bytes) -> None:
         assert tracemalloc.get_traced_memory()[1] < SPARE
     finally:
         tracemalloc.stop()
-
-
-# Keys
-
-
-KEYS = {
-    "a list": [1, 2],
-    "an int beyond 64 bits": ext(4, bytes(9)),
-    "an int of no bytes": ext(4, b""),
-    "an int that 64 bits hold": ext(4, b"\x01"),
-    "a frame": ext(1, b"\x91\x01"),
-    "an array": ext(2, msgpack.packb(["<i8", [1], "C", bytes(8)])),
-    "an object": ext(3, msgpack.packb(["tests.Box", 1])),
-    "an unknown extension": ext(9, b""),
-}
-
-
-@pytest.mark.parametrize("name", KEYS)
-@pytest.mark.parametrize("frames", [0, 1])
-def test_what_is_no_key(name: str, frames: int) -> None:
-    packer = msgpack.Packer()
-    one = packer.pack(KEYS[name]) + b"\xc0"
-    for header in (packer.pack_map_header(1) + one, b"\x91" + packer.pack_map_header(1) + one):
-        refusal(header, *[bytes(9)] * frames)
-
-
-P = (1 << 61) - 1  # Python's hash of an int is its remainder
-
-
-@pytest.mark.parametrize("key", [9 * P, -(1 << 63) - 1, 1 << 64, -(10**30)])
-def test_an_int_beyond_64_bits_is_no_key_to_send(key: int) -> None:
-    for message in ({key: 1}, [{key: 1}], {"x": {key: b"y" * 5000}}, Box({key: 1})):
-        with pytest.raises(EncodeError, match="as a dict key"):
-            encode(message)
-
-
-def test_keys_that_are_made_to_collide() -> None:
-    """Ints of 64 bits whose every step in the search for a free place meets a full one.
-
-    The steps of CPython's dict: the low bits first, then five more of the hash at a time, and in
-    the end a round through all places. Those of the first 29,000 keys are a piece of that round,
-    and each of the others walks through it from where it begins.
-    """
-    size = 1 << 16
-    mask = np.uint64(size - 1)
-    round_, place = [], 12345
-    for _ in range(int(size * 0.45)):
-        round_.append(place)
-        place = (5 * place + 1) % size
-    full = np.zeros(size, bool)
-    full[round_] = True
-    order = np.zeros(size, int)
-    order[round_] = np.arange(len(round_))
-    source = np.random.default_rng(1)
-    found: list[int] = []
-    while len(found) < 2000:
-        keys = source.integers(1 << 40, (1 << 61) - 2, 1_000_000, dtype=np.uint64)
-        places, rest = keys & mask, keys
-        for _ in range(14):
-            left = full[places.astype(int)]
-            keys, places, rest = keys[left], places[left], rest[left] >> np.uint64(5)
-            ends = places
-            places = (places * np.uint64(5) + rest + np.uint64(1)) & mask
-        found += keys[order[ends.astype(int)] < len(round_) // 2].tolist()
-    packer = msgpack.Packer()
-    keys = [*round_, *found]
-    header = packer.pack_map_header(len(keys)) + b"".join(packer.pack(k) + b"\xc0" for k in keys)
-    for message in (header, b"\x91" + header, msgpack.packb(ext(3, b"\x92\xa9tests.Box" + header))):
-        assert "keys that collide" in refusal(message)
-        assert "keys that collide" in refusal(message, b"a frame")
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [range(100_000), [n << 40 for n in range(100_000)], [n * 1.5 for n in range(100_000)],
-     [-n for n in range(100_000)], [2.0**n for n in range(-1000, 1000)] * 3, range(4097),
-     [str(n) for n in range(100_000)], [b"%d" % n for n in range(5000)], [*range(5000), "x", None],
-     [datetime.datetime(2026, 1, 1, tzinfo=UTC) + datetime.timedelta(n) for n in range(5000)]],
-    ids=["in order", "in their high bits", "floats", "negative", "powers", "just as many", "texts",
-         "bytes", "of several types", "days"],
-)  # fmt: skip
-def test_many_keys_that_are_not(keys: Any) -> None:
-    message = {"one": dict.fromkeys(keys, b"x"), "frame": bytes(5000), "box": Box({1: [2]})}
-    received = travel(message)
-    assert received == message
-    assert list(received["one"]) == list(message["one"])
-
-
-def colliding_hello() -> bytes:
-    """Tuples of -1 and -2 have one hash."""
-    keys = itertools.islice(itertools.product([-1, -2], repeat=13), 4000)
-    packer = msgpack.Packer()
-    body = b"".join(packer.pack(list(key)) + b"\0" for key in keys)
-    return packer.pack_map_header(4000) + body
-
-
-GOOD_HELLO = {"compression": None, "python": [3, 11, 0], "pickle-protocol": 5}
-
-HELLOS = {
-    "colliding keys": colliding_hello(),
-    "colliding keys within": b"\x81\xa1x" + colliding_hello(),
-    "an int as key": msgpack.packb({**GOOD_HELLO, 1: 2}),
-    "None as key": msgpack.packb({**GOOD_HELLO, None: 2}),
-    "a date as key": msgpack.packb({msgpack.Timestamp(1): 2, **GOOD_HELLO}),
-    "lists within lists": msgpack.packb(
-        {**GOOD_HELLO, "x": [within(20, lambda v: [v]), "x" * 600]}
-    ),
-    "lists that claim much": b"\x81\xa1x" + (b"\xdc\x7f\xff" * 400).ljust(60_000, b"\0"),
-    "no compression": msgpack.packb({k: v for k, v in GOOD_HELLO.items() if k != "compression"}),
-    "no python": msgpack.packb({k: v for k, v in GOOD_HELLO.items() if k != "python"}),
-    "no pickle-protocol": msgpack.packb(
-        {k: v for k, v in GOOD_HELLO.items() if k != "pickle-protocol"}
-    ),
-    "a bool for a protocol": msgpack.packb({**GOOD_HELLO, "pickle-protocol": True}),
-    "a map for a python": msgpack.packb({**GOOD_HELLO, "python": {}}),
-    "a list for a compression": msgpack.packb({**GOOD_HELLO, "compression": []}),
-    "only ours": msgpack.packb({"sealwire": {"version": 1}}),
-    "empty": b"\x80",
-    "nothing": b"",
-}
-
-
-@pytest.mark.parametrize("name", HELLOS)
-def test_hellos_that_are_none(name: str) -> None:
-    with pytest.raises(HelloError) as caught:
-        hello.decode([HELLOS[name]], "tcp://x:1")
-    assert str(caught.value).startswith("bad hello from tcp://x:1: ")
-    assert len(str(caught.value)) < 400
-
-
-def test_a_good_hello_has_tuples_as_distributed_does() -> None:
-    more = {"x": [1, {"y": [2, [3]]}]}
-    assert hello.decode([msgpack.packb({**GOOD_HELLO, **more})]) == {
-        **GOOD_HELLO,
-        "python": (3, 11, 0),
-        "x": (1, {"y": (2, (3,))}),
-    }
-
-
-# Arrays
-
-
-NO_BYTES = ["|S0", "<U0", ">U0", "|V0", "<S0", [], [["a", "<U0"]], [["a", "|V0"], ["b", "|S0"]]]
-NO_BYTES += [[["a", "|u1", [0]]], [["a", [["b", "<U0"]]]], [["a", "<f8", [2, 0]]], "|S", "<U", "|V"]
-SHAPES: list[Any] = [[], [1], [3], [100_000], [1 << 33], [1 << 62], [2, 3], [1] * 33]
-
-
-@pytest.mark.parametrize("dtype", NO_BYTES, ids=str)
-def test_items_without_bytes_are_no_array(dtype: Any) -> None:
-    for shape, content in itertools.product(SHAPES, [b"", b"x" * 16, 1]):
-        for order in "CF":
-            refusal(array(dtype, shape, content, order), bytes(3))
-
-
-@pytest.mark.parametrize(
-    "dtype", ["<i8", "|u1", "<M8[s]", "|S3", "<U1", [["a", "<f4"], ["b", "|S2"]]], ids=str
-)
-def test_an_array_has_the_bytes_that_came_and_no_others(dtype: Any) -> None:
-    made = np.lib.format.descr_to_dtype(
-        dtype if isinstance(dtype, str) else [tuple(field) for field in dtype]
-    )
-    content = bytes(range(made.itemsize * 6)) if "U" not in str(dtype) else b"A\0\0\0" * 6
-    for order in "CF":
-        value = decode([bytearray(array(dtype, [2, 3], content, order))])
-        assert value.nbytes == len(content)
-        assert value.tobytes("A") == content
-        assert value.flags.writeable
-    for wrong in (content[:-1], content + b"x", b"", content * 2):
-        refusal(array(dtype, [2, 3], wrong))
-
-
-@pytest.mark.parametrize("shape", [[0], [0, 3], [3, 0], [0] * 32], ids=str)
-def test_empty_arrays_travel(shape: list[int]) -> None:
-    for dtype in ("i8", "U1", "M8[s]", [("a", "f4")]):
-        value = travel(np.empty(shape, dtype))
-        assert (value.shape, value.dtype, value.flags.writeable) == (tuple(shape), dtype, True)
-
-
-@pytest.mark.parametrize("shape", [[0, 1 << 40], [1 << 25, 0], [1 << 13, 0, 1 << 13]], ids=str)
-def test_empty_arrays_of_many_items_do_not(shape: list[int]) -> None:
-    assert "empty array" in refusal(array("<i8", shape))
-    with pytest.raises(EncodeError, match="empty array"):
-        encode(np.empty(shape))
-
-
-NOT_DESCRIPTIONS = {
-    "native order": "=i8",
-    "order of what has none": "<u1",
-    "another order of what has none": "<S3",
-    "no order": "i8",
-    "a long double": "<f16",
-    "a complex long double": "<c32",
-    "an object": "|O",
-    "a list of objects": [["a", "|O"]],
-    "a date without a unit": "<M8",
-    "a date of no units": "<M8[0s]",
-    "a date of a fraction": "<M8[s/7]",
-    "a unit that is none": "<M8[qq]",
-    "digits of another alphabet": "<i\u0668",
-    "a line": "<i8\n",
-    "two dtypes": "<i8,<i8",
-    "a shape in the text": "(2,)<i8",
-    "gaps": [["a", "|u1"], ["", "|V7"], ["b", "<f8"]],
-    "nothing but a gap": [["", "|V4"]],
-    "an unnamed field": [["", "<i8"]],
-    "one name twice": [["a", "<i8"], ["a", "<i8"]],
-    "a title that is a name": [[["a", "b"], "<i8"], ["a", "<i8"]],
-    "no name": [["<i8"]],
-    "a field of a text": ["<i8"],
-    "a name that is none": [[5, "<i8"]],
-    "a negative shape": [["a", "<i8", [-1]]],
-    "a shape that is a number": [["a", "<i8", 3]],
-    "a shape beyond memory": [["a", "<i8", [1 << 40, 1 << 40]]],
-    "a map": {"names": ["a"], "formats": ["<i8"]},
-    "a number": 8,
-    "nothing": None,
-    "too many fields": [[f"f{number}", "|u1"] for number in range(FIELDS + 1)],
-    "too many within": [["a", [[f"f{number}", "|u1"] for number in range(FIELDS)]]],
-    "an item of 4 GB": "<U999999999",
-    "fields of 4 GB": [["a", "|V999999999"], ["b", "|V999999999"], ["c", "|V999999999"]],
-    "a field of 4 GB": [["a", "|V999999999", [5]]],
-    "fields that come round to 8 bytes": [["a", "|V999999999", [4]], ["b", "|V294967308"]],
-    "too deep": within(10, lambda inner: [["a", inner or "|u1"]]),
-}
-
-
-@pytest.mark.parametrize("name", NOT_DESCRIPTIONS)
-def test_a_dtype_is_taken_as_numpy_describes_it_only(name: str) -> None:
-    for shape in ([], [0], [1], [2]):
-        for size in (0, 1, 4, 8, 16, 1001):
-            refusal(array(NOT_DESCRIPTIONS[name], shape, bytes(size)))
-
-
-def test_text_that_is_none_is_no_array() -> None:
-    bad = b"\x00\x00\x11\x00"  # U+110000
-    assert "0x110000" in refusal(array("<U1", [1], bad))
-    assert "0x110000" in refusal(array("<U2", [2], b"A\0\0\0" * 3 + bad))
-    assert "0x110000" in refusal(array(">U1", [1], bad[::-1]))
-    assert "0x110000" in refusal(array([["n", "|u1"], ["t", "<U1"]], [1], b"\0" + bad))
-    assert "0x110000" in refusal(array([["t", [["u", "<U1", [2]]]]], [1], b"A\0\0\0" + bad))
-
-
-UNSENDABLE = {
-    "an array with gaps": np.zeros(2, np.dtype([("a", "u1"), ("b", "f8")], align=True)),
-    "an array of long doubles": np.zeros(2, np.longdouble),
-    "an array of many fields": np.zeros(1, [(f"f{number}", "u1") for number in range(FIELDS + 1)]),
-    "an array of nothing": np.zeros(3, "V0"),
-    "an int of many digits": 10**5000,
-}
-if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
-    UNSENDABLE["an array of more dimensions"] = np.zeros((1,) * 33)
-
-
-@pytest.mark.parametrize("name", UNSENDABLE)
-def test_what_would_be_refused_is_not_sent(name: str) -> None:
-    if name == "an array of long doubles" and np.dtype(np.longdouble).itemsize == 8:
-        assert travel(UNSENDABLE[name]).dtype == np.float64  # there it is none
-        return
-    for message in (UNSENDABLE[name], [UNSENDABLE[name]], {"x": Box(UNSENDABLE[name])}):
-        with pytest.raises(EncodeError, match=r"cannot encode message: .*; send simpler values"):
-            encode(message)
 
 
 # Frames
@@ -563,7 +253,10 @@ def test_the_bounds_are_no_assertions() -> None:
     """One of each kind, under -O."""
     script = (
         "import msgpack\n"
-        "from test_budget import *\n"
+        "from support.headers import array, decode, DecodeError\n"
+        "from test_array_bounds import NO_BYTES, NOT_DESCRIPTIONS\n"
+        "from test_budget import LONG\n"
+        "from test_keys import KEYS\n"
         "headers = [array(dtype, [5]) for dtype in NO_BYTES]\n"
         "headers += [array(dtype, [1], bytes(8)) for dtype in NOT_DESCRIPTIONS.values()]\n"
         "headers += [msgpack.packb(value) for value in LONG.values()]\n"
@@ -577,7 +270,7 @@ def test_the_bounds_are_no_assertions() -> None:
     run = subprocess.run(
         [sys.executable, "-O", "-c", script],
         cwd=__file__.rpartition("/")[0],
-        env={"PYTHONPATH": "."},
+        env={"PYTHONPATH": f".:{programs.HOME}"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,4 +1,4 @@
-"""Floods of strangers, in a process of their own, until killed.
+"""Floods of clients that are refused, in a process of their own, until killed.
 
     python -m support.programs.flood ADDRESS FLOODS
 

@@ -1,6 +1,6 @@
 """A client of a cluster whose loops it has held, each in turn, by a task that keeps the GIL.
 
-    python -m support.programs.held SCHEDULER CA CERTIFICATE SECONDS
+    python -m support.programs.blocked_loop SCHEDULER CA CERTIFICATE SECONDS
 
 The cluster has workers "held", "one" and "two". While the loop of the worker "held", and then of
 the scheduler, stands still, everybody goes on dialling it, asking it and fetching from it. Prints

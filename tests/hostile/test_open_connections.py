@@ -96,7 +96,7 @@ def test_a_peer_that_does_not_read_holds_back_the_writer(scheme: str, size: int)
 
 @each_version
 @each_kind
-def test_close_says_goodbye(kind: str, version: ssl.TLSVersion) -> None:
+def test_close_sends_close_notify(kind: str, version: ssl.TLSVersion) -> None:
     """With close_notify, so that whoever looks can tell it from an end that was forced."""
     with Target(kind, "tls") as target:
         raw = attacker.dial(target.address)

@@ -68,7 +68,7 @@ def test_every_process_is_shown(evidence: Evidence) -> None:
         row(text, process.name, str(process.pid), "sealwire", process.address or "-")
 
 
-def test_strangers_and_promises_are_shown(evidence: Evidence) -> None:
+def test_unauthorized_peers_and_promises_are_shown(evidence: Evidence) -> None:
     text = printed(evidence)
     for attempt in evidence.attempts:
         row(text, attempt.visitor, attempt.outcome, "5", attempt.words)

@@ -45,7 +45,7 @@ async def closes(comm: Any) -> None:
     await comm.read()
 
 
-DOORS = {
+SERVERS = {
     takes_and_says_nothing: "measurement 1 of 10 was not done within",
     takes_nothing: "measurement 1 of 10 was not done within",
     answers_slower_and_slower: "measurement 1 of 10 was not done within",
@@ -55,14 +55,14 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
-def test_it_ends_in_words(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.__name__)
+def test_it_ends_in_words(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_command, "STEP_TIMEOUT", 1.0)
 
     async def measured() -> Any:
         async def attend(comm: Any) -> None:
             try:
-                await door(comm)
+                await server(comm)
             except CommClosedError:
                 pass
 
@@ -74,5 +74,5 @@ def test_it_ends_in_words(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     done = asyncio.run(measured())
     assert time.monotonic() - began < 15
     assert done.exit_code == 1
-    assert DOORS[door] in " ".join(done.output.split())
+    assert SERVERS[server] in " ".join(done.output.split())
     assert "\x1b" not in done.output

@@ -1,4 +1,4 @@
-"""Strangers at the door: silent, slow, many, and with too few descriptors for them all."""
+"""Pending connections: silent, slow, many, and with too few descriptors for them all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def trickle(sock: Socket, data: bytes) -> Callable[[], None]:
 
 
 @each_combination
-def test_who_is_not_done_in_time_is_gone(kind: str, scheme: str, mode: str) -> None:
+def test_a_connection_pending_past_its_deadline_is_dropped(
+    kind: str, scheme: str, mode: str
+) -> None:
     """Silent or one byte at a time, with and without TLS, authenticated or not."""
     with Target(kind, scheme, handshake_timeout=1.0, **MODES[mode]) as target:
         address = target.address
@@ -78,31 +80,34 @@ def test_who_is_not_done_in_time_is_gone(kind: str, scheme: str, mode: str) -> N
             sock.close()
 
 
-@each_kind
-def test_tls_and_hello_share_their_time(kind: str) -> None:
+def test_tls_and_hello_share_their_time() -> None:
     """Who is done with TLS late has no more time for its hello than if it had been early."""
-    with Target(kind, "tls", handshake_timeout=2.0) as target:
+    with contextlib.ExitStack() as running:
+        targets = [running.enter_context(Target(k, "tls", handshake_timeout=2.0)) for k in KINDS]
         start = time.monotonic()
-        late = attacker.dial(target.address)
-        target.until_stats(accepted=1)
+        late = [attacker.dial(target.address) for target in targets]
+        for target in targets:
+            target.until_stats(accepted=1)
         time.sleep(0.5)
-        after = attacker.dial(target.address)
-        target.until_stats(accepted=2)
+        after = [attacker.dial(target.address) for target in targets]
+        for target in targets:
+            target.until_stats(accepted=2)
         time.sleep(0.5)
-        late = attacker.context().wrap_socket(late)
+        late = [attacker.context().wrap_socket(sock) for sock in late]
         check(time.monotonic() - start < 2.0, "the handshake was not in time")
-        target.until(lambda: attacker.gone(after), "the one after is still there")
-        check(attacker.gone(late), "its time began anew")
-        check(target.until_stats(pending=0)["refused"] == {"timeout": 2})
-        late.close()
-        after.close()
+        for target, first, second in zip(targets, late, after, strict=True):
+            target.until(lambda sock=second: attacker.gone(sock), "the one after is still there")
+            check(attacker.gone(first), "its time began anew")
+            check(target.until_stats(pending=0)["refused"] == {"timeout": 2})
+        for sock in (*late, *after):
+            sock.close()
 
 
 # Number
 
 
 @each_combination
-def test_128_descriptors_and_300_silent_strangers(kind: str, scheme: str, mode: str) -> None:
+def test_128_descriptors_and_300_silent_connections(kind: str, scheme: str, mode: str) -> None:
     """A good client is in within 5 s, and so is the next."""
     with (
         Target(kind, scheme, descriptors=128, **MODES[mode]) as target,
@@ -129,7 +134,7 @@ def test_the_oldest_is_dropped_first() -> None:
 
 @each_kind
 def test_no_descriptor_is_left(kind: str) -> None:
-    """All are taken by comms that passed the door; open comms go on, the next waits its turn."""
+    """All are taken by open comms; open comms go on, the next waits its turn."""
     with Target(kind, "tcp", descriptors=100) as target:
         inside: list[Socket] = []
         while target.descriptors() < 100:
@@ -160,7 +165,7 @@ def test_no_descriptor_is_left(kind: str) -> None:
 
 
 @each_kind
-def test_strangers_make_room_when_descriptors_run_out(kind: str) -> None:
+def test_pending_connections_give_way_when_descriptors_run_out(kind: str) -> None:
     with Target(kind, "tcp", descriptors=100) as target:
         inside: list[Socket] = []
         while target.descriptors() < 90:
@@ -176,7 +181,7 @@ def test_strangers_make_room_when_descriptors_run_out(kind: str) -> None:
 
 
 def test_thousands_at_once_do_not_meet_the_limit() -> None:
-    """As many as a large cluster has workers: all are at the door before the first goes on, and
+    """As many as a large cluster has workers: all are pending before the first goes on, and
     all send a flight before the first looks for an answer."""
     number = count(2000, 400)
     with Target("standalone", "tls") as target, crowd(number, target.address) as peers:
@@ -202,7 +207,7 @@ def test_thousands_at_once_do_not_meet_the_limit() -> None:
 
 
 @each_kind
-def test_stalled_handshakes_slow_nobody_down(kind: str) -> None:
+def test_stalled_handshakes_slow_no_other_connection(kind: str) -> None:
     stalled = 200
     with Target(kind, "tls") as target:
         tls = attacker.context()
@@ -260,7 +265,7 @@ def test_a_flood_of_refused_handshakes(kind: str) -> None:
 
 @each_kind
 def test_handshakes_that_are_ready_at_once_take_turns(kind: str) -> None:
-    """Hundreds of strangers send the same flight in the same moment; the loop comes round between
+    """Hundreds of clients send the same flight in the same moment; the loop comes round between
     their steps, which would hold it for half a second together."""
     number = 600
     foreign = attacker.context("foreign")
@@ -283,7 +288,7 @@ def test_handshakes_that_are_ready_at_once_take_turns(kind: str) -> None:
 
 
 @each_combination
-def test_stop_drops_whoever_is_at_the_door(kind: str, scheme: str, mode: str) -> None:
+def test_stop_drops_pending_connections(kind: str, scheme: str, mode: str) -> None:
     with Target(kind, scheme, **MODES[mode]) as target, crowd(20, target.address) as peers:
         inside = attacker.enter(target.address)
         target.until_stats(pending=20)

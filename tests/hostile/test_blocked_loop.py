@@ -8,13 +8,13 @@ from pathlib import Path
 
 from support.processes import PRELOAD, Program, Programs
 from support.programs import command
-from support.programs.held import BLOCK, CALLERS
+from support.programs.blocked_loop import BLOCK, CALLERS
 from support.target import check, count, figure, identities
 
 TROUBLE = re.compile(r"sealwire\S* - (WARNING|ERROR|CRITICAL)|Traceback|CommClosedError|dropped")
 
 
-def test_a_held_loop_loses_nothing(tmp_path: Path) -> None:
+def test_a_blocked_loop_loses_nothing(tmp_path: Path) -> None:
     """A worker's, held by a task that keeps the GIL, and then the scheduler's."""
     seconds = count(20, 3)
     files = identities()
@@ -29,7 +29,7 @@ def test_a_held_loop_loses_nothing(tmp_path: Path) -> None:
             for name in ("held", "one", "two")
         ]
         arguments = [address, files["ca"], files["client"], str(seconds)]
-        client = Program(command("held", *arguments), tmp_path, support=True)
+        client = Program(command("blocked_loop", *arguments), tmp_path, support=True)
         try:
             told = json.loads(client.wait_for("told (.*)")[1])
             check(client.process.wait(60) == 0, "".join(client.output))

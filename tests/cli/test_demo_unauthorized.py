@@ -1,4 +1,4 @@
-"""The strangers' visits to listeners that refuse them, let them in, or do neither.
+"""Visits of unauthorized clients to listeners that refuse them, let them in, or do neither.
 
 The listeners are stock distributed's, and bare sockets.
 """
@@ -64,7 +64,7 @@ def visit_stock(scheme: str, security: Security, visit: Callable[[str], object])
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_everybody_at_a_stock_tls_listener(
+def test_every_visitor_at_a_stock_tls_listener(
     version: ssl.TLSVersion, roles: dict[str, IdentityFiles], authority: Authority, tmp_path: Path
 ) -> None:
     files = roles["scheduler"]
@@ -121,7 +121,7 @@ def say_nothing(connection: socket.socket) -> None:
         pass
 
 
-def ask_nobody(files: IdentityFiles, connection: socket.socket) -> None:
+def let_in_without_asking(files: IdentityFiles, connection: socket.socket) -> None:
     """TLS without asking for the client's certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.certificate, files.key)
@@ -183,7 +183,7 @@ def test_plain(
         (hang_up_hard, "unclear", "reset"),
         (say_something, "unclear", "wrong version number"),
         (say_nothing, "unclear", "timed out"),
-        (ask_nobody, "let in", "5 bytes"),
+        (let_in_without_asking, "let in", "5 bytes"),
         (shake_hands_and_leave, "unclear", ""),
     ],
 )
@@ -201,7 +201,7 @@ def test_tls(
     foreign = write_identity(
         tmp_path, "foreign", roles["client"].ca, Authority.create("other").issue("client")
     )
-    if serve in (ask_nobody, shake_hands_and_leave):
+    if serve in (let_in_without_asking, shake_hands_and_leave):
         serve = partial(serve, roles["scheduler"])
     with listener(serve) as address:
         attempt = try_tls(FOREIGN, address, foreign)
@@ -209,7 +209,7 @@ def test_tls(
     assert words in attempt.words
 
 
-def test_an_address_out_of_reach_refuses_nobody(
+def test_an_address_out_of_reach_counts_as_no_refusal(
     roles: dict[str, IdentityFiles], authority: Authority, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

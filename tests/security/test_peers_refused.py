@@ -206,7 +206,7 @@ async def test_a_silent_peer_holds_nothing(version: ssl.TLSVersion) -> None:
     ids=["controls", "long", "empty", "nil", "bytes", "nested"],
 )
 @aio
-async def test_the_word_of_a_stranger(word: object, shown: str) -> None:
+async def test_the_words_of_an_unverified_peer(word: object, shown: str) -> None:
     """It is one line, no longer than we like, and cannot pass for our own advice."""
     frame = hello.encode({**hello.offer(), "refused": word})
     with pytest.raises(HandshakeError) as caught:

@@ -48,7 +48,7 @@ def test_a_reset_over_tls_is_no_clean_end(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["standalone", "dask"])
-def test_an_end_without_goodbye_is_clean(kind: str) -> None:
+def test_an_end_without_close_notify_is_clean(kind: str) -> None:
     """As stock ends: between two messages, with nothing unread, in order but for close_notify."""
     with Target(kind, "tls") as target:
         for _ in range(20):

@@ -62,7 +62,7 @@ async def hold(comm: Any) -> None:
         pass
 
 
-def door(kind: str, scheme: str, one: Security) -> Any:
+def listening(kind: str, scheme: str, one: Security) -> Any:
     """A listener of the standalone comm, of our Dask backend, or of distributed's own."""
     address = f"{scheme}://127.0.0.1:0"
     args = one.get_listen_args("scheduler") if scheme == "tls" else {}

@@ -17,8 +17,8 @@ import pytest
 
 from sealwire.cli.probe.diagnosis import Outcome
 from support.aio import aio
-from support.doors import CA, FAST, GOOD, KINDS, NODE, Here, door, probe
 from support.handshakes import foreign_context
+from support.listeners import CA, FAST, GOOD, KINDS, NODE, Here, listening, probe
 
 pytestmark = pytest.mark.usefixtures("registry")
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("registry")
 @KINDS
 @aio
 async def test_plain_to_a_tls_listener(kind: str) -> None:
-    async with door(kind, "tls", GOOD) as listener:
+    async with listening(kind, "tls", GOOD) as listener:
         secure = listener.contact_address
         plain = secure.replace("tls", "tcp")
         told = await asyncio.to_thread(probe, plain, *FAST)
@@ -37,7 +37,7 @@ async def test_plain_to_a_tls_listener(kind: str) -> None:
 @KINDS
 @aio
 async def test_tls_to_a_plain_listener(kind: str, here: Here) -> None:
-    async with door(kind, "tcp", GOOD) as listener:
+    async with listening(kind, "tcp", GOOD) as listener:
         plain = listener.contact_address
         secure = plain.replace("tcp", "tls")
         told = await asyncio.to_thread(probe, secure, *FAST, *here())
@@ -134,7 +134,7 @@ RAW: dict[str, tuple[Callable[[socket.socket], object], str, str]] = {
 
 @pytest.mark.parametrize("name", RAW)
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])
-def test_other_doors(name: str, scheme: str, here: Here) -> None:
+def test_other_listeners(name: str, scheme: str, here: Here) -> None:
     serve, plain, secure = RAW[name]
     with raw(serve) as port:
         told = probe(f"{scheme}://127.0.0.1:{port}", *FAST, *here())

@@ -1,0 +1,277 @@
+"""Ends that nobody announced, and what must not be lost by those that somebody did."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from sealwire.comm import (
+    CloseCode,
+    Comm,
+    CommClosedError,
+    ConnectError,
+    Limits,
+    connect,
+    listen,
+)
+from support import programs
+from support.aio import aio, until
+from support.endings import documented, error_of, row
+from support.links import (
+    SCHEMES,
+    RawPeer,
+    connect_args,
+    listen_args,
+    message,
+    pair,
+    security,
+)
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+schemes = pytest.mark.parametrize("scheme", SCHEMES)
+loops = pytest.mark.parametrize(
+    "loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+
+
+@schemes
+@loops
+@aio
+async def test_the_last_message_arrives_though_the_peer_talks(
+    scheme: str, loop_factory: LoopFactory
+) -> None:
+    """A kernel that gets bytes for a closed socket drops what it has yet to send."""
+
+    async def say_and_close(comm: Comm) -> None:
+        sock = comm._stream.socket  # type: ignore[attr-defined]
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        await comm.read()
+        for number in range(12):
+            await comm.write([number, bytes(100_000)])
+
+    async with listen(f"{scheme}://127.0.0.1:0", say_and_close, **listen_args(scheme)) as listener:
+        comm = await connect(
+            listener.contact_address,
+            limits=Limits(read_ahead=150_000),
+            **connect_args(scheme),
+        )
+
+        async def talk() -> None:
+            while True:
+                await comm.write(bytes(1000))
+
+        await comm.write("go")
+        talking = asyncio.ensure_future(talk())
+        numbers = []
+        async for number, _ in comm:
+            numbers.append(number)
+            await asyncio.sleep(0.01)  # a slow reader: most of it is still on its way
+        assert numbers == list(range(12))
+        assert (await error_of(talking)).closed_by in ("peer", "lost")
+        assert comm.closed_by == "peer"
+
+
+@schemes
+@aio
+async def test_who_gives_up_resets(scheme: str) -> None:
+    """A peer that took nothing for `close_timeout` does not see an orderly end."""
+    async with pair(scheme, Limits(close_timeout=0.05, read_ahead=1000)) as (a, b):
+        await a.write("first")
+        assert await b.read() == "first"
+        await a.write(bytes(2000))  # fills what is read ahead
+        writing = asyncio.ensure_future(a.write(bytes(50_000_000)))
+        await asyncio.sleep(0)
+        await a.close()
+        with pytest.raises(CommClosedError):
+            await writing
+        assert len(await b.read()) == 2000
+        error = await error_of(b.read())
+        assert (error.code, error.closed_by, error.clean) == (CloseCode.ABNORMAL, "lost", False)
+        assert row(error) in documented()
+
+
+@schemes
+@aio
+async def test_a_stock_peer_is_told_nothing_and_its_end_says_nothing(scheme: str) -> None:
+    """It gets no closing message, and its orderly end may as well be that of a killed process."""
+    stock = message(b"\x83\xabcompression\xc0\xa6python\x93\x03\x0b\x00\xafpickle-protocol\x05")
+    ends: list[CommClosedError] = []
+
+    async def handler(comm: Comm) -> None:
+        if await comm.read() == "close":
+            await comm.close(3000, "unheard")
+        else:
+            ends.append(await error_of(comm.read()))
+
+    args = connect_args(scheme).get("ssl_context")
+    async with listen(f"{scheme}://127.0.0.1:0", handler, **listen_args(scheme)) as listener:
+        peer = await RawPeer.dial(listener.contact_address, args)
+        peer.writer.write(stock + message(b"\xa5close"))
+        await peer.receive()
+        assert await peer.ended() == b""
+        peer.close()
+        peer = await RawPeer.dial(listener.contact_address, args)
+        peer.writer.write(stock + message(b"\xa2go"))
+        await peer.receive()
+        sock = peer.writer.get_extra_info("socket")
+        sock.shutdown(socket.SHUT_WR)  # without close_notify
+        await until(lambda: bool(ends))
+        peer.close()
+        assert listener.stats.broken == {}
+    (error,) = ends
+    assert (error.code, error.kind, error.clean) == (CloseCode.NO_STATUS, "unannounced", False)
+    assert row(error) in documented()
+
+
+@schemes
+@loops
+@aio
+async def test_an_abort_is_no_orderly_end(scheme: str, loop_factory: LoopFactory) -> None:
+    async def handler(comm: Comm) -> None:
+        await comm.read()
+        comm.abort()
+
+    async with listen(f"{scheme}://127.0.0.1:0", handler, **listen_args(scheme)) as listener:
+        comm = await connect(listener.contact_address, **connect_args(scheme))
+        await comm.write("go")
+        error = await error_of(comm.read())
+        assert (error.code, error.closed_by) == (CloseCode.ABNORMAL, "lost")
+        assert row(error) in documented()
+
+
+@schemes
+@loops
+@pytest.mark.parametrize("state", ["idle", "sending", "receiving", "waiting"])
+@aio
+async def test_a_killed_peer_is_no_orderly_end(
+    scheme: str, state: str, loop_factory: LoopFactory
+) -> None:
+    """``kill -9``, in whatever state it is; its kernel ends the connection as for a close."""
+    ended: asyncio.Future[CommClosedError] = asyncio.get_running_loop().create_future()
+    ready = asyncio.Event()
+
+    async def handler(comm: Comm) -> None:
+        state = await comm.read()
+        await comm.write("go")
+        await ready.wait()
+        flood = None
+        if state == "receiving":
+
+            async def send() -> None:
+                while True:
+                    await comm.write(bytes(1_000_000))
+
+            flood = asyncio.ensure_future(send())
+        try:
+            async for _ in comm:
+                pass
+            ended.set_exception(AssertionError("ended as if in order"))
+        except CommClosedError as error:
+            ended.set_result(error)
+        if flood is not None:
+            assert (await error_of(flood)).code == CloseCode.ABNORMAL
+
+    async with listen(f"{scheme}://127.0.0.1:0", handler, **listen_args(scheme)) as listener:
+        loop = asyncio.get_running_loop()
+        name = "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
+        command = programs.command("sitting_peer", listener.contact_address, state, name)
+        process = await asyncio.to_thread(
+            subprocess.Popen, command, env=programs.environment(), cwd=Path("/"),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        with process:
+            try:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write(pickle.dumps(security()))
+                process.stdin.close()
+                assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
+                ready.set()
+            finally:
+                process.kill()
+            error = await ended
+    assert (error.code, error.closed_by, error.clean) == (CloseCode.ABNORMAL, "lost", False)
+    assert row(error) in documented()
+
+
+async def _cutting_proxy(target: str, records: int) -> tuple[asyncio.Server, str, list[int]]:
+    """A proxy that ends both directions in order after so many TLS records to who dialled.
+
+    Returns besides it its address, and a list that gets an entry for each record.
+    """
+    host, _, port = target.partition("://")[2].rpartition(":")
+    passed: list[int] = []
+
+    async def there(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            sink.write(data)
+
+    async def back(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while len(passed) < records:
+            head = await source.readexactly(5)
+            sink.write(head + await source.readexactly(int.from_bytes(head[3:], "big")))
+            passed.append(len(head))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        sending = asyncio.ensure_future(there(reader, far_writer))
+        try:
+            await back(far_reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        sending.cancel()
+        writer.close()
+        far_writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}", passed
+
+
+@aio
+async def test_a_truncation_at_every_boundary_is_noticed() -> None:
+    """Whoever is on the way can end TCP in order, but cannot forge a close_notify."""
+    count = 8
+
+    async def send(comm: Comm) -> None:
+        await comm.read()
+        for number in range(count):
+            await comm.write(number)
+            await comm.read()
+
+    async def converse(records: int) -> tuple[list[int], int, CommClosedError | None]:
+        server, address, passed = await _cutting_proxy(listener.contact_address, records)
+        seen: list[int] = []
+        async with server:
+            try:
+                async with connect(address, timeout=20, **connect_args("tls")) as comm:
+                    await comm.write("go")
+                    async for number in comm:
+                        seen.append(number)
+                        await comm.write("next")
+            except CommClosedError as error:
+                return seen, len(passed), error
+            except ConnectError as error:  # it was cut before the hello was there
+                assert isinstance(error.__cause__, CommClosedError)
+                return seen, len(passed), error.__cause__
+        return seen, len(passed), None
+
+    async with listen("tls://127.0.0.1:0", send, **listen_args("tls")) as listener:
+        seen, whole, error = await converse(1000)
+        assert (seen, error) == (list(range(count)), None)
+        lengths = []
+        # The last two are the closing message and close_notify, either of which says all.
+        for records in range(whole - 2 - count, whole - 1):
+            seen, _, error = await converse(records)
+            lengths.append(len(seen))
+            assert seen == list(range(len(seen)))
+            assert error is not None, records
+            assert (error.code, error.clean) == (CloseCode.ABNORMAL, False), records
+        assert lengths == list(range(count + 1))

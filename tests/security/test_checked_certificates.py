@@ -1,0 +1,126 @@
+"""Findings of `check` about certificates, by really breaking their dates, purposes and keys."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from sealwire.security.checks.runner import check_configuration, check_folder
+from support import certs, folders
+from support.checking import ROLES, configured, far, put, put_ca, put_node, said, without_crl
+from support.folders import DAY
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return folders.found(tmp_path / "certs")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (-2 * DAY, -DAY, ("expired", "error")),
+        (DAY, 2 * DAY, ("not-yet-valid", "error")),
+        (-DAY, 20 * DAY, ("expires-soon", "warning")),
+    ],
+)
+def test_dates(
+    folder: Path, start: datetime.timedelta, end: datetime.timedelta, expected: tuple[str, str]
+) -> None:
+    ca = certs.root(end=100 * DAY, start=-3 * DAY)
+    put_ca(folder, ca)
+    for role in ROLES:
+        put_node(folder, certs.leaf(ca, role, end=90 * DAY), role)
+    put_node(folder, certs.leaf(ca, "worker", start=start, end=end))
+    assert said(check_configuration(without_crl(folder))) == dict([expected])
+
+    wrong = certs.root(start=start, end=end)
+    put(folder / "ca.pem", wrong.pem)
+    for role in ROLES:
+        put_node(folder, certs.leaf(wrong, role, end=90 * DAY), role)
+    code, severity = expected
+    assert said(check_configuration(without_crl(folder))) == {f"ca-{code}": severity}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"purposes": [certs.SERVER]}, {"wrong-purpose": "error"}),
+        ({"purposes": [certs.CLIENT]}, {"wrong-purpose": "error"}),
+        ({"purposes": []}, {}),
+        ({"constraints": x509.BasicConstraints(True, None)}, {"ca-as-identity": "warning"}),
+        ({"key": certs.rsa_key(1024)}, {"weak-key": "error"}),
+        (
+            {"extra": [(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b""), True)]},
+            {"handshake": "error"},
+        ),
+    ],
+    ids=["no client", "no server", "any", "a CA", "RSA-1024", "unknown extension"],
+)
+def test_identities(folder: Path, change: dict[str, Any], expected: dict[str, str]) -> None:
+    put_ca(folder, ca := far(certs.root))
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, ca, role), role)
+    put_node(folder, far(certs.leaf, ca, "worker", **change))
+    assert said(check_configuration(without_crl(folder))) == expected
+
+
+def test_a_signature_of_yesterday(folder: Path) -> None:
+    ca = far(certs.root, key=certs.rsa_key(2048))
+    put_ca(folder, ca)
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, ca, role), role)
+    put_node(folder, certs.with_sha1(far(certs.leaf, ca, "worker"), ca))
+    assert said(check_configuration(without_crl(folder)))["weak-signature"] == "error"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"constraints": None},
+        {"key_usage": certs.usage("crl_sign")},
+    ],
+    ids=["unmarked", "may not sign"],
+)
+def test_a_trusted_certificate_that_is_no_ca(folder: Path, changes: dict[str, Any]) -> None:
+    put_ca(folder, far(certs.root, **changes))
+    assert said(check_folder(folder))["not-a-ca"] == "error"
+
+
+def test_another_ca(folder: Path) -> None:
+    put_node(folder, far(certs.leaf, far(certs.root), "worker"))
+    found = check_configuration(configured(folder))
+    assert said(found) == {"other-ca": "error"}
+    assert "CN=root, which is not trusted" in found[0].message
+    put_node(folder, far(certs.leaf, far(certs.root, "sealwire CA"), "worker"))
+    (same,) = check_configuration(configured(folder))
+    assert "the trusted CA of that name is another one" in same.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "sent", "expected"),
+    [
+        ({}, True, {}),
+        ({}, False, {"other-ca": "error"}),
+        ({"end": -DAY / 24, "start": -DAY}, True, {"bad-intermediate": "error"}),
+        (
+            {"constraints": x509.BasicConstraints(False, None)},
+            True,
+            {"bad-intermediate": "error"},
+        ),
+    ],
+    ids=["sound", "missing", "expired", "no CA"],
+)
+def test_intermediates(
+    folder: Path, changes: dict[str, Any], sent: bool, expected: dict[str, str]
+) -> None:
+    put_ca(folder, ca := far(certs.root))
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, ca, role), role)
+    via = certs.intermediate(ca, **{"end": 90 * DAY, **changes})
+    put_node(folder, far(certs.leaf, via, "worker", via=[via] if sent else []))
+    assert said(check_configuration(without_crl(folder))) == expected

@@ -1,0 +1,71 @@
+"""Starts programs without their imports: it has made them before, and forks.
+
+    python -m support.programs.forks DESCRIPTOR MODULE ...
+
+imports the MODULEs and then answers each line of JSON that comes through the socket DESCRIPTOR. An
+object is a program to start: the module to run as ``__main__``, its arguments, environment and
+working folder; with it come its standard streams. The answer is its pid, and to a pid its exit
+code. See `support.forking`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import socket
+import sys
+import warnings
+from typing import Any
+
+
+def requested(control: socket.socket) -> dict[str, Any] | None:
+    """Answer requests; in a new process, what it is to run, and None at the end."""
+    while True:
+        line, streams = b"", []
+        while not line.endswith(b"\n"):
+            data, more, *_ = socket.recv_fds(control, 1 << 16, 3)
+            if not data:
+                return None
+            line += data
+            streams += more
+        request = json.loads(line)
+        if isinstance(request, int):
+            answer = os.waitstatus_to_exitcode(os.waitpid(request, 0)[1])
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # numpy's threads know of forks
+                answer = os.fork()
+            for number, stream in enumerate(streams):
+                if not answer:
+                    os.dup2(stream, number)
+                os.close(stream)
+            if not answer:
+                control.close()
+                return dict(request)
+        control.sendall(b"%d\n" % answer)
+
+
+def run(program: dict[str, Any]) -> None:
+    """As ``python -m`` would."""
+    os.environ.clear()
+    os.environ.update(program["environment"])
+    os.chdir(program["cwd"])
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.argv = [program["module"], *program["arguments"]]
+    runpy.run_module(program["module"], run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
+    if (program := requested(control)) is not None:
+        run(program)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,11 +12,23 @@ from dask.utils import parse_bytes, parse_timedelta
 from sealwire.comm import Limits, configure_gil
 from sealwire.comm.transport import switch_interval
 from sealwire.security import config
+from sealwire.security.belonging import OF_A_CA
 
-__all__ = ["DECIDED", "apply_gil_policy", "encryption_required", "forget", "limits"]
+__all__ = [
+    "DECIDED",
+    "ROLE",
+    "any_certificate",
+    "apply_gil_policy",
+    "encryption_required",
+    "forget",
+    "limits",
+]
 
 DECIDED = "encryption_decided"
 """The connection argument by which our `Security` says that its False is meant."""
+
+ROLE = "tls_role"
+"""The connection argument that names a role without a certificate."""
 
 _Setting = tuple[str, str, type, Any]  # the limit, its key, type and value of the setting
 
@@ -111,8 +123,9 @@ def encryption_required(connection_args: Mapping[str, Any]) -> bool:
 
     True if the caller's `Security` says so, or if there is none and
     ``distributed.comm.require-encryption`` does. A `Security` of distributed's says False also
-    where certificates are configured and nobody has decided; then they were meant to be used, and
-    the result is True until ``distributed.comm.require-encryption`` says otherwise.
+    where certificates, CRLs or allowed peers are configured and nobody has decided; then they were
+    meant to be used, and the result is True until ``distributed.comm.require-encryption`` says
+    otherwise.
     """
     if connection_args.get("require_encryption"):
         return True
@@ -122,14 +135,24 @@ def encryption_required(connection_args: Mapping[str, Any]) -> bool:
         key = config.KEYS["require_encryption"]
         if config.truth(key, dask.config.get(key, None)):
             return True
-    section = dask.config.get("distributed.comm.tls", None)
-    if isinstance(section, dict) and not _has_material(section):
+    if not (any_certificate() or dask.config.get("sealwire.tls", None)):
         return False  # reading all of it would take as long as the connection
     configured = config.read()
     decided = configured.pop("require_encryption") is not None
     return not decided and any(
-        value is not None for name, value in configured.items() if name.endswith(_MATERIAL)
+        value is not None for name, value in configured.items() if _is_meant(name)
     )
+
+
+def any_certificate() -> bool:
+    """Whether a CA, certificate or key is configured under ``distributed.comm.tls``."""
+    section = dask.config.get("distributed.comm.tls", None)
+    return not isinstance(section, dict) or _has_material(section)
+
+
+def _is_meant(name: str) -> bool:
+    """Whether who sets a field of `Security` means TLS: a time or a cipher alone says nothing."""
+    return name.endswith(_MATERIAL) or name in OF_A_CA
 
 
 def _has_material(section: dict[str, Any]) -> bool:

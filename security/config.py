@@ -19,13 +19,25 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
 from .quoting import hides_key, redacted, shown
 
-__all__ = ["KEYS", "UnknownKey", "duration", "files", "read", "truth", "unknown_keys"]
+__all__ = [
+    "KEYS",
+    "PRELOAD",
+    "PROCESSES",
+    "UnknownKey",
+    "duration",
+    "files",
+    "named_in_vain",
+    "read",
+    "truth",
+    "unknown_keys",
+    "without_preload",
+]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -51,6 +63,10 @@ KEYS = {
     "tls_reload_interval": f"{_OWN}.reload-interval",
     "tls_expiry_warning": f"{_OWN}.expiry-warning",
 }
+
+#: our preload module, and the processes that have a setting for preloads
+PRELOAD = "sealwire.dask_backend.preload"
+PROCESSES = ("scheduler", "worker", "nanny", "client")
 
 _BY_ROLE = ("key-password.", "allowed-peers.")  # may be mappings from role to value
 
@@ -105,13 +121,18 @@ def read(file: str | None = None) -> dict[str, Any]:
     return values
 
 
-def unknown_keys(file: str | None = None) -> list[UnknownKey]:
+def unknown_keys(
+    file: str | None = None, branches: Mapping[str, Iterable[str]] | None = None
+) -> list[UnknownKey]:
     """List the keys under `distributed.comm.tls` and `sealwire.tls` that nothing reads.
 
     Parameters
     ----------
     file : str, optional
         A configuration file to read as if `DASK_CONFIG` named it.
+    branches : mapping of str to iterable of str, optional
+        The other branches of `sealwire`, such as ``sealwire.limits``, with their keys. If given,
+        all of `sealwire` is examined.
 
     Returns
     -------
@@ -122,7 +143,43 @@ def unknown_keys(file: str | None = None) -> list[UnknownKey]:
     ConfigError
         If the configuration is malformed.
     """
-    return list(_unknown(_getter(file)))
+    get = _getter(file)
+    return [*_unknown(get), *(_unknown_branches(get, branches) if branches is not None else ())]
+
+
+def without_preload(file: str | None = None) -> list[str]:
+    """Return the preload settings of Dask that do not name our module."""
+    get = _getter(file)
+    found = []
+    for process in PROCESSES:
+        key = f"distributed.{process}.preload"
+        modules = get(key)
+        if PRELOAD not in (modules if isinstance(modules, (list, tuple)) else [modules]):
+            found.append(key)
+    return found
+
+
+def named_in_vain() -> str | None:
+    """Say what is wrong with the file that `DASK_CONFIG` names; Dask ignores it silently."""
+    named = os.environ.get("DASK_CONFIG", "")
+    if not named:
+        return None
+    path = os.path.abspath(named)
+    if not os.path.exists(path):
+        why = "which does not exist"
+    elif os.path.isdir(path):
+        names = os.listdir(path) if os.access(path, os.R_OK) else []
+        why = "" if any(map(_is_read, names)) else "a folder without a file that Dask reads"
+    else:
+        why = "" if os.access(path, os.R_OK) else "which cannot be read"
+    if not why:
+        return None
+    where = "" if named == path else f" (looked for as {shown(path)})"
+    return f"DASK_CONFIG names {shown(named)}{where}, {why}"
+
+
+def _is_read(name: str) -> bool:
+    return name.endswith(_ENDINGS)
 
 
 def files(file: str | None = None) -> list[str]:
@@ -131,7 +188,7 @@ def files(file: str | None = None) -> list[str]:
     for path in [*_places(), *([file] if file is not None else ())]:
         if os.path.isdir(path):
             names = sorted(os.listdir(path)) if os.access(path, os.R_OK) else []
-            found += [os.path.join(path, name) for name in names if name.endswith(_ENDINGS)]
+            found += [os.path.join(path, name) for name in names if _is_read(name)]
         elif os.path.isfile(path):
             found.append(path)
     return list(dict.fromkeys(found))
@@ -218,13 +275,35 @@ def _as_written(key: str, value: Any) -> Any:
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
     for root in (_TLS, _OWN):
         known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
-        tree = get(root)
-        if tree is not None and not isinstance(tree, Mapping):
-            raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
-        for name in _leaves(tree or {}):
-            if name not in known and not name.startswith(_BY_ROLE):
-                near = difflib.get_close_matches(name, known, n=1)
-                yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
+        for name in _leaves(_tree(get, root)):
+            if not name.startswith(_BY_ROLE):
+                yield from _unless_known(root, name, known)
+
+
+def _unknown_branches(
+    get: Callable[[str], Any], branches: Mapping[str, Iterable[str]]
+) -> Iterator[UnknownKey]:
+    """Find the unknown keys of `sealwire` outside `sealwire.tls`."""
+    root = _OWN.partition(".")[0]
+    names = [_OWN.removeprefix(f"{root}."), *(each.removeprefix(f"{root}.") for each in branches)]
+    for name in _tree(get, root):
+        yield from _unless_known(root, next(_leaves({name: None})), names)
+    for branch, known in branches.items():
+        for name in _leaves(_tree(get, branch)):
+            yield from _unless_known(branch, name, list(known))
+
+
+def _tree(get: Callable[[str], Any], root: str) -> Mapping[str, Any]:
+    tree = get(root)
+    if tree is not None and not isinstance(tree, Mapping):
+        raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
+    return tree or {}
+
+
+def _unless_known(root: str, name: str, known: Sequence[str]) -> Iterator[UnknownKey]:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

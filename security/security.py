@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import config, pem, permissions
+from . import belonging, config, pem, permissions
 from .contexts import allowlist, expiry, policy, reloading
 from .errors import ConfigError, SecurityError, UnknownParameter
 from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
@@ -61,7 +61,8 @@ class Security:
         pattern is a shell's (``*``, ``?``, ``[…]``) and must match one whole name of the
         certificate: the subject's common name, or a DNS name, IP address or URI of subjectAltName;
         DNS names are case-insensitive. ``sha256:…`` is the fingerprint of one certificate. A role
-        without patterns accepts all.
+        without patterns accepts all. Configured CRLs and patterns apply to the configured CA: they
+        are not used with a `tls_ca_file` that has none of its CAs, and the log says so.
     tls_reload_interval : float or str
         Seconds, or text such as "10 s": how often, at most, a handshake checks whether files have
         changed. 0 means every time, "never" (or infinity) not at all; the default is
@@ -122,6 +123,8 @@ class Security:
                 raise UnknownParameter(f"Security has no parameter {shown(name)}; {hint}")
         self._prepare()
         configured = config.read()
+        given = checked("tls_ca_file", fields.get("tls_ca_file"))
+        configured.update(dict.fromkeys(belonging.not_meant(given, configured)))
         for name in FIELDS[1:]:
             setattr(self, name, fields.get(name) if name in fields else configured.get(name))
         if require_encryption is None:
@@ -193,6 +196,8 @@ class Security:
     def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
         """Return the values for a role: ``ca_file``, ``ciphers``, ``cert`` and ``key``.
 
+        If one file contains both, the key's path is the certificate's, for those who pass paths on.
+
         Raises
         ------
         ConfigError
@@ -200,11 +205,15 @@ class Security:
         """
         if role not in ROLES:
             raise ConfigError(f"unknown role {shown(role)}; expected one of {', '.join(ROLES)}")
+        certificate = getattr(self, f"tls_{role}_cert")
+        key = getattr(self, f"tls_{role}_key")
+        if key is None and certificate and not pem.is_text(certificate):
+            key = certificate
         return {
             "ca_file": self.tls_ca_file,
             "ciphers": self.tls_ciphers,
-            "cert": getattr(self, f"tls_{role}_cert"),
-            "key": getattr(self, f"tls_{role}_key"),
+            "cert": certificate,
+            "key": key,
         }
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
@@ -306,7 +315,8 @@ class Security:
         values = self.get_tls_config_for_role(role)
         trust = self._source("tls_ca_file", values["ca_file"])
         certificate = self._source(f"tls_{role}_cert", values["cert"])
-        key = self._source(f"tls_{role}_key", values["key"])
+        own = values["key"] == values["cert"] and getattr(self, f"tls_{role}_key") is None
+        key = None if own else self._source(f"tls_{role}_key", values["key"])
         if certificate is None:
             if key is not None:
                 raise ConfigError(f"cannot use {key} without its certificate; set {_cert(role)}")

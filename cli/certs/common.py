@@ -16,6 +16,7 @@ from sealwire.cli.console import cell, to_json, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from sealwire.security.ca.atomic_files import Write
     from sealwire.security.ca.store import Store
@@ -86,6 +87,14 @@ def out_option(default: str) -> Callable[[F], F]:
         type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
         help=f"The file to write, - for the terminal.  [default: {default} in --dir]",
     )
+
+
+name_option = click.option(
+    "--name",
+    "node",
+    metavar="NAME",
+    help="Who it is, in links and logs: a node, a person.  [default: the first name of a host]",
+)
 
 
 def options(*chosen: Callable[[F], F]) -> Callable[[F], F]:
@@ -170,8 +179,14 @@ def finish(
     as_json: bool,
     result: dict[str, Any],
     tell: Callable[[Console], None] | None = None,
+    after: Callable[[Console], None] | None = None,
+    summary: str | None = None,
 ) -> None:
-    """Carry out the writes, unless it is a dry run, and print the result."""
+    """Carry out the writes, unless it is a dry run, and print the result.
+
+    `tell` prints what comes before the list of files, `after` what comes after it; `summary`
+    replaces a list that would be too long.
+    """
     from sealwire.security.ca.atomic_files import apply, examine
 
     (examine if dry_run else apply)(writes)
@@ -181,19 +196,37 @@ def finish(
     if as_json:
         click.echo(to_json({"dry_run": dry_run, **result, "written": files}))
         return
-    from sealwire.cli.demo.report import output, table
+    from sealwire.cli.demo.report import output
 
     console = output()
     if tell is not None:
         tell(console)
-    if not writes:
-        return
+    if writes and summary is not None:
+        words = "Would be written" if dry_run else "Written"
+        console.print(cell(f"{words}: {summary}"), soft_wrap=True)
+    elif writes:
+        console.print(_written(writes, dry_run))
+    if after is not None:
+        after(console)
+
+
+def _written(writes: Sequence[Write], dry_run: bool) -> Table:
+    from sealwire.cli.demo.report import table
+
     made = table("Would be written" if dry_run else "Written", "file", "content", "")
     for each in writes:
         made.add_row(
             cell(each.path), cell(each.words), cell("private" if each.private else "", "yellow")
         )
-    console.print(made)
+    return made
+
+
+def words_of_cut(
+    days: float, ends: datetime.datetime, advice: str = "make a new CA: sealwire certs rotate-ca"
+) -> str:
+    """Say that a certificate is valid for fewer days than requested, on two lines."""
+    cut = f"cut to the end of its CA, {ends:%Y-%m-%d}, instead of {days:g} days;"
+    return f"{cut}\nfor more, {advice}"
 
 
 def moment(when: datetime.datetime) -> str:

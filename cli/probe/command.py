@@ -22,9 +22,7 @@ ROLES = ("client", "scheduler", "worker")
     "--as",
     "role",
     type=click.Choice(ROLES),
-    default="client",
-    show_default=True,
-    help="Whose certificate to show.",
+    help="Whose certificate to show.  [default: client, or the role whose file is here]",
 )
 @click.option("--ca", help="CA file, instead of the configured one.")
 @click.option("--cert", help="Certificate file, instead of the configured one.")
@@ -39,7 +37,7 @@ ROLES = ("client", "scheduler", "worker")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     address: str,
-    role: str,
+    role: str | None,
     ca: str | None,
     cert: str | None,
     key: str | None,
@@ -79,6 +77,7 @@ def command(
         target = parse_address(address)
     except AddressError as error:
         raise click.UsageError(visible(str(error))) from error
+    role = role or ("client" if cert or key else role_here())
     given = {"tls_ca_file": ca, f"tls_{role}_cert": cert, f"tls_{role}_key": key}
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if cert is not None:
@@ -105,6 +104,8 @@ def command(
                 f"{target} speaks our protocol in plain text, but encryption is required here: a "
                 "process so configured refuses to connect; give the other one certificates"
             )
+        if target.scheme == "tls":
+            add_revocation(found, security, role)
     except SecurityError as error:
         found = Diagnosis(str(target), Outcome.HERE, str(error))
     certificates = describe(found, security, role)
@@ -115,6 +116,19 @@ def command(
     raise SystemExit(found.outcome.value)
 
 
+def role_here() -> str:
+    """Return the role to use if none is given: the client's, or one whose file is here."""
+    from sealwire.security import SecurityError, config
+    from sealwire.security.checks import presence
+
+    try:
+        values = config.read()
+        here = [role for role in ROLES if presence.of(role, values) == presence.HERE]
+    except SecurityError:  # which is told of later
+        here = []
+    return next((role for role in ("client", "worker", "scheduler") if role in here), "client")
+
+
 def make_security(fields: dict[str, Any]) -> Security:
     """Return the configured certificates, overridden by the options."""
     from sealwire.security import Security, config
@@ -123,6 +137,35 @@ def make_security(fields: dict[str, Any]) -> Security:
         return Security()
     decided = config.read()["require_encryption"]
     return Security(bool(decided), **fields)
+
+
+def add_revocation(found: Diagnosis, security: Security, role: str) -> None:
+    """Say that our certificate is on our own revocation list, whatever the other side thinks."""
+    from sealwire.cli.probe.diagnosis import Outcome
+    from sealwire.security.ca.crl import read_lists
+    from sealwire.security.checks.findings import readable
+    from sealwire.security.pem import CRL_LIMIT, source
+
+    lists = source("tls_crl_file", security.tls_crl_file, limit=CRL_LIMIT)
+    ours = source(f"tls_{role}_cert", getattr(security, f"tls_{role}_cert"))
+    if lists is None or ours is None:
+        return
+    for certificate in readable(ours)[0][:1]:
+        for each in read_lists(lists.read()):
+            number = certificate.serial_number
+            if each.issuer != certificate.issuer or (
+                each.get_revoked_certificate_by_serial_number(number) is None
+            ):
+                continue
+            let_in = found.outcome is Outcome.OK
+            so = f"; yet it was let in by {found.backend}" if let_in else f": {found.words}"
+            found.words = (
+                f"our own certificate is revoked: {ours} is on {lists}, and whoever has that list "
+                f"refuses it; issue a new one{so}"
+            )
+            if let_in:
+                found.outcome = Outcome.HERE
+            return
 
 
 def describe(
@@ -166,6 +209,7 @@ def as_dict(
         "protocol": found.protocol,
         "cipher": found.cipher,
         "hello": found.hello,
+        "backend": found.backend,
         "openssl": ssl.OPENSSL_VERSION,
         "certificates": {
             who.replace(" ", "_").lower(): info

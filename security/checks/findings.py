@@ -179,12 +179,15 @@ def crl(
                 remake,
             )
         for path, each in identities:
-            if mine[0].get_revoked_certificate_by_serial_number(each.serial_number) is not None:
+            entry = mine[0].get_revoked_certificate_by_serial_number(each.serial_number)
+            if entry is not None:
+                when = f"{entry.revocation_date_utc:%Y-%m-%d}"
                 yield Finding(
                     ERROR,
                     "revoked",
                     path,
-                    f"it is revoked (serial {hexadecimal(each.serial_number)}) and will be refused",
+                    f"it was revoked {when} (serial {hexadecimal(each.serial_number)}) and will be "
+                    "refused",
                     "remove it, or issue a new one: "
                     + command(f"renew {shlex.quote(path)}", source),
                 )

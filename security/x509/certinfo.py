@@ -8,16 +8,16 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ..errors import PEMError
 from ..pem import Source, certificates
 from ..text import visible
 from .keys import describe
-from .names import common_name
+from .names import common_name, node_name
 
-__all__ = ["CertificateInfo", "hexadecimal", "read_certificates"]
+__all__ = ["CertificateInfo", "hexadecimal", "read_certificates", "subject_and_key"]
 
 _PURPOSES = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
@@ -63,6 +63,8 @@ class CertificateInfo:
         extendedKeyUsage, such as ``serverAuth``, or dotted numbers; empty means any.
     common_name : str
         commonName of the subject, which is a process's role; empty if there is none.
+    node : str
+        The second commonName, which is that of the process's node; empty if there is none.
     key : str
         Kind and size of the public key, such as ``P-256`` or ``RSA 3072``.
     """
@@ -77,6 +79,7 @@ class CertificateInfo:
     is_ca: bool
     purposes: tuple[str, ...]
     common_name: str = ""
+    node: str = ""
     key: str = ""
 
     @classmethod
@@ -141,6 +144,7 @@ class CertificateInfo:
             is_ca=constraints is not None and constraints.ca,
             purposes=tuple(_purpose(oid) for oid in usage or ()),
             common_name=common_name(certificate.subject),
+            node=node_name(certificate.subject),
             key=describe(certificate.public_key()),
         )
 
@@ -155,6 +159,17 @@ class CertificateInfo:
         else:
             when = f"valid until {self.not_after:%Y-%m-%d}"
         return f"{self.subject or 'no subject'}, {by}, {when}"
+
+
+def subject_and_key(data: bytes) -> tuple[bytes, bytes]:
+    """Name and public key of a DER certificate: a CA that was renewed still has both.
+
+    Raises `ValueError` if it is not one.
+    """
+    parsed = x509.load_der_x509_certificate(data)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    key = parsed.public_key().public_bytes(serialization.Encoding.DER, form)
+    return parsed.subject.public_bytes(), key
 
 
 def hexadecimal(serial: int) -> str:

@@ -18,18 +18,30 @@ __all__ = [
     "constraints_of",
     "extension",
     "hosts_of",
+    "is_node_outside",
+    "node_among",
+    "node_name",
     "outside",
     "permitted",
     "split",
     "subject",
 ]
 
+_LONGEST = 64  # characters of a common name, by RFC 5280
 _DNS_NAME = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)*")
 
 
-def subject(name: str) -> x509.Name:
-    """Return a subject with only this common name. Raises `AuthorityError` for an unusable one."""
-    if not 1 <= len(name) <= 64:  # RFC 5280; older releases of cryptography do not check
+def subject(name: str, node: str | None = None) -> x509.Name:
+    """Return a subject with this common name, and that of a node as a second one.
+
+    Peers are judged by either. Raises `AuthorityError` for an unusable one.
+    """
+    both = [name] if node is None else [name, node]
+    return x509.Name([attribute for each in both for attribute in _common_name(each)])
+
+
+def _common_name(name: str) -> x509.Name:
+    if not 1 <= len(name) <= _LONGEST:  # older releases of cryptography do not check
         raise AuthorityError(
             f"cannot issue {name!r}: a common name has 1 to 64 characters, got {len(name)}"
         )
@@ -42,6 +54,29 @@ def common_name(name: x509.Name) -> str:
     """Return the common name of a subject, "" if it has none."""
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if found else ""
+
+
+def node_name(name: x509.Name) -> str:
+    """Return the node in a subject: its second common name, empty if it has none."""
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[1].value) if len(found) > 1 else ""
+
+
+def node_among(names: Iterable[str], permitted: x509.NameConstraints | None) -> str | None:
+    """Return the first host or address that names a single node and fits in a common name."""
+    fitting = (each for each in names if "*" not in each and len(each) <= _LONGEST)
+    return next((each for each in fitting if not is_node_outside(each, permitted)), None)
+
+
+def is_node_outside(node: str, permitted: x509.NameConstraints | None) -> bool:
+    """Whether the constraints forbid a node's name.
+
+    OpenSSL holds a common name with a dot to them, in certificates without a DNS name, if it could
+    be one, as addresses could.
+    """
+    if "." not in node or not _DNS_NAME.fullmatch(node):
+        return False
+    return bool(outside([x509.DNSName(node)], permitted))
 
 
 def split(names: Iterable[str]) -> tuple[list[str], list[str]]:

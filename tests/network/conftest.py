@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dask
 import pytest
+import uvloop
 
 from sealwire.comm import Limits
 from sealwire.dask_backend import install, installed, uninstall
@@ -51,7 +52,8 @@ def near(network: Network) -> Iterator[Side]:
 
 @pytest.fixture
 def far(network: Network) -> Iterator[Side]:
-    side = network.side(1)
+    """On uvloop; near, who dials, is on asyncio."""
+    side = network.side(1, make_loop=uvloop.new_event_loop)
     yield side
     side.stop()
 

@@ -29,7 +29,7 @@ def bounds_pauses() -> bool:
 
 @pytest.fixture
 def keepalive() -> float:
-    return 6.0
+    return 12.0
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "to-near"])

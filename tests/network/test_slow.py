@@ -19,7 +19,7 @@ PATHS = {"200 ms": {"delay": DELAY}, "1 % lost": {"loss": LOSS}}
 
 @pytest.fixture
 def keepalive() -> float:
-    return 3.0
+    return 4.0
 
 
 async def send(comm: Any) -> None:

@@ -1,12 +1,14 @@
 """What Dask's command line imports of us: `dask sealwire`, and the backend where configured.
 
-`dask worker` opens its key before it imports the configured preloads, and would fail for an
-encrypted one. So where the configuration names our preload, and the command is one that runs
-preloads, the backend is installed now. Otherwise only the table of commands is imported.
+Settings under ``sealwire.tls`` must hold in every process, also if nobody has named the preload.
+And `dask worker` opens its key before it imports the configured preloads, and would fail for an
+encrypted one. So where the configuration contains something of ours, the backend is installed now.
+Otherwise only the table of commands is imported. A `DASK_CONFIG` that names nothing is warned of.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,21 +17,33 @@ from sealwire.cli.main import main
 __all__ = ["install_if_configured", "main"]
 
 _PRELOAD = "sealwire.dask_backend.preload"
-_COMMANDS = ("scheduler", "worker")
+_PROCESSES = {"scheduler": ("scheduler",), "worker": ("worker",), "spec": ("scheduler", "worker")}
 
 
 def install_if_configured(arguments: Sequence[str]) -> None:
-    """Install the backend if the `arguments` of `dask` start a process that is to preload it."""
+    """Install the backend if `arguments` of `dask` start a process that is configured for it."""
     import dask
 
     command = next((each for each in arguments if not each.startswith("-")), None)
-    if command not in _COMMANDS:
+    if command not in _PROCESSES:
         return
-    preload = dask.config.get(f"distributed.{command}.preload", default=())
-    if _PRELOAD in ([preload] if isinstance(preload, str) else preload or ()):
-        from sealwire.dask_backend import install
+    named = dask.config.get("sealwire.tls", default=None) or any(
+        _PRELOAD in _listed(dask.config.get(f"distributed.{process}.preload", default=()))
+        for process in _PROCESSES[command]
+    )
+    path = os.environ.get("DASK_CONFIG")
+    if named or (path and not os.path.isfile(path)):
+        from sealwire.dask_backend.startup import tell_configuration
 
-        install()
+        if named:
+            from sealwire.dask_backend import install
+
+            install()
+        tell_configuration()
+
+
+def _listed(preload: object) -> Sequence[object]:
+    return preload if isinstance(preload, (list, tuple)) else [preload]
 
 
 install_if_configured(sys.argv[1:])

@@ -20,8 +20,8 @@ from .registry import get_backend
 
 __all__ = ["connect", "listen"]
 
-#: A marker that the Dask backend's `Security` adds to its arguments; it means nothing here.
-_DECIDED = "encryption_decided"
+#: Markers that the Dask backend's `Security` adds to its arguments; they mean nothing here.
+_MARKS = ("encryption_decided", "tls_role")
 
 _BACKOFF_START = 0.01
 _BACKOFF_CAP = 1.0
@@ -181,7 +181,8 @@ def _checked(
     function: Callable[..., Any], takes: Collection[str], given: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the extra arguments in `given`, if the backend `takes` all of them."""
-    given.pop(_DECIDED, None)
+    for mark in _MARKS:
+        given.pop(mark, None)
     if given:
         own = {name for name in inspect.signature(function).parameters if name != "connection_args"}
         expect_known(f"{function.__name__}()", given, own.union(takes))

@@ -3,6 +3,8 @@
 A misbehaving peer is one line at level INFO: it is not our fault, and a port scan should wake
 nobody. Lines beyond the rate are counted and summed up in one line. A kind of error that was not
 logged within the last minute is always logged, so that a flood of one kind hides no other.
+Connections that are opened and closed without a byte, as liveness probes do every few seconds, are
+counted and logged once an hour.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 __all__ = ["ListenerLog", "ListenerStats"]
 
+_HOUR = 3600.0  # seconds between two lines on liveness probes
 _PERIOD = 60.0  # seconds: the period of the rate limit, and between two warnings of our own
 _LONGEST = 1000  # characters of a line that may contain a peer's text
 
@@ -35,7 +38,8 @@ class ListenerStats:
         Those whose TLS handshake or hello is in progress now.
     refused : dict of str to int
         Those that did not become comms, by `CommError.kind`: ``timeout``, ``crowded`` (dropped for
-        a newer one), ``lost``, ``expired``, ``other-ca``, ``no-certificate``, ``not-tls``…
+        a newer one), ``lost``, ``probe`` (came and went without a byte), ``expired``,
+        ``other-ca``, ``no-certificate``, ``not-tls``…
     broken : dict of str to int
         Comms that ended with an error, by `CommError.kind`.
     starved : int
@@ -71,6 +75,8 @@ class ListenerLog:
         self._last_logged: dict[str, float] = {}  # when each kind was logged last
         self._suppressed: Counter[str] = Counter()  # kinds left out of the log, not yet summed up
         self._summary: asyncio.TimerHandle | None = None
+        self._probes = 0  # since the last line on them
+        self._hour: asyncio.TimerHandle | None = None
         self._warned_at = float("-inf")
         self.accepted = 0
         self.greeted = 0
@@ -96,6 +102,13 @@ class ListenerLog:
         self._refused[kind] += 1
         self._log(kind, words)
 
+    def probed(self) -> None:
+        """Count a connection that was opened and closed without a byte."""
+        self._refused["probe"] += 1
+        self._probes += 1
+        if self._hour is None:
+            self._hour = asyncio.get_running_loop().call_later(_HOUR, self._log_probes)
+
     def broken(self, kind: str, words: Callable[[], str]) -> None:
         """Count a comm that ended with an error."""
         self._broken[kind] += 1
@@ -116,6 +129,8 @@ class ListenerLog:
 
     def close(self) -> None:
         """Log the summary that is due."""
+        if self._hour is not None:
+            self._hour.cancel()
         if self._summary is not None:
             self._summary.cancel()
             self._log_summary()
@@ -133,6 +148,17 @@ class ListenerLog:
         self._logged_at.append(now)
         self._last_logged[kind] = now
         logger.info("listener on %s: %s", self._name(), _one_line(words()))
+
+    def _log_probes(self) -> None:
+        self._hour = None
+        count, self._probes = self._probes, 0
+        logger.info(
+            "listener on %s: within an hour %d connection%s opened and closed without a byte, as "
+            "liveness probes do",
+            self._name(),
+            count,
+            "s were" if count > 1 else " was",
+        )
 
     def _log_summary(self) -> None:
         self._summary = None

@@ -45,9 +45,9 @@ _LONGER_KEY = "use P-256, or RSA of at least 2048 bits"
 _MARK_CA = "make a CA with basicConstraints and keyCertSign"
 _CIPHERS = "compare the ciphers of both sides"
 _USE_TLS = "use tls:// on both sides"
-_NEW_CRL = "put the CA's present one into tls_crl_file"
+_NEW_CRL = "put the CA's present one into tls_crl_file (sealwire.tls.crl-file)"
 _READABLE = "issue it again, with names that are text"
-_EVERY_CRL = "add the CRL of every CA to tls_crl_file"
+_EVERY_CRL = "add the CRL of every CA to tls_crl_file (sealwire.tls.crl-file)"
 
 # X509_V_ERR_*: our verdict on the peer's certificate.
 _VERDICTS: dict[int, _Cause] = {
@@ -225,7 +225,9 @@ def explain(
             cause = _Cause("certificate", words, _READABLE)
         elif code == _APPLICATION:
             cause = _Cause(
-                "not-allowed", words, "name it in tls_allowed_peers if it is to be let in"
+                "not-allowed",
+                words,
+                "name it in tls_allowed_peers (sealwire.tls.allowed-peers) if it is to be let in",
             )
         else:
             cause = _VERDICTS.get(code) or _Cause(

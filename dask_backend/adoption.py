@@ -29,15 +29,19 @@ from distributed.security import Security as DaskSecurity
 
 from sealwire.security import ConfigError, config
 from sealwire.security import Security as OwnSecurity
+from sealwire.security.belonging import not_meant
 from sealwire.security.contexts.policy import SealedContext
-from sealwire.security.pem import is_text
+from sealwire.security.pem import is_text, source
 from sealwire.security.security import FIELDS, ROLES
 
 from .protection import configured, unprotected
+from .settings import ROLE
 
 __all__ = [
     "adopt",
+    "adopting",
     "begin",
+    "complete",
     "end",
     "given_out",
     "is_own",
@@ -87,17 +91,35 @@ def adopt(server: Any) -> None:
     """
     args, security = server.connection_args, server.security
     context = args.get("ssl_context")
-    if (
-        context is None
-        or isinstance(context, SealedContext)
-        or not isinstance(security, DaskSecurity)
-    ):
+    if isinstance(context, SealedContext) or not isinstance(security, DaskSecurity):
+        return
+    role = {"Scheduler": "scheduler", "Client": "client"}.get(type(server).__name__, "worker")
+    if context is None:
+        args.setdefault(ROLE, role)
         return
     args["ssl_context"] = None
-    role = {"Scheduler": "scheduler", "Client": "client"}.get(type(server).__name__, "worker")
-    if not security.get_tls_config_for_role(role).get("cert"):  # a client inside a worker
-        role = "worker"
+    try:
+        if not security.get_tls_config_for_role(role).get("cert"):  # a client inside a worker
+            role = "worker"
+    except AttributeError:  # a subclass that has not all of distributed's attributes
+        pass
     args["ssl_context"] = security.get_connection_args(role)["ssl_context"]
+
+
+def adopting(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`Client._start`, which connects before a preload's `dask_setup` is called."""
+
+    @functools.wraps(original)
+    async def start(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _on:
+            try:
+                adopt(self)
+            except BaseException:
+                await self._close()
+                raise
+        return await original(self, *args, **kwargs)
+
+    return start
 
 
 def is_own(kind: type) -> bool:
@@ -114,7 +136,8 @@ def given_out(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str
             return original(self, role)
         identity = self.get_tls_config_for_role(role)
         if not (identity.get("ca_file") and identity.get("cert")):
-            return original(self, role)
+            given = original(self, role)
+            return {**given, ROLE: role} if given.get("ssl_context") is None else given
         if getattr(type(self), _MAKER, None) is not getattr(DaskSecurity, _MAKER, None):
             return _check_protected(type(self), _MAKER, role, original(self, role))
         ours = role if role in ROLES else "worker"  # any other role is the subclass's business
@@ -126,6 +149,20 @@ def given_out(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str
     return get_args
 
 
+def complete(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Wrap `get_tls_config_for_role`: add the key's path if the certificate's file contains it."""
+
+    @functools.wraps(original)
+    def get_tls_config(self: Any, role: str) -> dict[str, Any]:
+        given = original(self, role)
+        certificate = given.get("cert")
+        if _on and given.get("key") is None and certificate and not is_text(certificate):
+            return {**given, "key": certificate}
+        return given
+
+    return get_tls_config
+
+
 def _our_equivalent(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity:
     """Our `Security` with a `distributed.Security`'s values for one role, and our configuration."""
     values = dict.fromkeys(name for name in FIELDS if name.endswith(("_cert", "_key")))
@@ -134,10 +171,17 @@ def _our_equivalent(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSe
     values["tls_ca_file"] = identity["ca_file"]
     values["tls_ciphers"] = identity.get("ciphers")
     values[f"tls_{role}_cert"] = identity["cert"]
-    values[f"tls_{role}_key"] = identity.get("key")
-    crl = config.read()["tls_crl_file"]
-    if isinstance(crl, str) and not is_text(crl):
-        values["tls_crl_file"] = Path(_home, crl)
+    own = identity.get("key") == identity["cert"] and getattr(stock, f"tls_{role}_key") is None
+    values[f"tls_{role}_key"] = None if own else identity.get("key")
+    configured = config.read()
+    for name in ("tls_ca_file", "tls_crl_file"):
+        value = configured[name]
+        if isinstance(value, str) and not is_text(value):
+            configured[name] = Path(_home, value)
+    if isinstance(configured["tls_crl_file"], Path):
+        values["tls_crl_file"] = configured["tls_crl_file"]
+    given = source("tls_ca_file", identity["ca_file"])
+    values.update(dict.fromkeys(not_meant(given, configured)))
     made = OwnSecurity(bool(stock.require_encryption), **values)
     fields = {"ca_file": "tls_ca_file", "cert": f"tls_{role}_cert", "key": f"tls_{role}_key"}
     for part, name in fields.items():

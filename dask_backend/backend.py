@@ -31,7 +31,9 @@ from .connectors import FrameConnector, reraise
 from .guard import refuse_plain
 from .listeners import FrameListener
 from .protection import unprotected
+from .settings import ROLE
 from .sizes import is_small
+from .startup import tell_context
 
 __all__ = [
     "TCP",
@@ -268,14 +270,20 @@ def _drop(stream: FrameStream, comm: str) -> None:
 
 
 def _expect_context(address: str, connection_args: Mapping[str, Any], side: Side) -> ssl.SSLContext:
-    context = expect_secure(
-        address,
-        connection_args.get("ssl_context"),
-        side,
-        "give the Security a CA file, and a certificate and key for this role",
-    )
-    tell_refused(context)
-    return context
+    context = connection_args.get("ssl_context")
+    if context is None:
+        role = connection_args.get(ROLE)
+        whose = f"role {role} has" if role else "its role has"
+        field = f"tls.{role or '{client,scheduler,worker}'}.cert"
+        raise TypeError(
+            f"cannot use {address}: {whose} no certificate or no CA, so there is no ssl_context; "
+            f"set distributed.comm.{field} and distributed.comm.tls.ca-file, or "
+            f"{field.replace('.', '_')} and tls_ca_file of the Security"
+        )
+    instead = "give the Security a CA file, and a certificate and key for this role"
+    expected = expect_secure(address, context, side, instead)
+    tell_refused(expected)
+    return expected
 
 
 class TCPConnector(FrameConnector):
@@ -288,7 +296,7 @@ class TCPConnector(FrameConnector):
     comm_class: type[TCP] = TCP
 
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
-        refuse_plain(self.prefix + address, connection_args)
+        refuse_plain(self.prefix + address, connection_args, listens=False)
         return {}
 
 
@@ -306,6 +314,7 @@ class TLSConnector(TCPConnector):
         extra = connection_args.get("extra_conn_args") or {}
         hostname = connection_args.get("server_hostname") or extra.get("server_hostname")
         context = _expect_context(self.prefix + address, connection_args, "client")
+        tell_context(context, f"connects to {self.prefix}{address}")
         return {"context": context, "server_hostname": hostname}
 
 
@@ -316,7 +325,7 @@ class TCPListener(FrameListener):
     comm_class: type[TCP] = TCP
 
     def _prepare(self, address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
-        refuse_plain(self.prefix + address, connection_args)
+        refuse_plain(self.prefix + address, connection_args, listens=True)
         return None
 
 
@@ -338,7 +347,9 @@ class TLSListener(TCPListener):
         """Bind and begin to accept. Raises `OSError` if the address cannot be bound."""
         await super().start()
         if self._context is not None:
-            log_lacks(self.listen_address, self._context, unprotected(self._context))
+            where = self.listen_address
+            tell_context(self._context, f"listens on {where}")
+            log_lacks(where, self._context, unprotected(self._context))
 
 
 class TCPBackend(stock.BaseTCPBackend):

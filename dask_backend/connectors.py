@@ -24,7 +24,9 @@ from sealwire.comm.transport.client import Dialling, FrameClient
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 
-from .settings import DECIDED, apply_gil_policy, limits
+from .refusals import tell
+from .settings import DECIDED, ROLE, apply_gil_policy, limits
+from .silence import Silence
 
 __all__ = ["FrameConnector", "expect_spelled", "forget", "reraise"]
 
@@ -44,7 +46,7 @@ def reraise(error: errors.CommClosedError, where: str, *, last: bool = False) ->
 # so an ssl_context is not an error for tcp:// here.
 _KNOWN = frozenset((
     "ssl_context", "require_encryption", "extra_conn_args", "server_hostname",
-    "handshake_overrides", DECIDED,
+    "handshake_overrides", DECIDED, ROLE,
     # Arguments that other releases of distributed may have for its own classes.
     *inspect.signature(stock.BaseTCPConnector.connect).parameters,
     *inspect.signature(stock.BaseTCPListener.__init__).parameters,
@@ -154,7 +156,13 @@ class FrameConnector(Connector):
         making for a second; the next call with the same arguments continues it. All other
         cancelled calls leave no socket open, and nor does a connector that is dropped.
         """
-        host, port = parse_host_port(address)
+        try:
+            host, port = parse_host_port(address)
+        except ValueError as error:
+            raise ValueError(
+                f"cannot connect to {self.prefix}{address}: {error}; write for example "
+                f"{self.prefix}127.0.0.1:8786"
+            ) from error
         target = Address(self.prefix[:-3], host, port)
         apply_gil_policy()
         expect_spelled(f"connect() to {self.prefix}{address}", connection_args)
@@ -163,6 +171,8 @@ class FrameConnector(Connector):
         first, self._first = self._first, False
         if dialling is None:
             dialling = self.client.dialling(target, limits(), **dial_args, outlives=True)
+        silence = Silence(self.client, target)
+        dialling.when_connected(silence.begins)
         try:
             stream = await dialling.stream()
             hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
@@ -191,7 +201,13 @@ class FrameConnector(Connector):
             # A peer that has closed a connection before and does not listen any more was stopped.
             # distributed's own connector, which does not wait for the hello, gives up at the first.
             stopped = self._interrupted and isinstance(error.__cause__, ConnectionRefusedError)
+            if not error.retryable:
+                tell(str(target), error.kind, f"cannot connect to {target}: {error}")
             reraise(error, f"cannot connect to {target}", last=stopped)
+        finally:
+            asking = silence.ends()
+            if asking is not None:
+                await asyncio.wait([asking])
 
     def _taken_up(self, target: Address, dial_args: dict[str, Any]) -> Dialling | None:
         """Return the attempt that a cancelled call has left, if it fits."""

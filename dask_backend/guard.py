@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import dask
 from distributed.comm.registry import Backend
 
-from .settings import encryption_required
+from sealwire.security import config
+
+from .settings import any_certificate, encryption_required
 
 __all__ = ["EncryptionRequired", "Guard", "refuse_plain"]
 
@@ -20,19 +23,42 @@ __all__ = ["EncryptionRequired", "Guard", "refuse_plain"]
 #: by ``refuses_plain``.
 _UNCHECKED = frozenset(("inproc", "tls", "wss"))
 
+#: Backends that encrypt always, and do not declare it.
+_ENCRYPTED = frozenset(("dask_gateway.comm.GatewayBackend",))
+
 
 class EncryptionRequired(RuntimeError):
     """A plain address under ``require_encryption``. Not an OSError: `connect` must not retry."""
 
 
-def refuse_plain(address: str, connection_args: Mapping[str, Any]) -> None:
+def refuse_plain(address: str, connection_args: Mapping[str, Any], *, listens: bool) -> None:
     """Raise `EncryptionRequired` for a plain address if it is to be refused."""
     if encryption_required(connection_args):
         scheme, _, rest = address.partition("://")
         raise EncryptionRequired(
             f"refusing {address}: encryption required by Dask configuration and {scheme} is plain; "
-            f"use tls://{rest}, or set distributed.comm.require-encryption to false"
+            f"{_instead(rest, connection_args, listens)}"
         )
+
+
+def _instead(rest: str, connection_args: Mapping[str, Any], listens: bool) -> str:
+    """Say what to do. A listener's address is most often written by nobody."""
+    required = config.KEYS["require_encryption"]
+    if listens:
+        remedy = (
+            "start the process with --protocol tls (in Python: protocol='tls'), and write tls:// "
+            "before the address of a worker's scheduler"
+        )
+        if dask.config.get(required, None) is None:
+            remedy += f", or set {required}: true, by which it is the default"
+    else:
+        remedy = (
+            f"use tls://{rest}, or set distributed.comm.default-scheme: tls if the address was "
+            f"written without tcp://"
+        )
+    if connection_args.get("ssl_context") is None and not any_certificate():
+        remedy += ", and configure certificates: sealwire certs init makes them, with a dask.yaml"
+    return remedy
 
 
 class Guard:
@@ -53,6 +79,7 @@ class Guard:
             or self.off
             or getattr(backend, "refuses_plain", False) is True
             or getattr(backend, "encrypted", False) is True
+            or f"{type(backend).__module__}.{type(backend).__qualname__}" in _ENCRYPTED
         ):
             self._checked[scheme] = backend
             return backend
@@ -77,7 +104,7 @@ class _Guarded(Backend):
     def get_listener(
         self, loc: str, handle_comm: Any, deserialize: bool, **connection_args: Any
     ) -> Any:
-        refuse_plain(f"{self._scheme}://{loc}", connection_args)
+        refuse_plain(f"{self._scheme}://{loc}", connection_args, listens=True)
         return self._backend.get_listener(loc, handle_comm, deserialize, **connection_args)
 
     def get_address_host(self, loc: str) -> Any:
@@ -102,7 +129,7 @@ class _GuardedConnector:
         self._connector = connector
 
     async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Any:
-        refuse_plain(f"{self._scheme}://{address}", connection_args)
+        refuse_plain(f"{self._scheme}://{address}", connection_args, listens=False)
         return await self._connector.connect(address, deserialize=deserialize, **connection_args)
 
     def __getattr__(self, name: str) -> Any:

@@ -19,6 +19,7 @@ from sealwire.comm import ListenerStats, errors
 from sealwire.comm.transport.pending import dropped
 from sealwire.comm.transport.server import FrameServer
 from sealwire.comm.transport.stream import FrameStream
+from sealwire.comm.wire import hello
 
 from .connectors import expect_spelled
 from .settings import apply_gil_policy, limits
@@ -33,6 +34,23 @@ class _Server(FrameServer):
 
     async def greet(self, stream: FrameStream) -> None:
         """Do nothing: `FrameListener._handle_stream` exchanges the hellos."""
+
+
+def _refusal(stream: FrameStream, error: BaseException) -> errors.HandshakeError | None:
+    """Return the peer's refusal, if it has sent one; the stream may have failed before it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, errors.HandshakeError):
+            return cause
+        cause = cause.__cause__
+    try:
+        if stream.inbox:  # it said so and went while we were writing
+            hello.decode(stream.inbox[0][0], stream.peer)
+    except errors.HandshakeError as said:
+        return said
+    except errors.CommClosedError:
+        pass
+    return None
 
 
 class FrameListener(BaseListener):
@@ -84,7 +102,11 @@ class FrameListener(BaseListener):
         self._stopped: FrameServer | None = None
         expect_spelled(f"listen() on {self.prefix}{address}", connection_args)
         self._context = self._prepare(address, connection_args)
-        self._overrides = connection_args.get("handshake_overrides")
+        # With a word for who asks which backend a process has.
+        self._overrides = {
+            **(connection_args.get("handshake_overrides") or {}),
+            hello.BACKEND: True,
+        }
 
     def _prepare(self, address: str, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
         """Return the context of the scheme, if any. Raises for what the scheme does not allow."""
@@ -113,9 +135,7 @@ class FrameListener(BaseListener):
         try:
             await self.on_connection(comm, self._overrides)
         except CommClosedError as error:
-            if isinstance(error.__cause__, errors.HandshakeError):
-                raise error.__cause__ from error  # the stream may have failed before it
-            raise stream.failure() from error
+            raise (_refusal(stream, error) or stream.failure()) from error
         except (ValueError, TypeError, KeyError) as error:
             raise errors.HelloError(
                 f"bad hello from {stream.peer}: {error}; install the same version of distributed "

@@ -12,12 +12,26 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import distributed.worker
+from distributed.client import Client
 from distributed.comm import registry
 from distributed.comm import tcp as stock
 from distributed.comm.registry import backends
+from distributed.deploy.spec import SpecCluster
 from distributed.security import Security as DaskSecurity
 
-from . import adoption, connectors, guard, logs, settings, sizes
+from . import (
+    adoption,
+    connectors,
+    deployers,
+    guard,
+    logs,
+    refusals,
+    settings,
+    silence,
+    sizes,
+    startup,
+)
 from .backend import TCP, TLS, TCPBackend, TLSBackend
 
 __all__ = ["Change", "Patch", "Steps", "install", "installed", "uninstall"]
@@ -136,6 +150,9 @@ def _forget() -> None:
     settings.forget()
     sizes.forget()
     connectors.forget()
+    refusals.forget()
+    silence.forget()
+    startup.forget()
 
 
 def _reduce_ex(security: DaskSecurity, protocol: Any) -> str | tuple[Any, ...]:
@@ -193,6 +210,18 @@ _TABLE: tuple[Change, ...] = (
     ),
     Patch(
         DaskSecurity,
+        "get_tls_config_for_role",
+        adoption.complete,
+        "who writes command lines of it finds the key that stands in the certificate's file",
+    ),
+    Patch(
+        Client,
+        "_start",
+        adoption.adopting,
+        "a client whose preload brought us dials its scheduler with our context, too",
+    ),
+    Patch(
+        DaskSecurity,
         "__reduce_ex__",
         lambda _: _reduce_ex,
         "the worker of a nanny is told of us before it opens its key",
@@ -210,6 +239,18 @@ _TABLE: tuple[Change, ...] = (
         guard.Guard,
         "no plain scheme of anybody's is used where encryption is required",
         retire=guard.Guard.end,
+    ),
+    Patch(
+        SpecCluster,
+        "_start",
+        deployers.careful,
+        "a cluster whose processes would not get its Security starts none, and leaves none behind",
+    ),
+    Patch(
+        distributed.worker,
+        "connect",
+        refusals.patient,
+        "a worker that its scheduler refuses does not dial nine times a second",
     ),
     Steps(logs.follow_distributed, logs.unfollow, "our log goes where distributed's goes"),
     Steps(_register, _nothing, "who asks distributed's classes whether our comm is one is told so"),

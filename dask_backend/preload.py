@@ -6,9 +6,22 @@ Importing it installs: schedulers, workers and nannies open their listeners befo
 
 from __future__ import annotations
 
-from .adoption import adopt as dask_setup
+from collections.abc import Awaitable
+from typing import Any
+
+from .adoption import adopt
 from .patches import install
+from .startup import tell_configuration, tell_nanny, tell_plain
 
 __all__ = ["dask_setup"]
 
+
+def dask_setup(server: Any) -> Awaitable[None] | None:
+    """Adopt a server or client that has started, and warn of what does not protect it."""
+    adopt(server)
+    tell_plain(server)
+    return tell_nanny(server) if getattr(server, "nanny", None) else None
+
+
 install()
+tell_configuration()

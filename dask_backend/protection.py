@@ -8,11 +8,14 @@ be reported as missing.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from typing import Any
 
 import dask
 from distributed.comm.core import Comm
 
+from sealwire.security import config
+from sealwire.security.belonging import is_another, trusts_another
 from sealwire.security.config import KEYS
 from sealwire.security.contexts.selfcheck import lacking
 
@@ -43,10 +46,20 @@ def unprotected(context: ssl.SSLContext, role: str | None = None) -> list[str]:
     Without a role, that of our own contexts is used; others are checked as for every role.
     """
     lacks = getattr(context, "lacks", None)
-    if lacks is None:
-        return list(lacking(context, **configured(role)))
-    found: list[str] = lacks(**configured(role or getattr(context, "role", None)))
-    return found
+    expected = configured(role or getattr(context, "role", None))
+    if expected and _is_of_another(context):
+        expected = {}
+    found: Iterable[str] = lacking(context, **expected) if lacks is None else lacks(**expected)
+    return list(found)
+
+
+def _is_of_another(context: ssl.SSLContext) -> bool:
+    """Whether a context is of a CA that is not the configured one."""
+    authority = config.read()["tls_ca_file"]
+    made_of = getattr(context, "material", None)
+    if made_of is None:
+        return trusts_another(context, authority)
+    return is_another(made_of.trust, authority)
 
 
 def unprotected_comm(comm: Comm) -> list[str]:

@@ -15,7 +15,7 @@ from sealwire.security import Security as OwnSecurity
 from sealwire.security.security import FIELDS
 
 from .patches import install
-from .settings import DECIDED
+from .settings import DECIDED, ROLE
 
 __all__ = ["Security"]
 
@@ -63,11 +63,11 @@ class Security(DaskSecurity):
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
         """Return arguments for `connect`, as `sealwire.security.Security` does."""
-        return _marked(self._own.get_connection_args(role))
+        return _marked(self._own.get_connection_args(role), role)
 
     def get_listen_args(self, role: str) -> dict[str, Any]:
         """Return arguments for `listen`, as `sealwire.security.Security` does."""
-        return _marked(self._own.get_listen_args(role))
+        return _marked(self._own.get_listen_args(role), role)
 
     def reload(self) -> list[str]:
         """Check the files now, as `sealwire.security.Security.reload`."""
@@ -80,9 +80,13 @@ class Security(DaskSecurity):
         return self._own._repr_html_()
 
 
-def _marked(args: dict[str, Any]) -> dict[str, Any]:
-    """Mark `args` if plain links were allowed by decision, not by distributed's default."""
-    return args if args["require_encryption"] else {**args, DECIDED: True}
+def _marked(args: dict[str, Any], role: str) -> dict[str, Any]:
+    """Mark plain links that were allowed by decision, and a role that has no context."""
+    if not args["require_encryption"]:
+        args[DECIDED] = True
+    if args["ssl_context"] is None:
+        args[ROLE] = role
+    return args
 
 
 def _forwarded(name: str) -> property:

@@ -12,11 +12,23 @@ from dask.utils import parse_bytes, parse_timedelta
 from sealwire.comm import Limits, configure_gil
 from sealwire.comm.transport import switch_interval
 from sealwire.security import config
+from sealwire.security.belonging import OF_A_CA
 
-__all__ = ["DECIDED", "apply_gil_policy", "encryption_required", "forget", "limits"]
+__all__ = [
+    "DECIDED",
+    "ROLE",
+    "any_certificate",
+    "apply_gil_policy",
+    "encryption_required",
+    "forget",
+    "limits",
+]
 
 DECIDED = "encryption_decided"
 """The connection argument by which our `Security` says that its False is meant."""
+
+ROLE = "tls_role"
+"""The connection argument that names a role without a certificate."""
 
 _Setting = tuple[str, str, type, Any]  # the limit, its key, type and value of the setting
 
@@ -78,21 +90,27 @@ _made: tuple[list[_Setting], Limits] | None = None  # the cache
 _FIELDS = {field.name: field.type == "float" for field in dataclasses.fields(Limits)}
 
 
-def apply_gil_policy() -> None:
-    """Apply the policy under ``sealwire.gil.{interval,linger}`` to this process.
+_HOLD = "sealwire.tls.hold-gil"
+_TIMES = ("interval", "linger")
 
-    Times are like ``"10 us"`` or in seconds; an interval of false or 0 leaves the interpreter's
+
+def apply_gil_policy() -> None:
+    """Apply ``sealwire.gil.{interval,linger}`` and ``sealwire.tls.hold-gil`` to this process.
+
+    Times are like ``"50 us"`` or in seconds; an interval of false or 0 leaves the interpreter's
     switch interval alone. Where nothing is configured, a policy set by `configure_gil` stays.
     Raises `ValueError` for invalid values.
     """
+    chosen = switch_interval.policy()
+    holds = config.truth(_HOLD, dask.config.get(_HOLD, None))
+    if holds is not None and holds != chosen.hold_tls:
+        configure_gil(*chosen._replace(hold_tls=holds))
+        chosen = switch_interval.policy()
     if not dask.config.get("sealwire.gil", None):
         return
-    interval, linger = (
-        dask.config.get(f"sealwire.gil.{name}", None) for name in switch_interval.Policy._fields
-    )
+    interval, linger = (dask.config.get(f"sealwire.gil.{name}", None) for name in _TIMES)
     if interval is None and linger is None:
         return
-    chosen = switch_interval.policy()
     try:
         if interval is not None:
             chosen = chosen._replace(interval=parse_timedelta(interval) if interval else None)
@@ -102,7 +120,7 @@ def apply_gil_policy() -> None:
     except (AttributeError, TypeError, ValueError, KeyError) as error:
         raise ValueError(
             f"bad setting sealwire.gil: got interval {interval!r} and linger {linger!r} ({error}); "
-            f"write for example 10 us and 5 ms"
+            f"write for example 50 us and 5 ms"
         ) from error
 
 
@@ -111,8 +129,9 @@ def encryption_required(connection_args: Mapping[str, Any]) -> bool:
 
     True if the caller's `Security` says so, or if there is none and
     ``distributed.comm.require-encryption`` does. A `Security` of distributed's says False also
-    where certificates are configured and nobody has decided; then they were meant to be used, and
-    the result is True until ``distributed.comm.require-encryption`` says otherwise.
+    where certificates, CRLs or allowed peers are configured and nobody has decided; then they were
+    meant to be used, and the result is True until ``distributed.comm.require-encryption`` says
+    otherwise.
     """
     if connection_args.get("require_encryption"):
         return True
@@ -122,14 +141,24 @@ def encryption_required(connection_args: Mapping[str, Any]) -> bool:
         key = config.KEYS["require_encryption"]
         if config.truth(key, dask.config.get(key, None)):
             return True
-    section = dask.config.get("distributed.comm.tls", None)
-    if isinstance(section, dict) and not _has_material(section):
+    if not (any_certificate() or dask.config.get("sealwire.tls", None)):
         return False  # reading all of it would take as long as the connection
     configured = config.read()
     decided = configured.pop("require_encryption") is not None
     return not decided and any(
-        value is not None for name, value in configured.items() if name.endswith(_MATERIAL)
+        value is not None for name, value in configured.items() if _is_meant(name)
     )
+
+
+def any_certificate() -> bool:
+    """Whether a CA, certificate or key is configured under ``distributed.comm.tls``."""
+    section = dask.config.get("distributed.comm.tls", None)
+    return not isinstance(section, dict) or _has_material(section)
+
+
+def _is_meant(name: str) -> bool:
+    """Whether who sets a field of `Security` means TLS: a time or a cipher alone says nothing."""
+    return name.endswith(_MATERIAL) or name in OF_A_CA
 
 
 def _has_material(section: dict[str, Any]) -> bool:

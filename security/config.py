@@ -27,7 +27,19 @@ from .paths import expanded
 from .pem import is_text
 from .quoting import hides_key, redacted, shown
 
-__all__ = ["KEYS", "UnknownKey", "duration", "files", "read", "truth", "unknown_keys"]
+__all__ = [
+    "KEYS",
+    "PRELOAD",
+    "PROCESSES",
+    "UnknownKey",
+    "duration",
+    "files",
+    "named_in_vain",
+    "read",
+    "truth",
+    "unknown_keys",
+    "without_preload",
+]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -55,6 +67,11 @@ KEYS = {
     "tls_server_hostname": f"{_OWN}.server-hostname",
 }
 _PATHS = ("_file", "_cert", "_key")  # how fields end that are paths or PEM text
+
+#: our preload module, and the processes that have a setting for preloads
+PRELOAD = "sealwire.dask_backend.preload"
+PROCESSES = ("scheduler", "worker", "nanny", "client")
+_ELSEWHERE = (f"{_OWN}.hold-gil",)  # read by the backend: how TLS is done, not with whom
 
 _BY_ROLE = ("key-password.", "allowed-peers.")  # may be mappings from role to value
 
@@ -135,13 +152,48 @@ def unknown_keys(
     return [*_unknown(get), *(_unknown_branches(get, branches) if branches is not None else ())]
 
 
+def without_preload(file: str | None = None) -> list[str]:
+    """Return the preload settings of Dask that do not name our module."""
+    get = _getter(file)
+    found = []
+    for process in PROCESSES:
+        key = f"distributed.{process}.preload"
+        modules = get(key)
+        if PRELOAD not in (modules if isinstance(modules, (list, tuple)) else [modules]):
+            found.append(key)
+    return found
+
+
+def named_in_vain() -> str | None:
+    """Say what is wrong with the file that `DASK_CONFIG` names; Dask ignores it silently."""
+    named = os.environ.get("DASK_CONFIG", "")
+    if not named:
+        return None
+    path = os.path.abspath(named)
+    if not os.path.exists(path):
+        why = "which does not exist"
+    elif os.path.isdir(path):
+        names = os.listdir(path) if os.access(path, os.R_OK) else []
+        why = "" if any(map(_is_read, names)) else "a folder without a file that Dask reads"
+    else:
+        why = "" if os.access(path, os.R_OK) else "which cannot be read"
+    if not why:
+        return None
+    where = "" if named == path else f" (looked for as {shown(path)})"
+    return f"DASK_CONFIG names {shown(named)}{where}, {why}"
+
+
+def _is_read(name: str) -> bool:
+    return name.endswith(_ENDINGS)
+
+
 def files(file: str | None = None) -> list[str]:
     """Return the existing configuration files that `read` uses; `file` as there."""
     found = []
     for path in [*_places(), *([file] if file is not None else ())]:
         if os.path.isdir(path):
             names = sorted(os.listdir(path)) if os.access(path, os.R_OK) else []
-            found += [os.path.join(path, name) for name in names if name.endswith(_ENDINGS)]
+            found += [os.path.join(path, name) for name in names if _is_read(name)]
         elif os.path.isfile(path):
             found.append(path)
     return list(dict.fromkeys(found))
@@ -237,7 +289,8 @@ def _as_written(key: str, value: Any) -> Any:
 
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
     for root in (_TLS, _OWN):
-        known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
+        keys = (*KEYS.values(), *_ELSEWHERE)
+        known = [key.removeprefix(f"{root}.") for key in keys if key.startswith(root)]
         for name in _leaves(_tree(get, root)):
             if not name.startswith(_BY_ROLE):
                 yield from _unless_known(root, name, known)

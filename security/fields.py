@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import ssl
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from .errors import ConfigError
 from .pem_shapes import without_mark
 from .quoting import hides_key, key_damage, shown
 
-__all__ = ["DAY", "FIELDS", "MATERIAL", "ROLES", "SOURCES", "as_shown", "checked"]
+__all__ = ["DAY", "FIELDS", "MATERIAL", "ROLES", "SOURCES", "as_html", "as_shown", "checked"]
 
 ROLES = ("client", "scheduler", "worker")
 MATERIAL = ("tls_ca_file", *(f"tls_{role}_{part}" for role in ROLES for part in ("cert", "key")))
@@ -144,3 +145,13 @@ def as_shown(name: str, value: Any, source: pem.Source | None = None) -> str:
         return "never" if value == math.inf else f"{value:g}"
     text = repr(value)
     return shown(value) if hides_key(text) else text
+
+
+def as_html(fields: Mapping[str, str]) -> str:
+    """Return a table of fields as `as_shown` gives them."""
+    rows = "".join(
+        f"<tr><th style='text-align: left'>{name}</th>"
+        f"<td style='text-align: left'>{html.escape(text)}</td></tr>"
+        for name, text in fields.items()
+    )
+    return f"<table><caption>Security</caption><tbody>{rows}</tbody></table>"

@@ -8,7 +8,6 @@ API is documented by Dask at https://distributed.dask.org/en/stable/tls.html.
 from __future__ import annotations
 
 import difflib
-import html
 import logging
 import ssl
 import threading
@@ -16,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import config, paths, pem, permissions
+from . import belonging, config, paths, pem, permissions
 from .contexts import allowlist, policy, reloading
 from .errors import ConfigError, SecurityError, UnknownParameter
-from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
+from .fields import DAY, FIELDS, MATERIAL, ROLES, as_html, as_shown, checked
 from .quoting import shown
 
 __all__ = ["FIELDS", "ROLES", "Security"]
@@ -43,8 +42,7 @@ class Security:
     tls_ciphers : str
         OpenSSL cipher string for TLS 1.2, see `sealwire.security.contexts.policy.Policy`.
     tls_min_version, tls_max_version : ssl.TLSVersion, float or str
-        Also 1.2 or 1.3 as a number or text, or "TLSv1.3" or "TLSv1_3". The minimum is TLS 1.2 if
-        unset.
+        Also 1.2 or 1.3 as a number or text, or "TLSv1.3". The minimum is TLS 1.2 if unset.
     tls_client_cert, tls_scheduler_cert, tls_worker_cert : path or str
         The certificate of each role, followed by its intermediates if any.
     tls_client_key, tls_scheduler_key, tls_worker_key : path or str
@@ -62,7 +60,8 @@ class Security:
         pattern is a shell's (``*``, ``?``, ``[…]``) and must match one whole name of the
         certificate: the subject's common name, or a DNS name, IP address or URI of subjectAltName;
         DNS names are case-insensitive. ``sha256:…`` is the fingerprint of one certificate. A role
-        without patterns accepts all.
+        without patterns accepts all. Configured CRLs and patterns apply to the configured CA: they
+        are not used with a `tls_ca_file` that has none of its CAs, and the log says so.
     tls_reload_interval : float or str
         Seconds, or text such as "10 s": how often, at most, a handshake checks whether files have
         changed. 0 means every time, "never" (or infinity) not at all; the default is
@@ -128,6 +127,8 @@ class Security:
                 raise UnknownParameter(f"Security has no parameter {shown(name)}; {hint}")
         self._prepare()
         configured = config.read()
+        given = checked("tls_ca_file", fields.get("tls_ca_file"))
+        configured.update(dict.fromkeys(belonging.not_meant(given, configured)))
         for name in FIELDS[1:]:
             setattr(self, name, fields.get(name) if name in fields else configured.get(name))
         if require_encryption is None:
@@ -200,6 +201,8 @@ class Security:
     def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
         """Return the values for a role: ``ca_file``, ``ciphers``, ``cert`` and ``key``.
 
+        If one file contains both, the key's path is the certificate's, for those who pass paths on.
+
         Raises
         ------
         ConfigError
@@ -207,11 +210,15 @@ class Security:
         """
         if role not in ROLES:
             raise ConfigError(f"unknown role {shown(role)}; expected one of {', '.join(ROLES)}")
+        certificate = getattr(self, f"tls_{role}_cert")
+        key = getattr(self, f"tls_{role}_key")
+        if key is None and certificate and not pem.is_text(certificate):
+            key = certificate
         return {
             "ca_file": self.tls_ca_file,
             "ciphers": self.tls_ciphers,
-            "cert": getattr(self, f"tls_{role}_cert"),
-            "key": getattr(self, f"tls_{role}_key"),
+            "cert": certificate,
+            "key": key,
         }
 
     def get_connection_args(self, role: str) -> dict[str, Any]:
@@ -314,7 +321,8 @@ class Security:
         values = self.get_tls_config_for_role(role)
         trust = self._source("tls_ca_file", values["ca_file"])
         certificate = self._source(f"tls_{role}_cert", values["cert"])
-        key = self._source(f"tls_{role}_key", values["key"])
+        own = values["key"] == values["cert"] and getattr(self, f"tls_{role}_key") is None
+        key = None if own else self._source(f"tls_{role}_key", values["key"])
         if certificate is None:
             if key is not None:
                 raise ConfigError(f"cannot use {key} without its certificate; set {_cert(role)}")
@@ -384,12 +392,7 @@ class Security:
         return f"Security({', '.join(f'{name}={text}' for name, text in self._shown().items())})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align: left'>{name}</th>"
-            f"<td style='text-align: left'>{html.escape(text)}</td></tr>"
-            for name, text in self._shown().items()
-        )
-        return f"<table><caption>Security</caption><tbody>{rows}</tbody></table>"
+        return as_html(self._shown())
 
 
 def _cert(role: str) -> str:

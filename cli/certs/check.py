@@ -142,7 +142,9 @@ def _findings(
         if there and not (path / "ca-key.pem").is_file():
             found.append(_elsewhere(path, there))
     unknown = unknown_keys(file, _branches())
-    found += check_configuration(values, unknown, soon, config.files(file), demanded)
+    found += check_configuration(
+        values, unknown, soon, config.files(file), demanded, config.without_preload(file)
+    )
     return worst_first(found)
 
 

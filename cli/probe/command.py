@@ -104,6 +104,8 @@ def command(
                 f"{target} speaks our protocol in plain text, but encryption is required here: a "
                 "process so configured refuses to connect; give the other one certificates"
             )
+        if target.scheme == "tls":
+            add_revocation(found, security, role)
     except SecurityError as error:
         found = Diagnosis(str(target), Outcome.HERE, str(error))
     certificates = describe(found, security, role)
@@ -135,6 +137,35 @@ def make_security(fields: dict[str, Any]) -> Security:
         return Security()
     decided = config.read()["require_encryption"]
     return Security(bool(decided), **fields)
+
+
+def add_revocation(found: Diagnosis, security: Security, role: str) -> None:
+    """Say that our certificate is on our own revocation list, whatever the other side thinks."""
+    from sealwire.cli.probe.diagnosis import Outcome
+    from sealwire.security.ca.crl import read_lists
+    from sealwire.security.checks.findings import readable
+    from sealwire.security.pem import CRL_LIMIT, source
+
+    lists = source("tls_crl_file", security.tls_crl_file, limit=CRL_LIMIT)
+    ours = source(f"tls_{role}_cert", getattr(security, f"tls_{role}_cert"))
+    if lists is None or ours is None:
+        return
+    for certificate in readable(ours)[0][:1]:
+        for each in read_lists(lists.read()):
+            number = certificate.serial_number
+            if each.issuer != certificate.issuer or (
+                each.get_revoked_certificate_by_serial_number(number) is None
+            ):
+                continue
+            let_in = found.outcome is Outcome.OK
+            so = f"; yet it was let in by {found.backend}" if let_in else f": {found.words}"
+            found.words = (
+                f"our own certificate is revoked: {ours} is on {lists}, and whoever has that list "
+                f"refuses it; issue a new one{so}"
+            )
+            if let_in:
+                found.outcome = Outcome.HERE
+            return
 
 
 def describe(
@@ -178,6 +209,7 @@ def as_dict(
         "protocol": found.protocol,
         "cipher": found.cipher,
         "hello": found.hello,
+        "backend": found.backend,
         "openssl": ssl.OPENSSL_VERSION,
         "certificates": {
             who.replace(" ", "_").lower(): info

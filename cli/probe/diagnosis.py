@@ -28,6 +28,7 @@ __all__ = ["Diagnosis", "Outcome", "Step", "examine"]
 _CHECK = "check the address and the port"
 _HTTP = "a web server (HTTP) listens there: perhaps it is the dashboard's port"
 _HTTPS = "a web server over TLS (HTTPS) listens there"
+_STOCK = "Dask on distributed's own backend"
 _NOT_TLS = {
     "HTTP_REQUEST",
     "PACKET_LENGTH_TOO_LONG",
@@ -69,6 +70,7 @@ class Diagnosis:
     cipher: str | None = None
     peer_certificate: bytes | None = None  # DER
     hello: dict[str, Any] | None = None
+    backend: str | None = None  # who has answered, in words
 
 
 class _Found(Exception):
@@ -106,6 +108,12 @@ def _resolved(target: Address, timeout: float) -> list[tuple[Any, ...]]:
     if isinstance(answer, OSError):
         raise answer
     return answer
+
+
+def _backend(offered: dict[str, Any]) -> str:
+    if hello.EXTENSION in offered:
+        return "sealwire comm"
+    return "Dask on sealwire's backend" if hello.BACKEND in offered else _STOCK
 
 
 def _opening(reply: Reply) -> str:
@@ -215,6 +223,11 @@ class _Examination:
                 self.found.words = (
                     "it speaks our protocol; each side accepts the other's certificate"
                 )
+                if self.found.backend == _STOCK:
+                    self.found.words += (
+                        f"; it is {_STOCK}, where nothing under sealwire.tls holds, such as a "
+                        "revocation list"
+                    )
                 return
             if reply.is_http:
                 raise self.strange(_HTTPS)
@@ -256,8 +269,8 @@ class _Examination:
     def accept(self, offered: dict[str, Any], detail: list[str]) -> None:
         self.found.hello = offered
         version = offered.get("python")
-        kind = "sealwire comm" if hello.EXTENSION in offered else "Dask"
-        detail.append(kind)
+        self.found.backend = _backend(offered)
+        detail.append(self.found.backend)
         if isinstance(version, tuple):
             detail.append("python " + ".".join(map(str, version[:3])))
 

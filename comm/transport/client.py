@@ -12,7 +12,7 @@ import functools
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado.tcpclient import TCPClient
@@ -25,6 +25,7 @@ from ..limits import DEFAULT_LIMITS, Limits
 from ..tls_errors import NamingFiles
 from .connection import State
 from .greeting import exchange_hellos
+from .inquiry import Language, inquire
 from .race import Race
 from .sockets import numeric_address, tune
 from .stream import FrameStream
@@ -32,6 +33,8 @@ from .stream import FrameStream
 __all__ = ["Dialling", "FrameClient"]
 
 logger = logging.getLogger("sealwire.comm")
+
+_ANYHOW = (socket.AF_UNSPEC, None, None)  # any family, source address and port
 
 
 class FrameClient(TCPClient):
@@ -139,7 +142,8 @@ class FrameClient(TCPClient):
         *,
         context: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
-        how: tuple[socket.AddressFamily, str | None, int | None] = (socket.AF_UNSPEC, None, None),
+        how: tuple[socket.AddressFamily, str | None, int | None] = _ANYHOW,
+        connected: Callable[[FrameStream], object] | None = None,
     ) -> FrameStream:
         """Connect a stream, over TLS if there is a `context`; the caller exchanges the hellos.
 
@@ -155,6 +159,8 @@ class FrameClient(TCPClient):
             The name to send to the server (SNI).
         how : tuple
             Address family, source address and source port.
+        connected : callable, optional
+            Called with the stream before TLS begins.
 
         Returns
         -------
@@ -180,6 +186,18 @@ class FrameClient(TCPClient):
         except BaseException:
             dialling.close()
             raise
+
+    async def inquire(
+        self, address: Address, openings: Sequence[bytes], seconds: float
+    ) -> Language:
+        """Return what an address answers to one of the `openings`; see `inquiry.inquire`."""
+        dialling = self.dialling(address)
+        try:
+            sock = await dialling.connected_socket()
+        except BaseException:
+            dialling.close()
+            raise
+        return await inquire(sock, openings, seconds)
 
     def dialling(
         self,
@@ -233,6 +251,7 @@ class Dialling:
         self._outlives = outlives
         self._loop = asyncio.get_running_loop()
         self.closed = False
+        self._when_connected: Callable[[FrameStream], object] | None = None
         self._race: Race | None = None
         self._stream: FrameStream | None = None
         self._securing: asyncio.Future[None] | None = None
@@ -245,7 +264,7 @@ class Dialling:
         """
         try:
             if self._stream is None:
-                self._stream = self._begun(await self._socket())
+                self._stream = self._begun(await self.connected_socket())
             if self._context is not None:
                 await self._secured(self._context, self._stream)
         except CommClosedError:
@@ -255,6 +274,12 @@ class Dialling:
                 f"{_why(error)}; {_remedy(error)}", peer=str(self._address)
             ) from error
         return self._stream
+
+    def when_connected(self, callback: Callable[[FrameStream], object]) -> None:
+        """Call `callback` once TCP has connected, or now if it has; replaces an earlier one."""
+        self._when_connected = callback
+        if self._stream is not None:
+            callback(self._stream)
 
     def close(self) -> None:
         """Close every socket of the attempt, that of a returned stream included."""
@@ -276,8 +301,8 @@ class Dialling:
             if self._stream is not None:
                 self._stream.drop()
 
-    async def _socket(self) -> socket.socket:
-        """Return a connected socket."""
+    async def connected_socket(self) -> socket.socket:
+        """Return a connected socket, which belongs to the caller. Raises `OSError`."""
         if self._race is None:
             host, port = self._address.host or "localhost", self._address.port
             family, source_ip, source_port = self._how
@@ -292,6 +317,8 @@ class Dialling:
         stream = FrameStream(sock, self._limits, str(self._address), first)
         stream.tell = _log_end
         stream.set_deadline(self._limits.handshake_timeout)
+        if self._when_connected is not None:
+            self._when_connected(stream)
         if self._context is None:
             stream.open()
         return stream

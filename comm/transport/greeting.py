@@ -15,7 +15,11 @@ async def exchange_hellos(stream: FrameStream) -> None:
     Raises `HelloError` for any other message, and other `CommClosedError`s if the peer closes or
     refuses; the stream is closed then.
     """
-    stream.write([hello.own()])
+    try:
+        stream.write([hello.own()])
+    except CommClosedError:
+        if not stream.inbox:  # else it has said why it goes
+            raise
     frames = await stream.read_frames()
     try:
         stream.agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)

@@ -11,7 +11,6 @@ ignores most errors of `accept`. So the accepting is our own; the rest of the cl
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import functools
 import inspect
@@ -32,6 +31,7 @@ from ..limits import DEFAULT_LIMITS, Limits
 from ..listener_log import ListenerLog, ListenerStats
 from ..tls_errors import TLS_RECORD, named, not_tls
 from .connection import State
+from .goodbye import answer_plain
 from .greeting import exchange_hellos
 from .handshake_throttle import HandshakeThrottle
 from .pending import Pending, dropped, too_late
@@ -42,9 +42,8 @@ from .stream import FrameStream
 __all__ = ["FrameServer"]
 
 _PAUSE = 0.1  # seconds to stop accepting for when resources are exhausted
+_ENDED = ("lost", "unannounced")  # kinds of a connection whose peer has gone
 _PEEK = 16  # bytes that identify what a peer speaks
-# For peers without TLS, which need 8 bytes to recognise it: protocol_version and close_notify.
-_ALERT = b"\x15\x03\x01\x00\x02\x02\x46" + b"\x15\x03\x01\x00\x02\x01\x00"
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -345,7 +344,9 @@ class FrameServer(TCPServer):
                 stream.close()
                 raise
         except CommClosedError as error:
-            if not stream.greeted:
+            if not stream.greeted and _is_probe(stream, error):
+                self._log.probed()
+            elif not stream.greeted:
                 refusal = error
                 self._log.refused(error.kind, lambda: str(named(refusal, self._context)))
         except Exception:
@@ -371,7 +372,7 @@ class FrameServer(TCPServer):
             return
         head = await stream.peek(_PEEK)  # so a silent peer costs no TLS object
         if head and head[:1] != TLS_RECORD:
-            _answer_plain(stream.socket)
+            answer_plain(stream.socket)
             raise not_tls(head, stream.peer)
         if not head:
             raise CommClosedError(
@@ -390,15 +391,7 @@ def _is_broken(end: CommClosedError) -> bool:
     return not end.clean and end.kind != "unannounced"
 
 
-def _answer_plain(sock: socket.socket) -> None:
-    """Send a TLS alert to a peer that does not speak TLS.
-
-    It is read from first, since the kernel resets a connection that is closed with unread bytes,
-    and the alert would be lost.
-    """
-    with contextlib.suppress(OSError):
-        for _ in range(16):
-            if len(sock.recv(65536)) < 65536:
-                break
-        sock.send(_ALERT)
-        sock.shutdown(socket.SHUT_WR)
+def _is_probe(stream: FrameStream, error: CommClosedError) -> bool:
+    """Whether the peer has connected and gone without a byte, as liveness probes do."""
+    spoke = stream.bytes_in or isinstance(stream.socket, ssl.SSLSocket)
+    return error.kind in _ENDED and not spoke

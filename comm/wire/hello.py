@@ -27,6 +27,7 @@ from .framing import Buffer, pack
 __all__ = ["Agreement", "agree", "decode", "encode", "offer", "own", "refusal"]
 
 EXTENSION = "sealwire"
+BACKEND = "sealwire-backend"  # in the hello of a Dask process: nobody acts on it
 VERSION = 1
 REFUSED = "refused"
 _DEPTH = 16  # nested lists and maps
@@ -153,7 +154,10 @@ def _refused(peer: str, why: object) -> HandshakeError:
     words = quoted(why if isinstance(why, str) else brief(why), _LONGEST)
     remedy = "use a certificate it allows"
     if words.startswith("its names"):
-        remedy = f"add one of them to the other side's tls_allowed_peers, or {remedy}"
+        remedy = (
+            f"add one of them to the other side's tls_allowed_peers (sealwire.tls.allowed-peers), "
+            f"or {remedy}"
+        )
     error = HandshakeError(
         f"TLS handshake with {peer} failed: it refused our certificate: {words}; {remedy}",
         peer=peer,

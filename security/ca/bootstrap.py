@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from ..config import PRELOAD, PROCESSES
 from ..errors import AuthorityError
 from ..security import ROLES
 from ..x509.templates import now
@@ -97,11 +98,15 @@ def configuration(at: str) -> str:
         "distributed:",
         "  comm:",
         "    require-encryption: true",
+        "    default-scheme: tls",
         "    tls:",
         f"      ca-file: {_quoted(at, TRUST)}",
     ]
     for role in ROLES:
         lines += [f"      {role}:", f"        cert: {_quoted(at, f'{role}.pem')}"]
+    lines.append("  # What is configured under sealwire holds in processes that load this module.")
+    for process in PROCESSES:
+        lines += [f"  {process}:", f"    preload: [{PRELOAD}]"]
     lines += [
         "sealwire:",
         "  tls:",

@@ -20,7 +20,7 @@ from ..ca import rotation
 from ..ca.journal import JOURNAL, Record
 from ..ca.store import CONFIG, CRL, KEYS, TRUST, IdentityFile, Store
 from ..config import KEYS as FIELDS
-from ..config import UnknownKey
+from ..config import PRELOAD, UnknownKey
 from ..errors import PeerNotAllowed, SecurityError
 from ..pem import CRL_LIMIT, Source, source
 from ..security import ROLES, Security
@@ -136,13 +136,14 @@ def check_configuration(
     soon: datetime.timedelta | None = None,
     files: Iterable[str] = (),
     demanded: Sequence[str] = (),
+    without_preload: Iterable[str] = (),
 ) -> list[Finding]:
     """Check a configuration.
 
     `values` are those of `Security`'s fields as `config.read` returns them, `unknown` the unknown
-    keys, and `files` the configuration files. One role's certificate is enough: others that are
-    missing are a note, unless they are `demanded`.
-    `soon` is as for `check_folder`.
+    keys, `files` the configuration files, and `without_preload` the settings of Dask that do not
+    name our preload. One role's certificate is enough: others that are missing are a note, unless
+    they are `demanded`. `soon` is as for `check_folder`.
     """
     found = [_misspelt(each) for each in unknown]
     for file in files:
@@ -174,12 +175,33 @@ def check_configuration(
                 f"set {FIELDS['require_encryption']}: true",
             )
         )
+    found += _not_loaded(values, without_preload)
     here = [role for role in ROLES if presence.of(role, values) is presence.HERE]
     found += presence.findings(values, demanded)
     found += _material(values, soon, sorted({*(here or ROLES), *demanded}))
     if not any(finding.severity == ERROR for finding in found):
         found += _handshakes(security, here)
     return worst_first(found)
+
+
+def _not_loaded(values: Mapping[str, Any], without: Iterable[str]) -> Iterator[Finding]:
+    """Protections that only our module knows, and processes that would not load it."""
+    names = [FIELDS[name] for name in ("tls_crl_file", "tls_allowed_peers") if values.get(name)]
+    without = [
+        key
+        for key in without
+        if values.get(f"tls_{key.split('.')[1].replace('nanny', 'worker')}_cert")
+    ]
+    if not names or not without:
+        return
+    yield Finding(
+        WARNING,
+        "not-preloaded",
+        ", ".join(without),
+        f"{' and '.join(names)} would not hold in every process: those that Dask starts from "
+        "Python, such as a client or a LocalCluster, do not load sealwire",
+        f"set each to [{PRELOAD}]",
+    )
 
 
 def _material(

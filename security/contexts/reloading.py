@@ -106,6 +106,11 @@ class FollowingContext(SealedContext):
         """As `SealedContext.role`."""
         return self._watch.built[self._side].role
 
+    @property
+    def material(self) -> Material | None:
+        """As `SealedContext.material`."""
+        return self._watch.built[self._side].material
+
     def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
         """As `SealedContext.lacks`, of the current context."""
         return self._watch.built[self._side].lacks(crl, allowed)

@@ -269,6 +269,11 @@ class SealedContext(ssl.SSLContext):
         field = self._material.certificate.field if self._material is not None else ""
         return field.removeprefix("tls_").removesuffix("_cert") or None
 
+    @property
+    def material(self) -> Material | None:
+        """Where its parts come from; None if that is not known."""
+        return self._material
+
     def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
         """Return the protections that are configured and not in effect, in words; empty if all are.
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ..errors import PEMError
@@ -17,7 +17,7 @@ from ..text import visible
 from .keys import describe
 from .names import common_name, node_name
 
-__all__ = ["CertificateInfo", "hexadecimal", "read_certificates"]
+__all__ = ["CertificateInfo", "hexadecimal", "read_certificates", "subject_and_key"]
 
 _PURPOSES = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
@@ -159,6 +159,17 @@ class CertificateInfo:
         else:
             when = f"valid until {self.not_after:%Y-%m-%d}"
         return f"{self.subject or 'no subject'}, {by}, {when}"
+
+
+def subject_and_key(data: bytes) -> tuple[bytes, bytes]:
+    """Name and public key of a DER certificate: a CA that was renewed still has both.
+
+    Raises `ValueError` if it is not one.
+    """
+    parsed = x509.load_der_x509_certificate(data)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    key = parsed.public_key().public_bytes(serialization.Encoding.DER, form)
+    return parsed.subject.public_bytes(), key
 
 
 def hexadecimal(serial: int) -> str:

@@ -23,6 +23,12 @@ from support.listeners import CA, FAST, GOOD, KINDS, NODE, OTHER_CA, Here, at, l
 pytestmark = pytest.mark.usefixtures("registry")
 
 
+WHO = {
+    "comm": "sealwire comm",
+    "ours": "Dask on sealwire's backend",
+    "stock": "Dask on distributed's own backend",
+}
+
 # As it should be
 
 
@@ -34,15 +40,18 @@ async def test_over_tls(kind: str, version: str, here: Here) -> None:
     told = await at(listening(kind, "tls", one), *here())
     assert told["outcome"] == "ok"
     assert told["exit_code"] == 0
-    assert told["words"] == "it speaks our protocol; each side accepts the other's certificate"
+    words, _, more = told["words"].partition("; it is ")
+    assert words == "it speaks our protocol; each side accepts the other's certificate"
+    assert (more == f"{WHO['stock']}, where nothing under sealwire.tls holds, such as a "
+            "revocation list") is (kind == "stock")  # fmt: skip
     assert [step["name"] for step in told["steps"]] == ["resolve", "connect", "TLS", "hello"]
     assert all(0 < step["ms"] < 60_000 for step in told["steps"])
     assert told["steps"][0]["detail"] == "127.0.0.1"
     assert told["protocol"] == f"TLSv{version}"
     assert told["cipher"] in told["steps"][2]["detail"]
     python = ".".join(map(str, sys.version_info[:3]))
-    who = "sealwire comm" if kind == "comm" else "Dask"
-    assert told["steps"][3]["detail"] == f"{who}, python {python}"
+    assert told["steps"][3]["detail"] == f"{WHO[kind]}, python {python}"
+    assert told["backend"] == WHO[kind]
     assert ("sealwire" in told["hello"]) is (kind == "comm")
     known = told["certificates"]
     assert known["ours"]["subject"] == "CN=client"
@@ -57,6 +66,7 @@ async def test_in_plain_text(kind: str) -> None:
     told = await at(listening(kind, "tcp", GOOD))
     assert told["outcome"] == "ok"
     assert told["words"] == "it speaks our protocol, in plain text: nothing is protected"
+    assert told["backend"] == WHO[kind]
     assert [step["name"] for step in told["steps"]] == ["resolve", "connect", "hello"]
     assert told["certificates"] == {}
     assert told["protocol"] is None

@@ -229,7 +229,7 @@ async def test_a_server_our_connector_refuses_is_told(
             await asyncio.sleep(0)
     assert not handled
     assert listener.stats.refused == {"by-peer": 1}
-    (record,) = caplog.records
+    (record,) = [each for each in caplog.records if each.name == "sealwire.comm"]
     assert "it refused our certificate: its names (CN=eve, DNS eve) match" in record.getMessage()
     assert "(our certificate: tls_scheduler_cert (PEM text in memory)" in record.getMessage()
     assert record.exc_info is None

@@ -358,7 +358,7 @@ async def test_certificates_without_a_decision_mean_encryption(
             listen("tcp://127.0.0.1:0", echo, **args)
         with pytest.raises(RuntimeError, match="refusing tcp://127"):
             await connect("tcp://127.0.0.1:1", **args)
-    assert "use tls://" in str(caught.value)
+    assert "--protocol tls" in str(caught.value)
     assert REQUIRE in str(caught.value)
 
 

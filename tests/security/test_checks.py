@@ -252,6 +252,33 @@ def test_rotations(folder: Path) -> None:
     assert set(said(check_folder(folder))) == {"other-ca"}
 
 
+@pytest.mark.parametrize("left_out", ["scheduler", "worker", "nanny", "client"])
+def test_a_protection_that_a_process_would_not_load(folder: Path, left_out: str) -> None:
+    """Told of where a role is configured and has something to lose."""
+    file = folder / "dask.yaml"
+    text = file.read_text()
+    section = f"  {left_out}:\n    preload: [sealwire.dask_backend.preload]\n"
+    assert section in text
+    file.write_text(text.replace(section, ""))
+    lacking = config.without_preload(str(file))
+    assert lacking == [f"distributed.{left_out}.preload"]
+
+    def told(**changes: Any) -> list[Any]:
+        values = configured(folder, **changes)
+        found = check_configuration(values, without_preload=lacking)
+        return [each for each in found if each.code == "not-preloaded"]
+
+    (finding,) = told()
+    assert finding.severity == "warning"
+    assert finding.subject == lacking[0]
+    assert "sealwire.tls.crl-file and sealwire.tls.allowed-peers" in finding.message
+    (finding,) = told(tls_allowed_peers=None)
+    assert "allowed-peers" not in finding.message
+    assert told(tls_allowed_peers=None, tls_crl_file=None) == []
+    role = "worker" if left_out == "nanny" else left_out
+    assert told(**{f"tls_{role}_cert": None, f"tls_{role}_key": None}) == []
+
+
 def test_settings(folder: Path) -> None:
     assert look(folder, require_encryption=False) == {"encryption-off": "warning"}
     assert look(folder, tls_min_version="1.1") == {"bad-value": "error"}

@@ -176,7 +176,7 @@ def test_arguments_come_before_configuration() -> None:
         "ca_file": os.path.abspath("ca.pem"),
         "ciphers": None,
         "cert": os.path.abspath("given.pem"),
-        "key": None,
+        "key": os.path.abspath("given.pem"),  # the file may hold both
     }
     assert one.tls_min_version is TLS.TLSv1_3
 

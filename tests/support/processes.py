@@ -80,7 +80,11 @@ class Programs:
 
     def start(self, *arguments: str) -> Program:
         """``python -m dask`` with these arguments."""
-        program = Program([sys.executable, "-m", "dask", *arguments], self.folder)
+        return self.start_module("dask", *arguments)
+
+    def start_module(self, name: str, *arguments: str) -> Program:
+        """``python -m`` a module with these arguments."""
+        program = Program([sys.executable, "-m", name, *arguments], self.folder)
         self.started.append(program)
         return program
 

@@ -1,0 +1,91 @@
+"""Clusters whose processes are started by command lines, which carry no `Security`.
+
+`SubprocessCluster` and `SSHCluster` start ``dask spec``: its processes read the configuration. A
+`Security` that says something else would stay with the cluster's own object, and the scheduler be a
+plain one, on a port that nobody guards. So such a cluster is refused before anything is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dask
+from distributed.utils import import_term
+
+from sealwire.security import ConfigError, config
+from sealwire.security import Security as OwnSecurity
+from sealwire.security.security import FIELDS
+
+__all__ = ["careful"]
+
+# Where the processes that a class starts have their configuration from.
+_SCHEDULERS = {
+    "distributed.deploy.subprocess.SubprocessScheduler": "SubprocessCluster",
+    "distributed.deploy.ssh.Scheduler": "SSHCluster",
+}
+_ELSEWHERE = ("require_encryption", "tls_reload_interval", "tls_expiry_warning", "extra_conn_args")
+_COMPARED = [n for n in FIELDS if not n.startswith("tls_client") and n not in _ELSEWHERE]
+
+
+def careful(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`SpecCluster._start`: refuses what would be plain, and leaves no scheduler behind."""
+
+    @functools.wraps(original)
+    async def start(self: Any) -> Any:
+        if self.scheduler is None and self.scheduler_spec:
+            _expect_configured(self.scheduler_spec["cls"], self.security)
+        try:
+            return await original(self)
+        except BaseException:
+            if self.scheduler is not None:
+                with contextlib.suppress(Exception):
+                    await self.scheduler.close()
+            raise
+
+    return start
+
+
+def _expect_configured(kind: Any, security: Any) -> None:
+    """Raise `ConfigError` if the processes of a cluster would read other values than it has."""
+    kind = import_term(kind) if isinstance(kind, str) else kind
+    name = next(
+        (
+            _SCHEDULERS[where]
+            for each in getattr(kind, "__mro__", ())
+            if (where := f"{each.__module__}.{each.__qualname__}") in _SCHEDULERS
+        ),
+        None,
+    )
+    if name is None:
+        return
+    # An SSH session is given what this process has, a child reads its own.
+    read = dask.config.config if name == "SSHCluster" else dask.config.collect()
+    differ = _differences(security, read)
+    if differ:
+        raise ConfigError(
+            f"cannot start a {name} with this Security: the processes that it starts read the "
+            f"configuration, where {', '.join(differ)} {'is' if len(differ) == 1 else 'are'} "
+            f"not the same; write a dask.yaml (sealwire certs init makes one), name it in "
+            f"DASK_CONFIG, and leave security out"
+        )
+
+
+def _differences(security: Any, read: Mapping[str, Any]) -> list[str]:
+    """Return the keys whose values differ between a `Security` and a configuration."""
+    values = {
+        field: dask.config.get(key, None, config=dict(read)) for field, key in config.KEYS.items()
+    }
+    configured = OwnSecurity(**values).fields()
+    ours = getattr(security, "_own", None)
+    if ours is not None:
+        given = ours.fields()
+    else:  # distributed's, which does not know all of them
+        known = {name: getattr(security, name) for name in FIELDS if hasattr(security, name)}
+        given = {**configured, **{name: OwnSecurity(**known).fields()[name] for name in known}}
+    found = [config.KEYS[name] for name in _COMPARED if given[name] != configured[name]]
+    if bool(given["require_encryption"]) != bool(configured["require_encryption"]):
+        found.insert(0, config.KEYS["require_encryption"])
+    return found

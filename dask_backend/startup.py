@@ -1,0 +1,142 @@
+"""What a process says of itself at its start: what protects it, or that nothing does."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import ssl
+import weakref
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import dask
+from distributed.comm.core import connect
+
+from sealwire.comm.wire import hello
+from sealwire.security import PEMError, config
+from sealwire.security.contexts.sealed import Material, SealedContext
+
+from .protection import configured
+
+__all__ = ["forget", "tell_configuration", "tell_context", "tell_nanny", "tell_plain"]
+
+logger = logging.getLogger("sealwire.dask_backend")
+
+_PATIENCE = 10.0  # seconds for a nanny to answer
+_NEWEST = ssl.TLSVersion.MAXIMUM_SUPPORTED
+
+_told: set[str] = set()
+_seen: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
+
+
+def forget() -> None:
+    """Let it all be said again."""
+    _told.clear()
+    _seen.clear()
+
+
+def _is_new(words: str) -> bool:
+    new = words not in _told
+    _told.add(words)
+    return new
+
+
+def tell_configuration() -> None:
+    """Warn of a `DASK_CONFIG` that names nothing: Dask goes on without a word."""
+    why = config.named_in_vain()
+    if why is not None and _is_new(why):
+        logger.warning("%s; nothing of it holds: correct the variable, with an absolute path", why)
+
+
+def tell_context(context: ssl.SSLContext | None, does: str) -> None:
+    """Log what protects the comms of a context, once for each identity that this process shows.
+
+    `does` says who uses it, such as "listens on tls://…". Asked for every comm.
+    """
+    if context is None or context in _seen:
+        return
+    _seen.add(context)
+    material = context.material if isinstance(context, SealedContext) else None
+    shown = _identity(material) if material is not None else "a certificate of others' making"
+    if _is_new(f"{getattr(context, 'role', None)} {shown}"):
+        logger.info(
+            "sealwire %s %s: its own backend, %s, %s, CRL %s, allow-list %s",
+            _version(),
+            does,
+            _versions(context),
+            shown,
+            _on(context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF),
+            _on(material is not None and material.allowed),
+        )
+
+
+def tell_plain(server: Any) -> None:
+    """Warn, once, of a server or client whose comms are plain although nobody has decided so."""
+    kind = type(server).__name__
+    addresses = [listener.contact_address for listener in getattr(server, "listeners", ())]
+    addresses = addresses or [getattr(getattr(server, "scheduler", None), "address", "")]
+    plain = [each for each in addresses if not each.startswith(("tls://", "wss://", "inproc://"))]
+    decided = dask.config.get(config.KEYS["require_encryption"], None) is not None
+    if plain and plain[0] and not decided and _is_new(f"plain {kind}"):
+        logger.warning(
+            "%s on %s is plain: no TLS is configured (%s), so whoever reaches the port can run "
+            "code; make certificates with `sealwire certs init`, and set DASK_CONFIG to its "
+            "dask.yaml",
+            kind,
+            plain[0],
+            f"read: {', '.join(config.files()) or 'no file'}",
+        )
+
+
+async def tell_nanny(worker: Any) -> None:
+    """Warn if what is configured does not hold for the port of a worker's nanny.
+
+    ``python -m distributed.cli.dask_worker``, which job queues run, loads no plugin of the command
+    line, and does not look at ``distributed.nanny.preload``.
+    """
+    names = list(configured("worker").values())
+    if not names or not str(worker.nanny).startswith("tls://"):
+        return
+    try:
+        comm = await connect(worker.nanny, timeout=_PATIENCE, **worker.connection_args)
+    except OSError:
+        return  # it says so itself
+    known = hello.BACKEND in comm.remote_info
+    comm.abort()
+    if not known:
+        logger.warning(
+            "the nanny of this worker is on distributed's own backend: %s does not hold for %s; "
+            "start it with `dask worker`, or add --preload-nanny %s",
+            " and ".join(names),
+            worker.nanny,
+            config.PRELOAD,
+        )
+
+
+def _identity(material: Material) -> str:
+    from sealwire.security.x509.certinfo import read_certificates
+
+    try:
+        info = read_certificates(material.certificate)[0]
+    except PEMError:  # the file has gone since
+        return str(material.certificate)
+    return f"certificate {info.subject} until {info.not_after:%Y-%m-%d %H:%M} UTC"
+
+
+def _versions(context: ssl.SSLContext) -> str:
+    least, most = context.minimum_version, context.maximum_version
+    names = [each.name for each in (least, ssl.TLSVersion.TLSv1_3 if most is _NEWEST else most)]
+    first, last = (name.replace("TLSv", "TLS ").replace("_", ".") for name in names)
+    return first if first == last else f"{first} to {last.removeprefix('TLS ')}"
+
+
+def _on(state: object) -> str:
+    return "on" if state else "off"
+
+
+@functools.cache
+def _version() -> str:
+    try:
+        return version("sealwire")
+    except PackageNotFoundError:  # a copy that nobody has installed
+        return "of an unknown version"

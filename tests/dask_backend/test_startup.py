@@ -1,0 +1,194 @@
+"""What a process says at its start: what protects it, or that nothing does."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import pytest
+import yaml
+from distributed import Client, Scheduler
+
+from sealwire.dask_backend import Security, install, preload, startup
+from sealwire.security.config import named_in_vain
+from support import certs_cli
+from support.parties import Party, asynchronous, echo
+from support.processes import HANG, PRELOAD, Program, Programs
+
+MakeParty = Callable[..., Party]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said() -> None:
+    install()
+    startup.forget()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cluster") / "certs"
+    certs_cli.good("init", str(folder))
+    return folder
+
+
+def written(path: Path, tree: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+# A DASK_CONFIG that names nothing
+
+
+def missing(home: Path) -> tuple[str, str]:
+    return str(home / "dsak.yaml"), "which does not exist"
+
+
+def relative(home: Path) -> tuple[str, str]:
+    return "certs/dask.yaml", f"looked for as '{home}/certs/dask.yaml'), which does not exist"
+
+
+def unexpanded(home: Path) -> tuple[str, str]:
+    return "~/dask.yaml", f"looked for as '{home}/~/dask.yaml'), which does not exist"
+
+
+def empty(home: Path) -> tuple[str, str]:
+    (home / "configs").mkdir()
+    (home / "configs" / "dask.conf").write_text("distributed: {}")
+    return str(home / "configs"), "a folder without a file that Dask reads"
+
+
+@pytest.mark.parametrize("make", [missing, relative, unexpanded, empty])
+@pytest.mark.parametrize("options", [PRELOAD, ()], ids=["preload", "plain"])
+def test_a_process_names_a_configuration_that_is_not_there(
+    make: Callable[[Path], tuple[str, str]],
+    options: tuple[str, ...],
+    programs: Programs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    value, words = make(tmp_path)
+    monkeypatch.setenv("DASK_CONFIG", value)
+    program, address = programs.scheduler("tcp", *options)
+    said = "".join(program.output)
+    assert f"DASK_CONFIG names '{value}'" in said
+    assert words in said
+    if options:
+        program.wait_for(f"Scheduler on {address} is plain: no TLS is configured")
+
+
+def test_what_is_there_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path / "any.name", {})
+    (tmp_path / "folder").mkdir()
+    written(tmp_path / "folder" / "x.yml", {})
+    monkeypatch.chdir(tmp_path)
+    for value in (str(file), "any.name", "folder", ""):
+        monkeypatch.setenv("DASK_CONFIG", value)
+        assert named_in_vain() is None
+    monkeypatch.delenv("DASK_CONFIG")
+    assert named_in_vain() is None
+
+
+# Plain
+
+
+PROTECTIONS: list[dict[str, Any]] = [
+    {"sealwire": {"tls": {"crl-file": "/nowhere/crl.pem"}}},
+    {"sealwire": {"tls": {"allowed-peers": {"scheduler": ["worker"]}}}},
+    {"distributed": {"comm": {"tls": {"worker": {"cert": "/nowhere/worker.pem"}}}}},
+    {"distributed": {"comm": {"tls": {"ca-file": "/nowhere/ca.pem"}}}},
+]
+
+
+@pytest.mark.parametrize("tree", PROTECTIONS, ids=str)
+def test_a_scheduler_does_not_start_plain_where_protection_is_configured(
+    tree: dict[str, Any], programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_CONFIG", str(written(tmp_path / "dask.yaml", tree)))
+    program = programs.start(
+        "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *PRELOAD
+    )
+    told = program.wait_for("refusing tcp://.*--protocol tls.*")[0]
+    assert "distributed.comm.require-encryption: true" in told
+    assert "tls://127.0.0.1:0" not in told
+    assert program.process.wait(HANG) != 0
+
+
+@asynchronous
+async def test_plain_is_warned_of_once_unless_somebody_has_decided(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    where = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    said: list[str] = []
+    for decided, expected in ((False, 0), (None, 1), (None, 1)):
+        with dask.config.set({"distributed.comm.require-encryption": decided}):
+            async with Scheduler(preload=[PRELOAD[1]], **where):
+                told = [each.getMessage() for each in caplog.records]
+        said = [each for each in told if "is plain: no TLS" in each]
+        assert len(said) == expected, told
+    assert said[0].startswith("Scheduler on tcp://127.0.0.1:")
+    async with (
+        Scheduler(**where) as scheduler,
+        Client(scheduler.address, asynchronous=True) as client,
+    ):
+        preload.dask_setup(client)
+    assert any("Client on tcp://" in each.getMessage() for each in caplog.records)
+
+
+# Protected
+
+
+def test_every_process_says_what_protects_it(
+    folder: Path, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_CONFIG", str(folder / "dask.yaml"))
+    scheduler, address = programs.scheduler("tls")
+    worker = programs.worker(address)
+    worker.wait_for("Registered to")
+    code = f"from distributed import Client; Client('{address}').close()"
+    client = Program([sys.executable, "-c", code], tmp_path)
+    assert client.process.wait(HANG) == 0
+    client.finish()
+    line = (
+        r"sealwire \S+ {} tls://\S+: its own backend, TLS 1.2 to 1.3, "
+        r"certificate CN={} until 20\d\d-\d\d-\d\d \d\d:\d\d UTC, CRL on, allow-list on"
+    )
+    for program, does, role, processes in (
+        (scheduler, "listens on", "scheduler", 1),
+        (worker, "listens on", "worker", 2),  # and its nanny
+        (client, "connects to", "client", 1),
+    ):
+        said = "".join(program.output)
+        assert len(re.findall(line.format(does, role), said)) == processes, said
+        assert said.count("its own backend") == processes, said
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"tls_min_version": 1.3}, "TLS 1.3, certificate CN=scheduler until "),
+        ({"tls_max_version": 1.2}, "TLS 1.2, certificate CN=scheduler until "),
+        ({}, "CRL off, allow-list off"),
+        ({"tls_allowed_peers": ["worker"]}, "CRL off, allow-list on"),
+    ],
+)
+@asynchronous
+async def test_what_is_said(
+    fields: dict[str, Any],
+    words: str,
+    material: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "sealwire.dask_backend")
+    party = Party("ours", "tls", Security(**material, **fields))
+    for _ in range(2):
+        async with party.listen(echo) as listener:
+            assert listener.contact_address
+    (said,) = [
+        each.getMessage() for each in caplog.records if "its own backend" in each.getMessage()
+    ]
+    assert words in said

@@ -1,0 +1,128 @@
+"""A program: a cluster by one deployer, configured by `DASK_CONFIG` or by a `Security`.
+
+    python -m support.programs.deployed KIND [OPTIONS]
+
+OPTIONS is JSON with keywords for the cluster; ``security`` are the fields of one of ours. It looks
+at every process, prints the addresses as JSON, and ends the cluster when its standard input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import cloudpickle
+from distributed import Client
+
+from support import observing
+from support.observing import check, everywhere, exercise
+
+cloudpickle.register_pickle_by_value(observing)  # a session over SSH does not find it
+
+PRELOAD = "sealwire.dask_backend.preload"
+WORKERS = 2
+
+
+def local(**options: Any) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=WORKERS,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        **options,
+    )
+
+
+def subprocesses(**options: Any) -> Any:
+    import_module(PRELOAD)  # first of all: there is no scheduler here to import it
+    from distributed.deploy.subprocess import SubprocessCluster
+
+    return SubprocessCluster(
+        host="127.0.0.1",
+        n_workers=WORKERS,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        worker_kwargs={"dashboard_address": "127.0.0.1:0"},
+        **options,
+    )
+
+
+def jobs(**options: Any) -> Any:
+    from dask_jobqueue.local import LocalCluster
+
+    cluster = LocalCluster(
+        cores=1,
+        memory="500MB",
+        processes=1,
+        nanny=True,
+        death_timeout=60,
+        scheduler_options={"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
+        worker_extra_args=[
+            *("--host", "127.0.0.1"),
+            *("--dashboard-address", "127.0.0.1:0"),
+            *("--preload", PRELOAD),
+            *("--preload-nanny", PRELOAD),
+        ],
+        **options,
+    )
+    cluster.scale(jobs=WORKERS)
+    return cluster
+
+
+def ssh(**options: Any) -> Any:
+    import_module(PRELOAD)  # first of all: there is no scheduler here to import it
+    from distributed import SSHCluster
+
+    return SSHCluster(
+        ["127.0.0.1"] * (1 + WORKERS),
+        scheduler_options={"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
+        worker_options={"host": "127.0.0.1", "nthreads": 1, "dashboard_address": "127.0.0.1:0"},
+        **options,
+    )
+
+
+KINDS: dict[str, Callable[..., Any]] = {
+    "local": local,
+    "subprocesses": subprocesses,
+    "jobs": jobs,
+    "ssh": ssh,
+}
+
+
+def main(kind: str, options: dict[str, Any]) -> None:
+    if fields := options.pop("security", None):
+        from sealwire.dask_backend import Security
+
+        options["security"] = Security(**fields)
+    with KINDS[kind](**options) as cluster, Client(cluster, timeout=60) as client:
+        client.wait_for_workers(WORKERS, timeout=60)
+        exercise(client)
+        seen = everywhere(client)
+        check(seen, client.scheduler.address, "tls")
+        links = [link for each in seen.values() for link in each["links"]]
+        unprotected = [words for link in links for words in link["unprotected"]]
+        assert not unprotected, unprotected
+        versions = client.get_versions(packages=["sealwire"])
+        versions["workers"]["client"] = versions["client"]
+        versions["workers"]["scheduler"] = versions["scheduler"]
+        installed = {each["packages"]["sealwire"] for each in versions["workers"].values()}
+        assert installed == {version("sealwire")}, installed
+        found = {
+            "scheduler": client.scheduler.address,
+            "others": sorted(set(seen) - {client.scheduler.address, "client"}),
+            "pids": sorted({each["pid"] for each in seen.values()} - {os.getpid()}),
+        }
+        print(json.dumps(found), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})

@@ -89,10 +89,9 @@ class Security:
     Whether a value is a path or PEM text is decided where it is given, and a relative path is made
     absolute there; `~` and ``$NAME`` are replaced in a `str`, not in a `pathlib.Path`. Files must
     be regular files. Contexts follow them: a handshake that begins after a file was replaced uses
-    the new one, or the old one while the new one is unusable or takes long to read; see `reload`.
+    the new one, or the old one while the new one is unusable or takes long; see `reload`.
 
-    Instances pickle, with absolute paths and the PEM text they hold, keys included; they compare by
-    identity; they are thread-safe.
+    Instances pickle, with absolute paths and PEM text (keys included), and are thread-safe.
     """
 
     tls_ca_file: str | None

@@ -127,7 +127,10 @@ def _unfit(name: str) -> str | None:
     if not name.isascii():
         return f"it has characters beyond ASCII{_ascii_form(name)}"
     if not _DNS_NAME.fullmatch(name):
-        return "names have letters, digits, hyphens and underscores, with a dot between the parts"
+        return (
+            "it is not a DNS name, which has letters, digits, hyphens and underscores, with a dot "
+            "between its parts"
+        )
     longest = max(len(label) for label in name.split("."))
     if longest > _LONGEST_LABEL:
         return f"a part of it has {longest} characters, a DNS name has at most {_LONGEST_LABEL}"

@@ -52,10 +52,10 @@ REFUSED = {
     "alice@corp.example": "'alice@corp.example' is no host: give the name of a person with --name",
     "münchen.example": "give its xn-- form: xn--mnchen-3ya.example",
     "ünï": "give its xn-- form: xn--n-nga1b",
-    "two words": "names have letters, digits, hyphens and underscores",
-    "a..b": "names have letters",
-    "": "names have letters",
-    "node7.*.lab": "names have letters",
+    "two words": "it is not a DNS name, which has letters, digits, hyphens",
+    "a..b": "it is not a DNS name",
+    "": "it is not a DNS name",
+    "node7.*.lab": "it is not a DNS name",
 }
 
 

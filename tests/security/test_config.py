@@ -70,6 +70,7 @@ sealwire:
   tls:
     reload_interval: 10 s
     expiry-warning: 14
+    server-hostname: sched.lab
     allowed-peers:
       worker: [scheduler*, worker*]
       scheduler: sha256:0123456789abcdef0123456789abcdef0123456789ABCDEF0123456789ABCDEF
@@ -108,6 +109,7 @@ def test_files_and_environment(tmp_path: Path, with_dask: bool) -> None:
         },
         "tls_reload_interval": 10.0,
         "tls_expiry_warning": 14.0,
+        "tls_server_hostname": "sched.lab",
         "extra_conn_args": {},
     }
     assert {name: str(value) if "version" in name else value for name, value in fields.items()} == (

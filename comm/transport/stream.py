@@ -128,8 +128,9 @@ class FrameStream(Connection):
         if self.closed():
             raise self.failure()
         self.state = State.HELLO
-        self.tls_facts = handshake.facts
-        self._begin(secure(tls))
+        channel = secure(tls)
+        self.tls_facts = {**handshake.facts, "holds_gil": channel.holds_gil}
+        self._begin(channel)
 
     def _wrap(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None

@@ -55,7 +55,7 @@ class End:
         self.side = side
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "cannot make a network namespace")
+            raise OSError(ctypes.get_errno(), "unshare")
         self.namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         self.device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         flags = struct.pack("H", IFF_TUN | IFF_NO_PI)
@@ -155,6 +155,6 @@ if __name__ == "__main__":
     try:
         link = Link()
     except OSError as error:
-        sys.exit(f"{error.strerror} ({error.errno})")
+        sys.exit(f"{error.strerror}: {os.strerror(error.errno or 0)}")
     print(*(end.namespace for end in link.ends), flush=True)
     link.run()

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
+from .paths import expanded
+from .pem import is_text
 from .quoting import hides_key, redacted, shown
 
 __all__ = [
@@ -62,13 +64,14 @@ KEYS = {
     "tls_allowed_peers": f"{_OWN}.allowed-peers",
     "tls_reload_interval": f"{_OWN}.reload-interval",
     "tls_expiry_warning": f"{_OWN}.expiry-warning",
+    "tls_server_hostname": f"{_OWN}.server-hostname",
 }
-
-_ELSEWHERE = (f"{_OWN}.hold-gil",)  # read by the backend: how TLS is done, not with whom
+_PATHS = ("_file", "_cert", "_key")  # how fields end that are paths or PEM text
 
 #: our preload module, and the processes that have a setting for preloads
 PRELOAD = "sealwire.dask_backend.preload"
 PROCESSES = ("scheduler", "worker", "nanny", "client")
+_ELSEWHERE = (f"{_OWN}.hold-gil",)  # read by the backend: how TLS is done, not with whom
 
 _BY_ROLE = ("key-password.", "allowed-peers.")  # may be mappings from role to value
 
@@ -108,8 +111,8 @@ def read(file: str | None = None) -> dict[str, Any]:
     """Return the configured value of every field of `KEYS`, None where nothing is set.
 
     With `file`, as a process would read it for which `DASK_CONFIG` is that file.
-    `require_encryption` is a bool or None; other values are as configured. Logs unknown keys.
-    Raises `ConfigError` if the configuration is malformed.
+    `require_encryption` is a bool or None, and in paths `~` and `$NAME` are replaced; other values
+    are as configured. Logs unknown keys. Raises `ConfigError` if the configuration is malformed.
     """
     get = _getter(file)
     for unknown in _unknown(get):
@@ -117,7 +120,7 @@ def read(file: str | None = None) -> dict[str, Any]:
             _reported.add(unknown.key)
             hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
             logger.warning("unknown configuration key %s is ignored%s", unknown.key, hint)
-    values = {field: get(key) for field, key in KEYS.items()}
+    values = {field: _located(field, get(key)) for field, key in KEYS.items()}
     values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
     return values
@@ -209,10 +212,14 @@ def _places() -> list[str]:
 def truth(name: str, value: object) -> bool | None:
     """Return a bool or None from arguments, YAML or the environment, such as "true" or 0.
 
+    An empty text, as of an empty variable, is None.
+
     Raises `ConfigError`, naming `name`, for anything else.
     """
     if value is None or isinstance(value, bool):
         return value
+    if value == "":  # a variable that is set to nothing
+        return None
     if isinstance(value, str) and value.lower() in _WORDS:
         return _WORDS[value.lower()]
     if value in (0, 1):
@@ -221,12 +228,12 @@ def truth(name: str, value: object) -> bool | None:
 
 
 def duration(name: str, value: object, *, bare: str) -> float | None:
-    """Seconds from a number or a text such as "5 s", "2h" or "30 days"; None stays None.
+    """Seconds from a number or a text such as "5 s", "2h" or "30 days"; None for None and "".
 
     `bare` is the unit of a number without one. False, "never" and infinity are infinity. Raises
     `ConfigError`, naming `name`, for anything else.
     """
-    if value is None:
+    if value is None or value == "":
         return None
     if value is False or value == "never":
         return math.inf
@@ -264,6 +271,12 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
         why = redacted(str(error))
         raise ConfigError(f"cannot read the configuration: {why}") from None
     return lambda key: config.get(key, default=None)
+
+
+def _located(field: str, value: Any) -> Any:
+    if not field.endswith(_PATHS) or not isinstance(value, str) or is_text(value):
+        return value
+    return expanded(KEYS[field], value)
 
 
 def _as_written(key: str, value: Any) -> Any:

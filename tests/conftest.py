@@ -24,8 +24,22 @@ FOLDER = pytest.StashKey[str]()
 LEFT = pytest.StashKey[list[str]]()
 
 
-def choose_path(choice: str) -> None:
-    """Turn off by default that the GIL is held, if the environment says so."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests, and every process they start, a temporary folder of their own.
+
+    The processes of xdist inherit it. What `tmp_path` gives is elsewhere, and kept as usual.
+    """
+    choose_hold()
+    if hasattr(config, "workerinput"):
+        return
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix="sealwire-tests-")
+    config.stash[FOLDER] = tempfile.tempdir = os.environ["TMPDIR"] = folder
+
+
+def choose_hold() -> None:
+    """Hold the GIL or not, as the environment says."""
+    choice = os.environ.get("SEALWIRE_HOLD_GIL", "on")
     if choice == "off":
         from sealwire.comm.transport import switch_interval
 
@@ -35,19 +49,6 @@ def choose_path(choice: str) -> None:
         os.environ["DASK_SEALWIRE__TLS__HOLD_GIL"] = "false"
     elif choice != "on":
         raise pytest.UsageError(f"bad SEALWIRE_HOLD_GIL {choice!r}: need on or off")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Give the tests, and every process they start, a temporary folder of their own.
-
-    The processes of xdist inherit it. What `tmp_path` gives is elsewhere, and kept as usual.
-    """
-    choose_path(os.environ.get("SEALWIRE_HOLD_GIL", "on"))
-    if hasattr(config, "workerinput"):
-        return
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-    folder = tempfile.mkdtemp(prefix="sealwire-tests-")
-    config.stash[FOLDER] = tempfile.tempdir = os.environ["TMPDIR"] = folder
 
 
 def left_in(folder: Path) -> list[str]:

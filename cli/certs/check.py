@@ -43,10 +43,8 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     click.option(
         "--soon",
         type=duration,
-        default="30d",
-        show_default=True,
         metavar="TIME",
-        help="Warn of what expires within this time.",
+        help="Warn of what expires within this time.  [default: 30d, or a third of its lifetime]",
     ),
     password_option,
     json_option,
@@ -54,7 +52,7 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 def command(
     path: Path | None,
     demanded: tuple[str, ...],
-    soon: datetime.timedelta,
+    soon: datetime.timedelta | None,
     password_file: Path | None,
     as_json: bool,
 ) -> None:
@@ -117,7 +115,7 @@ def _branches() -> dict[str, list[str]]:
 def _findings(
     path: Path | None,
     demanded: Sequence[str],
-    soon: datetime.timedelta,
+    soon: datetime.timedelta | None,
     password: bytes | None,
 ) -> list[Finding]:
     from sealwire.security import config, unknown_keys

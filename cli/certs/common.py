@@ -111,10 +111,12 @@ def options(*chosen: Callable[[F], F]) -> Callable[[F], F]:
 def password_from(file: Path | None) -> bytes | None:
     """Return the password in the file, else in the environment; None if there is neither."""
     if file is not None:
-        lines = file.read_bytes().splitlines()
-        if not lines or not lines[0]:
+        from sealwire.security.pem_shapes import first_line
+
+        password = first_line(file.read_bytes())
+        if not password:
             raise Failed(f"cannot use {file}: its first line, the password, is empty")
-        return lines[0]
+        return password
     given = os.environ.get(PASSWORD)
     return given.encode() if given else None
 

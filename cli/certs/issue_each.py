@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def file_name(role: str, name: str | None) -> str:
     """Return the name of an identity's file in the CA's folder."""
-    stem = role if name is None else f"{role}-{name}"
+    stem = role if name is None else f"{role}-{name.strip('[]').removesuffix('.')}"
     return stem.replace(":", "_").replace("/", "_").replace("*", "any") + ".pem"
 
 

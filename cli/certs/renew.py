@@ -34,7 +34,8 @@ ADVISED = ("revoked", "stuck")  # whose reason says what to do
         "within",
         type=duration,
         metavar="TIME",
-        help="Renew only what expires within 30d, 12h, 2w …",
+        help="Renew only what expires within 30d, 12h, 2w …, and what lives no longer in its last "
+        "third.",
     ),
     click.option("--keep-key", is_flag=True, help="Keep the private keys."),
     click.option(

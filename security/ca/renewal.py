@@ -21,6 +21,7 @@ from .store import IdentityFile, Store
 __all__ = ["Renewal", "renew", "revoke"]
 
 _YEAR = datetime.timedelta(days=365)  # validity if that of the old certificate is too short
+_DAILY = datetime.timedelta(hours=36)  # a daily job comes once in this time, even if late
 _WORTH = datetime.timedelta(hours=1)  # a renewal must gain at least this
 
 
@@ -51,8 +52,9 @@ def renew(
 
     Either those `chosen`, or all in the folder that are not revoked. With `within`, only those that
     end in that time or belong to an outgoing CA whose successor signs already; without, all of
-    them, by the newest CA. CRLs are updated in any case. Raises `AuthorityError` for a chosen
-    identity that cannot be renewed.
+    them, by the newest CA. What lives no longer than `within` in all is due in the last third of
+    its lifetime. CRLs are updated in any case. Raises `AuthorityError` for a chosen identity that
+    cannot be renewed.
     """
     signer = store.signer(move=within is None)
     results: list[Renewal] = []
@@ -133,6 +135,17 @@ def revoke(store: Store, what: str, reason: str) -> tuple[list[Record], list[Wri
     return records, [*store.journal.write(records), *store.crl(records)]
 
 
+def _due(
+    certificate: x509.Certificate, issuer: Authority, within: datetime.timedelta
+) -> datetime.timedelta:
+    """How long before its end a certificate is due; cut short by its CA's, as soon as asked."""
+    ends = certificate.not_valid_after_utc
+    lives = ends - certificate.not_valid_before_utc
+    if lives > within + _WORTH or ends >= issuer.parsed.not_valid_after_utc:
+        return within
+    return min(within, max(lives / 3, _DAILY))
+
+
 def _left_alone(
     file: IdentityFile,
     issuer: Authority | None,
@@ -150,7 +163,7 @@ def _left_alone(
         words = "its key is cut off, so that it cannot be kept; renew it without --keep-key"
         return ("stuck", words) if keep_key else ("", "")
     left = file.certificate.not_valid_after_utc - now()
-    if within is not None and issuer is signer and left > within:
+    if within is not None and issuer is signer and left > _due(file.certificate, issuer, within):
         return "kept", "not due"
     return "", ""
 

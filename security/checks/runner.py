@@ -30,9 +30,7 @@ from .certificates import identity
 from .findings import ERROR, NOTE, WARNING, Finding
 from .selftest import refusal
 
-__all__ = ["SOON", "check_configuration", "check_folder", "worst_first"]
-
-SOON = datetime.timedelta(days=30)
+__all__ = ["check_configuration", "check_folder", "worst_first"]
 
 _DIALS = (
     ("client", "scheduler"),
@@ -65,10 +63,13 @@ def check_folder(
     folder: Path,
     *,
     password: bytes | None = None,
-    soon: datetime.timedelta = SOON,
+    soon: datetime.timedelta | None = None,
     demanded: Sequence[str] = (),
 ) -> list[Finding]:
     """Check a folder that `sealwire certs` has created; `password` decrypts the CA key.
+
+    `soon` is the time within which what ends is told of; None for what the log of a process warns
+    of, the lesser of 30 days and a third of the lifetime.
 
     A folder without the CA's key, as on other machines, is checked as far as possible. An identity
     of each role `demanded` must be there. In the folder of the CA, a revoked identity is a note.
@@ -132,7 +133,7 @@ def check_folder(
 def check_configuration(
     values: Mapping[str, Any],
     unknown: Iterable[UnknownKey] = (),
-    soon: datetime.timedelta = SOON,
+    soon: datetime.timedelta | None = None,
     files: Iterable[str] = (),
     demanded: Sequence[str] = (),
     without_preload: Iterable[str] = (),
@@ -142,7 +143,7 @@ def check_configuration(
     `values` are those of `Security`'s fields as `config.read` returns them, `unknown` the unknown
     keys, `files` the configuration files, and `without_preload` the settings of Dask that do not
     name our preload. One role's certificate is enough: others that are missing are a note, unless
-    they are `demanded`.
+    they are `demanded`. `soon` is as for `check_folder`.
     """
     found = [_misspelt(each) for each in unknown]
     for file in files:
@@ -204,7 +205,7 @@ def _not_loaded(values: Mapping[str, Any], without: Iterable[str]) -> Iterator[F
 
 
 def _material(
-    values: Mapping[str, Any], soon: datetime.timedelta, roles: Sequence[str]
+    values: Mapping[str, Any], soon: datetime.timedelta | None, roles: Sequence[str]
 ) -> Iterator[Finding]:
     anchors = source("tls_ca_file", values.get("tls_ca_file"))
     trusted: findings.Certificates = ()
@@ -293,7 +294,7 @@ def _kept(held: IdentityFile, record: Record) -> Finding:
 def _authority(store: Store) -> Iterator[Finding]:
     """Run the checks that need the folder with the CA's key."""
     place, folder = str(store.path / KEYS), shlex.quote(str(store.path))
-    yield from findings.exposed(place, "the CA's private key")
+    yield from findings.exposed(place, "the CA's private key", grants=False)
     try:
         loose = rotation.loose_keys(store)
     except SecurityError as error:

@@ -189,7 +189,7 @@ def read_certificates(source: Source) -> list[CertificateInfo]:
             found.append(CertificateInfo.of(x509.load_pem_x509_certificate(block.text.encode())))
         except (ValueError, PEMError) as error:
             raise PEMError(
-                f"cannot use {source}: certificate {number} in it is damaged; write the file again"
+                f"cannot use {source}: certificate {number} in it is damaged; {source.again}"
             ) from error
     return found
 

@@ -350,7 +350,7 @@ def test_the_advice_can_be_pasted(tmp_path: Path, name: str, monkeypatch: Any) -
     (folder / "crl.pem").write_text(before)
     (folder / "client.pem").chmod(0o644)
     folder.chmod(0o777)
-    found = check_folder(folder)
+    found = check_folder(folder, soon=30 * DAY)
     assert set(said(found)) == {"expires-soon", "crl-behind", "key-exposed", "folder-exposed"}
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -361,4 +361,4 @@ def test_the_advice_can_be_pasted(tmp_path: Path, name: str, monkeypatch: Any) -
                 words += ["--days", "100"]
             words = [sys.executable, "-m", "sealwire.cli", *words[1:]]
         subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL)
-    assert check_folder(folder) == []
+    assert check_folder(folder, soon=30 * DAY) == []

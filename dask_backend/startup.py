@@ -12,6 +12,7 @@ from typing import Any
 import dask
 from distributed.comm.core import connect
 
+from sealwire.comm.transport import records, switch_interval
 from sealwire.comm.wire import hello
 from sealwire.security import PEMError, config
 from sealwire.security.contexts.sealed import Material, SealedContext
@@ -60,13 +61,14 @@ def tell_context(context: ssl.SSLContext | None, does: str) -> None:
     shown = _identity(material) if material is not None else "a certificate of others' making"
     if _is_new(f"{getattr(context, 'role', None)} {shown}"):
         logger.info(
-            "sealwire %s %s: its own backend, %s, %s, CRL %s, allow-list %s",
+            "sealwire %s %s: its own backend, %s, %s, CRL %s, allow-list %s, hold-gil %s",
             _version(),
             does,
             _versions(context),
             shown,
             _on(context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF),
             _on(material is not None and material.allowed),
+            _on(switch_interval.policy().hold_tls and records.usable()),
         )
 
 

@@ -23,7 +23,7 @@ USES = {
     "Sender._expect_room": {"slow_consumer", "_max_queued"},
     "Receiver.receive": {"_take_in", "resume"},
     "_Filler._read": {"filterfalse", "map", "RECORD"},
-    "pointer": {"_why_not", "_checked"},
+    "pointer": {"why_not", "_checked"},
     "Receiver._take_in": {"paused", "read_ahead", "feed"},
     "Splitter": {"feed", "advance", "max_frames"},
     "Readiness": {"add_reader", "add_writer", "remove_reader", "remove_writer"},

@@ -24,7 +24,7 @@ try:
 except ImportError:  # a Python built without it
     ctypes = None  # type: ignore[assignment]
 
-__all__ = ["Unusable", "bound", "library", "pointer"]
+__all__ = ["Unusable", "bound", "library", "pointer", "why_not"]
 
 # From ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
 _SET_MAX_CERT_LIST = 51
@@ -69,7 +69,7 @@ def pointer(connection: Any) -> int:
 
     Raises `Unusable`, with the reason, unless it is verified.
     """
-    why = _why_not()
+    why = why_not()
     if why:
         raise Unusable(why)
     return _checked(connection)
@@ -103,7 +103,7 @@ def library() -> Any:
 
 
 @functools.cache
-def _why_not() -> str:
+def why_not() -> str:
     """Return why no connection's pointer can be found in this process; empty if it can."""
     name = sys.implementation.name
     first, end = _VERSIONS

@@ -40,7 +40,7 @@ try:
 except ImportError:  # a Python built without it
     ctypes = None  # type: ignore[assignment]
 
-__all__ = ["RECORD", "Fill", "filler"]
+__all__ = ["RECORD", "Fill", "filler", "usable"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -84,6 +84,11 @@ def filler(tls: Any, sock: socket.socket) -> Fill | None:
         _tell(str(error))
         return None
     return _Filler(tls, where, calls).fill
+
+
+def usable() -> bool:
+    """Whether connections of this process can be filled with the GIL held."""
+    return not openssl.why_not() and not isinstance(_calls(), str)
 
 
 @functools.cache

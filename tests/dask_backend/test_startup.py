@@ -14,6 +14,8 @@ import pytest
 import yaml
 from distributed import Client, Scheduler
 
+from sealwire.comm import configure_gil
+from sealwire.comm.transport import openssl
 from sealwire.dask_backend import Security, install, preload, startup
 from sealwire.security.config import named_in_vain
 from support import certs_cli
@@ -192,3 +194,25 @@ async def test_what_is_said(
         each.getMessage() for each in caplog.records if "its own backend" in each.getMessage()
     ]
     assert words in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it cannot be held")
+@pytest.mark.parametrize("state", ["on", "off", "cannot"])
+@asynchronous
+async def test_whether_the_gil_is_held_is_said(
+    state: str,
+    material: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.INFO, "sealwire.dask_backend")
+    if state == "cannot":
+        monkeypatch.setattr(openssl, "why_not", lambda: "no such Python")
+    try:
+        with dask.config.set({"sealwire.tls.hold-gil": state != "off"}):
+            async with Party("ours", "tls", Security(**material)).listen(echo):
+                pass
+    finally:
+        configure_gil()
+    said = [words for each in caplog.records if "own backend" in (words := each.getMessage())]
+    assert said[0].endswith("hold-gil on" if state == "on" else "hold-gil off")

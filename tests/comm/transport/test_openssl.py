@@ -41,7 +41,7 @@ def asked(made: Any) -> tuple[int, int]:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """What was found out before the test does not count in it, nor afterwards what it has found."""
-    caches = openssl.library, openssl._why_not
+    caches = openssl.library, openssl.why_not
     for cache in caches:
         cache.cache_clear()
     yield

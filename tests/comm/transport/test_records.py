@@ -299,7 +299,7 @@ def refused(
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """What was found out about OpenSSL counts for this test alone."""
-    caches = openssl.library, openssl._why_not, records._calls, records._tell
+    caches = openssl.library, openssl.why_not, records._calls, records._tell
     for cache in caches:
         cache.cache_clear()
     yield
@@ -315,7 +315,7 @@ def test_where_it_cannot_be_had_one_line_says_why(
 ) -> None:
     link = RecordLink(ssl.TLSVersion.TLSv1_3)
     monkeypatch.setattr(openssl, "_word", lambda *_: 0)
-    openssl._why_not.cache_clear()
+    openssl.why_not.cache_clear()
     words = "large frames over TLS are received without holding the GIL: ssl's connections do not"
     assert refused(link, caplog, hold_gil).startswith(words)
 

@@ -28,13 +28,17 @@ LET_IN = security(certs.leaf(CA, "client-1"), [CA])
 
 REFUSER = (
     "failed: we refused its certificate: its names (CN=eve, DNS eve) match none of the allowed "
-    "peers (client*); name it in tls_allowed_peers if it is to be let in"
+    "peers (client*); name it in tls_allowed_peers (sealwire.tls.allowed-peers) if it is to be let "
+    "in"
 )
 REFUSED = (
     "failed: it refused our certificate: its names (CN=eve, DNS eve) match none of the peers that "
     "are allowed here (our certificate: tls_{}_cert (PEM text in memory), valid until "
 )
-REMEDY = "; add one of them to the other side's tls_allowed_peers, or use a certificate it allows"
+REMEDY = (
+    "; add one of them to the other side's tls_allowed_peers (sealwire.tls.allowed-peers), "
+    "or use a certificate it allows"
+)
 
 versions = pytest.mark.parametrize("version", VERSIONS, ids=["TLS1.2", "TLS1.3"])
 

@@ -74,7 +74,8 @@ def connect(
     timeout : float, default 30
         Seconds for name resolution, TCP, TLS and hello together, over all attempts. Failed
         attempts are repeated after a random pause of at most one second until one succeeds, the
-        timeout expires, or an error is not `retryable`.
+        timeout expires, or an error is not `retryable`. An attempt that no packet answers ends
+        after 10 seconds; the next one resolves the name again.
     limits : Limits, optional
         Bounds for the comm; the defaults of `Limits` if omitted.
     ssl_context, require_encryption, extra_conn_args : optional
@@ -102,7 +103,8 @@ def connect(
     CommClosedError
         At once for an error that another attempt would repeat, such as `HandshakeError`.
     ConnectTimeout
-        If the timeout expired in an attempt that had more than half of it and got no answer.
+        If the timeout expired in an attempt that had more than half of it and got no answer, or
+        if no packet was answered.
     ConnectError
         If the timeout expired otherwise; its cause is the error of the last attempt.
 
@@ -245,7 +247,9 @@ def _gave_up(
     if isinstance(last, CommClosedError):
         why, _, remedy = str(last).partition("; ")
         remedy = remedy or "see the log of the other side"
-        error = ConnectError(f"cannot connect to {address}: {why} ({counted}); {remedy}")
+        silent = isinstance(last.__cause__, TimeoutError)  # no packet came back
+        kind = ConnectTimeout if silent else ConnectError
+        error = kind(f"cannot connect to {address}: {why} ({counted}); {remedy}")
     else:
         error = ConnectTimeout(
             f"cannot connect to {address}: no answer ({counted}); check that the address is right, "

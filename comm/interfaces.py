@@ -137,6 +137,8 @@ class Comm(ABC):
         """Facts about the connection; over TLS ``peercert``, ``cipher`` and ``protocol``.
 
         They have the forms of `ssl.SSLSocket.getpeercert`, ``cipher`` and ``version``.
+        ``holds_gil`` tells whether large frames are received with the GIL held; see
+        `configure_gil`.
         """
         return {}
 

@@ -8,12 +8,13 @@ of our files is concerned. docs/errors.md lists the texts; a test provokes each.
 
 from __future__ import annotations
 
+import errno
 import ssl
-import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from .errors import CommClosedError, HandshakeError, quoted
+from .tls_details import mismatch, presented_certificate
 from .wire import hello
 from .wire.foreign import name_foreign
 
@@ -34,12 +35,14 @@ class _Cause(NamedTuple):
     passing: bool = False
 
 
+_ROOT = "add the root to our CA file"
+_TLS_VERSIONS = "allow TLS 1.2 or 1.3 on both sides"
+_MEND_OURS = "mend our CA file"
 _SAME_CA = "give both sides the same CA file"
 _SAME_CA_OR_LOG = f"{_SAME_CA}, or see in the peer's log what is wrong with the chain"
 _BOTH_PURPOSES = "issue it for both sides of TLS"
 _LONGER_KEY = "use P-256, or RSA of at least 2048 bits"
 _MARK_CA = "make a CA with basicConstraints and keyCertSign"
-_TLS_VERSIONS = "allow TLS 1.2 or 1.3 on both sides"
 _CIPHERS = "compare the ciphers of both sides"
 _USE_TLS = "use tls:// on both sides"
 _NEW_CRL = "put the CA's present one into tls_crl_file (sealwire.tls.crl-file)"
@@ -52,7 +55,10 @@ _VERDICTS: dict[int, _Cause] = {
     7: _Cause("signature", "its signature is wrong", "issue it again with its CA"),
     8: _Cause("crl", "the revocation list of its CA has a wrong signature", _NEW_CRL, "crl"),
     9: _Cause("not-yet-valid", "it is not valid yet", "check the clocks of both machines"),
-    10: _Cause("expired", "it has expired, or a CA above it has", "renew it on the other side"),
+    2: _Cause("other-ca", "our CA file has a CA above it and not that one's issuer", _ROOT, "ca"),
+    10: _Cause(
+        "expired", "it has expired, or a CA above it has", "renew it on the other side", "fault"
+    ),
     11: _Cause("crl", "the revocation list of its CA is not valid yet", "check the clock", "crl"),
     12: _Cause("crl", "the revocation list of its CA has expired", _NEW_CRL, "crl"),
     18: _Cause("other-ca", "it is self-signed and not our CA's", _SAME_CA, "ca"),
@@ -70,9 +76,14 @@ _VERDICTS: dict[int, _Cause] = {
         "ca",
     ),
     23: _Cause("revoked", "it has been revoked", "issue a new one for the other side"),
-    24: _Cause("not-a-ca", "a certificate above it is not a CA", _MARK_CA),
+    24: _Cause("not-a-ca", "a certificate above it is not a CA", _MARK_CA, "fault"),
     25: _Cause("not-a-ca", "its chain is longer than its CA allows", "sign it with the CA itself"),
-    26: _Cause("purpose", "its extended key usage does not allow this side", _BOTH_PURPOSES),
+    26: _Cause(
+        "purpose",
+        "its extended key usage, or that of a CA above it, does not allow this side",
+        _BOTH_PURPOSES,
+        "fault",
+    ),
     34: _Cause("extension", "it has a critical extension we do not know", "issue it without"),
     44: _Cause("crl", "the revocation list is of another scope", _NEW_CRL, "crl"),
     47: _Cause("name", "its CA may not sign for its name", "give it a name its CA may sign for"),
@@ -80,7 +91,7 @@ _VERDICTS: dict[int, _Cause] = {
     66: _Cause("weak", "its key is too short", _LONGER_KEY),
     67: _Cause("weak", "its CA's key is too short", _LONGER_KEY),
     68: _Cause("weak", "it is signed with a broken hash", "sign it with SHA-256"),
-    79: _Cause("not-a-ca", "a certificate above it is not a CA", _MARK_CA),
+    79: _Cause("not-a-ca", "a certificate above it is not a CA", _MARK_CA, "fault"),
     89: _Cause("not-a-ca", "its CA does not say that it is one", _MARK_CA),
     92: _Cause("not-a-ca", "its CA may not sign certificates", _MARK_CA),
 }
@@ -116,7 +127,8 @@ _ALERTS: dict[str, _Cause] = {
     ),
     "UNSUPPORTED_CERTIFICATE": _Cause(
         "by-peer",
-        "it refused our certificate: its extended key usage does not allow our side",
+        "it refused our certificate: its extended key usage, or that of a CA above it, does not "
+        "allow our side",
         _BOTH_PURPOSES,
         "certificate",
     ),
@@ -221,8 +233,10 @@ def explain(
             cause = _VERDICTS.get(code) or _Cause(
                 "certificate", words or str(error), "check the certificates of both sides"
             )
+            if getattr(error, "told", ""):  # our own words, which know more
+                cause = cause._replace(why=words)
         shown = (
-            "" if code == _APPLICATION else _presented_certificate(tls)
+            "" if code == _APPLICATION else presented_certificate(tls, code)
         )  # the allow-list's text names it
         why = f"we refused its certificate: {cause.why}{shown}"
         return _refused(error, peer, cause._replace(why=why))
@@ -232,10 +246,11 @@ def explain(
         return _lost(error, peer, handshaking)
     reason = getattr(error, "reason", None) or ""
     _, is_alert, alert = reason.partition("ALERT_")
-    if is_alert and alert in _ALERTS:
-        return _refused(error, peer, _ALERTS[alert])
-    if reason in _PROTOCOL:
-        return _refused(error, peer, _PROTOCOL[reason])
+    known = _ALERTS.get(alert) if is_alert else _PROTOCOL.get(reason)
+    if known is not None and known.kind == "version" and (words := mismatch(tls)):
+        known = known._replace(why=words[0], remedy=words[1])
+    if known is not None:
+        return _refused(error, peer, known)
     if handshaking:
         why = reason.replace("_", " ").lower() or str(error)
         cause = _Cause("tls", why, "check the TLS configuration of both sides")
@@ -266,25 +281,6 @@ def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
             tls.send(hello.refusal(why))
         cause = _Cause("certificate", f"we refused its certificate: {why}", _READABLE)
         raise _refused(None, peer, cause) from error
-
-
-def _presented_certificate(tls: Any) -> str:
-    """Name and dates of the certificate that a refused peer presented, if OpenSSL still has it.
-
-    OpenSSL keeps it on the client side only; `ssl` exposes it from Python 3.13 on, as DER.
-    """
-    try:
-        facts = tls._sslobj.get_unverified_chain()[0].get_info()
-        start = ssl.cert_time_to_seconds(facts["notBefore"])
-        end = ssl.cert_time_to_seconds(facts["notAfter"])
-        names = [value for part in facts["subject"] for key, value in part if key == "commonName"]
-        names += [value for _, value in facts.get("subjectAltName", ())]
-    except Exception:  # it may hold anything; the reason of the refusal is reported anyway
-        return ""
-    now = time.time()
-    dates = "expired" if end < now else "not valid before" if start > now else "valid until"
-    day = time.strftime("%Y-%m-%d", time.gmtime(start if start > now else end))
-    return f" (it is {quoted(names[0], 60) if names else 'without a name'}, {dates} {day})"
 
 
 def not_tls(head: bytes, peer: str) -> HandshakeError:
@@ -345,22 +341,38 @@ def named(error: CommClosedError, context: ssl.SSLContext | None) -> CommClosedE
     describe = getattr(context, "describe", None)
     if describe is None or not isinstance(error, HandshakeError) or not error.file:
         return error
-    words = describe().get(error.file)
+    known = describe()
+    words, fault = known.get(error.file), known.get("fault")
     if not words:
         return error
     naming = error.again()
     why, _, remedy = str(error).partition("; ")
-    label = {"ca": "CA", "crl": "CRL"}.get(error.file, error.file)
-    naming.args = (f"{why} (our {label}: {words}); {remedy}",)
+    if fault and error.file in ("ca", "fault"):
+        notes, remedy = f"the fault may be in our {fault}", f"{remedy}, or {_MEND_OURS}"
+    else:
+        label = {"ca": "CA", "crl": "CRL"}.get(error.file, error.file)
+        notes = f"our {label}: {words}"
+    naming.args = (f"{why} ({notes}); {remedy}",)
     naming.file = ""  # named now
     return naming
 
 
+# What a network makes of a connection whose peer may know nothing of it.
+_ON_THE_WAY = frozenset(
+    getattr(errno, name)
+    for name in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "ENETDOWN", "EHOSTDOWN", "ENONET")
+    if hasattr(errno, name)  # each system has its own
+)
+
+
 def _lost(error: Exception, peer: str, handshaking: bool) -> CommClosedError:
-    doing = "during the TLS handshake or hello" if handshaking else "while it was in use"
+    doing = " during the TLS handshake or hello" if handshaking else ""
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    remedy = "see the peer's log"
     if isinstance(error, ssl.SSLError):
         why = "closed by the peer"
+    elif getattr(error, "errno", None) in _ON_THE_WAY:
+        remedy = "check the network between"
     return CommClosedError(
-        f"connection with {peer} lost {doing}: {why.lower()}; see the peer's log", peer=peer
+        f"connection with {peer} lost{doing}: {why.lower()}; {remedy}", peer=peer
     )

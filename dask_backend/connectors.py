@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from distributed.comm import tcp as stock
 from distributed.comm.addressing import parse_host_port, unparse_host_port
@@ -20,7 +20,7 @@ from sealwire.comm import errors
 from sealwire.comm.addressing import Address
 from sealwire.comm.arguments import expect_known
 from sealwire.comm.tls_errors import NamingFiles
-from sealwire.comm.transport.client import FrameClient
+from sealwire.comm.transport.client import Dialling, FrameClient
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 
@@ -87,6 +87,24 @@ def _hint_at_tls(stream: FrameStream) -> None:
     )
 
 
+_LEFT = 1.0  # seconds; the next attempt follows within hundredths
+
+
+class _Left(NamedTuple):
+    """A connection attempt that goes on for a while although nobody waits for it."""
+
+    dialling: Dialling
+    target: Address
+    dial_args: dict[str, Any]
+    timer: asyncio.TimerHandle
+
+    @classmethod
+    def going(cls, dialling: Dialling, target: Address, dial_args: dict[str, Any]) -> _Left:
+        """Have the attempt closed if nobody continues it."""
+        timer = asyncio.get_running_loop().call_later(_LEFT, dialling.close)
+        return cls(dialling, target, dial_args, timer)
+
+
 class FrameConnector(Connector):
     """Dials for one call of distributed's `connect`, which reuses it for its retries."""
 
@@ -96,6 +114,13 @@ class FrameConnector(Connector):
 
     def __init__(self) -> None:
         self._interrupted = False  # whether an attempt ended between connection and hello
+        self._first = True  # whether there was no attempt yet
+        self._left: _Left | None = None
+
+    def __del__(self) -> None:
+        left: _Left | None = getattr(self, "_left", None)
+        if left is not None:
+            left.dialling.drop()
 
     async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Any:
         """Open a comm whose peer has sent its hello: the caller's timeout covers the wait for it.
@@ -126,7 +151,10 @@ class FrameConnector(Connector):
 
         Notes
         -----
-        A cancelled call leaves no socket open.
+        distributed gives its first attempt a fifth of the timeout, which a slow network may need
+        for TCP and TLS alone. So the first call, when it is cancelled, leaves its connection in the
+        making for a second; the next call with the same arguments continues it. All other
+        cancelled calls leave no socket open, and nor does a connector that is dropped.
         """
         try:
             host, port = parse_host_port(address)
@@ -139,9 +167,14 @@ class FrameConnector(Connector):
         apply_gil_policy()
         expect_spelled(f"connect() to {self.prefix}{address}", connection_args)
         dial_args = self._dial_args(address, connection_args)
+        dialling = self._taken_up(target, dial_args)
+        first, self._first = self._first, False
+        if dialling is None:
+            dialling = self.client.dialling(target, limits(), **dial_args, outlives=True)
         silence = Silence(self.client, target)
+        dialling.when_connected(silence.begins)
         try:
-            stream = await self.client.dial(target, limits(), connected=silence.begins, **dial_args)
+            stream = await dialling.stream()
             hint = asyncio.get_running_loop().call_later(_SILENCE, _hint_at_tls, stream)
             try:
                 # In TLS 1.3 a client learns only here that it was refused.
@@ -153,13 +186,18 @@ class FrameConnector(Connector):
                 comm = self.comm_class(stream, local, self.prefix + address, deserialize)
                 comm.offered = offered
                 return comm
-            except BaseException as error:
-                stream.close()
-                self._interrupted |= isinstance(error, errors.CommClosedError)
+            except errors.CommClosedError:
+                self._interrupted = True
                 raise
             finally:
                 hint.cancel()
-        except errors.CommClosedError as error:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and first:
+                self._left = _Left.going(dialling, target, dial_args)
+                raise
+            dialling.close()
+            if not isinstance(error, errors.CommClosedError):
+                raise
             # A peer that has closed a connection before and does not listen any more was stopped.
             # distributed's own connector, which does not wait for the hello, gives up at the first.
             stopped = self._interrupted and isinstance(error.__cause__, ConnectionRefusedError)
@@ -170,6 +208,17 @@ class FrameConnector(Connector):
             asking = silence.ends()
             if asking is not None:
                 await asyncio.wait([asking])
+
+    def _taken_up(self, target: Address, dial_args: dict[str, Any]) -> Dialling | None:
+        """Return the attempt that a cancelled call has left, if it fits."""
+        left, self._left = self._left, None
+        if left is None:
+            return None
+        left.timer.cancel()
+        if left.dialling.closed or (left.target, left.dial_args) != (target, dial_args):
+            left.dialling.close()
+            return None
+        return left.dialling
 
     def _dial_args(self, address: str, connection_args: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of `FrameClient.dial` for the scheme. Raises for what it does not allow."""

@@ -24,8 +24,10 @@ def links() -> list[dict[str, Any]]:
     list of dict
         With the keys ``backend`` (the comm's class), ``local``, ``peer``, ``protocol`` and
         ``cipher`` (None if plain), ``peer_certificate`` (its subject), ``bytes_in`` and
-        ``bytes_out`` (None if the comm is not ours), and ``unprotected``: in words, each protection
-        that is configured in this process and not in effect for the comm; empty if all are.
+        ``bytes_out`` (None if the comm is not ours), ``holds_gil`` (whether it receives large
+        frames with the GIL held; None if it is plain or not ours), and ``unprotected``: in words,
+        each protection that is configured in this process and not in effect for the comm; empty if
+        all are.
     """
     return [_describe(comm) for comm in list(Comm._instances) if not comm.closed()]
 
@@ -51,6 +53,7 @@ def _describe(comm: Comm) -> dict[str, Any]:
         "protocol": extra.get("protocol") or (cipher[1] if cipher else None),
         "cipher": cipher[0] if cipher else None,
         "peer_certificate": _subject(extra.get("peercert")),
+        "holds_gil": extra.get("holds_gil"),
         "unprotected": unprotected_comm(comm),
         "bytes_in": stream.bytes_in if stream else None,
         "bytes_out": stream.bytes_out if stream else None,

@@ -90,21 +90,27 @@ _made: tuple[list[_Setting], Limits] | None = None  # the cache
 _FIELDS = {field.name: field.type == "float" for field in dataclasses.fields(Limits)}
 
 
-def apply_gil_policy() -> None:
-    """Apply the policy under ``sealwire.gil.{interval,linger}`` to this process.
+_HOLD = "sealwire.tls.hold-gil"
+_TIMES = ("interval", "linger")
 
-    Times are like ``"10 us"`` or in seconds; an interval of false or 0 leaves the interpreter's
+
+def apply_gil_policy() -> None:
+    """Apply ``sealwire.gil.{interval,linger}`` and ``sealwire.tls.hold-gil`` to this process.
+
+    Times are like ``"50 us"`` or in seconds; an interval of false or 0 leaves the interpreter's
     switch interval alone. Where nothing is configured, a policy set by `configure_gil` stays.
     Raises `ValueError` for invalid values.
     """
+    chosen = switch_interval.policy()
+    holds = config.truth(_HOLD, dask.config.get(_HOLD, None))
+    if holds is not None and holds != chosen.hold_tls:
+        configure_gil(*chosen._replace(hold_tls=holds))
+        chosen = switch_interval.policy()
     if not dask.config.get("sealwire.gil", None):
         return
-    interval, linger = (
-        dask.config.get(f"sealwire.gil.{name}", None) for name in switch_interval.Policy._fields
-    )
+    interval, linger = (dask.config.get(f"sealwire.gil.{name}", None) for name in _TIMES)
     if interval is None and linger is None:
         return
-    chosen = switch_interval.policy()
     try:
         if interval is not None:
             chosen = chosen._replace(interval=parse_timedelta(interval) if interval else None)
@@ -114,7 +120,7 @@ def apply_gil_policy() -> None:
     except (AttributeError, TypeError, ValueError, KeyError) as error:
         raise ValueError(
             f"bad setting sealwire.gil: got interval {interval!r} and linger {linger!r} ({error}); "
-            f"write for example 10 us and 5 ms"
+            f"write for example 50 us and 5 ms"
         ) from error
 
 

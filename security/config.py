@@ -19,10 +19,12 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
+from .paths import expanded
+from .pem import is_text
 from .quoting import hides_key, redacted, shown
 
 __all__ = [
@@ -62,11 +64,14 @@ KEYS = {
     "tls_allowed_peers": f"{_OWN}.allowed-peers",
     "tls_reload_interval": f"{_OWN}.reload-interval",
     "tls_expiry_warning": f"{_OWN}.expiry-warning",
+    "tls_server_hostname": f"{_OWN}.server-hostname",
 }
+_PATHS = ("_file", "_cert", "_key")  # how fields end that are paths or PEM text
 
 #: our preload module, and the processes that have a setting for preloads
 PRELOAD = "sealwire.dask_backend.preload"
 PROCESSES = ("scheduler", "worker", "nanny", "client")
+_ELSEWHERE = (f"{_OWN}.hold-gil",)  # read by the backend: how TLS is done, not with whom
 
 _BY_ROLE = ("key-password.", "allowed-peers.")  # may be mappings from role to value
 
@@ -106,8 +111,8 @@ def read(file: str | None = None) -> dict[str, Any]:
     """Return the configured value of every field of `KEYS`, None where nothing is set.
 
     With `file`, as a process would read it for which `DASK_CONFIG` is that file.
-    `require_encryption` is a bool or None; other values are as configured. Logs unknown keys.
-    Raises `ConfigError` if the configuration is malformed.
+    `require_encryption` is a bool or None, and in paths `~` and `$NAME` are replaced; other values
+    are as configured. Logs unknown keys. Raises `ConfigError` if the configuration is malformed.
     """
     get = _getter(file)
     for unknown in _unknown(get):
@@ -115,19 +120,24 @@ def read(file: str | None = None) -> dict[str, Any]:
             _reported.add(unknown.key)
             hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
             logger.warning("unknown configuration key %s is ignored%s", unknown.key, hint)
-    values = {field: get(key) for field, key in KEYS.items()}
+    values = {field: _located(field, get(key)) for field, key in KEYS.items()}
     values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
     return values
 
 
-def unknown_keys(file: str | None = None) -> list[UnknownKey]:
+def unknown_keys(
+    file: str | None = None, branches: Mapping[str, Iterable[str]] | None = None
+) -> list[UnknownKey]:
     """List the keys under `distributed.comm.tls` and `sealwire.tls` that nothing reads.
 
     Parameters
     ----------
     file : str, optional
         A configuration file to read as if `DASK_CONFIG` named it.
+    branches : mapping of str to iterable of str, optional
+        The other branches of `sealwire`, such as ``sealwire.limits``, with their keys. If given,
+        all of `sealwire` is examined.
 
     Returns
     -------
@@ -138,7 +148,8 @@ def unknown_keys(file: str | None = None) -> list[UnknownKey]:
     ConfigError
         If the configuration is malformed.
     """
-    return list(_unknown(_getter(file)))
+    get = _getter(file)
+    return [*_unknown(get), *(_unknown_branches(get, branches) if branches is not None else ())]
 
 
 def without_preload(file: str | None = None) -> list[str]:
@@ -201,10 +212,14 @@ def _places() -> list[str]:
 def truth(name: str, value: object) -> bool | None:
     """Return a bool or None from arguments, YAML or the environment, such as "true" or 0.
 
+    An empty text, as of an empty variable, is None.
+
     Raises `ConfigError`, naming `name`, for anything else.
     """
     if value is None or isinstance(value, bool):
         return value
+    if value == "":  # a variable that is set to nothing
+        return None
     if isinstance(value, str) and value.lower() in _WORDS:
         return _WORDS[value.lower()]
     if value in (0, 1):
@@ -213,12 +228,12 @@ def truth(name: str, value: object) -> bool | None:
 
 
 def duration(name: str, value: object, *, bare: str) -> float | None:
-    """Seconds from a number or a text such as "5 s", "2h" or "30 days"; None stays None.
+    """Seconds from a number or a text such as "5 s", "2h" or "30 days"; None for None and "".
 
     `bare` is the unit of a number without one. False, "never" and infinity are infinity. Raises
     `ConfigError`, naming `name`, for anything else.
     """
-    if value is None:
+    if value is None or value == "":
         return None
     if value is False or value == "never":
         return math.inf
@@ -258,6 +273,12 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
     return lambda key: config.get(key, default=None)
 
 
+def _located(field: str, value: Any) -> Any:
+    if not field.endswith(_PATHS) or not isinstance(value, str) or is_text(value):
+        return value
+    return expanded(KEYS[field], value)
+
+
 def _as_written(key: str, value: Any) -> Any:
     """Return a variable's text instead of the number, None or list that the parser made of it."""
     if isinstance(value, Mapping):
@@ -268,14 +289,37 @@ def _as_written(key: str, value: Any) -> Any:
 
 def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
     for root in (_TLS, _OWN):
-        known = [key.removeprefix(f"{root}.") for key in KEYS.values() if key.startswith(root)]
-        tree = get(root)
-        if tree is not None and not isinstance(tree, Mapping):
-            raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
-        for name in _leaves(tree or {}):
-            if name not in known and not name.startswith(_BY_ROLE):
-                near = difflib.get_close_matches(name, known, n=1)
-                yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
+        keys = (*KEYS.values(), *_ELSEWHERE)
+        known = [key.removeprefix(f"{root}.") for key in keys if key.startswith(root)]
+        for name in _leaves(_tree(get, root)):
+            if not name.startswith(_BY_ROLE):
+                yield from _unless_known(root, name, known)
+
+
+def _unknown_branches(
+    get: Callable[[str], Any], branches: Mapping[str, Iterable[str]]
+) -> Iterator[UnknownKey]:
+    """Find the unknown keys of `sealwire` outside `sealwire.tls`."""
+    root = _OWN.partition(".")[0]
+    names = [_OWN.removeprefix(f"{root}."), *(each.removeprefix(f"{root}.") for each in branches)]
+    for name in _tree(get, root):
+        yield from _unless_known(root, next(_leaves({name: None})), names)
+    for branch, known in branches.items():
+        for name in _leaves(_tree(get, branch)):
+            yield from _unless_known(branch, name, list(known))
+
+
+def _tree(get: Callable[[str], Any], root: str) -> Mapping[str, Any]:
+    tree = get(root)
+    if tree is not None and not isinstance(tree, Mapping):
+        raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
+    return tree or {}
+
+
+def _unless_known(root: str, name: str, known: Sequence[str]) -> Iterator[UnknownKey]:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

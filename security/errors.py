@@ -6,6 +6,7 @@ SecurityError(Exception)
 ├─ UnknownParameter(TypeError)   Security was given a parameter it does not have
 ├─ PeerNotAllowed(SSLCertVerificationError)  a peer is not on the allow-list, after its handshake
 ├─ CertificateUnreadable(SSLCertVerificationError)  a peer's certificate cannot be parsed
+├─ ChainRefused(SSLCertVerificationError)  a CA above a peer's certificate is revoked, or may be
 ├─ SessionResumed(SSLError)      a TLS session was resumed, which skips the certificates
 ├─ PEMError(OSError)             a certificate, key or CA file cannot be used: unreadable, damaged …
 │  ├─ PEMNotFound(FileNotFoundError)  there is no such file
@@ -27,6 +28,7 @@ __all__ = [
     "AuthorityError",
     "CertificateExpired",
     "CertificateUnreadable",
+    "ChainRefused",
     "ConfigError",
     "KeyMismatch",
     "PEMError",
@@ -98,6 +100,20 @@ class CertificateUnreadable(_Refused):
 
     def __init__(self, why: str, told: str = "") -> None:
         super().__init__(why, told or why)
+
+
+class ChainRefused(_Refused):
+    """A CA above a peer's certificate has been revoked, or that cannot be told.
+
+    `code` is OpenSSL's word for it (X509_V_ERR_…), kept as `verify_code`.
+    """
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(why, why)
+        self.verify_code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.verify_code, self.verify_message)
 
 
 class SessionResumed(SecurityError, ssl.SSLError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import ssl
 from collections.abc import Callable, Mapping
@@ -10,9 +11,10 @@ from typing import Any
 from . import config, pem
 from .contexts import allowlist, policy
 from .errors import ConfigError
+from .pem_shapes import without_mark
 from .quoting import hides_key, key_damage, shown
 
-__all__ = ["DAY", "FIELDS", "MATERIAL", "ROLES", "SOURCES", "as_shown", "checked"]
+__all__ = ["DAY", "FIELDS", "MATERIAL", "ROLES", "SOURCES", "as_html", "as_shown", "checked"]
 
 ROLES = ("client", "scheduler", "worker")
 MATERIAL = ("tls_ca_file", *(f"tls_{role}_{part}" for role in ROLES for part in ("cert", "key")))
@@ -31,6 +33,7 @@ FIELDS = (
     "tls_allowed_peers",
     "tls_reload_interval",
     "tls_expiry_warning",
+    "tls_server_hostname",
     "extra_conn_args",
 )
 
@@ -46,8 +49,9 @@ def checked(name: str, value: Any) -> Any:
     if name in SOURCES:
         limit = pem.CRL_LIMIT if name == "tls_crl_file" else pem.PEM_LIMIT
         return pem.source(name, value, limit=limit)
-    if name == "tls_ciphers":
-        return _ciphers(name, value)
+    if name in ("tls_ciphers", "tls_server_hostname"):
+        parse = _ciphers if name == "tls_ciphers" else policy.parse_hostname
+        return parse(name, value)
     if name == "tls_reload_interval":
         return config.duration(name, value, bare="s")
     if name == "tls_expiry_warning":
@@ -121,7 +125,7 @@ def _password(name: str, value: Any) -> str | bytes | None:
         raise ConfigError(
             f"cannot use {name}: it has {size} bytes, OpenSSL takes {_LONGEST_PASSWORD}"
         )
-    return value
+    return without_mark(value)
 
 
 def as_shown(name: str, value: Any, source: pem.Source | None = None) -> str:
@@ -141,3 +145,13 @@ def as_shown(name: str, value: Any, source: pem.Source | None = None) -> str:
         return "never" if value == math.inf else f"{value:g}"
     text = repr(value)
     return shown(value) if hides_key(text) else text
+
+
+def as_html(fields: Mapping[str, str]) -> str:
+    """Return a table of fields as `as_shown` gives them."""
+    rows = "".join(
+        f"<tr><th style='text-align: left'>{name}</th>"
+        f"<td style='text-align: left'>{html.escape(text)}</td></tr>"
+        for name, text in fields.items()
+    )
+    return f"<table><caption>Security</caption><tbody>{rows}</tbody></table>"

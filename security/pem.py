@@ -26,7 +26,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from .errors import ConfigError, KeyMismatch, PEMError, PEMNotFound
+from .paths import expanded
 from .pem_blocks import Block, blocks, is_torn
+from .pem_shapes import contents_of, decoded, looks_of, normalised, reason_of
+from .permissions import is_granted
 from .quoting import HIDDEN, damage, hides_key, printable, shown
 from .reading import read
 
@@ -74,8 +77,9 @@ class Source:
     in_memory: bool | None = None
     limit: int = PEM_LIMIT
     hidden: bool = False
-    #: of a file that has been read: its text, digest and status
+    #: of a file that has been read: its text, what it looks like if it is no PEM, digest, status
     content: str | None = dataclasses.field(default=None, compare=False)
+    looks: str = dataclasses.field(default="", compare=False)
     _digest: bytes = dataclasses.field(default=b"", compare=False)
     status: os.stat_result | None = dataclasses.field(default=None, compare=False)
 
@@ -102,6 +106,11 @@ class Source:
         return None if self.in_memory else self.value
 
     @property
+    def again(self) -> str:
+        """What to do if it has come to harm."""
+        return "give the whole text" if self.in_memory else "write the file again"
+
+    @property
     def quoted(self) -> str:
         """The path, quoted for a shell, or dots where it must not be shown."""
         return shlex.quote(self.value) if self._may_be_shown else "..."
@@ -114,7 +123,7 @@ class Source:
     def read(self) -> str:
         """Return the PEM text. Raises `PEMError` if the file cannot be read or is empty."""
         if self.in_memory:
-            return self.value
+            return normalised(self.value)
         text = self.taken().content or ""
         if not text.strip():
             raise PEMError(f"cannot use {self}: the file is empty; expected PEM data")
@@ -143,10 +152,10 @@ class Source:
                 f"cannot read {self}: no path has such characters; "
                 "give the path of a PEM file or PEM text"
             ) from None
-        # Comments around the blocks may be in any encoding; the blocks are ASCII.
-        text = data.decode("ascii", "replace")
+        text = normalised(decoded(data))
+        looks = "" if "-----BEGIN " in text else looks_of(data)
         digest = hashlib.sha256(data).digest()
-        return dataclasses.replace(self, content=text, _digest=digest, status=status)
+        return dataclasses.replace(self, content=text, looks=looks, _digest=digest, status=status)
 
     def public(self) -> Source:
         """Return the source with its certificates only, if it holds the content of a file."""
@@ -166,8 +175,9 @@ def source(field: str, value: object, *, limit: int = PEM_LIMIT) -> Source | Non
     """Make a `Source` from a path (`str` or `os.PathLike`) or PEM text; None from None and "".
 
     An `os.PathLike` is a path. A `str` is PEM text if it has a BEGIN line or more than one line,
-    else a path. Raises `ConfigError` for a value of any other type, for a `str` that can be
-    neither, and for a relative path where there is no working folder.
+    else a path, in which `~` and `$NAME` are replaced (`paths.py`). Raises `ConfigError` for a
+    value of any other type, for a `str` that can be neither, and for a relative path where there is
+    no working folder.
     """
     if isinstance(value, os.PathLike):
         path = os.fspath(value)
@@ -182,10 +192,11 @@ def source(field: str, value: object, *, limit: int = PEM_LIMIT) -> Source | Non
         )
     if is_text(value):
         return Source(field, value, in_memory=True, limit=limit)
-    wrong = damage(value)
+    path = expanded(field, value)
+    wrong = damage(path)
     if wrong is not None:
         raise ConfigError(f"cannot use {field}: {wrong}")
-    return _of_path(field, value, limit)
+    return _of_path(field, path, limit)
 
 
 def is_text(value: str) -> bool:
@@ -212,19 +223,25 @@ def certificates(source: Source) -> list[Block]:
 
     Raises `PEMError` if there is none, or if a block is cut short.
     """
+    source = source.taken()
     found = _whole_blocks(source)
     chosen = [block for block in found if block.is_certificate]
     if not chosen:
-        raise PEMError(f"cannot use {source}: no certificate in it, {_contents(found)}")
+        raise PEMError(
+            f"cannot use {source}: no certificate in it, {contents_of(found, source.looks)}"
+        )
     return chosen
 
 
 def revocation_lists(source: Source) -> list[Block]:
     """Return the CRLs of a source, in order. Raises as `certificates`."""
+    source = source.taken()
     found = _whole_blocks(source)
     chosen = [block for block in found if block.is_revocation_list]
     if not chosen:
-        raise PEMError(f"cannot use {source}: no X509 CRL in it, {_contents(found)}")
+        raise PEMError(
+            f"cannot use {source}: no X509 CRL in it, {contents_of(found, source.looks)}"
+        )
     return chosen
 
 
@@ -239,7 +256,7 @@ def _whole_blocks(source: Source) -> list[Block]:
             "give it with line breaks"
         )
     if found and is_torn(text, found):
-        raise PEMError(f"cannot use {source}: a PEM block in it is cut short; write the file again")
+        raise PEMError(f"cannot use {source}: a PEM block in it is cut short; {source.again}")
     return found
 
 
@@ -254,9 +271,8 @@ def load_crls(context: ssl.SSLContext, source: Source) -> None:
         try:
             context.load_verify_locations(cafile=path)
         except OSError as error:
-            reason = getattr(error, "reason", None) or str(error)
             raise PEMError(
-                f"cannot use {source}: a CRL in it is damaged ({reason}); write the file again"
+                f"cannot use {source}: a CRL in it is damaged{reason_of(error)}; {source.again}"
             ) from error
 
 
@@ -280,9 +296,11 @@ def load_identity(
     certificates(certificate)
     holder = key or certificate
     found = _whole_blocks(holder)
-    if not any(block.is_private_key for block in found):
+    keys = [block for block in found if block.is_private_key]
+    if not keys or all(block.label == "OPENSSH PRIVATE KEY" for block in keys):
         hint = "" if key else f"; append it or give {certificate.field.removesuffix('cert')}key"
-        raise PEMError(f"cannot use {holder}: no private key in it, {_contents(found)}{hint}")
+        contents = contents_of(found, holder.looks)
+        raise PEMError(f"cannot use {holder}: no private key in it, {contents}{hint}")
     _warn_if_exposed(holder)
     with _path(certificate) as certificate_path, _path(key) as key_path:
         try:
@@ -293,13 +311,6 @@ def load_identity(
             raise
         except OSError as error:
             raise _explained(error, certificate, holder, password is not None) from error
-
-
-def _contents(found: list[Block]) -> str:
-    """Return what was found instead of what was looked for."""
-    if not found:
-        return "nor any other complete PEM block (a DER file must be converted to PEM)"
-    return "only " + ", ".join(dict.fromkeys(block.label for block in found))
 
 
 def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | bytes]:
@@ -320,7 +331,7 @@ def _explained(
     error: OSError, certificate: Source, holder: Source, with_password: bool
 ) -> PEMError:
     """Explain why OpenSSL rejected an identity."""
-    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    reason = getattr(error, "reason", None)
     both = str(certificate) if holder == certificate else f"{certificate} with {holder}"
     if reason in _MISMATCH:
         return KeyMismatch(
@@ -336,7 +347,7 @@ def _explained(
         return PEMError(
             f"cannot use {both}: the password does not open the private key; check tls_key_password"
         )
-    return PEMError(f"cannot use {both}: not valid PEM data ({reason}); write the file again")
+    return PEMError(f"cannot use {both}: not valid PEM data{reason_of(error)}; {holder.again}")
 
 
 def _warn_if_exposed(holder: Source) -> None:
@@ -344,7 +355,7 @@ def _warn_if_exposed(holder: Source) -> None:
     if os.name != "posix" or holder.status is None or holder.value in _exposed:
         return
     mode = stat.S_IMODE(holder.status.st_mode)
-    if mode & 0o044:
+    if mode & 0o044 and not is_granted(holder.status):
         _exposed.add(holder.value)
         logger.warning(
             "private key in %s can be read by group or others (mode %04o); run: chmod 600 %s",

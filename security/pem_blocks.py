@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Block", "blocks", "is_torn"]
 
@@ -22,6 +22,8 @@ class Block:
 
     label: str
     text: str
+    #: where in the text it was found in
+    at: int = field(default=-1, compare=False)
 
     @property
     def is_certificate(self) -> bool:
@@ -77,7 +79,7 @@ def blocks(text: str) -> list[Block]:
         if foreign < end:
             continue
         after = end + len(f"-----END {label}-----")
-        found.append(Block(label, text[start:after]))
+        found.append(Block(label, text[start:after], start))
     return found
 
 

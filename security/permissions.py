@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Weakness", "warn", "weaknesses"]
+__all__ = ["Weakness", "is_granted", "warn", "weaknesses"]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -62,6 +62,22 @@ class Weakness:
         if self.kind == "owner":
             return f"make {self.path} yours or root's"
         return f"chmod go-w {shlex.quote(self.path)}"
+
+
+def is_granted(status: os.stat_result) -> bool:
+    """Whether root has let a group read a file, and nobody else: so that we can, or so it seems.
+
+    Kubernetes mounts a secret for a pod that way, with mode 0440 or 0640, and no other can be had.
+    Where we are root ourselves, a file that its owner may write can as well be of our own making,
+    if no group was chosen for it.
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != 0 or mode & 0o027:
+        return False
+    is_ours = status.st_gid in {os.getegid(), *os.getgroups()}
+    if os.geteuid() != 0:
+        return is_ours
+    return not mode & stat.S_IWUSR or (is_ours and status.st_gid != 0)
 
 
 def warn(what: str, path: str, *, of_groups: bool = True) -> None:

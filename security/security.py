@@ -8,7 +8,6 @@ API is documented by Dask at https://distributed.dask.org/en/stable/tls.html.
 from __future__ import annotations
 
 import difflib
-import html
 import logging
 import ssl
 import threading
@@ -16,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import belonging, config, pem, permissions
-from .contexts import allowlist, expiry, policy, reloading
+from . import belonging, config, paths, pem, permissions
+from .contexts import allowlist, policy, reloading
 from .errors import ConfigError, SecurityError, UnknownParameter
-from .fields import DAY, FIELDS, MATERIAL, ROLES, as_shown, checked
+from .fields import DAY, FIELDS, MATERIAL, ROLES, as_html, as_shown, checked
 from .quoting import shown
 
 __all__ = ["FIELDS", "ROLES", "Security"]
@@ -43,7 +42,7 @@ class Security:
     tls_ciphers : str
         OpenSSL cipher string for TLS 1.2, see `sealwire.security.contexts.policy.Policy`.
     tls_min_version, tls_max_version : ssl.TLSVersion, float or str
-        Also 1.2, 1.3, "1.2" or "1.3". The minimum is TLS 1.2 if unset.
+        Also 1.2 or 1.3 as a number or text, or "TLSv1.3". The minimum is TLS 1.2 if unset.
     tls_client_cert, tls_scheduler_cert, tls_worker_cert : path or str
         The certificate of each role, followed by its intermediates if any.
     tls_client_key, tls_scheduler_key, tls_worker_key : path or str
@@ -67,9 +66,13 @@ class Security:
         Seconds, or text such as "10 s": how often, at most, a handshake checks whether files have
         changed. 0 means every time, "never" (or infinity) not at all; the default is
         `sealwire.security.contexts.reloading.DEFAULT_INTERVAL`.
-    tls_expiry_warning : float or str, default 30
+    tls_expiry_warning : float or str, optional
         Days, or text such as "12 h": how long before a certificate expires the log warns of it,
-        once a day; "never" disables it.
+        once a day; "never" disables it. If unset, 30 days or a third of its lifetime, whichever is
+        less.
+    tls_server_hostname : str, optional
+        The server name (SNI) that clients send if the caller specifies none, for a proxy that
+        routes by it. No certificate is compared with it.
     extra_conn_args : mapping
         Passed on by `get_connection_args`.
 
@@ -84,9 +87,9 @@ class Security:
     Notes
     -----
     Whether a value is a path or PEM text is decided where it is given, and a relative path is made
-    absolute there. Files must be regular files. Contexts follow them: a handshake that begins after
-    a file was replaced uses the new one, or the old one while the new one is unusable or takes
-    long to read; see `reload`.
+    absolute there; `~` and ``$NAME`` are replaced in a `str`, not in a `pathlib.Path`. Files must
+    be regular files. Contexts follow them: a handshake that begins after a file was replaced uses
+    the new one, or the old one while the new one is unusable or takes long to read; see `reload`.
 
     Instances pickle, with absolute paths and the PEM text they hold, keys included; they compare by
     identity; they are thread-safe.
@@ -107,6 +110,7 @@ class Security:
     tls_allowed_peers: dict[str, tuple[str, ...]] | None
     tls_reload_interval: float | None
     tls_expiry_warning: float | None
+    tls_server_hostname: str | None
     extra_conn_args: dict[str, Any]
 
     _sources: dict[str, pem.Source]
@@ -185,11 +189,12 @@ class Security:
         """Return every parameter with its current value.
 
         ``Security(**security.fields())`` is equivalent. A path is a `str`, or a `pathlib.Path` if
-        it would be taken for PEM text.
+        it would be taken for PEM text or another path.
         """
         values = {name: getattr(self, name) for name in FIELDS}
         for name, source in self._sources.items():
-            if not source.in_memory and (source.hidden or pem.is_text(source.value)):
+            literal = paths.is_literal(source.value) and not pem.is_text(source.value)
+            if not source.in_memory and (source.hidden or not literal):
                 values[name] = Path(source.value)
         return values
 
@@ -297,7 +302,7 @@ class Security:
             self._policy(),
             material,
             reloading.DEFAULT_INTERVAL if interval is None else interval,
-            expiry.DEFAULT_WARNING if days is None else days * DAY,
+            None if days is None else days * DAY,
         )
         with self._lock:
             known = self._watches.get(role)
@@ -308,7 +313,8 @@ class Security:
             return known[1].context(side)
 
     def _policy(self) -> policy.Policy:
-        return policy.Policy(self.tls_ciphers, self.tls_min_version, self.tls_max_version)
+        versions = self.tls_min_version, self.tls_max_version
+        return policy.Policy(self.tls_ciphers, *versions, self.tls_server_hostname)
 
     def _material(self, role: str) -> policy.Material | None:
         """Return what the contexts of a role are made from; None if it has no identity."""
@@ -386,12 +392,7 @@ class Security:
         return f"Security({', '.join(f'{name}={text}' for name, text in self._shown().items())})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align: left'>{name}</th>"
-            f"<td style='text-align: left'>{html.escape(text)}</td></tr>"
-            for name, text in self._shown().items()
-        )
-        return f"<table><caption>Security</caption><tbody>{rows}</tbody></table>"
+        return as_html(self._shown())
 
 
 def _cert(role: str) -> str:

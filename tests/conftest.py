@@ -1,4 +1,8 @@
-"""Settings for every test, and a temporary folder for all that must be empty in the end."""
+"""Settings for every test, and a temporary folder for all that must be empty in the end.
+
+With ``SEALWIRE_HOLD_GIL=off`` comms receive large frames as `ssl` does, unless a test says which.
+Processes that the tests start are told by Dask's configuration, where they use Dask.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The processes of xdist inherit it. What `tmp_path` gives is elsewhere, and kept as usual.
     """
+    choose_hold()
     if hasattr(config, "workerinput"):
         return
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="sealwire-tests-")
     config.stash[FOLDER] = tempfile.tempdir = os.environ["TMPDIR"] = folder
+
+
+def choose_hold() -> None:
+    """Hold the GIL or not, as the environment says."""
+    choice = os.environ.get("SEALWIRE_HOLD_GIL", "on")
+    if choice == "off":
+        from sealwire.comm.transport import switch_interval
+
+        for made in (switch_interval.Policy.__new__, switch_interval.configure):
+            made.__defaults__ = (*made.__defaults__[:-1], False)
+        switch_interval.configure()
+        os.environ["DASK_SEALWIRE__TLS__HOLD_GIL"] = "false"
+    elif choice != "on":
+        raise pytest.UsageError(f"bad SEALWIRE_HOLD_GIL {choice!r}: need on or off")
 
 
 def left_in(folder: Path) -> list[str]:

@@ -21,23 +21,23 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 COMM = """
 close_codes errors limits listener_log addressing arguments wire.foreign wire.framing wire.budget
 arrays extensions encoding decoding codec wire.hello wire.closing wire.outbox interfaces registry
-tls_errors
+tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
-transport.readiness transport.inquiry transport.handshake_throttle transport.openssl
-transport.handshake
-transport.channel transport.end_errors transport.goodbye transport.sender transport.receiver
-transport.pending transport.connection transport.stream transport.greeting transport.client
-transport.server
+transport.readiness transport.race transport.inquiry transport.handshake_throttle
+transport.openssl transport.handshake transport.records transport.channel transport.end_errors
+transport.goodbye transport.sender transport.receiver transport.pending transport.connection
+transport.stream transport.greeting transport.client transport.server
 tcp api __init__
 """
 SECURITY = """
-errors text quoting pem_blocks reading permissions pem config
-contexts.allowlist contexts.verified contexts.selfcheck contexts.expiry
-x509.keys x509.names x509.certinfo belonging
+errors text quoting paths der pem_blocks pem_shapes reading permissions pem config
+contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.expiry
+x509.keys x509.names x509.certinfo x509.above belonging contexts.description
 contexts.sealed contexts.policy fields contexts.background contexts.reloading
 x509.templates ca.authority security
 ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.rotation
-checks.selftest checks.findings checks.certificates checks.runner __init__
+ca.inventory ca.relocation
+checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
 """
 ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
 

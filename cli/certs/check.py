@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sealwire.cli.certs.common import (
+    ROLES,
     duration,
     errors,
     json_option,
@@ -18,6 +21,7 @@ from sealwire.cli.certs.common import (
     password_from,
     password_option,
 )
+from sealwire.cli.certs.show import print_entries
 from sealwire.cli.console import cell, to_json
 
 if TYPE_CHECKING:
@@ -27,30 +31,42 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 @click.command("check", short_help="Does everything fit? A folder, or a configuration.")
-@click.argument("path", metavar="[DIR|CONFIG]", required=False, type=click.Path(path_type=Path))
+@click.argument("path", metavar="[DIR|CONFIG|PEM]", required=False, type=click.Path(path_type=Path))
 @options(
+    click.option(
+        "--role",
+        "demanded",
+        type=click.Choice(ROLES),
+        multiple=True,
+        help="A role whose certificate must be here; may be repeated.  [default: any one]",
+    ),
     click.option(
         "--soon",
         type=duration,
-        default="30d",
-        show_default=True,
         metavar="TIME",
-        help="Warn of what expires within this time.",
+        help="Warn of what expires within this time.  [default: 30d, or a third of its lifetime]",
     ),
     password_option,
     json_option,
 )
 def command(
-    path: Path | None, soon: datetime.timedelta, password_file: Path | None, as_json: bool
+    path: Path | None,
+    demanded: tuple[str, ...],
+    soon: datetime.timedelta | None,
+    password_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Look whether keys, chains, purposes, dates, permissions, roles, lists and settings fit.
 
     DIR is a folder of certificates, with its dask.yaml. CONFIG is a configuration file, read as a
-    process does that DASK_CONFIG tells of it: with ~/.config/dask and the environment. Without
-    either, it is the configuration that a process would have here and now.
+    process does that DASK_CONFIG tells of it: with ~/.config/dask and the environment. Of a PEM
+    file, what it says is shown, as by `show`. Without any, it is the folder that SEALWIRE_CERTS
+    names, or certs; and where there is none, the configuration that a process would have here and
+    now. What a machine has is judged: one role's file is enough, unless --role demands others.
 
     \b
-      sealwire certs check certs
+      sealwire certs check
+      sealwire certs check --role worker
       sealwire certs check ~/.config/dask/dask.yaml
       sealwire certs check --soon 14d --json
 
@@ -58,16 +74,50 @@ def command(
     checked, wrong usage).
     """
     with errors(exit_code=2):
-        found = _findings(path, soon, password_from(password_file))
+        password = password_from(password_file)
+        path = path or _default()
+        if path is not None and _is_pem(path):
+            print_entries([path], as_json)
+            return
+        found = _findings(path, demanded, soon, password)
     if as_json:
         click.echo(to_json([dataclasses.asdict(each) for each in found]))
     else:
-        _print(found)
+        _print(found, path)
     severities = {each.severity for each in found}
     raise SystemExit(2 if "error" in severities else 1 if "warning" in severities else 0)
 
 
-def _findings(path: Path | None, soon: datetime.timedelta, password: bytes | None) -> list[Finding]:
+def _default() -> Path | None:
+    """Return the folder that is checked if none is named; None if it is not there."""
+    given = os.environ.get("SEALWIRE_CERTS")
+    folder = Path(given or "certs")
+    return folder if given or folder.is_dir() else None
+
+
+def _is_pem(path: Path) -> bool:
+    """Whether a file holds PEM blocks; a configuration may do so as well, in its values."""
+    if not path.is_file() or path.suffix in (".yaml", ".yml", ".json"):
+        return False
+    with path.open("rb") as file:
+        return path.suffix == ".pem" or b"-----BEGIN " in file.read(1 << 20)
+
+
+def _branches() -> dict[str, list[str]]:
+    """Return the keys below `sealwire` that the security package does not know."""
+    from sealwire.comm import Limits
+    from sealwire.comm.transport.switch_interval import Policy
+
+    limits = [field.name.replace("_", "-") for field in dataclasses.fields(Limits)]
+    return {"sealwire.limits": limits, "sealwire.gil": list(Policy._fields)}
+
+
+def _findings(
+    path: Path | None,
+    demanded: Sequence[str],
+    soon: datetime.timedelta | None,
+    password: bytes | None,
+) -> list[Finding]:
     from sealwire.security import config, unknown_keys
     from sealwire.security.checks.runner import check_configuration, check_folder, worst_first
     from sealwire.security.errors import ConfigError
@@ -78,35 +128,57 @@ def _findings(path: Path | None, soon: datetime.timedelta, password: bytes | Non
         path = Path(os.path.abspath(path))
         file = str(path)
         if path.is_dir():
-            found += check_folder(path, password=password, soon=soon)
-            if not (path / "dask.yaml").is_file():
+            configured = (path / "dask.yaml").is_file()
+            here = () if configured else demanded
+            found += check_folder(path, password=password, soon=soon, demanded=here)
+            if not configured:
                 return found
             file = str(path / "dask.yaml")
         elif not path.is_file():
             raise ConfigError(f"cannot check {path}: there is no such file or folder")
     values = config.read(file)
     if path is not None and path.is_dir():
-        values = _brought_here(values, path)
+        values, there = _brought_here(values, path)
+        if there and not (path / "ca-key.pem").is_file():
+            found.append(_elsewhere(path, there))
+    unknown = unknown_keys(file, _branches())
     found += check_configuration(
-        values, unknown_keys(file), soon, config.files(file), config.without_preload(file)
+        values, unknown, soon, config.files(file), demanded, config.without_preload(file)
     )
     return worst_first(found)
 
 
-def _brought_here(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the configuration of a folder made for another place (`--seen-at`) as if here."""
+def _elsewhere(folder: Path, there: str) -> Finding:
+    from sealwire.security.checks.findings import WARNING, Finding
+
+    return Finding(
+        WARNING,
+        "elsewhere",
+        str(folder / "dask.yaml"),
+        f"it names files in {there}, which is not on this machine: a process that reads it here "
+        "does not find them",
+        f"write it for this place: sealwire certs config --dir {shlex.quote(str(folder))}",
+    )
+
+
+def _brought_here(values: dict[str, Any], folder: Path) -> tuple[dict[str, Any], str]:
+    """Return the configuration of a folder made for another place (`--seen-at`) as if here.
+
+    And that place, empty if it is this one.
+    """
     there = os.path.dirname(str(values["tls_ca_file"] or ""))
     if not there or os.path.isdir(there):
-        return values
-    return {
+        return values, ""
+    brought = {
         field: str(folder / os.path.basename(value))
         if isinstance(value, str) and os.path.dirname(value) == there
         else value
         for field, value in values.items()
     }
+    return brought, there
 
 
-def _print(found: list[Finding]) -> None:
+def _print(found: list[Finding], path: Path | None) -> None:
     from rich.text import Text
 
     from sealwire.cli.demo.report import output
@@ -118,6 +190,8 @@ def _print(found: list[Finding]) -> None:
         console.print(
             Text.assemble(*first, ": ", cell(each.message), "\n  ", *second), soft_wrap=True
         )
-    count = len(found)
+    count = sum(each.severity != "note" for each in found)
     words = "all fits" if not count else f"{count} finding{'s' if count > 1 else ''}"
-    console.print(f"[green]{words}[/]" if not count else f"\n{words}")
+    style = "" if count else "green"
+    where = "in the configuration of this place" if path is None else f"in {path}"
+    console.print(cell(words, style), cell(where), soft_wrap=True)

@@ -16,6 +16,7 @@ from sealwire.cli.console import cell, to_json, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from sealwire.security.ca.atomic_files import Write
     from sealwire.security.ca.store import Store
@@ -88,6 +89,14 @@ def out_option(default: str) -> Callable[[F], F]:
     )
 
 
+name_option = click.option(
+    "--name",
+    "node",
+    metavar="NAME",
+    help="Who it is, in links and logs: a node, a person.  [default: the first name of a host]",
+)
+
+
 def options(*chosen: Callable[[F], F]) -> Callable[[F], F]:
     """Apply several options, shown in this order."""
 
@@ -102,10 +111,12 @@ def options(*chosen: Callable[[F], F]) -> Callable[[F], F]:
 def password_from(file: Path | None) -> bytes | None:
     """Return the password in the file, else in the environment; None if there is neither."""
     if file is not None:
-        lines = file.read_bytes().splitlines()
-        if not lines or not lines[0]:
+        from sealwire.security.pem_shapes import first_line
+
+        password = first_line(file.read_bytes())
+        if not password:
             raise Failed(f"cannot use {file}: its first line, the password, is empty")
-        return lines[0]
+        return password
     given = os.environ.get(PASSWORD)
     return given.encode() if given else None
 
@@ -170,8 +181,14 @@ def finish(
     as_json: bool,
     result: dict[str, Any],
     tell: Callable[[Console], None] | None = None,
+    after: Callable[[Console], None] | None = None,
+    summary: str | None = None,
 ) -> None:
-    """Carry out the writes, unless it is a dry run, and print the result."""
+    """Carry out the writes, unless it is a dry run, and print the result.
+
+    `tell` prints what comes before the list of files, `after` what comes after it; `summary`
+    replaces a list that would be too long.
+    """
     from sealwire.security.ca.atomic_files import apply, examine
 
     (examine if dry_run else apply)(writes)
@@ -181,19 +198,37 @@ def finish(
     if as_json:
         click.echo(to_json({"dry_run": dry_run, **result, "written": files}))
         return
-    from sealwire.cli.demo.report import output, table
+    from sealwire.cli.demo.report import output
 
     console = output()
     if tell is not None:
         tell(console)
-    if not writes:
-        return
+    if writes and summary is not None:
+        words = "Would be written" if dry_run else "Written"
+        console.print(cell(f"{words}: {summary}"), soft_wrap=True)
+    elif writes:
+        console.print(_written(writes, dry_run))
+    if after is not None:
+        after(console)
+
+
+def _written(writes: Sequence[Write], dry_run: bool) -> Table:
+    from sealwire.cli.demo.report import table
+
     made = table("Would be written" if dry_run else "Written", "file", "content", "")
     for each in writes:
         made.add_row(
             cell(each.path), cell(each.words), cell("private" if each.private else "", "yellow")
         )
-    console.print(made)
+    return made
+
+
+def words_of_cut(
+    days: float, ends: datetime.datetime, advice: str = "make a new CA: sealwire certs rotate-ca"
+) -> str:
+    """Say that a certificate is valid for fewer days than requested, on two lines."""
+    cut = f"cut to the end of its CA, {ends:%Y-%m-%d}, instead of {days:g} days;"
+    return f"{cut}\nfor more, {advice}"
 
 
 def moment(when: datetime.datetime) -> str:

@@ -8,13 +8,17 @@ from sealwire.cli.main import LazyGroup
 
 COMMANDS = {
     "check": "sealwire.cli.certs.check",
+    "config": "sealwire.cli.certs.config",
     "init": "sealwire.cli.certs.init",
     "issue": "sealwire.cli.certs.issue",
+    "list": "sealwire.cli.certs.list",
+    "pack": "sealwire.cli.certs.pack",
     "renew": "sealwire.cli.certs.renew",
     "revoke": "sealwire.cli.certs.revoke",
     "rotate-ca": "sealwire.cli.certs.rotate",
     "show": "sealwire.cli.certs.show",
     "sign": "sealwire.cli.certs.sign",
+    "snippet": "sealwire.cli.certs.snippet",
 }
 
 
@@ -32,9 +36,11 @@ def command() -> None:
 
     \b
       sealwire certs init                          a CA, three identities, a dask.yaml
+      sealwire certs list                          one a line
       sealwire certs check                         does everything fit?
       sealwire certs renew --if-expires-within 30d      for cron, every day
       sealwire certs issue worker node7.lab 10.0.0.7    one more identity
+      sealwire certs pack --to deploy              a folder to copy to each machine
       sealwire certs revoke worker-node7.lab            shut it out
       sealwire certs rotate-ca                     a new CA, without a stop
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +19,7 @@ from sealwire.cli.certs.common import (
     options,
     password_from,
     password_option,
+    words_of_cut,
 )
 from sealwire.cli.console import visible
 
@@ -104,8 +107,13 @@ def command(
             password=password_from(password_file),
             seen_at=seen_at,
         )
-        result = {"folder": str(folder), "config": str(folder / "dask.yaml")}
-        finish(writes, dry_run=dry_run, as_json=as_json, result=result)
+        result: dict[str, Any] = {"folder": str(folder), "config": str(folder / "dask.yaml")}
+        result["cut_to_ca"] = cut = days > ca_days
+        summary = None if dry_run else f"{len(writes)} files in {folder}"
+        finish(writes, dry_run=dry_run, as_json=as_json, result=result, summary=summary)
+    if not as_json and cut:
+        ends = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=ca_days)
+        click.echo(words_of_cut(days, ends, "give --ca-days as well"))
     if not as_json and not dry_run:
         from sealwire.cli.certs.next_steps import next_steps
 

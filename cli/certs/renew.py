@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 COLOURS = {"renewed": "green", "kept": "dim", "revoked": "yellow", "stuck": "bold red"}
+ADVISED = ("revoked", "stuck")  # whose reason says what to do
 
 
 @click.command("renew", short_help="Renew identities, and revocation lists in time.")
@@ -33,7 +34,8 @@ COLOURS = {"renewed": "green", "kept": "dim", "revoked": "yellow", "stuck": "bol
         "within",
         type=duration,
         metavar="TIME",
-        help="Renew only what expires within 30d, 12h, 2w …",
+        help="Renew only what expires within 30d, 12h, 2w …, and what lives no longer in its last "
+        "third.",
     ),
     click.option("--keep-key", is_flag=True, help="Keep the private keys."),
     click.option(
@@ -57,7 +59,8 @@ def command(
 
     The key is new, unless --keep-key is given or the key lies elsewhere. Each file is replaced by
     one rename, so running processes find the old identity or the new one, never a mixture.
-    Revoked identities are left alone unless they are named. crl.pem is made again in time. After
+    Revoked identities are left alone unless they are named. One whose key was cut off is repaired;
+    one without a whole certificate is named, with what to do. crl.pem is made again in time. After
     `rotate-ca`, this moves the identities to the new CA.
 
     \b
@@ -77,11 +80,18 @@ def command(
             from sealwire.cli.demo.report import table
 
             made = table("Identities", "file", "status", "valid until", "")
+            longest = max((len(str(each.path)) for each in results), default=0)
+            made.columns[0].no_wrap = longest <= 44  # else it is folded
+            made.columns[2].no_wrap = True
             for each in results:
                 status = cell(each.status, COLOURS[each.status])
                 until = day(each.until) if each.until else ""
-                made.add_row(cell(each.path), status, until, cell(each.why))
+                advice = each.status in ADVISED  # below, where it can be pasted
+                made.add_row(cell(each.path), status, until, "" if advice else cell(each.why))
             console.print(made)
+            for each in results:
+                if each.status in ADVISED:
+                    console.print(cell(f"{each.path}: {each.why}"), soft_wrap=True)
 
         rows = [
             {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,12 @@ from sealwire.cli.certs.common import (
     opened,
     options,
 )
-from sealwire.cli.console import cell
+from sealwire.cli.console import cell, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from sealwire.security.ca.journal import Record
 
 # Those of RFC 5280 that apply to a process's certificate.
 REASONS = (
@@ -52,8 +56,9 @@ def command(
     """Revoke an identity by name or file, or one certificate by its serial (hexadecimal).
 
     By name or file, all that was issued into it and is still valid is revoked, older certificates
-    too. The list, crl.pem, takes effect wherever `sealwire.tls.crl-file` names it (dask.yaml does)
-    at the next connection of each process; connections that are open stay open.
+    too; the file may be gone, as after it was handed on. The list, crl.pem, takes effect wherever
+    `sealwire.tls.crl-file` names it (dask.yaml does) at the next connection of each process;
+    connections that are open stay open.
 
     \b
       sealwire certs revoke worker-node7.lab --reason keyCompromise
@@ -63,6 +68,8 @@ def command(
     Exit codes: 0 it is revoked, 1 failed, 2 wrong usage.
     """
     with opened(folder, password_file, dry_run) as store:
+        from rich.text import Text
+
         from sealwire.security.ca.renewal import revoke
         from sealwire.security.x509.certinfo import hexadecimal
 
@@ -74,11 +81,16 @@ def command(
             if not records:
                 console.print(cell(what), "was revoked before", soft_wrap=True)
                 return
-            made = table("Revoked", "serial", "subject", "file", "reason")
+            made = table("Revoked", "serial", "file", "reason")
             for each in records:
-                row = (hexadecimal(each.serial), each.subject, each.file, each.detail)
+                file = each.subject if each.file == "-" else each.file
+                row = (hexadecimal(each.serial), file, each.detail)
                 made.add_row(*map(cell, row))
             console.print(made)
+
+        def after(console: Console) -> None:
+            if records and not dry_run:
+                console.print(Text(visible(then(folder, records), lines=True)), soft_wrap=True)
 
         rows = [
             {
@@ -89,4 +101,22 @@ def command(
             }
             for each in records
         ]
-        finish(writes, dry_run=dry_run, as_json=as_json, result={"revoked": rows}, tell=tell)
+        result = {"revoked": rows}
+        finish(writes, dry_run=dry_run, as_json=as_json, result=result, tell=tell, after=after)
+
+
+def then(folder: Path, records: Sequence[Record]) -> str:
+    """Return what is left to do after a revocation."""
+    from sealwire.security.x509.certinfo import hexadecimal
+
+    crl = shlex.quote(str(folder / "crl.pem"))
+    where = "" if str(folder) == "certs" else f" --dir {shlex.quote(str(folder))}"
+    serials = " ".join(hexadecimal(each.serial) for each in records)
+    return f"""
+Now bring the list to every machine that has a copy:
+  rsync {crl} HOST:{folder.name}/          (Kubernetes: apply the secrets again)
+
+From the next connection on, whoever has the list refuses the certificate. Open
+connections stay open: stop the processes that leave. The program that this
+prints, run as a client of the cluster, says who has one open, and closes it:
+  sealwire certs snippet drop {serials}{where}"""

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 @options(
     click.option("--complete", is_flag=True, help="Second step: drop the old CA."),
     click.option("--force", is_flag=True, help="Drop it even if certificates of it are in use."),
+    click.option(
+        "--gone",
+        multiple=True,
+        metavar="NAME",
+        help="With --complete: an identity that is in use no more; may be repeated.",
+    ),
     click.option("--name", help="The new CA's name.  [default: the old one's with a number]"),
     ca_days_option("How long the new CA is valid."),
     *folder_options,
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
 def command(
     complete: bool,
     force: bool,
+    gone: tuple[str, ...],
     name: str | None,
     ca_days: float,
     folder: Path,
@@ -50,17 +57,18 @@ def command(
 
     Between the first two the old CA goes on signing, so that nobody meets a certificate of a CA
     not heard of yet; after a day, `renew --if-expires-within` from cron moves the identities by
-    itself. The last step refuses while certificates of the old CA are in use.
+    itself. The last step refuses while certificates of the old CA are in use, also those that were
+    handed on: name with --gone what nobody uses any more.
 
     Exit codes: 0 done or nothing to do, 1 failed (such as: certificates are in use), 2 wrong usage.
     """
-    if force and not complete:
-        raise click.UsageError("--force goes with --complete")
+    if (force or gone) and not complete:
+        raise click.UsageError(f"{'--force' if force else '--gone'} goes with --complete")
     with opened(folder, password_file, dry_run) as store:
         from sealwire.security.ca import rotation
 
         if complete:
-            writes = rotation.complete(store, force=force)
+            writes = rotation.complete(store, force=force, gone=gone)
             begun = False
         else:
             begun = len(store.authorities) > 1

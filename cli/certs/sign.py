@@ -14,9 +14,11 @@ from sealwire.cli.certs.common import (
     finish,
     folder_options,
     moment,
+    name_option,
     opened,
     options,
     out_option,
+    words_of_cut,
 )
 from sealwire.cli.console import visible
 
@@ -35,6 +37,7 @@ _LARGEST = 1 << 20  # most bytes of a request
         required=True,
         help="What its holder may be in the cluster: the certificate's common name.",
     ),
+    name_option,
     days_option,
     out_option("CSR's name.pem"),
     *folder_options,
@@ -68,6 +71,7 @@ def grant(
     role: str,
     names: tuple[str, ...],
     *,
+    node: str | None,
     days: float,
     csr: Path | None,
     own_names: bool,
@@ -81,20 +85,24 @@ def grant(
     with opened(folder, password_file, dry_run) as store:
         from sealwire.security.x509.certinfo import CertificateInfo, hexadecimal
         from sealwire.security.x509.names import split
+        from sealwire.security.x509.templates import ends_early
 
         request = None if csr is None else _request(csr)
         hosts, ips = split(names)
         path = None if str(out) == "-" else out
-        certificate, text, writes = store.issue(
-            role, hosts, ips, days=days, path=path, request=request, own_names=own_names
-        )
+        how: dict[str, Any] = {"node": node, "request": request, "own_names": own_names}
+        certificate, text, writes = store.issue(role, hosts, ips, days=days, path=path, **how)
         info = CertificateInfo.of(certificate)
+        cut = ends_early(certificate, days)
         result = {
             "subject": info.subject,
+            "role": role,
+            "node": info.node,
             "names": info.names,
             "serial": hexadecimal(info.serial),
             "issuer": info.issuer,
             "not_after": moment(info.not_after),
+            "cut_to_ca": cut,
             "fingerprint": info.fingerprint,
         }
         if path is None and not dry_run:
@@ -113,6 +121,8 @@ def grant(
     if not as_json:
         alternatives = ", ".join(info.names) or "no names"
         click.echo(visible(f"{info} ({alternatives})"))
+        if cut:
+            click.echo(words_of_cut(days, info.not_after))
 
 
 def _request(path: Path) -> x509.CertificateSigningRequest:

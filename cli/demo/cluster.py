@@ -99,26 +99,26 @@ class Cluster:
     ) -> None:
         self.folder = folder
         self.workers = workers
+        self.names = [f"worker-{number}" for number in range(workers)]
         self.children: list[Child] = []
         self._hold = hold
         self._scheduler_file = folder / "scheduler.json"
 
     def start(self, identities: Mapping[str, IdentityFiles]) -> None:
-        """Start all processes with the `identities` of their roles, without waiting for them.
+        """Start all processes with their `identities`, without waiting for them.
 
         `stop` ends whatever was started, also after a failure.
         """
         # The scheduler writes its address to this file, for which the workers and we wait.
         common = ["--scheduler-file", str(self._scheduler_file), "--preload", PRELOAD]
         common += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-        tls = {role: files.dask_options() for role, files in identities.items()}
+        tls = {name: files.dask_options() for name, files in identities.items()}
         options = ["--host", "tls://127.0.0.1:0", "--idle-timeout", ORPHANED]
         self._spawn("scheduler", ["scheduler", *tls["scheduler"], *options, *common])
         options = ["--nthreads", "1", "--host", "127.0.0.1", "--death-timeout", ORPHANED]
         options += ["--local-directory", str(self.folder)]
-        for number in range(self.workers):
-            name = f"worker-{number}"
-            self._spawn(name, ["worker", *tls["worker"], "--name", name, *options, *common])
+        for name in self.names:
+            self._spawn(name, ["worker", *tls[name], "--name", name, *options, *common])
 
     def _spawn(self, name: str, arguments: list[str]) -> None:
         # The child runs in our own folder: python -m adds the current one to the path.

@@ -5,6 +5,7 @@ Key files are readable by their owner only from the moment they exist.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,10 +41,17 @@ def write_identity(folder: Path, name: str, ca: str, identity: Identity) -> Iden
     )
 
 
-def write_roles(folder: Path, authority: Authority) -> dict[str, IdentityFiles]:
-    """Write the CA certificate and an identity for each role into `folder`. Raises likewise."""
+def write_roles(
+    folder: Path, authority: Authority, roles: Iterable[str] = ROLES, workers: Iterable[str] = ()
+) -> dict[str, IdentityFiles]:
+    """Write the CA certificate and an identity for each role into `folder`. Raises likewise.
+
+    And one for each of the `workers`, with its name as the node's.
+    """
     ca = _written(folder / "ca.pem", authority.certificate, "CA")
-    return {role: write_identity(folder, role, ca, authority.issue(role)) for role in ROLES}
+    issued = {role: authority.issue(role) for role in roles}
+    issued |= {name: authority.issue("worker", node=name) for name in workers}
+    return {name: write_identity(folder, name, ca, identity) for name, identity in issued.items()}
 
 
 def _written(path: Path, text: str, words: str) -> str:

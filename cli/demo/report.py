@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +18,7 @@ from sealwire.cli.console import cell, visible
 from sealwire.cli.demo.computations import Array, Words
 from sealwire.cli.demo.observations import Owners, Process
 from sealwire.cli.demo.unauthorized import Attempt
-from sealwire.cli.demo.verdict import Check, Evidence, bytes_between_workers
+from sealwire.cli.demo.verdict import Check, Evidence, bytes_between_workers, in_a_line, mib
 
 PLAIN_WIDTH = 150  # columns if the output is not a terminal
 
@@ -39,7 +39,8 @@ class Story:
 
     def say(self, words: str) -> None:
         """Print a line."""
-        self.console.print(Text(visible(words, lines=True)), soft_wrap=True)
+        soft = not self.console.is_terminal  # which would break a line within a word
+        self.console.print(Text(visible(words, lines=True)), soft_wrap=soft)
 
     @contextmanager
     def step(self, words: str, parts: str = "tasks") -> Iterator[Callable[[int, int], None]]:
@@ -84,19 +85,22 @@ class Story:
 
 
 def print_report(console: Console, evidence: Evidence, checks: Sequence[Check]) -> None:
-    """Print results, links, unauthorized attempts, and each promise with its verdict."""
+    """Print the verdict, then promises, links, processes, unauthorized attempts, results."""
+    good = all(check.kept for check in checks)
+    console.print()
+    console.print(cell(in_a_line(checks), "bold green" if good else "bold red"))
+    console.print(checks_table(checks))
+    console.print(links_table(evidence.processes))
+    console.print(processes_table(evidence.processes))
+    console.print(unauthenticated_table(evidence.attempts))
     print_words(console, evidence.words)
     print_array(console, evidence.array)
-    console.print(links_table(evidence.processes))
-    console.print(traffic_table(evidence))
-    console.print(strangers_table(evidence.attempts))
-    console.print(checks_table(checks))
 
 
 def print_words(console: Console, words: Words) -> None:
     """Print the totals and the most frequent words."""
     console.print(
-        f"\n[bold]Words[/]  {words.files:,} files, {words.size:,} bytes, {words.total:,} words, "
+        f"\n[bold]Words[/]  {words.files:,} files, {mib(words.size)}, {words.total:,} words, "
         f"{words.distinct:,} different"
     )
     console.print(cell("  " + "  ".join(f"{word} {count:,}" for word, count in words.top)))
@@ -106,7 +110,7 @@ def print_array(console: Console, array: Array) -> None:
     """Print the array that was multiplied and the result."""
     console.print(
         f"\n[bold]Array[/]  x @ x.T of {array.side:,} by {array.side:,} in {array.blocks} blocks; "
-        f"sum of (x @ x.T) @ r = {array.total:,}, by the other route {array.total_again:,}\n"
+        f"sum of (x @ x.T) @ r = {array.total:,}, by the other route {array.total_again:,}"
     )
 
 
@@ -121,55 +125,78 @@ def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
     return made
 
 
-def links_table(processes: Sequence[Process]) -> Table:
-    """Every open link end; similar links of one process to the same peer share a row."""
-    columns = ("process", "peer", "links", "protocol", "cipher", "peer certificate", "in", "out")
-    made = table("Links, as each process sees them", *columns, right=("links", "in", "out"))
+def links_table(processes: Sequence[Process]) -> Group:
+    """Every open link end; similar links of one process to the same peer share a row.
+
+    What all links have in common stands above the table.
+    """
+    ends = [link for process in processes for link in process.links]
+    how = {(link.protocol, link.cipher) for link in ends}
+    common = f", all {' with '.join(map(str, *how))}" if len(how) == 1 else ""
+    verified = (
+        ", every peer verified" if ends and all(link.peer_certificate for link in ends) else ""
+    )
+    columns = ["process", "peer", "its certificate", "links", "MiB in", "MiB out"]
+    if not common:
+        columns[3:3] = ["protocol", "cipher"]
+    made = table("", *columns, right=("links", "MiB in", "MiB out"))
+    made.title = None  # which would be folded to the width of the table
     owners = Owners(processes)
     rows: dict[tuple[str, ...], list[int]] = {}
     for process in processes:
         for link in process.links:
             peer = owners.of_peer(link)
-            key = (
-                process.name,
-                peer.name if peer else link.peer,
-                str(link.protocol),
-                str(link.cipher),
-                str(link.peer_certificate),
-            )
-            sums = rows.setdefault(key, [0, 0, 0])
+            key = [process.name, peer.name if peer else link.peer, whose(link.peer_certificate)]
+            if not common:
+                key += [str(link.protocol), str(link.cipher)]
+            sums = rows.setdefault(tuple(key), [0, 0, 0])
             for index, value in enumerate((1, link.bytes_in, link.bytes_out)):
                 sums[index] += value or 0
-    for (name, to, *how), (count, bytes_in, bytes_out) in rows.items():
-        texts = (name, to, str(count), *how, f"{bytes_in:,}", f"{bytes_out:,}")
-        made.add_row(*map(cell, texts))
-    return made
+    for texts, (count, *sizes) in rows.items():
+        made.add_row(*map(cell, (*texts, str(count), *map(figure, sizes))))
+    return Group("", cell(f"Links: {len(ends)} ends{common}{verified}", "bold italic"), made)
 
 
-def traffic_table(evidence: Evidence) -> Table:
+def whose(certificate: str | None) -> str:
+    """Return the names in the subject of a certificate, such as `worker, worker-0`."""
+    return "none" if certificate is None else certificate.replace("CN=", "")
+
+
+def figure(size: int) -> str:
+    """Return a size in MiB, without the unit."""
+    return mib(size).removesuffix(" MiB")
+
+
+def processes_table(processes: Sequence[Process]) -> Table:
     """Return the totals of each process, including closed comms."""
-    columns = ("process", "pid", "backend", "listens on", "bytes in", "bytes out")
-    made = table("\nProcesses", *columns, right=("pid", "bytes in", "bytes out"))
-    for process in evidence.processes:
-        backend = "sealwire" if process.installed else "not ours"
-        address = process.address or "-"
-        figures = (f"{process.bytes_in:,}", f"{process.bytes_out:,}")
-        made.add_row(cell(process.name), str(process.pid), backend, cell(address), *figures)
-    moved = bytes_between_workers(evidence.processes)
-    made.caption = f"from worker to worker: {moved:,} bytes\n"
+    ours = all(process.installed for process in processes)
+    columns = ["process", "pid", "listens on", "MiB in", "MiB out"]
+    if not ours:
+        columns.insert(2, "backend")
+    title = "\nProcesses" + (", all with sealwire's backend" if ours and processes else "")
+    made = table(title, *columns, right=("pid", "MiB in", "MiB out"))
+    for process in processes:
+        texts = [process.name, str(process.pid), process.address or "-"]
+        if not ours:
+            texts.insert(2, "sealwire" if process.installed else "not ours")
+        made.add_row(*map(cell, (*texts, figure(process.bytes_in), figure(process.bytes_out))))
+    made.caption = f"from worker to worker: {mib(bytes_between_workers(tuple(processes)))}"
     made.caption_justify = "left"
     return made
 
 
-def strangers_table(attempts: Sequence[Attempt]) -> Table:
+def unauthenticated_table(attempts: Sequence[Attempt]) -> Table:
     """Who tried to connect, and the outcome; equal outcomes at several listeners share a row."""
-    made = table("Strangers", "who", "outcome", "listeners", "what they saw", right=("listeners",))
+    columns = ("who", "outcome", "at", "what they saw")
+    made = table("\nUnauthenticated peers, and one with a certificate", *columns, right=("at",))
     rows: dict[tuple[str, str, str], int] = {}
     for attempt in attempts:
         key = (attempt.visitor, attempt.outcome, attempt.words)
         rows[key] = rows.get(key, 0) + 1
     for (visitor, outcome, words), count in rows.items():
         made.add_row(cell(visitor), outcome, str(count), cell(words))
+    made.caption = "at: how many listeners"
+    made.caption_justify = "left"
     return made
 
 

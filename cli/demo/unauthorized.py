@@ -30,7 +30,17 @@ PLAIN, FOREIGN, EXPIRED, FRIEND = VISITORS = (
     "expired certificate",
     "valid certificate",
 )
-ALERT = b"\x15"  # first byte of a TLS alert record (RFC 8446, 5.1)
+ALERT = b"\x15"  # first byte of a TLS alert record (RFC 8446, 5.1); its last is what it says
+ALERTS = {10: "unexpected message", 40: "handshake failure", 70: "protocol version"}
+# What it means for who is refused; OpenSSL's names for alerts, without those of versions.
+MEANINGS = {
+    "unknown ca": "its CA is not known",
+    "certificate expired": "its certificate has expired",
+    "certificate revoked": "its certificate is revoked",
+    "bad certificate": "its certificate is not accepted",
+    "certificate unknown": "its certificate is not accepted",
+    "certificate required": "it has shown no certificate",
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ def try_plain(visitor: str, address: str) -> Attempt:
     if not answer:
         return Attempt(visitor, address, "refused", f"{end} without a byte")
     if answer[:1] == ALERT:
-        return Attempt(visitor, address, "refused", f"{end} after a TLS alert ({answer.hex(' ')})")
+        said = ALERTS.get(answer[6], f"number {answer[6]}") if len(answer) > 6 else "cut short"
+        return Attempt(visitor, address, "refused", f"{end} after a TLS alert ({said})")
     return Attempt(visitor, address, "let in", f"was answered with {len(answer)} bytes")
 
 
@@ -93,12 +104,21 @@ def try_tls(visitor: str, address: str, identity: IdentityFiles) -> Attempt:
                 answer = secure.recv(4096)
         except ssl.SSLError as error:
             by_alert = "ALERT" in (error.reason or "")
-            return Attempt(visitor, address, "refused" if by_alert else "unclear", str(error))
+            return Attempt(visitor, address, "refused" if by_alert else "unclear", said_by(error))
         except OSError as error:
             return Attempt(visitor, address, "unclear", f"no answer: {error}")
     if answer:
         return Attempt(visitor, address, "let in", f"was sent a hello of {len(answer)} bytes")
     return Attempt(visitor, address, "unclear", "connection closed without an alert")
+
+
+def said_by(error: ssl.SSLError) -> str:
+    """Return what a TLS error means for the peer that gets it, and the alert, if there is one."""
+    words = (error.reason or str(error) or type(error).__name__).replace("_", " ").lower()
+    _, alert, said = words.rpartition("alert ")
+    if not alert:
+        return words
+    return f"{MEANINGS.get(said, 'it is refused')} (alert {said})"
 
 
 def try_all(

@@ -60,7 +60,7 @@ def judge(evidence: Evidence) -> tuple[Check, ...]:
         every_link_is_tls(evidence.processes),
         every_peer_is_verified(evidence.processes),
         blocks_moved(evidence),
-        strangers_refused(evidence),
+        unauthenticated_refused(evidence),
         friend_let_in(evidence),
         Check(
             "the cluster still answers",
@@ -68,6 +68,14 @@ def judge(evidence: Evidence) -> tuple[Check, ...]:
             "computed once more afterwards" if evidence.answers else "no right answer afterwards",
         ),
     )
+
+
+def in_a_line(checks: Sequence[Check]) -> str:
+    """Return the verdict on all promises."""
+    failed = [check.promise for check in checks if not check.kept]
+    if failed:
+        return f"{len(failed)} of {len(checks)} promises FAILED: {', '.join(failed)}"
+    return f"all {len(checks)} promises kept"
 
 
 def verdict(promise: str, wrong: Iterable[str], right: str) -> Check:
@@ -164,18 +172,20 @@ def every_link_is_tls(processes: tuple[Process, ...]) -> Check:
 
 
 def every_peer_is_verified(processes: tuple[Process, ...]) -> Check:
-    """Check that every open comm has a verified peer certificate, for the role of the peer."""
+    """Check that every open comm has a verified peer certificate, for its role and its node."""
     owners = Owners(processes)
     wrong = []
     count = 0
     for process, link in all_links(processes):
         count += 1
-        role = common_name(link.peer_certificate)
+        role, node = common_name(link.peer_certificate), node_name(link.peer_certificate)
         peer = owners.of_peer(link)
         if role is None:
             wrong.append(f"{process.name} to {link.peer}: no verified certificate")
         elif peer is not None and role != CERTIFICATE_ROLE[peer.role]:
             wrong.append(f"{process.name} to {peer.name}: the certificate is that of a {role}")
+        elif peer is not None and node not in (None, peer.name.removesuffix(" nanny")):
+            wrong.append(f"{process.name} to {peer.name}: the certificate is that of {node}")
         elif role not in CERTIFICATE_ROLE.values():
             wrong.append(f"{process.name} to {link.peer}: unknown role {role!r}")
     if not count:
@@ -187,11 +197,11 @@ def blocks_moved(evidence: Evidence) -> Check:
     """Check that the comms between workers carried at least one block of the array."""
     moved = bytes_between_workers(evidence.processes)
     needed = evidence.array.block_bytes
-    few = [f"{moved:,} bytes went between workers, less than a block of {needed:,}"]
+    few = [f"{mib(moved)} went between workers, less than a block of {mib(needed)}"]
     return verdict(
         "blocks moved between workers",
         few if moved < needed or not moved else [],
-        f"{moved:,} bytes from worker to worker, a block has {needed:,}",
+        f"{mib(moved)} from worker to worker, a block has {mib(needed)}",
     )
 
 
@@ -208,14 +218,14 @@ def bytes_between_workers(processes: tuple[Process, ...]) -> int:
     )
 
 
-def strangers_refused(evidence: Evidence) -> Check:
+def unauthenticated_refused(evidence: Evidence) -> Check:
     """Check that every unauthorized client tried every listener and was refused."""
-    strangers = [visitor for visitor in VISITORS if visitor != FRIEND]
-    listeners, wrong = visits(evidence, strangers, "refused")
+    peers = [visitor for visitor in VISITORS if visitor != FRIEND]
+    listeners, wrong = visits(evidence, peers, "refused")
     return verdict(
-        "strangers are refused",
+        "unauthenticated peers are refused",
         wrong,
-        f"{len(strangers)} strangers at each of {listeners} listeners",
+        f"{len(peers)} kinds of them at each of {listeners} listeners",
     )
 
 
@@ -250,5 +260,20 @@ def all_links(processes: tuple[Process, ...]) -> list[tuple[Process, Link]]:
 
 def common_name(subject: str | None) -> str | None:
     """Return the common name in a subject such as `O=example, CN=worker`; None without one."""
-    found = re.search(r"(?:^|,\s*)CN=([^,]+)", subject or "")
-    return found.group(1).strip() if found else None
+    return next(iter(_common_names(subject)), None)
+
+
+def node_name(subject: str | None) -> str | None:
+    """Return the second common name, which is the node's (`CN=worker, CN=node7`); None without."""
+    return next(iter(_common_names(subject)[1:]), None)
+
+
+def _common_names(subject: str | None) -> list[str]:
+    found = re.findall(r"(?:^|,\s*)CN=([^,]+)", subject or "")
+    return [name.strip() for name in found]
+
+
+def mib(size: int) -> str:
+    """Return a size in MiB."""
+    number = size / 2**20
+    return f"{'<0.01' if 0 < number < 0.005 else f'{number:,.2f}'} MiB"

@@ -22,9 +22,7 @@ ROLES = ("client", "scheduler", "worker")
     "--as",
     "role",
     type=click.Choice(ROLES),
-    default="client",
-    show_default=True,
-    help="Whose certificate to show.",
+    help="Whose certificate to show.  [default: client, or the role whose file is here]",
 )
 @click.option("--ca", help="CA file, instead of the configured one.")
 @click.option("--cert", help="Certificate file, instead of the configured one.")
@@ -39,7 +37,7 @@ ROLES = ("client", "scheduler", "worker")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     address: str,
-    role: str,
+    role: str | None,
     ca: str | None,
     cert: str | None,
     key: str | None,
@@ -79,6 +77,7 @@ def command(
         target = parse_address(address)
     except AddressError as error:
         raise click.UsageError(visible(str(error))) from error
+    role = role or ("client" if cert or key else role_here())
     given = {"tls_ca_file": ca, f"tls_{role}_cert": cert, f"tls_{role}_key": key}
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if cert is not None:
@@ -115,6 +114,19 @@ def command(
     else:
         show(found, role, certificates)
     raise SystemExit(found.outcome.value)
+
+
+def role_here() -> str:
+    """Return the role to use if none is given: the client's, or one whose file is here."""
+    from sealwire.security import SecurityError, config
+    from sealwire.security.checks import presence
+
+    try:
+        values = config.read()
+        here = [role for role in ROLES if presence.of(role, values) == presence.HERE]
+    except SecurityError:  # which is told of later
+        here = []
+    return next((role for role in ("client", "worker", "scheduler") if role in here), "client")
 
 
 def make_security(fields: dict[str, Any]) -> Security:

@@ -19,14 +19,13 @@ from functools import partial
 from typing import Any
 
 from ..wire.framing import Buffer
+from .records import RECORD, Fill, filler
+from .switch_interval import policy
 
 __all__ = ["CLOSED", "RECORD", "SCRATCH", "Channel", "bare", "plain", "secure"]
 
 SCRATCH = 68 * 1024
 """Room for one receive: 64 KiB and what stands before them. What lies there is copied once more."""
-
-RECORD = 16 * 1024
-"""The payload of a full TLS record."""
 
 _BUDGET = 4 << 20  # bytes per direction before yielding to the event loop: some 2 ms
 _TLS_BUDGET = 1 << 20
@@ -44,6 +43,8 @@ class Channel:
     fill : callable
         Takes a memoryview and a function to call with the number of bytes as they arrive; returns
         their total, and the number received last.
+    holds_gil : bool
+        Whether `fill` keeps the GIL while it receives; see `records`.
     full : int
         A receive of this many bytes means that more may be available at once.
     send : callable
@@ -71,6 +72,7 @@ class Channel:
         "budget",
         "fill",
         "full",
+        "holds_gil",
         "pending",
         "receive",
         "send",
@@ -82,9 +84,10 @@ class Channel:
 
     socket: socket.socket
     receive: Callable[[bytearray], int]
-    fill: Callable[[memoryview, Callable[[int], object]], tuple[int, int]]
+    fill: Fill
     send: Callable[[Buffer], int]
     send_several: Callable[[Sequence[Buffer]], int] | None
+    holds_gil: bool
     full: int
     authentic_end: bool
     budget: int
@@ -100,6 +103,7 @@ def plain(sock: socket.socket) -> Channel:
     channel.socket = sock
     channel.receive = sock.recv_into
     channel.fill = partial(_fill, sock.recv_into)
+    channel.holds_gil = False
     channel.full = sys.maxsize
     channel.send = sock.send
     channel.send_several = getattr(sock, "sendmsg", None)
@@ -118,7 +122,9 @@ def secure(sock: ssl.SSLSocket) -> Channel:
     channel = Channel()
     channel.socket = sock
     channel.receive = partial(tls.read, SCRATCH)
-    channel.fill = partial(_fill_by_records, tls.read)
+    held = filler(tls, sock) if policy().hold_tls else None
+    channel.fill = held or partial(_fill_by_records, tls.read)
+    channel.holds_gil = held is not None
     channel.full = RECORD
     channel.send = tls.write
     channel.send_several = None
@@ -204,6 +210,7 @@ def _closed() -> Channel:
     channel.receive = channel.send = _not_connected
     channel.fill = _not_connected  # type: ignore[assignment]
     channel.send_several = None
+    channel.holds_gil = False
     channel.full = channel.budget = 1
     channel.authentic_end = False
     channel.whole_records = False

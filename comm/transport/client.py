@@ -1,22 +1,20 @@
 """`FrameClient` opens streams to addresses, over TLS if asked, and exchanges hellos.
 
-A numeric address needs no resolver and no race, and is dialled directly. For a name, Tornado's
-client tries IPv4 and IPv6 side by side; the winner's socket is detached as `IOStream.start_tls`
-does it, so that Tornado's streams serve for connecting only.
+It is a `TCPClient` by its interface and its resolver. `Race` connects: Tornado's own race is only
+between IPv4 and IPv6, and waits indefinitely for an address that does not answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 
@@ -28,12 +26,11 @@ from ..tls_errors import NamingFiles
 from .connection import State
 from .greeting import exchange_hellos
 from .inquiry import Language, inquire
-from .readiness import Readiness
+from .race import Race
 from .sockets import numeric_address, tune
 from .stream import FrameStream
-from .wakeup import Wakeup
 
-__all__ = ["FrameClient"]
+__all__ = ["Dialling", "FrameClient"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -181,100 +178,170 @@ class FrameClient(TCPClient):
         -----
         Neither an error nor a cancelled call leaves a socket open.
         """
-        limits = limits or self.limits
-        peer = str(address)
-        stream = None
+        dialling = self.dialling(
+            address, limits, context=context, server_hostname=server_hostname, how=how
+        )
         try:
-            sock = await self._socket(address.host or "localhost", address.port, *how)
-            first = State.HELLO if context is None else State.HANDSHAKE
-            stream = FrameStream(sock, limits, peer, first)
-            stream.tell = _log_end
-            tune(sock, limits.keepalive_timeout)
-            stream.set_deadline(limits.handshake_timeout)
-            if connected is not None:
-                connected(stream)
-            if context is None:
-                stream.open()
-            else:
-                with NamingFiles(context):
-                    await stream.secure(context, server_side=False, server_hostname=server_hostname)
-            dialled, stream = stream, None
-        except CommClosedError:
+            return await dialling.stream()
+        except BaseException:
+            dialling.close()
             raise
-        except OSError as error:
-            cause = getattr(error, "real_error", None) or error
-            raise CommClosedError(f"{_why(cause)}; {_remedy(cause)}", peer=peer) from cause
-        finally:
-            if stream is not None:
-                stream.close()
-        return dialled
 
     async def inquire(
         self, address: Address, openings: Sequence[bytes], seconds: float
     ) -> Language:
         """Return what an address answers to one of the `openings`; see `inquiry.inquire`."""
-        sock = await self._socket(address.host or "localhost", address.port, *_ANYHOW)
+        dialling = self.dialling(address)
+        try:
+            sock = await dialling.connected_socket()
+        except BaseException:
+            dialling.close()
+            raise
         return await inquire(sock, openings, seconds)
 
-    async def _socket(
+    def dialling(
         self,
-        host: str,
-        port: int,
-        af: socket.AddressFamily,
-        source_ip: str | None,
-        source_port: int | None,
-    ) -> socket.socket:
-        """Return a connected socket."""
-        numeric = numeric_address(host, port)
-        if numeric is None or source_ip is not None or source_port is not None:
-            race = _Race(self.resolver)
-            return await race.winner(host, port, af, source_ip, source_port)
-        family, address = numeric
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        address: Address,
+        limits: Limits | None = None,
+        *,
+        context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        how: tuple[socket.AddressFamily, str | None, int | None] = (socket.AF_UNSPEC, None, None),
+        outlives: bool = False,
+    ) -> Dialling:
+        """Begin what `dial` does, in steps that can be awaited, cancelled and awaited again.
+
+        Parameters
+        ----------
+        address, limits, context, server_hostname, how
+            As for `dial`.
+        outlives : bool, default False
+            Whether a TLS handshake goes on when the call that waits for it is cancelled.
+        """
+        return Dialling(
+            self.resolver, address, limits or self.limits, context, server_hostname, how, outlives
+        )
+
+
+class Dialling:
+    """A connection attempt: name resolution, TCP, TLS. Made by `FrameClient.dialling`.
+
+    Attributes
+    ----------
+    closed : bool
+        Whether `close` was called.
+    """
+
+    def __init__(
+        self,
+        resolver: Any,
+        address: Address,
+        limits: Limits,
+        context: ssl.SSLContext | None,
+        server_hostname: str | None,
+        how: tuple[socket.AddressFamily, str | None, int | None],
+        outlives: bool,
+    ) -> None:
+        self._resolver = resolver
+        self._address = address
+        self._limits = limits
+        self._context = context
+        self._server_hostname = server_hostname
+        self._how = how
+        self._outlives = outlives
+        self._loop = asyncio.get_running_loop()
+        self.closed = False
+        self._when_connected: Callable[[FrameStream], object] | None = None
+        self._race: Race | None = None
+        self._stream: FrameStream | None = None
+        self._securing: asyncio.Future[None] | None = None
+
+    async def stream(self) -> FrameStream:
+        """Return the connected stream. Raises as `FrameClient.dial` does.
+
+        A cancelled call may be repeated, and continues the attempt where it is then. After an
+        error, or a cancelled call that is not repeated, `close` it.
+        """
         try:
-            sock.setblocking(False)
-            await _reach(sock, address)
-        except BaseException:
-            sock.close()
+            if self._stream is None:
+                self._stream = self._begun(await self.connected_socket())
+            if self._context is not None:
+                await self._secured(self._context, self._stream)
+        except CommClosedError:
             raise
-        return sock
+        except OSError as error:
+            raise CommClosedError(
+                f"{_why(error)}; {_remedy(error)}", peer=str(self._address)
+            ) from error
+        return self._stream
 
+    def when_connected(self, callback: Callable[[FrameStream], object]) -> None:
+        """Call `callback` once TCP has connected, or now if it has; replaces an earlier one."""
+        self._when_connected = callback
+        if self._stream is not None:
+            callback(self._stream)
 
-class _Race(TCPClient):
-    """A single use of Tornado's client that leaves no connection attempt behind."""
+    def close(self) -> None:
+        """Close every socket of the attempt, that of a returned stream included."""
+        self.closed = True
+        if self._race is not None:
+            self._race.close()
+        if self._securing is not None:
+            self._securing.cancel()
+        if self._stream is not None:
+            self._stream.close()
 
-    def __init__(self, resolver: Any) -> None:
-        super().__init__(resolver)
-        self._attempts: list[IOStream] = []
-
-    def _create_stream(
-        self, *args: Any, **kwargs: Any
-    ) -> tuple[IOStream, asyncio.Future[IOStream]]:
-        stream, connected = super()._create_stream(*args, **kwargs)
-        self._attempts.append(stream)
-        return stream, connected
-
-    async def winner(
-        self,
-        host: str,
-        port: int,
-        af: socket.AddressFamily,
-        source_ip: str | None,
-        source_port: int | None,
-    ) -> socket.socket:
-        """Return the socket that was connected first."""
+    def drop(self) -> None:
+        """Close from any thread, for finalizers."""
         try:
-            stream = await self.connect(
-                host, port, af, source_ip=source_ip, source_port=source_port
-            )
-            self._attempts.remove(stream)
-        finally:
-            for attempt in self._attempts:  # the slower ones, or all after a failure
-                attempt.close()
-        sock = stream.socket
-        stream.io_loop.remove_handler(sock)
-        stream.socket = None  # type: ignore[assignment]
-        return sock
+            self._loop.call_soon_threadsafe(self.close)
+        except RuntimeError:  # the loop is closed, and watches no socket any more
+            if self._race is not None:
+                self._race.abandon()
+            if self._stream is not None:
+                self._stream.drop()
+
+    async def connected_socket(self) -> socket.socket:
+        """Return a connected socket, which belongs to the caller. Raises `OSError`."""
+        if self._race is None:
+            host, port = self._address.host or "localhost", self._address.port
+            family, source_ip, source_port = self._how
+            numeric = numeric_address(host, port)
+            places = [numeric] if numeric else await self._resolver.resolve(host, port, family)
+            prepare = functools.partial(tune, keepalive_timeout=self._limits.keepalive_timeout)
+            self._race = Race(places, prepare, source_ip, source_port)
+        return await self._race.winner()
+
+    def _begun(self, sock: socket.socket) -> FrameStream:
+        first = State.HELLO if self._context is None else State.HANDSHAKE
+        stream = FrameStream(sock, self._limits, str(self._address), first)
+        stream.tell = _log_end
+        stream.set_deadline(self._limits.handshake_timeout)
+        if self._when_connected is not None:
+            self._when_connected(stream)
+        if self._context is None:
+            stream.open()
+        return stream
+
+    async def _secured(self, context: ssl.SSLContext, stream: FrameStream) -> None:
+        with NamingFiles(context):
+            if not self._outlives:
+                await stream.secure(
+                    context, server_side=False, server_hostname=self._server_hostname
+                )
+                return
+            if self._securing is None:
+                self._securing = asyncio.ensure_future(
+                    stream.secure(context, server_side=False, server_hostname=self._server_hostname)
+                )
+                self._securing.add_done_callback(_seen)
+            await asyncio.shield(self._securing)
+
+
+def _seen(done: asyncio.Future[None]) -> None:
+    """Mark an error as retrieved: nobody may wait for it any more."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _log_end(kind: str, words: Callable[[], str]) -> None:
@@ -295,39 +362,9 @@ def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
         )
 
 
-async def _reach(sock: socket.socket, address: tuple[Any, ...]) -> None:
-    """Connect a non-blocking socket. Raises `OSError`; a cancelled call leaves it half connected.
-
-    On one machine the connection is complete before `connect` returns ``EINPROGRESS``; checking
-    for that saves two iterations of the event loop.
-    """
-    try:
-        sock.connect(address)
-    except BlockingIOError:
-        try:
-            sock.getpeername()
-            return
-        except OSError:
-            pass
-    else:
-        return
-    readiness = Readiness(sock)
-    connected = Wakeup()
-    readiness.on_writable(connected.resume)
-    try:
-        await connected
-    finally:
-        readiness.stop()
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
 def _why(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return f"the host name does not resolve ({error.strerror})"
-    if isinstance(error, StreamClosedError):
-        return "the connection was closed at once"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 

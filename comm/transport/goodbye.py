@@ -10,12 +10,15 @@ is closed at once, which is every connection of a question and its answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 from .sockets import reset, unacknowledged, unread
 
-__all__ = ["is_calm", "until_acknowledged"]
+__all__ = ["answer_plain", "is_calm", "until_acknowledged"]
 
+# For peers without TLS, which need 8 bytes to recognise it: protocol_version and close_notify.
+_ALERT = b"\x15\x03\x01\x00\x02\x02\x46" + b"\x15\x03\x01\x00\x02\x01\x00"
 _FIRST_PAUSE = 0.0005  # seconds; each is twice as long as the one before
 _LONGEST_PAUSE = 0.05
 _UNTOLD = 1.0  # seconds to wait for the peer's end where the system does not say what it has
@@ -51,3 +54,17 @@ async def until_acknowledged(
         left = unacknowledged(sock)
         if left != before:
             before, since = left, loop.time()
+
+
+def answer_plain(sock: socket.socket) -> None:
+    """Send a TLS alert to a peer that does not speak TLS.
+
+    It is read from first, since the kernel resets a connection that is closed with unread bytes,
+    and the alert would be lost.
+    """
+    with contextlib.suppress(OSError):
+        for _ in range(16):
+            if len(sock.recv(65536)) < 65536:
+                break
+        sock.send(_ALERT)
+        sock.shutdown(socket.SHUT_WR)

@@ -2,25 +2,32 @@
 
 `TCP_USER_TIMEOUT` alone would do, but with it Linux also gives up on a peer that acknowledges and
 merely has a zero window: one whose event loop was blocked for half a minute, or whose reader is
-slow. So one timer per loop checks its streams a few times within the timeout, and closes those
-whose kernel has retransmitted or probed the window without any new acknowledgement.
+slow. So one timer per loop checks its streams, and closes those whose peer has not been heard for
+the timeout while the kernel has retransmitted or probed without an answer. The kernel keeps these
+times, so a blocked event loop of ours does not count against a peer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import socket
 import struct
 import weakref
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from .sockets import allow_round_trips
 
 __all__ = ["Liveness", "liveness_of"]
 
-_INFO = struct.Struct("=2xBB20xI92xQ")  # retransmits, probes, unacked, bytes_acked of tcp_info
-_CHECKS = 4  # per timeout
-_UNANSWERED = 2  # window probes; one may still be in flight
+# Of tcp_info: retransmits, probes, unacked, last_data_recv, last_ack_recv, rtt.
+_INFO = struct.Struct("=2xBB20xI24xII8xI")
+_UNANSWERED = 2  # window or keep-alive probes; one may still be in flight
+_STEP = 0.1  # of the timeout: an acknowledgement must be due at two checks this far apart
+_TICK = 0.01  # seconds; about the resolution of the kernel's times
+_SLACK = 0.05, 0.5  # how much before the timeout to act: a part of it, seconds at most
 
 
 class Watched(Protocol):
@@ -37,49 +44,84 @@ class Liveness:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        # For each stream the timeout; while it waits, since when, and what was acknowledged then.
-        self._streams: dict[Watched, tuple[float, float, int | None]] = {}
-        self._shortest = 0.0  # the shortest timeout among them
+        # For each stream the timeout, and whether an acknowledgement was due at the last check.
+        self._streams: dict[Watched, tuple[float, bool]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when the timer is due
 
     def watch(self, stream: Watched, seconds: float) -> None:
-        """Check `stream` until `forget`; close it after `seconds` without acknowledgements."""
-        self._streams[stream] = (seconds, 0.0, None)
-        if self._timer is None or seconds < self._shortest:
-            self._set(seconds)
+        """Check `stream` until `forget`; close it once its peer was silent for `seconds`."""
+        self._streams[stream] = (seconds, False)
+        heard = _heard(stream.socket)
+        if heard is not None:
+            allow_round_trips(stream.socket, heard.round_trip, seconds)
+        when = self._loop.time() + _deadline(seconds) - _STEP * seconds
+        if self._timer is None or when < self._due:
+            self._set(when)
 
     def forget(self, stream: Watched) -> None:
         """Stop checking `stream`; does nothing for an unknown one."""
         self._streams.pop(stream, None)
 
-    def _set(self, shortest: float) -> None:
+    def _set(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._shortest = shortest
-        self._timer = self._loop.call_later(shortest / _CHECKS, self._check)
+        self._due = when
+        self._timer = self._loop.call_at(when, self._check)
 
     def _check(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for stream, (seconds, since, before) in list(self._streams.items()):
-            acknowledged = _acknowledged_if_due(stream.socket)
-            if acknowledged is None or acknowledged != before:
-                self._streams[stream] = (seconds, now, acknowledged)
-            elif now - since >= seconds:
+        then = math.inf
+        for stream, (seconds, suspected) in list(self._streams.items()):
+            if stream not in self._streams:  # closed by the end of another one
+                continue
+            heard = _heard(stream.socket)
+            if heard is None:
+                continue
+            allow_round_trips(stream.socket, heard.round_trip, seconds)
+            left = _deadline(seconds) - heard.silent
+            step = _STEP * seconds
+            if left <= 0 and heard.owes and suspected:
                 self.forget(stream)
                 stream.lost(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
-        if self._streams:
-            self._set(min(seconds for seconds, _, _ in self._streams.values()))
+                continue
+            # One that has just been sent something after a long silence gets a step to answer.
+            suspects = heard.owes and left <= step
+            self._streams[stream] = (seconds, suspects)
+            if left > step:
+                pause = left - step
+            elif suspects and left > 0:
+                pause = left
+            else:
+                pause = step
+            then = min(then, now + max(pause, _TICK))
+        if then < math.inf:
+            self._set(then)
 
 
-def _acknowledged_if_due(sock: socket.socket | Any) -> int | None:
-    """Total bytes the peer has acknowledged, if an acknowledgement is due; else None."""
+class _Heard(NamedTuple):
+    """What the kernel knows of a peer: times in seconds; whether an acknowledgement is due."""
+
+    silent: float
+    owes: bool
+    round_trip: float
+
+
+def _deadline(seconds: float) -> float:
+    part, most = _SLACK
+    return seconds - min(part * seconds, most)
+
+
+def _heard(sock: socket.socket | Any) -> _Heard | None:
+    """Ask the kernel; None where it does not say."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-        retransmits, probes, unacked, acknowledged = _INFO.unpack(info)
+        retransmits, probes, unacked, data, acknowledged, round_trip = _INFO.unpack(info)
     except (AttributeError, OSError, struct.error):
         return None
-    return acknowledged if (unacked and retransmits) or probes >= _UNANSWERED else None
+    owes = bool(unacked and retransmits) or probes >= _UNANSWERED
+    return _Heard(min(data, acknowledged) / 1e3, owes, round_trip / 1e6)
 
 
 # Weak references: the streams alone keep it alive, so a loop that ends with open streams is freed.

@@ -1,9 +1,14 @@
 """OpenSSL functions that `ssl` does not expose, called in the library that `ssl` has loaded.
 
-CPython's objects hold pointers to OpenSSL's at undocumented offsets. These are verified once, on a
-connection made for the purpose: the field expected to be the connection's context must be that
-context. Otherwise (another interpreter, an OpenSSL without these symbols) the functions here do
-nothing, and report so.
+CPython's objects hold pointers to OpenSSL's at undocumented offsets. Only releases are trusted that
+the tests have run on, and the offsets are verified besides, once on a connection made for the
+purpose and then on every connection: the word after the pointer must be the connection's context.
+Nothing is dereferenced, by us or by OpenSSL, before that holds; and what OpenSSL then says of the
+pointer must be what the context's object holds. Otherwise (another interpreter, an OpenSSL without
+these symbols) the functions here do nothing, and report so.
+
+The caller must keep the connection's object alive while it uses the pointer, and let no other
+thread use the connection: unlike `ssl` since Python 3.13, nothing here takes a lock.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import functools
 import ssl
 import sys
+import sysconfig
 from typing import Any
 
 try:
@@ -18,14 +24,22 @@ try:
 except ImportError:  # a Python built without it
     ctypes = None  # type: ignore[assignment]
 
-__all__ = ["bound"]
+__all__ = ["Unusable", "bound", "library", "pointer"]
 
 # From ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
 _SET_MAX_CERT_LIST = 51
 _CLEAR_MODE = 78
 _AUTO_RETRY = 4
 _POINTER = 8
-_WHERE = object.__basicsize__ + _POINTER
+_HEAD = object.__basicsize__
+_VERSIONS = ((3, 10), (3, 14))  # from, and below
+# In a connection: its head, a weak reference to its socket, the SSL *, its context's object.
+_WHERE = _HEAD + _POINTER
+# In a context: its head, the SSL_CTX *.
+
+
+class Unusable(Exception):
+    """Why OpenSSL cannot be asked anything past `ssl`."""
 
 
 def bound(connection: Any, certificates: int) -> bool:
@@ -40,43 +54,97 @@ def bound(connection: Any, certificates: int) -> bool:
     `connection` is the ``_sslobj`` of an `ssl.SSLSocket` or `ssl.SSLObject`. Returns whether
     OpenSSL could be configured.
     """
-    control, kind = _control()
-    if control is None or type(connection) is not kind:
+    try:
+        where = pointer(connection)
+    except Unusable:
         return False
-    pointer = _pointer(connection)
-    control(pointer, _SET_MAX_CERT_LIST, certificates, None)
-    control(pointer, _CLEAR_MODE, _AUTO_RETRY, None)
+    control = library().SSL_ctrl
+    control(where, _SET_MAX_CERT_LIST, certificates, None)
+    control(where, _CLEAR_MODE, _AUTO_RETRY, None)
     return True
 
 
+def pointer(connection: Any) -> int:
+    """Return the ``SSL *`` of the ``_sslobj`` of an `ssl.SSLSocket` or `ssl.SSLObject`.
+
+    Raises `Unusable`, with the reason, unless it is verified.
+    """
+    why = _why_not()
+    if why:
+        raise Unusable(why)
+    return _checked(connection)
+
+
 @functools.cache
-def _control() -> tuple[Any, Any]:
-    """OpenSSL's `SSL_ctrl` and the class of connections it is known to work for, or None."""
+def library() -> Any:
+    """Return the library that `ssl` is linked to; calls keep the GIL. Raises `Unusable`."""
+    if sys.platform == "win32" or ctypes is None:
+        raise Unusable(f"ssl's OpenSSL cannot be called: no ctypes, or on {sys.platform}")
     try:
         import _ssl
 
-        if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != _POINTER:
-            return None, None
-        control = ctypes.PyDLL(_ssl.__file__).SSL_ctrl
-        control.restype = ctypes.c_long
-        control.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
-    except (ImportError, AttributeError, OSError):
-        return None, None
-    kind = _kind()
-    return (control, kind) if kind is not None else (None, None)
+        found = ctypes.PyDLL(_ssl.__file__, use_errno=True)
+        found.SSL_ctrl.restype = ctypes.c_long
+        found.SSL_ctrl.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_int,
+            ctypes.c_long,
+            ctypes.c_void_p,
+        ]
+        found.SSL_get_SSL_CTX.restype = ctypes.c_void_p
+        found.SSL_get_SSL_CTX.argtypes = [ctypes.c_void_p]
+        found.OpenSSL_version_num.restype = ctypes.c_ulong
+        found.OpenSSL_version_num.argtypes = []
+    except (ImportError, AttributeError, OSError) as error:
+        raise Unusable(f"ssl is not linked to a shared OpenSSL ({error})") from error
+    if found.OpenSSL_version_num() != ssl.OPENSSL_VERSION_NUMBER:
+        raise Unusable("the OpenSSL that ctypes finds is another than ssl's")
+    return found
 
 
-def _pointer(connection: Any) -> int:
-    """Return the ``SSL *``, which follows the object header and a reference to the socket."""
-    return int(ctypes.c_void_p.from_address(id(connection) + _WHERE).value or 0)
+@functools.cache
+def _why_not() -> str:
+    """Return why no connection's pointer can be found in this process; empty if it can."""
+    name = sys.implementation.name
+    first, end = _VERSIONS
+    if name != "cpython" or not first <= sys.version_info < end:
+        release = f"{name} {sys.version_info.major}.{sys.version_info.minor}"
+        return f"where {release} keeps OpenSSL's connection is not known"
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "this Python is built without a GIL"
+    try:
+        library()
+        if ctypes.sizeof(ctypes.c_void_p) != _POINTER:
+            return "pointers are not of 64 bits"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made: Any = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+        _checked(made._sslobj)
+    except Unusable as error:
+        return str(error)
+    return ""
 
 
-def _kind() -> type | None:
-    """Return the class of connections, if the context follows the pointer as expected."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    connection: Any = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
-    made = connection._sslobj
-    if type(made).__basicsize__ < _WHERE + 2 * _POINTER:
-        return None
-    after = ctypes.c_void_p.from_address(id(made) + _WHERE + _POINTER).value
-    return type(made) if after == id(context) and _pointer(made) else None
+def _word(found: object, offset: int) -> int:
+    """Return a word of an object, which must be large enough."""
+    return int(ctypes.c_void_p.from_address(id(found) + offset).value or 0)
+
+
+def _checked(connection: Any) -> int:
+    import _ssl
+
+    kind = type(connection)
+    if kind is not _ssl._SSLSocket:  # type: ignore[attr-defined]
+        raise Unusable(f"a {kind.__name__} is no connection of ssl's")
+    context = connection.context
+    base = _ssl._SSLContext
+    if kind.__basicsize__ < _WHERE + 2 * _POINTER or base.__basicsize__ < _HEAD + _POINTER:
+        raise Unusable("ssl's objects are smaller than they should be")
+    if not isinstance(context, base) or _word(connection, _WHERE + _POINTER) != id(context):
+        raise Unusable("ssl's connections do not have their context where it should be")
+    found = _word(connection, _WHERE)
+    if not found or found % _POINTER:
+        raise Unusable("ssl's connections do not have a pointer where it should be")
+    # Only now is it passed to OpenSSL.
+    if library().SSL_get_SSL_CTX(found) != (_word(context, _HEAD) or None):
+        raise Unusable("OpenSSL knows the connection's context by another address")
+    return found

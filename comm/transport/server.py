@@ -11,7 +11,6 @@ ignores most errors of `accept`. So the accepting is our own; the rest of the cl
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import functools
 import inspect
@@ -32,11 +31,12 @@ from ..limits import DEFAULT_LIMITS, Limits
 from ..listener_log import ListenerLog, ListenerStats
 from ..tls_errors import TLS_RECORD, named, not_tls
 from .connection import State
+from .goodbye import answer_plain
 from .greeting import exchange_hellos
 from .handshake_throttle import HandshakeThrottle
 from .pending import Pending, dropped, too_late
 from .readiness import Readiness
-from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, tune
+from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, host_and_port, tune
 from .stream import FrameStream
 
 __all__ = ["FrameServer"]
@@ -44,8 +44,6 @@ __all__ = ["FrameServer"]
 _PAUSE = 0.1  # seconds to stop accepting for when resources are exhausted
 _ENDED = ("lost", "unannounced")  # kinds of a connection whose peer has gone
 _PEEK = 16  # bytes that identify what a peer speaks
-# For peers without TLS, which need 8 bytes to recognise it: protocol_version and close_notify.
-_ALERT = b"\x15\x03\x01\x00\x02\x02\x46" + b"\x15\x03\x01\x00\x02\x01\x00"
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -227,8 +225,7 @@ class FrameServer(TCPServer):
         if not self._listening:
             return self._last_address
         chosen = min(self._listening, key=lambda sock: sock.family != socket.AF_INET)
-        host, port = chosen.getsockname()[:2]
-        return host, port
+        return host_and_port(chosen.getsockname())
 
     @property
     def stats(self) -> ListenerStats:
@@ -295,7 +292,7 @@ class FrameServer(TCPServer):
             most = max(1, min(most, descriptors // 2))
         for oldest in self._pending.surplus(most):
             self._drop_crowded(oldest, f"{most} others are pending, which is the limit")
-        peer = format_address(self.scheme, *address[:2])
+        peer = format_address(self.scheme, *host_and_port(address))
         first = State.HELLO if self._context is None else State.HANDSHAKE
         stream = FrameStream(accepted, self._limits, peer, first)
         deadline = self._pending.add(stream)
@@ -375,7 +372,7 @@ class FrameServer(TCPServer):
             return
         head = await stream.peek(_PEEK)  # so a silent peer costs no TLS object
         if head and head[:1] != TLS_RECORD:
-            _answer_plain(stream.socket)
+            answer_plain(stream.socket)
             raise not_tls(head, stream.peer)
         if not head:
             raise CommClosedError(
@@ -398,17 +395,3 @@ def _is_probe(stream: FrameStream, error: CommClosedError) -> bool:
     """Whether the peer has connected and gone without a byte, as liveness probes do."""
     spoke = stream.bytes_in or isinstance(stream.socket, ssl.SSLSocket)
     return error.kind in _ENDED and not spoke
-
-
-def _answer_plain(sock: socket.socket) -> None:
-    """Send a TLS alert to a peer that does not speak TLS.
-
-    It is read from first, since the kernel resets a connection that is closed with unread bytes,
-    and the alert would be lost.
-    """
-    with contextlib.suppress(OSError):
-        for _ in range(16):
-            if len(sock.recv(65536)) < 65536:
-                break
-        sock.send(_ALERT)
-        sock.shutdown(socket.SHUT_WR)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
+import math
 import select
 import socket
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 try:
@@ -24,10 +27,12 @@ except ImportError:  # Windows has no such limits
 __all__ = [
     "INHERITED",
     "STARVED",
+    "allow_round_trips",
     "bytes_received",
     "descriptor_limit",
     "given_up",
     "has_caller",
+    "host_and_port",
     "is_dead",
     "numeric_address",
     "reset",
@@ -44,22 +49,31 @@ STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 INHERITED = sys.platform == "linux"
 """Whether an accepted socket has the options of the listening one: then that one is tuned."""
 
-_PROBES = 10
 _LONGEST = 60_000.0  # seconds; Linux rejects more for the idle time
 _TCP_CLOSE = 7  # tcpi_state, the first byte of Linux's struct tcp_info
 _INFO_SIZE = 136  # bytes of tcp_info up to tcpi_bytes_received, since Linux 4.1
+
+# TCP_RTO_MAX_MS, since Linux 6.15, bounds the retransmission timeout.
+_RTO_MAX_MS = 44
+_RTO_MIN, _RTO_MAX = 0.2, 120.0  # seconds; the kernel's own bounds
+_RETRIES = Path("/proc/sys/net/ipv4/tcp_retries2")
+_bounded = sys.platform == "linux"
 
 
 def tune(sock: socket.socket, keepalive_timeout: float) -> None:
     """Disable Nagle's algorithm and enable keep-alive probes for `keepalive_timeout` seconds.
 
-    Keep-alive covers idle connections; `liveness` checks that sent bytes are acknowledged. Options
-    that a system lacks are skipped; a socket that is disconnected already raises nothing.
+    Keep-alive covers idle connections; `liveness` checks that sent bytes are acknowledged. Call it
+    before the socket connects or listens. Options that a system lacks are skipped; a socket that is
+    disconnected already raises nothing.
     """
+    # The silence of a peer is counted from its last answer, so the idle time is short. Further
+    # probes follow quickly, so that a network that is back in time is noticed. The total is below
+    # the timeout because the kernel's timers fire late.
     seconds = min(keepalive_timeout, _LONGEST)
-    interval = max(1, round(seconds / (2 * _PROBES)))
-    probes = max(1, min(_PROBES, (round(seconds) - 1) // interval))
-    idle = max(1, round(seconds) - interval * probes)
+    idle = max(1, round(seconds / 15))
+    interval = max(1, round(seconds / 30))
+    probes = max(2, int((0.97 * seconds - idle) / interval))
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -73,6 +87,68 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError as error:
         logger.debug("cannot set TCP options: %s", error)
+    _bound_pauses(sock, _longest_pause(keepalive_timeout, _retries()))
+
+
+def allow_round_trips(sock: socket.socket, seconds: float, keepalive_timeout: float) -> None:
+    """Raise the bound of `_bound_pauses` for a path whose round trip takes `seconds`.
+
+    Otherwise, everything would be sent twice on a path slower than the bound.
+    """
+    needed = 3 * seconds
+    if needed > 1.0 and needed > _longest_pause(keepalive_timeout, _retries()):
+        _bound_pauses(sock, min(needed, _RTO_MAX))
+
+
+def _bound_pauses(sock: socket.socket, seconds: float) -> None:
+    """Bound the retransmission timeout, which the kernel doubles each time, up to two minutes.
+
+    Without a bound, what was lost in an outage of half a minute may be sent again only half a
+    minute after its end.
+    """
+    global _bounded
+    if not _bounded:
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, _RTO_MAX_MS, round(seconds * 1000))
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            logger.debug("cannot bound the retransmission timeout: %s", error)
+            return
+        _bounded = False
+        logger.debug(
+            "this kernel cannot bound the retransmission timeout (TCP_RTO_MAX_MS, since Linux "
+            "6.15): after an outage of the network, work may resume as much later again"
+        )
+
+
+@functools.cache
+def _longest_pause(keepalive_timeout: float, retries: int) -> float:
+    """Return the bound for the retransmission timeout: a twelfth of the timeout, at least 1 s.
+
+    It is larger where the kernel, which gives up after a number of retransmissions, would
+    otherwise do so before `keepalive_timeout`.
+    """
+    pause = max(1.0, keepalive_timeout / 12)
+    while pause < _RTO_MAX and _gives_up_after(pause, retries) < 1.05 * keepalive_timeout:
+        pause *= 1.1
+    return min(pause, _RTO_MAX)
+
+
+def _gives_up_after(pause: float, retries: int) -> float:
+    """Return after how many seconds Linux gives up, by its sysctl ``tcp_retries2``."""
+    doublings = int(math.log2(pause / _RTO_MIN))
+    if retries <= doublings:
+        return ((2 << retries) - 1) * _RTO_MIN
+    return ((2 << doublings) - 1) * _RTO_MIN + (retries - doublings) * pause
+
+
+@functools.cache
+def _retries() -> int:
+    try:
+        return int(_RETRIES.read_text())
+    except (OSError, ValueError):
+        return 15
 
 
 def is_dead(sock: socket.socket) -> bool:
@@ -164,6 +240,20 @@ def numeric_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[A
             continue
         return family, (host, port, *rest)
     return None
+
+
+def host_and_port(address: tuple[Any, ...]) -> tuple[str, int]:
+    """Return host and port of a socket's address; a link-local host has its zone.
+
+    Python omits the zone (``%eth0`` in ``fe80::1%eth0``), without which it cannot be dialled.
+    """
+    host, port = address[:2]
+    if len(address) == 4 and address[3] and "%" not in host:
+        try:
+            host = f"{host}%{socket.if_indextoname(address[3])}"
+        except OSError:  # the interface has gone; its number is a zone too
+            host = f"{host}%{address[3]}"
+    return host, port
 
 
 def descriptor_limit() -> int | None:

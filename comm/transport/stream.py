@@ -18,6 +18,7 @@ from .channel import Channel, plain, secure
 from .connection import Connection, State
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
+from .sockets import host_and_port
 from .wakeup import Wakeup
 
 __all__ = ["FrameStream"]
@@ -127,8 +128,9 @@ class FrameStream(Connection):
         if self.closed():
             raise self.failure()
         self.state = State.HELLO
-        self.tls_facts = handshake.facts
-        self._begin(secure(tls))
+        channel = secure(tls)
+        self.tls_facts = {**handshake.facts, "holds_gil": channel.holds_gil}
+        self._begin(channel)
 
     def _wrap(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
@@ -160,7 +162,7 @@ class FrameStream(Connection):
         return tls
 
     def _begin(self, channel: Channel) -> None:
-        self.local_host_port = self.socket.getsockname()[:2]
+        self.local_host_port = host_and_port(self.socket.getsockname())
         self._sender.begin(channel)
         self.readiness.on_readable(self._receiver.receive)
         self._receiver.begin(channel)

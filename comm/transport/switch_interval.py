@@ -29,13 +29,17 @@ __all__ = ["Guard", "Policy", "configure", "guard_of", "policy"]
 class Policy(NamedTuple):
     """When the switch interval is lowered, and how far. Times in seconds."""
 
-    interval: float | None = 10e-6
+    interval: float | None = 50e-6
     """The interval while a loop is doing I/O; None leaves it alone. Below 50 us the granularity of
-    the system's timers dominates on Linux."""
+    the system's timers dominates on Linux: threads switch more often, and loops gain little."""
 
     linger: float = 5e-3
     """How long, up to twice this, a loop counts as busy after its last I/O. Long enough for the
     answer to a request; an idle comm costs nothing."""
+
+    hold_tls: bool = True
+    """Whether large frames are received over TLS with the GIL held, where possible; see
+    `records`. Applies to connections opened from now on."""
 
 
 _policy = Policy()
@@ -50,18 +54,27 @@ def policy() -> Policy:
     return _policy
 
 
-def configure(interval: float | None = Policy().interval, linger: float = Policy().linger) -> None:
-    """Set how this process lowers the interpreter's switch interval while comms do I/O.
+def configure(
+    interval: float | None = Policy().interval,
+    linger: float = Policy().linger,
+    hold_tls: bool = Policy().hold_tls,
+) -> None:
+    """Set how event loops of this process get the GIL from threads that compute while comms do I/O.
 
     A loop that shares its process with a computing thread waits for the switch interval (5 ms by
-    default) whenever it needs the GIL. The interval is therefore lowered during I/O.
+    default) whenever it needs the GIL. The interval is therefore lowered during I/O, and the GIL is
+    not given up for each record received over TLS.
 
     Parameters
     ----------
-    interval : float or None, default 10e-6
+    interval : float or None, default 50e-6
         Switch interval in seconds while a loop is doing I/O; None leaves it alone.
     linger : float, default 5e-3
         Seconds, up to twice this, that a loop counts as busy after its last I/O.
+    hold_tls : bool, default True
+        Receive large frames over TLS with the GIL held, 0.4 ms at a time, where this Python and
+        its OpenSSL are known to allow it. ``Comm.extra_info["holds_gil"]`` tells whether
+        a connection does.
 
     Raises
     ------
@@ -71,7 +84,8 @@ def configure(interval: float | None = Policy().interval, linger: float = Policy
 
     Notes
     -----
-    Takes effect with the next I/O of each comm. See `sys.setswitchinterval`.
+    Takes effect with the next I/O of each comm, `hold_tls` with the next connection. See
+    `sys.setswitchinterval`.
     """
     global _policy
     if interval is not None and not 0 < interval <= 1:
@@ -84,7 +98,7 @@ def configure(interval: float | None = Policy().interval, linger: float = Policy
             f"bad linger {linger!r}: need seconds above 0 and below 3600; "
             f"leave it out for {Policy().linger}"
         )
-    _policy = Policy(interval, linger)
+    _policy = Policy(interval, linger, bool(hold_tls))
 
 
 def _microseconds() -> int:
@@ -161,7 +175,7 @@ class Guard:
     def begin(self) -> None:
         """Lower the interval for a loop that was idle."""
         loop = self._loop()
-        interval, linger = _policy
+        interval, linger, _ = _policy
         if interval is None or loop is None or self._over:
             return
         if self._end is None:  # closed by loop.shutdown_asyncgens, which asyncio.run calls

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..errors import AuthorityError, CertificateExpired, KeyMismatch, PEMError
 from ..x509 import keys, names, templates
+from ..x509.names import subject as subject_of
 
 __all__ = ["Authority", "Identity"]
 
@@ -97,7 +98,7 @@ class Authority:
             For an unusable name, number of days, kind or domain.
         """
         constraints = names.constraints(permitted)
-        subject = names.subject(name)
+        subject = subject_of(name)
         start, end = templates.validity(name, days, not_before)
         key = key or keys.generate(kind)
         return cls(templates.root(subject, key, constraints, start, end), key)
@@ -154,6 +155,7 @@ class Authority:
         days: float = 365,
         names: Iterable[str] = (),
         ips: Iterable[str] = (),
+        node: str | None = None,
         not_before: datetime.datetime | None = None,
         kind: str = "p256",
     ) -> Identity:
@@ -169,6 +171,9 @@ class Authority:
         names, ips : iterable of str
             DNS names and IP addresses for subjectAltName. If both are empty it holds the common
             name, if that is a valid DNS name or address.
+        node : str, optional
+            A second common name: the process's node, or a person. Links and logs tell processes of
+            the same role apart by it.
         not_before : datetime.datetime, optional
             Start of the validity, an hour ago by default.
         kind : {"p256", "rsa3072"}
@@ -186,7 +191,8 @@ class Authority:
         CertificateExpired
             If the authority has expired.
         """
-        subject, found, validity = self._prepared(common_name, days, names, ips, not_before)
+        found, validity = self._prepared(common_name, days, names, ips, not_before)
+        subject = self._subject(common_name, node)
         key = keys.generate(kind)
         return Identity(self._signed(subject, key.public_key(), found, *validity), keys.write(key))
 
@@ -198,6 +204,7 @@ class Authority:
         days: float = 365,
         names: Iterable[str] | None = None,
         ips: Iterable[str] = (),
+        node: str | None = None,
     ) -> str:
         """Issue a certificate for a certificate signing request (CSR), whose sender has the key.
 
@@ -211,6 +218,8 @@ class Authority:
             Days of validity from now.
         names, ips : iterable of str, optional
             Replace the request's alternative names.
+        node : str, optional
+            A second common name, as for `issue`.
 
         Returns
         -------
@@ -227,7 +236,8 @@ class Authority:
         """
         name = common_name or _name_in(request)
         asked = _alternatives(name, request) if names is None else (names, ips)
-        subject, found, validity = self._prepared(name, days, *asked, None)
+        found, validity = self._prepared(name, days, *asked, None)
+        subject = self._subject(name, node)
         if not request.is_signature_valid:
             raise AuthorityError(
                 f"cannot issue {name!r}: the request is not signed by the key it is for; "
@@ -318,12 +328,20 @@ class Authority:
         hosts: Iterable[str],
         ips: Iterable[str],
         not_before: datetime.datetime | None,
-    ) -> tuple[x509.Name, Sequence[x509.GeneralName], tuple[datetime.datetime, datetime.datetime]]:
+    ) -> tuple[Sequence[x509.GeneralName], tuple[datetime.datetime, datetime.datetime]]:
         self._must_be_valid(name)
         validity = templates.validity(name, days, not_before)
-        subject = names.subject(name)
         found = names.alternatives(name, hosts, ips, names.constraints_of(self._certificate))
-        return subject, found, validity
+        return found, validity
+
+    def _subject(self, name: str, node: str | None) -> x509.Name:
+        constraints = names.constraints_of(self._certificate)
+        if node is not None and names.is_node_outside(node, constraints):
+            raise AuthorityError(
+                f"cannot issue {name!r}: {node!r} is outside the names that the CA may sign for; "
+                "give the node another name"
+            )
+        return subject_of(name, node)
 
     def _must_be_valid(self, name: str) -> None:
         ends = self._certificate.not_valid_after_utc

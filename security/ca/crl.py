@@ -2,8 +2,8 @@
 
 An expired CRL makes every handshake fail, for everybody at once. The lists here reach their readers
 as files, distributed like the certificates; an early nextUpdate would protect nobody and would be
-one more thing to forget. So a CRL outlives every certificate it may list, and is issued again
-together with a certificate that would outlive it.
+one more thing to forget. So a CRL outlives its CA, and with it every certificate it may list. One
+that ends earlier is issued again together with a certificate that would outlive it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..x509.templates import now
 from .authority import Authority
 from .journal import Record
 
-__all__ = ["read_lists", "signed_by", "updated"]
+__all__ = ["read_lists", "reason_of", "signed_by", "updated"]
 
-#: how much longer a CRL is valid than any certificate it may list
+#: how much longer a CRL is valid than its CA
 MARGIN = datetime.timedelta(days=30)
 
 _REASONS = {flag.value for flag in x509.ReasonFlags} - {"removeFromCRL"}
@@ -59,8 +59,8 @@ def updated(
     """Return the text of a CRL file with one list per authority; None if `known` is up to date.
 
     Lists of the CAs in `former` are dropped, those of other CAs kept as they are. A list contains
-    the CA's certificates in `revoked` and the entries it had before. `latest` is the latest end of
-    validity of any certificate.
+    the CA's certificates in `revoked` and the entries it had before; a new one outlives the CA.
+    `latest` is the latest end of validity of any certificate.
     """
     texts, due, used = [], False, 0
     for authority in authorities:
@@ -68,14 +68,15 @@ def updated(
         used += old is not None
         entries = _entries(authority, revoked, old)
         number = int(now().timestamp())  # increases even if the file was lost
+        until = _after(max(latest, authority.parsed.not_valid_after_utc))
         if old is None:
             due = True
         else:
             number = max(number, _number(old) + 1)
             ends = old.next_update_utc
-            short = ends is None or (ends <= latest and ends < _after(latest))
+            short = ends is None or (ends <= latest and ends < until)
             due |= short or len(entries) > len(old)
-        texts.append(authority.revoke(entries, number=number, until=_after(latest)))
+        texts.append(authority.revoke(entries, number=number, until=until))
     ours = [*(each.parsed for each in authorities), *former]
     others = [crl for crl in known if not any(signed_by(crl, each) for each in ours)]
     texts += [crl.public_bytes(Encoding.PEM).decode() for crl in others]
@@ -101,7 +102,7 @@ def _entries(
         if record.issuer == mine
     }
     for entry in old or ():
-        found.setdefault(entry.serial_number, (entry.revocation_date_utc, _reason(entry)))
+        found.setdefault(entry.serial_number, (entry.revocation_date_utc, reason_of(entry)))
     return [(serial, *what) for serial, what in found.items()]
 
 
@@ -112,7 +113,8 @@ def _number(crl: x509.CertificateRevocationList) -> int:
         return 0
 
 
-def _reason(entry: x509.RevokedCertificate) -> str:
+def reason_of(entry: x509.RevokedCertificate) -> str:
+    """Why a certificate was revoked, in the words of RFC 5280."""
     try:
         reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
     except x509.ExtensionNotFound:

@@ -19,6 +19,7 @@ import stat
 from pathlib import Path
 
 from ..errors import PEMError, PEMNotFound
+from ..pem_shapes import decoded, normalised
 
 __all__ = ["Folder", "reason"]
 
@@ -135,8 +136,8 @@ class Folder:
         return data
 
     def text(self, name: str) -> str:
-        """Return the text of a PEM file: blocks are ASCII, comments may be in any encoding."""
-        return self.read(name).decode("ascii", "replace")
+        """Return the text of a PEM file, as `Source.read` does."""
+        return normalised(decoded(self.read(name)))
 
     def replace(self, temporary: str, name: str) -> None:
         """Rename an entry over another."""

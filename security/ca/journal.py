@@ -21,7 +21,7 @@ from cryptography import x509
 from ..errors import AuthorityError, PEMNotFound
 from ..x509 import keys
 from ..x509.certinfo import hexadecimal
-from ..x509.names import common_name
+from ..x509.names import common_name, node_name
 from ..x509.templates import now
 from .atomic_files import Write
 from .folder import Folder
@@ -87,6 +87,18 @@ class Journal:
                 found.setdefault(record.serial, record)
         return found
 
+    def files(self) -> dict[str, Record]:
+        """Return what was last issued into each file, by the file's name in the journal."""
+        return {record.file: record for record in self.issued() if record.file != "-"}
+
+    def named(self, what: str) -> list[str]:
+        """Return the files in the journal that a name or path may mean, also if they are gone."""
+        known = list(self.files())
+        paths = (self.name(Path(f"{what}{ending}")) for ending in ("", ".pem"))
+        meant = {what, f"{what}.pem", *paths}
+        exact = [each for each in known if each in meant]
+        return exact or [each for each in known if what in (Path(each).stem, Path(each).name)]
+
     def issue(
         self, certificate: x509.Certificate, issuer: x509.Certificate, path: Path | None
     ) -> Record:
@@ -97,7 +109,7 @@ class Journal:
             certificate.serial_number,
             keys.identifier(issuer.public_key()),
             certificate.not_valid_after_utc.strftime(_FORMAT),
-            f"CN={common_name(certificate.subject)}",
+            ",".join(f"CN={each}" for each in _names(certificate.subject)),
             self.name(path) if path else "-",
         )
 
@@ -118,6 +130,11 @@ class Journal:
         text = (_HEADING if self._empty else "") + text
         words = "what was issued and revoked"
         return [Write(self.path, text, words, append=True, folder=self.folder)]
+
+
+def _names(subject: x509.Name) -> list[str]:
+    node = node_name(subject)
+    return [common_name(subject), *([node] if node else [])]
 
 
 def _time(text: str) -> datetime.datetime:

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from ..errors import AuthorityError
 from ..x509 import keys
-from ..x509.templates import now
+from ..x509.templates import ends_early, now
 from .atomic_files import Write
 from .authority import Authority
 from .journal import Record
@@ -20,7 +20,8 @@ from .store import IdentityFile, Store
 
 __all__ = ["Renewal", "renew", "revoke"]
 
-_DAYS = 365.0  # validity if that of the old certificate gives none
+_YEAR = datetime.timedelta(days=365)  # validity if that of the old certificate is too short
+_DAILY = datetime.timedelta(hours=36)  # a daily job comes once in this time, even if late
 _WORTH = datetime.timedelta(hours=1)  # a renewal must gain at least this
 
 
@@ -29,8 +30,8 @@ class Renewal:
     """The outcome for one identity.
 
     `status`: `renewed`; `kept` (not due, or not ours); `revoked` (left alone); `stuck` (due, but
-    its CA ends as soon; or a link, which is not followed). `why` explains it; `until` is the end of
-    validity afterwards, None if unknown.
+    its CA ends as soon; or a damaged file, or a link, which is not followed). `why` explains it;
+    `until` is the end of validity afterwards, None if unknown.
     """
 
     path: Path
@@ -51,8 +52,9 @@ def renew(
 
     Either those `chosen`, or all in the folder that are not revoked. With `within`, only those that
     end in that time or belong to an outgoing CA whose successor signs already; without, all of
-    them, by the newest CA. CRLs are updated in any case. Raises `AuthorityError` for a chosen
-    identity that cannot be renewed.
+    them, by the newest CA. What lives no longer than `within` in all is due in the last third of
+    its lifetime. CRLs are updated in any case. Raises `AuthorityError` for a chosen identity that
+    cannot be renewed.
     """
     signer = store.signer(move=within is None)
     results: list[Renewal] = []
@@ -60,38 +62,27 @@ def renew(
     records: list[Record] = []
     for file in store.identities() if chosen is None else chosen:
         found = file.certificate
-        until = found.not_valid_after_utc
         issuer = store.issuer_of(found)
         if chosen is not None:
             _must_be_renewable(store, file, issuer, keep_key)
-        elif issuer is None:
-            results.append(Renewal(file.path, "kept", "issued by another CA", until))
-            continue
-        elif store.is_revoked(found):
-            words = f"name it to issue it anew: sealwire certs renew {file.path.stem}"
-            results.append(Renewal(file.path, "revoked", words, until))
-            continue
-        if within is not None and issuer is signer and until - now() > within:
-            results.append(Renewal(file.path, "kept", "not due", until))
-            continue
-        # A validity cut short by the end of its CA must not stay short for ever.
-        cut = issuer is not None and until >= issuer.parsed.not_valid_after_utc
-        lasts = _DAYS if days is None and cut else days
-        certificate, write = _renewed(signer, file, keep_key, lasts)
-        after = certificate.not_valid_after_utc
-        if within is not None and issuer is signer and after - until < _WORTH:
-            ends = signer.parsed.not_valid_after_utc
-            status, words = "kept", "renewed within the hour, for less than the time asked for"
-            if after >= ends:
-                status = "stuck"
-                words = f"its CA ends {ends:%Y-%m-%d} itself; run: sealwire certs rotate-ca"
-            results.append(Renewal(file.path, status, words, until))
+        revoked = chosen is None and store.is_revoked(found)
+        status, words = _left_alone(file, issuer, signer, revoked, within, keep_key)
+        if not status:
+            certificate, write = _renewed(signer, file, keep_key, _lasts(found, issuer, days))
+            if within is not None and issuer is signer and not file.is_cut:
+                status, words = _not_worth(certificate, found, signer)
+        if status:
+            results.append(Renewal(file.path, status, words, found.not_valid_after_utc))
             continue
         records.append(store.journal.issue(certificate, signer.parsed, file.path))
         writes.append(write)
-        results.append(Renewal(file.path, "renewed", write.words, after))
+        early = days is not None and ends_early(certificate, days)
+        words = f", cut to the end of its CA instead of {days:g} days" if early else ""
+        after = certificate.not_valid_after_utc
+        results.append(Renewal(file.path, "renewed", write.words + words, after))
     if chosen is None:
-        results += [Renewal(path, "stuck", why, None) for path, why in store.passed_over()]
+        unread = [*store.damaged(), *store.passed_over()]
+        results += [Renewal(path, "stuck", why, None) for path, why in unread]
     return results, [*store.journal.write(records), *store.crl(records), *writes]
 
 
@@ -99,14 +90,19 @@ def revoke(store: Store, what: str, reason: str) -> tuple[list[Record], list[Wri
     """Revoke an identity by name or file, or one certificate by its serial number.
 
     By name or file, every valid certificate that was ever issued into it is revoked, so that an old
-    copy cannot be used. `reason` is one of RFC 5280. Returns the new records, none if all were
-    revoked before. Raises `AuthorityError` for a certificate that is not ours.
+    copy cannot be used; the file may be gone if the journal lists it. `reason` is one of RFC 5280.
+    Returns the new records, none if all were revoked before. Raises `AuthorityError` for a
+    certificate that is not ours.
     """
     revoked = store.journal.revoked()
     known = {record.serial: record for record in store.journal.issued()}
     serial = _serial(what)
     records = []
-    if store.holds(what) or os.path.lexists(what) or serial is None:
+    there = store.holds(what) or os.path.lexists(what)
+    gone = [] if there else store.journal.named(what)
+    if gone:
+        wanted = _issued_into(store, what, gone)
+    elif there or serial is None:
         file = store.find(what)
         certificate = file.certificate
         issuer = store.issuer_of(certificate)
@@ -139,6 +135,72 @@ def revoke(store: Store, what: str, reason: str) -> tuple[list[Record], list[Wri
     return records, [*store.journal.write(records), *store.crl(records)]
 
 
+def _due(
+    certificate: x509.Certificate, issuer: Authority, within: datetime.timedelta
+) -> datetime.timedelta:
+    """How long before its end a certificate is due; cut short by its CA's, as soon as asked."""
+    ends = certificate.not_valid_after_utc
+    lives = ends - certificate.not_valid_before_utc
+    if lives > within + _WORTH or ends >= issuer.parsed.not_valid_after_utc:
+        return within
+    return min(within, max(lives / 3, _DAILY))
+
+
+def _left_alone(
+    file: IdentityFile,
+    issuer: Authority | None,
+    signer: Authority,
+    revoked: bool,
+    within: datetime.timedelta | None,
+    keep_key: bool,
+) -> tuple[str, str]:
+    """Status and reason of an identity that is not to be renewed; both empty for one that is."""
+    if issuer is None:
+        return "kept", "issued by another CA"
+    if revoked:
+        return "revoked", f"name it to issue it anew: sealwire certs renew {file.path.stem}"
+    if file.is_cut:
+        words = "its key is cut off, so that it cannot be kept; renew it without --keep-key"
+        return ("stuck", words) if keep_key else ("", "")
+    left = file.certificate.not_valid_after_utc - now()
+    if within is not None and issuer is signer and left > _due(file.certificate, issuer, within):
+        return "kept", "not due"
+    return "", ""
+
+
+def _lasts(found: x509.Certificate, issuer: Authority | None, days: float | None) -> float | None:
+    """For how many days an identity is renewed; None for as long as before.
+
+    A validity cut short by the end of its CA must not stay short for ever.
+    """
+    lasted = found.not_valid_after_utc - found.not_valid_before_utc
+    cut = issuer is not None and found.not_valid_after_utc >= issuer.parsed.not_valid_after_utc
+    return _YEAR.days if days is None and cut and lasted < _YEAR else days
+
+
+def _not_worth(
+    certificate: x509.Certificate, found: x509.Certificate, signer: Authority
+) -> tuple[str, str]:
+    """Status and reason where a renewal would gain next to nothing; both empty where it does."""
+    after, ends = certificate.not_valid_after_utc, signer.parsed.not_valid_after_utc
+    if after - found.not_valid_after_utc >= _WORTH:
+        return "", ""
+    if after >= ends:
+        return "stuck", f"its CA ends {ends:%Y-%m-%d} itself; run: sealwire certs rotate-ca"
+    return "kept", "renewed within the hour, for less than the time asked for"
+
+
+def _issued_into(store: Store, what: str, files: Sequence[str]) -> list[Record]:
+    """Return what was issued into a file that is gone, and is still valid; else the last."""
+    if len(files) > 1:
+        raise AuthorityError(
+            f"cannot revoke {what}: {store.journal.path} knows several files of that name, "
+            f"{', '.join(files)}; give one of these"
+        )
+    into = [record for record in store.journal.issued() if record.file == files[0]]
+    return [record for record in into if record.until > now()] or into[-1:]
+
+
 def _must_be_renewable(
     store: Store, file: IdentityFile, issuer: Authority | None, keep_key: bool
 ) -> None:
@@ -147,7 +209,8 @@ def _must_be_renewable(
             f"cannot renew {file.path}: no CA in {store.path} has issued it; "
             "name the folder of its CA with --dir"
         )
-    if store.is_revoked(file.certificate) and (keep_key or not file.has_plain_key):
+    keeps = keep_key or not (file.has_plain_key or file.is_cut)
+    if store.is_revoked(file.certificate) and keeps:
         raise AuthorityError(
             f"cannot renew {file.path}: it is revoked, and its key would stay the same; "
             "issue a new one with: sealwire certs issue"
@@ -159,13 +222,14 @@ def _renewed(
 ) -> tuple[x509.Certificate, Write]:
     """Return the new certificate, and the write that replaces the file."""
     old = file.certificate
-    if keep_key or not file.has_plain_key:
+    if keep_key or not (file.has_plain_key or file.is_cut):
         certificate = signer.renew(old, days=days)
         write = file.replaced(certificate, None, "new certificate, same key")
     else:
         key = keys.generate(keys.kind_of(old.public_key()))
         certificate = signer.renew(old, key.public_key(), days=days)
-        write = file.replaced(certificate, keys.write(key), "new certificate, new key")
+        words = ", for one that was cut off" if file.is_cut else ""
+        write = file.replaced(certificate, keys.write(key), f"new certificate, new key{words}")
     return x509.load_pem_x509_certificate(certificate.encode()), write
 
 

@@ -13,7 +13,10 @@ from an interrupted `complete` (the last key has none any more).
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+from collections.abc import Iterable, Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -25,7 +28,9 @@ from .atomic_files import Write
 from .authority import Authority
 from .store import KEYS, TRUST, Store
 
-__all__ = ["begin", "complete", "left_behind", "loose_keys"]
+__all__ = ["begin", "complete", "counted", "left_behind", "loose_keys", "remedy"]
+
+_LISTED = 8  # names in a message
 
 
 def begin(store: Store, *, name: str | None = None, days: float = 3650) -> list[Write]:
@@ -64,10 +69,11 @@ def begin(store: Store, *, name: str | None = None, days: float = 3650) -> list[
     ]
 
 
-def complete(store: Store, *, force: bool = False) -> list[Write]:
+def complete(store: Store, *, force: bool = False, gone: Iterable[str] = ()) -> list[Write]:
     """Drop every CA but the newest; nothing if there is only one.
 
     Raises `AuthorityError` while valid certificates of the others are in use, unless `force`.
+    `gone` are the names of those that are in use no more.
     """
     newest, *older = store.authorities
     if not older and not loose_keys(store):
@@ -78,11 +84,13 @@ def complete(store: Store, *, force: bool = False) -> list[Write]:
             "run: sealwire certs rotate-ca"
         )
     behind = left_behind(store)
+    for name in gone:
+        behind = _without(store, name, behind)
     if behind and not force:
         raise AuthorityError(
-            f"cannot complete the rotation in {store.path}: {len(behind)} certificates of the old "
-            f"CA are in use, {', '.join(behind)}; run: sealwire certs renew"
-            " (or give --force to shut out who holds them)"
+            f"cannot complete the rotation in {store.path}: {counted(behind)} in use, "
+            f"{_listed(behind)}; {remedy(store, behind)} "
+            "(or give --force to shut out who holds them)"
         )
     trust = newest.certificate + "".join(_foreign(store))
     return [
@@ -117,6 +125,55 @@ def left_behind(store: Store) -> list[str]:
         if record.issuer in outgoing and alive and file not in here:
             found.append(file)
     return found
+
+
+def remedy(store: Store, behind: Sequence[str]) -> str:
+    """Say what to do with the certificates that `left_behind` returns."""
+    paths = {name: os.path.join(store.path, name) for name in behind}
+    readable = {file.path.name for file in store.identities()}
+    here = [name for name in behind if name in readable]
+    there = [name for name in behind if name not in here and os.path.lexists(paths[name])]
+    lost = [name for name in behind if name not in (*here, *there)]
+    words = []
+    if here:
+        words.append(f"renew what is here: sealwire certs renew{store.option}")
+    if there:
+        given = " ".join(shlex.quote(paths[name]) for name in there[:_LISTED])
+        words.append(f"renew what is elsewhere: sealwire certs renew{store.option} {given}")
+    if lost:
+        given = " ".join(f"--gone {shlex.quote(name)}" for name in lost[:_LISTED])
+        words.append(
+            f"{_listed(lost)} {'is' if len(lost) == 1 else 'are'} not there any more: issue anew "
+            "for who holds it, or if nobody does, say so: "
+            f"sealwire certs rotate-ca --complete{store.option} {given}"
+        )
+    return "; ".join(words)
+
+
+def counted(behind: Sequence[str]) -> str:
+    """How many certificates are left behind, as the beginning of a sentence."""
+    one = len(behind) == 1
+    return f"{len(behind)} certificate{'' if one else 's'} of the old CA {'is' if one else 'are'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _without(store: Store, name: str, behind: Sequence[str]) -> list[str]:
+    """Those left behind but the one that is gone. Raises `AuthorityError` if it is none of them."""
+    meant = [
+        each for each in behind if each in (name, f"serial {name}", *store.journal.named(name))
+    ]
+    if not meant or any(os.path.lexists(os.path.join(store.path, each)) for each in meant):
+        why = "it is there" if meant else "it is none of those that hold up the rotation"
+        raise AuthorityError(
+            f"cannot leave {name!r} out: {why}; those that can be left out are not in the folder "
+            "any more: "
+            + (_listed([e for e in behind if not os.path.lexists(store.path / e)]) or "none")
+        )
+    return [each for each in behind if each not in meant]
 
 
 def loose_keys(store: Store) -> list[keys.PrivateKey]:

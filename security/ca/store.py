@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ..errors import AuthorityError, PEMError
+from ..errors import AuthorityError, PEMError, PEMNotFound
 from ..pem import Block, blocks
 from ..security import ROLES
 from ..x509 import keys, names
@@ -42,6 +43,8 @@ __all__ = ["CONFIG", "CRL", "KEYS", "TRUST", "IdentityFile", "Store", "load"]
 
 TRUST, KEYS, CRL, CONFIG = "ca.pem", "ca-key.pem", "crl.pem", "dask.yaml"
 
+_BEGIN = "-----BEGIN CERTIFICATE"
+
 #: how long the outgoing CA goes on signing, unless the identities are moved explicitly: time for
 #: the new ca.pem to reach every process
 SETTLING = datetime.timedelta(days=1)
@@ -56,6 +59,8 @@ class IdentityFile:
     blocks: tuple[Block, ...]
     #: the folder in which it was found by name; None if the user gave its path
     folder: Folder | None = field(default=None, repr=False, compare=False)
+    #: whether the file ends within what was its private key
+    is_cut: bool = False
 
     @property
     def has_plain_key(self) -> bool:
@@ -69,7 +74,7 @@ class IdentityFile:
         """
         rest = [block.text + "\n" for block in self.blocks if not block.is_certificate]
         text = certificate + (key if key is not None else "".join(rest))
-        private = any(block.is_private_key for block in self.blocks)
+        private = key is not None or any(block.is_private_key for block in self.blocks)
         return Write(self.path, text, words, private=private, folder=self.folder)
 
 
@@ -84,11 +89,27 @@ def load(path: Path) -> IdentityFile:
 
 
 def _loaded(folder: Folder, name: str, path: Path) -> IdentityFile:
-    found = blocks(folder.text(name))
+    text = folder.text(name)
+    found = blocks(text)
     first = next((block for block in found if block.is_certificate), None)
     if first is None:
-        raise PEMError(f"cannot use {path}: there is no certificate in it")
-    return IdentityFile(path, _certificate(first, path), tuple(found), folder)
+        raise PEMError(f"cannot use {path}: {_lack(text)}")
+    certificate = _certificate(first, path)
+    return IdentityFile(path, certificate, tuple(found), folder, _ends_within_key(text, found))
+
+
+def _lack(text: str) -> str:
+    """Why there is no certificate in a text."""
+    if not text.strip():
+        return "it is empty"
+    return "it is cut off" if _BEGIN in text else "there is no certificate in it"
+
+
+def _ends_within_key(text: str, found: Sequence[Block]) -> bool:
+    """Whether what follows the last whole block is the beginning of a private key."""
+    rest = text[text.rindex(found[-1].text) + len(found[-1].text) :].strip()
+    has_key = any(block.is_private_key for block in found)
+    return rest.startswith("-") and not has_key and not rest.startswith(_BEGIN)
 
 
 class Store:
@@ -121,7 +142,14 @@ class Store:
     @cached_property
     def private_keys(self) -> list[keys.PrivateKey]:
         """The keys in `ca-key.pem`, newest first, including those without a certificate."""
-        found = [block for block in blocks(self.folder.text(KEYS)) if block.is_private_key]
+        try:
+            text = self.folder.text(KEYS)
+        except PEMNotFound as error:
+            raise PEMNotFound(
+                f"cannot use {self.path}: there is no {KEYS} in it, without which nothing can be "
+                "issued or revoked; run this where the CA's key is"
+            ) from error
+        found = [block for block in blocks(text) if block.is_private_key]
         return [keys.read(block.text, str(self.path / KEYS), self.password) for block in found]
 
     @cached_property
@@ -161,6 +189,52 @@ class Store:
                 continue  # a separate key, or not ours
         return found
 
+    def damaged(self) -> list[tuple[Path, str]]:
+        """Return files that should be identities and cannot be read: why, and what to do.
+
+        Files that hold something else are not among them, such as a separate key.
+        """
+        known = self.journal.files()
+        found = []
+        for name in self._names():
+            path = self.path / name
+            if self.folder.unfit(name) is not None:
+                continue  # see `passed_over`
+            try:
+                CertificateInfo.of(_loaded(self.folder, name, path).certificate)
+            except PEMError as error:
+                if name in known or self._is_remnant(name):
+                    why = str(error).removeprefix(f"cannot use {path}: ")
+                    found.append((path, f"{why}; {self.again(name)}"))
+        return found
+
+    def _is_remnant(self, name: str) -> bool:
+        """Whether a file without a readable certificate is empty, or had one."""
+        try:
+            text = self.folder.text(name)
+        except PEMError:  # who knows
+            return False
+        return _BEGIN in text or not text.strip()
+
+    def again(self, name: str) -> str:
+        """Say how to issue the identity in a file here again."""
+        path, stem = self.path / name, name.removesuffix(".pem")
+        record = self.journal.files().get(name)
+        roles = [
+            role for role in ROLES if record and record.subject.partition(",")[0] == f"CN={role}"
+        ]
+        role, _, host = stem.partition("-")
+        role = roles[0] if roles else role if role in ROLES else "ROLE"
+        words = f"sealwire certs issue {role}{f' {shlex.quote(host)}' if host else ''}{self.option}"
+        if stem not in (role, f"{role}-{host}"):
+            words = f"{words} --out {shlex.quote(str(path))}"
+        return f"remove it and issue it again: rm {shlex.quote(str(path))} && {words}"
+
+    @property
+    def option(self) -> str:
+        """What names this folder in a command, with a blank before it; nothing for `certs`."""
+        return "" if str(self.path) == "certs" else f" --dir {shlex.quote(str(self.path))}"
+
     def passed_over(self) -> list[tuple[Path, str]]:
         """Entries named like PEM files that were skipped, such as links, and why."""
         unfit = [(self.path / name, self.folder.unfit(name)) for name in self._names()]
@@ -185,7 +259,11 @@ class Store:
                 f"there are {known or 'none'}"
             )
         here = self.here(path)
-        file = load(path) if here is None else _loaded(here, path.name, here.path / path.name)
+        try:
+            file = load(path) if here is None else _loaded(here, path.name, here.path / path.name)
+        except PEMError as error:
+            ours = here is not None and path.name in self.journal.files()
+            raise PEMError(f"{error}; {self.again(path.name)}" if ours else str(error)) from error
         if CertificateInfo.of(file.certificate).is_ca:
             raise AuthorityError(
                 f"cannot use {path}: it is a CA's certificate, not an identity; to replace the CA "
@@ -234,16 +312,28 @@ class Store:
         *,
         days: float,
         path: Path | None,
+        node: str | None = None,
         request: x509.CertificateSigningRequest | None = None,
         own_names: bool = False,
     ) -> tuple[x509.Certificate, str, list[Write]]:
         """Issue an identity, or with `request` a certificate for the key of a CSR.
 
-        `own_names` keeps the alternative names of the request. `path` is None if the text is to be
-        printed. Returns the certificate, the text, and the writes. Raises `AuthorityError`.
+        `node` is the name of the process's node, its second common name; if None, the first of its
+        names that is suitable. `own_names` keeps the alternative names of the request. `path` is
+        None if the text is to be printed. Returns the certificate, the text, and the writes. Raises
+        `AuthorityError`.
         """
         signer = self.signer()
         asked_for = [*hosts, *(names.hosts_of(request) if request and own_names else ())]
+        constraints = names.constraints_of(signer.parsed)
+        node = node or names.node_among([*asked_for, *ips], constraints)
+        if node is not None and node.lower() in ROLES:
+            if node not in asked_for:
+                raise AuthorityError(
+                    f"cannot issue {role!r}: the name {node!r} is that of a role; name the node or "
+                    "the person that is to have it"
+                )
+            node = None
         for host in asked_for:
             if host.lower() in ROLES and host.lower() != role:
                 raise AuthorityError(
@@ -252,10 +342,10 @@ class Store:
                 )
         if request is not None:
             asked = None if own_names else hosts
-            text = signer.sign(request, role or None, days=days, names=asked, ips=ips)
+            text = signer.sign(request, role or None, days=days, names=asked, ips=ips, node=node)
         else:
             kind = keys.kind_of(signer.parsed.public_key())
-            identity = signer.issue(role, days=days, names=hosts, ips=ips, kind=kind)
+            identity = signer.issue(role, days=days, names=hosts, ips=ips, node=node, kind=kind)
             text = identity.certificate + identity.key
         certificate = x509.load_pem_x509_certificate(text.encode())
         record = self.journal.issue(certificate, signer.parsed, path)

@@ -25,10 +25,16 @@ from .findings import (
     command,
     dates,
     exposed,
+    rewrite,
     strength,
 )
 
 __all__ = ["identity"]
+
+_SIDES = {
+    ExtendedKeyUsageOID.SERVER_AUTH: "accept connections",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "connect",
+}
 
 
 def identity(
@@ -36,7 +42,7 @@ def identity(
     key: Source | None,
     chain: Certificates,
     trusted: Certificates,
-    soon: datetime.timedelta,
+    soon: datetime.timedelta | None,
     password: str | bytes | None = None,
     owners: frozenset[int] = frozenset(),
 ) -> Iterator[Finding]:
@@ -56,10 +62,7 @@ def identity(
     yield from dates(place, info, soon, "", again)
     sound = "issue it again, with a key of P-256 or RSA of 2048 bits and more: sealwire certs issue"
     yield from strength(place, chain[0], sound)
-    for purpose, side in (
-        (ExtendedKeyUsageOID.SERVER_AUTH, "accept connections"),
-        (ExtendedKeyUsageOID.CLIENT_AUTH, "connect"),
-    ):
+    for purpose, side in _SIDES.items():
         if not _may(chain[0], purpose):
             has = ", ".join(info.purposes)
             yield Finding(
@@ -77,6 +80,7 @@ def identity(
             f"{info.subject} is a CA, and its key signs for everybody",
             "give each process a certificate of its own: sealwire certs issue",
         )
+    yield from _above(place, chain, trusted, soon)
     if trusted:
         yield from _path(place, chain, trusted)
 
@@ -88,7 +92,7 @@ def _key(
     try:
         text = holder.read()
     except PEMError as error:
-        advice = f"write {holder.place} again, or correct the path in the configuration"
+        advice = rewrite(holder)
         yield Finding(ERROR, "unreadable", holder.place, str(error), advice)
         return
     block = next((each for each in blocks(text) if each.is_private_key), None)
@@ -122,6 +126,34 @@ def _key(
             "the private key is not that of the first certificate",
             "put the key of that certificate there, or issue it again: sealwire certs issue",
         )
+
+
+def _above(
+    place: str, chain: Certificates, trusted: Certificates, soon: datetime.timedelta | None
+) -> Iterator[Finding]:
+    """Whether the CAs above a leaf, up to a trusted one, let it be used on both sides, and last."""
+    current, sent = chain[0], list(chain[1:])
+    while current not in trusted:
+        issuer = next((each for each in (*trusted, *sent) if _issued(current, each)), None)
+        if issuer is None:
+            return
+        info = CertificateInfo.of(issuer)
+        if not all(_may(issuer, purpose) for purpose in _SIDES):
+            yield Finding(
+                ERROR,
+                "wrong-purpose",
+                place,
+                f"the extendedKeyUsage ({', '.join(info.purposes)}) of {info.subject}, a CA above "
+                "it, does not let it both connect and accept connections; processes do both",
+                "have that CA issued again without extendedKeyUsage, or with serverAuth and "
+                "clientAuth",
+            )
+        if issuer not in trusted:  # of those is told with the CA file
+            sent.remove(issuer)
+            if info.is_ca and info.not_after > now():  # else `_path` tells of it
+                again = "put the CA's new certificate in its place, behind the leaf"
+                yield from dates(place, info, soon, "", again)
+        current = issuer
 
 
 def _path(place: str, chain: Certificates, trusted: Certificates) -> Iterator[Finding]:

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from .. import permissions
 from ..ca.crl import read_lists, signed_by
+from ..contexts import expiry
+from ..contexts.trust import superseded
+from ..der import facts_of
 from ..errors import PEMError
 from ..pem import Source, certificates
 from ..x509 import keys
@@ -32,6 +36,7 @@ __all__ = [
     "dates",
     "exposed",
     "readable",
+    "rewrite",
     "strength",
     "trust",
 ]
@@ -64,24 +69,35 @@ def command(words: str, source: Source) -> str:
     return f"sealwire certs {words} --dir {shlex.quote(os.path.dirname(source.path) or '.')}"
 
 
+def rewrite(source: Source) -> str:
+    """Return what to do about a value that cannot be read."""
+    if source.in_memory:
+        return "give the whole PEM text"
+    return f"write {source.place} again, or correct the path in the configuration"
+
+
 def readable(source: Source) -> tuple[Certificates, list[Finding]]:
     """Return the certificates of a source, or a finding instead."""
     try:
         return _parsed(source), []
     except PEMError as error:
-        advice = f"write {source.place} again, or correct the path in the configuration"
+        advice = rewrite(source)
         return [], [Finding(ERROR, "unreadable", source.place, str(error), advice)]
 
 
-def exposed(path: str, what: str = "the private key") -> Iterator[Finding]:
-    """Whether others can read or write a file that holds a key."""
+def exposed(path: str, what: str = "the private key", *, grants: bool = True) -> Iterator[Finding]:
+    """Whether others can read or write a file that holds a key.
+
+    With `grants`, root may have let a group read it.
+    """
     if os.name != "posix":
         return
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        status = os.stat(path)
     except OSError:
         return  # reading it reports the error
-    if mode & 0o077:
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077 and not (grants and permissions.is_granted(status)):
         who = "everybody" if mode & 0o007 else "its group"
         severity = ERROR if mode & 0o007 else WARNING
         yield Finding(
@@ -112,12 +128,23 @@ def changeable(
 
 
 def trust(
-    source: Source, certificates: Certificates, soon: datetime.timedelta
+    source: Source, certificates: Certificates, soon: datetime.timedelta | None
 ) -> Iterator[Finding]:
     """Whether each trusted certificate is a valid CA, or trusted as a leaf itself."""
     place = source.place
+    late = _superseded(certificates)
     for certificate in certificates:
         info = CertificateInfo.of(certificate)
+        if certificate in late:
+            yield Finding(
+                WARNING,
+                "ca-superseded",
+                place,
+                f"{info.subject} expired {info.not_after:%Y-%m-%d %H:%M} UTC, and another of that "
+                "name is in force beside it",
+                "take the expired one out of the file",
+            )
+            continue
         yield from dates(place, info, soon, "ca-", command("rotate-ca", source))
         yield from strength(place, certificate, "make the CA again: sealwire certs init")
         signs = _usage(certificate)
@@ -129,6 +156,14 @@ def trust(
                 f"{info.subject} is to sign certificates, but basicConstraints does not mark it "
                 "as a CA: it will not be trusted",
                 "make the CA again: sealwire certs init",
+            )
+        elif not info.is_ca and info.subject != info.issuer:
+            yield Finding(
+                WARNING,
+                "leaf-as-ca",
+                place,
+                f"{info.subject} is no CA: nobody is trusted for its sake, not even itself",
+                "put the certificate of the CA that issued it in its place",
             )
         elif info.is_ca and signs is not None and not signs.key_cert_sign:
             yield Finding(
@@ -152,9 +187,10 @@ def crl(
         yield Finding(ERROR, "unreadable", place, str(error), remake)
         return
     found = read_lists(text)
+    late = _superseded(trusted)
     for certificate in trusted:
         info = CertificateInfo.of(certificate)
-        if not info.is_ca:
+        if not info.is_ca or certificate in late:
             continue
         mine = [each for each in found if signed_by(each, certificate)]
         if not mine:
@@ -179,12 +215,15 @@ def crl(
                 remake,
             )
         for path, each in identities:
-            if mine[0].get_revoked_certificate_by_serial_number(each.serial_number) is not None:
+            entry = mine[0].get_revoked_certificate_by_serial_number(each.serial_number)
+            if entry is not None:
+                when = f"{entry.revocation_date_utc:%Y-%m-%d}"
                 yield Finding(
                     ERROR,
                     "revoked",
                     path,
-                    f"it is revoked (serial {hexadecimal(each.serial_number)}) and will be refused",
+                    f"it was revoked {when} (serial {hexadecimal(each.serial_number)}) and will be "
+                    "refused",
                     "remove it, or issue a new one: "
                     + command(f"renew {shlex.quote(path)}", source),
                 )
@@ -193,11 +232,17 @@ def crl(
 def dates(
     place: str,
     info: CertificateInfo,
-    soon: datetime.timedelta,
+    soon: datetime.timedelta | None,
     prefix: str,
     advice: str,
 ) -> Iterator[Finding]:
-    """Whether a certificate is valid now, and for longer than `soon`."""
+    """Whether a certificate is valid now, and for longer than `soon`.
+
+    None is what the log of a process takes for soon, by the certificate's lifetime.
+    """
+    if soon is None:
+        begin, end = info.not_before.timestamp(), info.not_after.timestamp()
+        soon = datetime.timedelta(seconds=expiry.soon(begin, end))
     left = info.not_after - now()
     if left < datetime.timedelta(0):
         words = f"{info.subject} expired {info.not_after:%Y-%m-%d %H:%M} UTC"
@@ -207,8 +252,9 @@ def dates(
         wait = "set this machine's clock, or issue it again"
         yield Finding(ERROR, f"{prefix}not-yet-valid", place, words, wait)
     elif left < soon:
-        days = left.days
-        words = f"{info.subject} expires in {days} days, {info.not_after:%Y-%m-%d %H:%M} UTC"
+        hours = left // datetime.timedelta(hours=1)
+        amount = f"{left.days} days" if left.days >= 2 else f"{hours} hours"
+        words = f"{info.subject} expires in {amount}, {info.not_after:%Y-%m-%d %H:%M} UTC"
         yield Finding(WARNING, f"{prefix}expires-soon", place, words, advice)
 
 
@@ -222,6 +268,12 @@ def strength(place: str, certificate: x509.Certificate, advice: str) -> Iterator
     if isinstance(digest, hashes.SHA1 | hashes.MD5) and not own:
         words = f"it is signed with {digest.name}, which TLS refuses"
         yield Finding(ERROR, "weak-signature", place, words, advice)
+
+
+def _superseded(trusted: Certificates) -> Certificates:
+    """Those that have expired while another of the same name is in force."""
+    late = superseded([facts_of(each.public_bytes(Encoding.DER)) for each in trusted])
+    return [trusted[index] for index in late]
 
 
 def _usage(certificate: x509.Certificate) -> x509.KeyUsage | None:

@@ -17,22 +17,20 @@ from typing import Any
 from cryptography import x509
 
 from ..ca import rotation
-from ..ca.journal import JOURNAL
-from ..ca.store import CONFIG, CRL, KEYS, TRUST, Store
+from ..ca.journal import JOURNAL, Record
+from ..ca.store import CONFIG, CRL, KEYS, TRUST, IdentityFile, Store
 from ..config import KEYS as FIELDS
 from ..config import PRELOAD, UnknownKey
 from ..errors import PeerNotAllowed, SecurityError
 from ..pem import CRL_LIMIT, Source, source
 from ..security import ROLES, Security
-from ..x509.certinfo import CertificateInfo
-from . import findings
+from ..x509.certinfo import CertificateInfo, hexadecimal
+from . import findings, presence
 from .certificates import identity
 from .findings import ERROR, NOTE, WARNING, Finding
 from .selftest import refusal
 
-__all__ = ["SOON", "check_configuration", "check_folder", "worst_first"]
-
-SOON = datetime.timedelta(days=30)
+__all__ = ["check_configuration", "check_folder", "worst_first"]
 
 _DIALS = (
     ("client", "scheduler"),
@@ -45,18 +43,38 @@ _MATERIAL = ("tls_ca_file", *(f"tls_{role}_cert" for role in ROLES))
 
 
 def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """Return the findings by severity, without duplicates."""
+    """Return the findings by severity, without duplicates.
+
+    Of findings with the same code and subject, only the most severe are kept.
+    """
     order = (ERROR, WARNING, NOTE)
-    return sorted(dict.fromkeys(found), key=lambda each: order.index(each.severity))
+    kept: list[Finding] = []
+    worst: dict[tuple[str, str], str] = {}
+    for each in sorted(dict.fromkeys(found), key=lambda each: order.index(each.severity)):
+        about = each.code, each.subject
+        known = worst.setdefault(about, each.severity)
+        again = known != each.severity or each.code == "unreadable"  # in other words
+        if not again or not any((other.code, other.subject) == about for other in kept):
+            kept.append(each)
+    return kept
 
 
 def check_folder(
-    folder: Path, *, password: bytes | None = None, soon: datetime.timedelta = SOON
+    folder: Path,
+    *,
+    password: bytes | None = None,
+    soon: datetime.timedelta | None = None,
+    demanded: Sequence[str] = (),
 ) -> list[Finding]:
     """Check a folder that `sealwire certs` has created; `password` decrypts the CA key.
 
-    A folder without the CA's key, as on other machines, is checked as far as possible. Raises
-    `AuthorityError` if there is no CA certificate, `PEMError` if an essential file is damaged.
+    `soon` is the time within which what ends is told of; None for what the log of a process warns
+    of, the lesser of 30 days and a third of the lifetime.
+
+    A folder without the CA's key, as on other machines, is checked as far as possible. An identity
+    of each role `demanded` must be there. In the folder of the CA, a revoked identity is a note.
+    Raises `AuthorityError` if there is no CA certificate, `PEMError` if an essential file is
+    damaged.
     """
     store = Store(folder, password, links=True)  # as mounted by Kubernetes
     found: list[Finding] = []
@@ -69,6 +87,12 @@ def check_folder(
     anchors = Source("ca", str(folder / TRUST), in_memory=False)
     found += findings.trust(anchors, store.trusted, soon)
     held = store.identities()
+    of_ca = (folder / KEYS).is_file()
+    if of_ca:  # what was revoked is kept here and shown to nobody, whatever else is wrong with it
+        revoked = store.journal.revoked()
+        kept = [each for each in held if each.certificate.serial_number in revoked]
+        found += [_kept(each, revoked[each.certificate.serial_number]) for each in kept]
+        held = [each for each in held if each not in kept]
     for each in held:
         place = Source("certificate", str(each.path), in_memory=False)
         chain, broken = findings.readable(place)
@@ -81,12 +105,21 @@ def check_folder(
             )
             if finding.code != "key-missing"
         ]
-    if os.path.lexists(folder / CRL) or (folder / KEYS).is_file():
+        if each.is_cut and not broken:
+            name = shlex.quote(each.path.stem)
+            advice = findings.command(f"renew {name}", place)
+            found.append(
+                Finding(ERROR, "key-missing", place.place, "its private key is cut off", advice)
+            )
+    found += presence.identities(folder, [each.certificate for each in held], demanded)
+    for damaged, why in store.damaged():
+        words, _, advice = why.partition("; ")
+        found.append(Finding(ERROR, "unreadable", str(damaged), words, advice))
+    if os.path.lexists(folder / CRL) or of_ca:
         files = [(str(each.path), each.certificate) for each in held]
-        found += findings.crl(
-            Source("crl", str(folder / CRL), in_memory=False, limit=CRL_LIMIT), store.trusted, files
-        )
-    if (folder / KEYS).is_file():
+        lists = Source("crl", str(folder / CRL), in_memory=False, limit=CRL_LIMIT)
+        found += findings.crl(lists, store.trusted, files)
+    if of_ca:
         found += _authority(store)
     here = os.path.realpath(folder)  # reported by `_folder_mode`, which is stricter
     return worst_first(
@@ -100,15 +133,17 @@ def check_folder(
 def check_configuration(
     values: Mapping[str, Any],
     unknown: Iterable[UnknownKey] = (),
-    soon: datetime.timedelta = SOON,
+    soon: datetime.timedelta | None = None,
     files: Iterable[str] = (),
+    demanded: Sequence[str] = (),
     without_preload: Iterable[str] = (),
 ) -> list[Finding]:
     """Check a configuration.
 
     `values` are those of `Security`'s fields as `config.read` returns them, `unknown` the unknown
-    keys, `files` the configuration files, and `without_preload` the settings
-    of Dask that do not name our preload.
+    keys, `files` the configuration files, and `without_preload` the settings of Dask that do not
+    name our preload. One role's certificate is enough: others that are missing are a note, unless
+    they are `demanded`. `soon` is as for `check_folder`.
     """
     found = [_misspelt(each) for each in unknown]
     for file in files:
@@ -141,9 +176,11 @@ def check_configuration(
             )
         )
     found += _not_loaded(values, without_preload)
-    found += _material(values, soon)
+    here = [role for role in ROLES if presence.of(role, values) is presence.HERE]
+    found += presence.findings(values, demanded)
+    found += _material(values, soon, sorted({*(here or ROLES), *demanded}))
     if not any(finding.severity == ERROR for finding in found):
-        found += _handshakes(security)
+        found += _handshakes(security, here)
     return worst_first(found)
 
 
@@ -167,7 +204,9 @@ def _not_loaded(values: Mapping[str, Any], without: Iterable[str]) -> Iterator[F
     )
 
 
-def _material(values: Mapping[str, Any], soon: datetime.timedelta) -> Iterator[Finding]:
+def _material(
+    values: Mapping[str, Any], soon: datetime.timedelta | None, roles: Sequence[str]
+) -> Iterator[Finding]:
     anchors = source("tls_ca_file", values.get("tls_ca_file"))
     trusted: findings.Certificates = ()
     if anchors is not None:
@@ -177,17 +216,9 @@ def _material(values: Mapping[str, Any], soon: datetime.timedelta) -> Iterator[F
             yield from findings.changeable(anchors.path)
         yield from findings.trust(anchors, trusted, soon)
     shown: list[tuple[str, x509.Certificate]] = []
-    for role in ROLES:
+    for role in roles:
         certificate = source(f"tls_{role}_cert", values.get(f"tls_{role}_cert"))
         if certificate is None:
-            yield Finding(
-                WARNING,
-                "role-unset",
-                FIELDS[f"tls_{role}_cert"],
-                f"no certificate is configured for the role {role}: such a process can neither "
-                "connect nor listen",
-                f"set it, if such processes read this configuration: sealwire certs issue {role}",
-            )
             continue
         chain, broken = findings.readable(certificate)
         yield from broken
@@ -217,12 +248,12 @@ def _role(role: str, certificate: Source, info: CertificateInfo) -> Iterator[Fin
         )
 
 
-def _handshakes(security: Security) -> Iterator[Finding]:
-    """Do a handshake between all roles that talk to each other and have certificates."""
+def _handshakes(security: Security, here: Sequence[str]) -> Iterator[Finding]:
+    """Do a handshake between all roles that talk to each other and whose certificates are here."""
     told = set()
     try:
         for client, server in _DIALS:
-            if not all(getattr(security, f"tls_{role}_cert") for role in (client, server)):
+            if not {client, server}.issubset(here):
                 continue
             accepting = security.get_listen_args(server)["ssl_context"]
             dialling = security.get_connection_args(client)["ssl_context"]
@@ -247,10 +278,23 @@ def _handshakes(security: Security) -> Iterator[Finding]:
         yield Finding(ERROR, "bad-value", "configuration", str(error), "correct the file it names")
 
 
+def _kept(held: IdentityFile, record: Record) -> Finding:
+    place = Source("certificate", str(held.path), in_memory=False)
+    again = findings.command(f"renew {shlex.quote(held.path.stem)}", place)
+    return Finding(
+        NOTE,
+        "revoked",
+        place.place,
+        f"it was revoked {record.time:%Y-%m-%d} ({record.detail}, serial "
+        f"{hexadecimal(record.serial)})",
+        f"nothing is left to do here; remove the file, or let its holder in again with: {again}",
+    )
+
+
 def _authority(store: Store) -> Iterator[Finding]:
     """Run the checks that need the folder with the CA's key."""
     place, folder = str(store.path / KEYS), shlex.quote(str(store.path))
-    yield from findings.exposed(place, "the CA's private key")
+    yield from findings.exposed(place, "the CA's private key", grants=False)
     try:
         loose = rotation.loose_keys(store)
     except SecurityError as error:
@@ -284,8 +328,8 @@ def _authority(store: Store) -> Iterator[Finding]:
             "rotation-open",
             str(store.path / TRUST),
             f"the CA is being rotated: {len(store.authorities)} are trusted, and "
-            f"{len(behind)} certificates of the old one are in use",
-            f"sealwire certs renew --dir {folder}" if behind else complete,
+            f"{rotation.counted(behind)} in use",
+            rotation.remedy(store, behind) if behind else complete,
         )
     if store.crl():
         yield Finding(

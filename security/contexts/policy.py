@@ -13,7 +13,8 @@ as `Security.temporary()` of Dask creates them, are kept: they cannot issue othe
 
 With a CRL, every certificate of a chain is checked (`VERIFY_CRL_CHECK_CHAIN`), not the leaf alone:
 otherwise revoking an intermediate would have no effect. So every CA in use needs its CRL, and a
-chain for which one is missing or expired is refused.
+chain for which one is missing or expired is refused. Where chains may end below a root
+(`trust.py`), OpenSSL can check the leaf only, and `x509/above.py` checks the CAs above it.
 
 Sessions are never resumed, because resumption skips the certificates (RFC 8446, section 2.2; RFC
 5246, section 7.3). For TLS 1.3 no tickets are issued. For TLS 1.2 `ssl` can disable neither the
@@ -25,14 +26,15 @@ handshake, by the sockets of `verified.py`.
 
 from __future__ import annotations
 
-import logging
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ..errors import ConfigError, PEMError
-from ..pem import Block, Source, certificates, load_crls, load_identity, shown
+from ..errors import ConfigError
+from ..pem import load_crls, load_identity, shown
 from .sealed import SPOKEN, Material, SealedContext
+from .trust import load_trust
 
 __all__ = [
     "Material",
@@ -42,15 +44,20 @@ __all__ = [
     "empty_context",
     "load",
     "parse_ciphers",
+    "parse_hostname",
     "parse_version",
 ]
 
 Side = Literal["server", "client"]
 
-logger = logging.getLogger("sealwire.security")
-
 #: TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has its own, fixed suites.
 _DEFAULT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+# With or without TLS before it, as OpenSSL, `ssl` and people write it
+_SPELLED = re.compile(r"(?i)[\s'\"]*(?:TLSVersion\.)?(?:TLS[ _-]?)?v?1[._]([23])[\s'\"]*")
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 _VERSIONS: dict[object, ssl.TLSVersion] = {
     **{version: version for version in SPOKEN},
@@ -58,26 +65,38 @@ _VERSIONS: dict[object, ssl.TLSVersion] = {
     **dict(zip(("1.2", "1.3"), SPOKEN, strict=True)),
 }
 
-_left_out: set[str] = set()  # certificates already warned about
-
-_BASIC_CONSTRAINTS = bytes.fromhex("0603551d13")  # the extension's OID in DER
-
 
 def parse_version(field: str, value: object) -> ssl.TLSVersion | None:
-    """Parse a TLS version: `ssl.TLSVersion`, 1.2, 1.3, "1.2" or "1.3"; None stays None.
+    """Parse a TLS version: `ssl.TLSVersion`, a number, or text such as "1.3" or "TLSv1.3".
 
-    Raises `ConfigError`, naming `field`, for anything else.
+    None and "" are None. Raises `ConfigError`, naming `field`, for anything else.
     """
-    if value is None:
+    if value is None or value == "":
         return None
     try:
-        return _VERSIONS[value]
+        spelled = _SPELLED.fullmatch(value) if isinstance(value, str) else None
+        return _VERSIONS[f"1.{spelled[1]}" if spelled else value]
     except (KeyError, TypeError):
         got = value.name if isinstance(value, ssl.TLSVersion) else shown(value)
         raise ConfigError(
             f"cannot use {field}: got {got}; expected TLS 1.2 or 1.3, "
             "as ssl.TLSVersion, number or str"
         ) from None
+
+
+def parse_hostname(field: str, value: object) -> str | None:
+    """Parse a DNS name in ASCII, without a dot at its end; None and "" are None.
+
+    Raises `ConfigError` for anything else: TLS knows no addresses there.
+    """
+    if value is None or value == "":
+        return None
+    name = value.removesuffix(".") if isinstance(value, str) else ""
+    if len(name) > 253 or not _HOSTNAME.fullmatch(name) or name[-1].isdigit():
+        raise ConfigError(
+            f"cannot use {field}: expected a DNS name such as scheduler.example, got {shown(value)}"
+        )
+    return name
 
 
 def parse_ciphers(field: str, value: object) -> str | None:
@@ -95,7 +114,7 @@ def parse_ciphers(field: str, value: object) -> str | None:
 
 @dataclass(frozen=True)
 class Policy:
-    """The TLS versions, and the cipher suites of TLS 1.2.
+    """The TLS versions, the cipher suites of TLS 1.2, and the server name that a client sends.
 
     `ciphers` is an OpenSSL cipher string; None means ECDHE with AES-GCM or ChaCha20-Poly1305. It
     does not affect TLS 1.3, whose suites OpenSSL configures separately and which are all sound.
@@ -105,6 +124,7 @@ class Policy:
     ciphers: str | None = None
     min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     max_version: ssl.TLSVersion | None = None
+    server_hostname: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_version is not None and self.min_version > self.max_version:
@@ -125,6 +145,8 @@ def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _Context
     context = kind(ssl.PROTOCOL_TLS_SERVER if side == "server" else ssl.PROTOCOL_TLS_CLIENT)
     if side == "server":
         context.num_tickets = 0
+    else:
+        context.server_hostname = policy.server_hostname
     context.check_hostname = False  # the cluster's own CA is the proof; nodes are known by IP
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = policy.min_version
@@ -142,47 +164,18 @@ def load(context: SealedContext, material: Material) -> None:
     Raises `PEMError` or `KeyMismatch`; the context is then partly loaded and must be discarded.
     """
     context._material = material
-    _load_trust(context, material.trust)
+    ends_early = load_trust(context, material.trust)
     if material.crl is not None:
         load_crls(context, material.crl)
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+        if ends_early:
+            from ..x509.above import CertificatesAbove  # a library, for who needs it
+
+            trusted = context.get_ca_certs(binary_form=True)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+            context.above = CertificatesAbove(trusted, material.crl)
+        else:
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     load_identity(context, material.certificate, material.key, password=material.password)
     if material.allowed is not None:
         context.allowed = material.allowed
     context.seal()
-
-
-def _load_trust(context: ssl.SSLContext, trust: Source) -> None:
-    """Trust the certificates of a source, except those that only lax rules let issue others."""
-    for block in certificates(trust):
-        if not _issues_unmarked(block):
-            _add(context, block, trust)
-        elif block.text not in _left_out:
-            _left_out.add(block.text)
-            logger.warning(
-                "a certificate in %s is left out: it may sign, but basicConstraints does not "
-                "mark it as a CA; make the CA again",
-                trust,
-            )
-
-
-def _issues_unmarked(block: Block) -> bool:
-    """Whether OpenSSL would accept a certificate without basicConstraints as a CA."""
-    try:
-        if _BASIC_CONSTRAINTS in ssl.PEM_cert_to_DER_cert(block.text):
-            return False  # OpenSSL goes by the extension
-        probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        probe.load_verify_locations(cadata=block.text)
-    except (ValueError, ssl.SSLError):
-        return False  # not a certificate: loading it will fail
-    return probe.cert_store_stats()["x509_ca"] > 0
-
-
-def _add(context: ssl.SSLContext, block: Block, trust: Source) -> None:
-    try:
-        context.load_verify_locations(cadata=block.text)
-    except ssl.SSLError as error:
-        raise PEMError(
-            f"cannot use {trust}: a certificate in it is damaged ({error.reason}); "
-            "write the file again"
-        ) from error

@@ -97,6 +97,10 @@ class FollowingContext(SealedContext):
         """As `SealedContext.describe`, of the current context."""
         return self._watch.built[self._side].describe()
 
+    def fault_above(self, chain: list[bytes], code: int) -> str:
+        """As `SealedContext.fault_above`, of what is in use now."""
+        return self._watch.built[self._side].fault_above(chain, code)
+
     @property
     def role(self) -> str | None:
         """As `SealedContext.role`."""
@@ -155,13 +159,22 @@ class FollowingContext(SealedContext):
         """Call a method of the current context, and of each that follows."""
         if "_settings" in self.__dict__:  # else: under construction, by the policy that all share
             with self._watch.lock:
-                getattr(self._watch.built[self._side], method)(*args)
+                self._make(self._watch.built[self._side], method, *args)
                 self._settings[args[0] if method == "__setattr__" else method] = (method, *args)
 
     def apply(self, context: SealedContext) -> None:
         """Apply all settings ever made here to `context`."""
         for method, *args in self._settings.values():
-            getattr(context, method)(*args)
+            self._make(context, method, *args)
+
+    def _make(self, context: SealedContext, method: str, *args: Any) -> None:
+        if args[0] == "verify_flags" and method == "__setattr__":
+            # Which of these it has depends on what its files hold.
+            of_files = ssl.VERIFY_X509_PARTIAL_CHAIN
+            if self._watch._material.crl is not None:
+                of_files |= ssl.VERIFY_CRL_CHECK_CHAIN
+            args = "verify_flags", context.verify_flags | (args[1] & ~of_files)
+        getattr(context, method)(*args)
 
 
 class Watch:
@@ -169,11 +182,13 @@ class Watch:
 
     `interval` is the minimum time between two checks of the files, in seconds: 0 for a check at
     every handshake, infinity for none after the first. `warning` is how many seconds before its end
-    to warn of a certificate, infinity for never. Raises `PEMError` or `KeyMismatch` if the material
-    cannot be used; later, only `reload` raises.
+    to warn of a certificate, infinity for never, None by its lifetime. Raises `PEMError` or
+    `KeyMismatch` if the material cannot be used; later, only `reload` raises.
     """
 
-    def __init__(self, policy: Policy, material: Material, interval: float, warning: float) -> None:
+    def __init__(
+        self, policy: Policy, material: Material, interval: float, warning: float | None
+    ) -> None:
         self._policy = policy
         self._material = material
         self._interval = interval

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ..errors import ConfigError, PEMError
+from ..errors import ConfigError
 from ..pem import Source, shown
 from .allowlist import AllowedPeers
+from .description import describe, fault_above
 from .selfcheck import lacking
 from .verified import VerifiedObject, VerifiedSocket
 
@@ -189,6 +190,8 @@ _RULES: dict[str, _Rule] = {
     "verify_flags": _verify_flags,
     "verify_mode": _only(ssl.CERT_REQUIRED),
     "allowed": _never("set tls_allowed_peers of a Security"),
+    "above": _never("set tls_crl_file of a Security"),
+    "server_hostname": _never("set tls_server_hostname of a Security"),
     "_host_flags": _host_flags,  # set by the setter of hostname_checks_common_name
 }
 
@@ -233,6 +236,12 @@ class SealedContext(ssl.SSLContext):
     #: that knows the protocol spoken through TLS
     tell_refused: Callable[[str], bytes] | None = None
 
+    #: looks up the revocation of what stands above the leaf, where OpenSSL does not (x509/above.py)
+    above: Any = None
+
+    #: the name that a client asks for (SNI) where its caller names none
+    server_hostname: str | None = None
+
     _material: Material | None = None
 
     # Properties, which an instance's attributes cannot hide.
@@ -244,24 +253,15 @@ class SealedContext(ssl.SSLContext):
         self._sealed = True
 
     def describe(self) -> dict[str, str]:
-        """Our ``certificate``, ``ca`` and ``crl`` in words, for errors: field, file, validity."""
-        if self._material is None:
-            return {}
-        from ..x509.certinfo import read_certificates  # slow to import, needed for errors only
+        """Our files in words, for errors; see `description.describe`."""
+        known = self._material
+        return describe(known.trust, known.certificate, known.crl) if known is not None else {}
 
-        words = {}
-        for name, where in (
-            ("ca", self._material.trust),
-            ("certificate", self._material.certificate),
-        ):
-            try:
-                validity = str(read_certificates(where)[0]).rpartition(", ")[2]
-                words[name] = f"{where}, {validity}"
-            except PEMError:  # the file was removed since
-                words[name] = str(where)
-        if self._material.crl is not None:
-            words["crl"] = str(self._material.crl)
-        return words
+    def fault_above(self, chain: list[bytes], code: int) -> str:
+        """As `description.fault_above`, of a chain that a peer has sent."""
+        server = self.protocol is ssl.PROTOCOL_TLS_CLIENT
+        known = self._material
+        return fault_above(chain, known.trust, code, server) if known is not None else ""
 
     @property
     def role(self) -> str | None:

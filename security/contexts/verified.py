@@ -8,6 +8,7 @@ write. The checks are:
 
 - no session was resumed, which would have skipped the certificates;
 - the certificate can be parsed: `ssl` raises arbitrary exceptions for a name that is not UTF-8;
+- no CA above it is revoked, where OpenSSL checks the leaf only;
 - it is on the allow-list, if there is one.
 
 This is not done in the context's `sni_callback`: with one set, `ssl` decodes the server name of
@@ -19,6 +20,7 @@ context's `tell_refused` makes of the reason, and nothing else, ever.
 
 from __future__ import annotations
 
+import _ssl
 import contextlib
 import ssl
 from typing import Any
@@ -79,6 +81,10 @@ class _Verified:
             ) from error
         if not certificate:
             raise CertificateUnreadable("there is none")
+        above = self.context.above  # type: ignore[attr-defined]
+        if above is not None:
+            chain = self._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+            above.check([each.public_bytes(_ssl.ENCODING_DER) for each in chain])
         allowed = self.context.allowed  # type: ignore[attr-defined]
         if allowed is not None:
             allowed.check(certificate, super().getpeercert(binary_form=True))  # type: ignore[misc]
@@ -86,10 +92,22 @@ class _Verified:
         self._admitted = True
 
 
+def _name_server(kwargs: dict[str, Any]) -> None:
+    """Let a client ask for the name that its context has been given, if the caller has none."""
+    if kwargs.get("server_hostname") is None and not kwargs.get("server_side"):
+        kwargs["server_hostname"] = kwargs["context"].server_hostname
+
+
 class VerifiedSocket(_Verified, ssl.SSLSocket):
     """An `ssl.SSLSocket` that passes no data before its peer is verified."""
 
     _notified = False
+
+    @classmethod
+    def _create(cls, *args: Any, **kwargs: Any) -> VerifiedSocket:
+        _name_server(kwargs)
+        made: VerifiedSocket = super()._create(*args, **kwargs)  # type: ignore[misc]
+        return made
 
     def do_handshake(self, block: bool = False) -> None:
         """Do the handshake and verify the peer.
@@ -129,6 +147,7 @@ class VerifiedObject(_Verified, ssl.SSLObject):
 
     @classmethod
     def _create(cls, incoming: ssl.MemoryBIO, *args: Any, **kwargs: Any) -> VerifiedObject:
+        _name_server(kwargs)
         made: VerifiedObject = super()._create(incoming, *args, **kwargs)  # type: ignore[misc]
         made._incoming = incoming
         return made

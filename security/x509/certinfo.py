@@ -15,7 +15,7 @@ from ..errors import PEMError
 from ..pem import Source, certificates
 from ..text import visible
 from .keys import describe
-from .names import common_name
+from .names import common_name, node_name
 
 __all__ = ["CertificateInfo", "hexadecimal", "read_certificates", "subject_and_key"]
 
@@ -63,6 +63,8 @@ class CertificateInfo:
         extendedKeyUsage, such as ``serverAuth``, or dotted numbers; empty means any.
     common_name : str
         commonName of the subject, which is a process's role; empty if there is none.
+    node : str
+        The second commonName, which is that of the process's node; empty if there is none.
     key : str
         Kind and size of the public key, such as ``P-256`` or ``RSA 3072``.
     """
@@ -77,6 +79,7 @@ class CertificateInfo:
     is_ca: bool
     purposes: tuple[str, ...]
     common_name: str = ""
+    node: str = ""
     key: str = ""
 
     @classmethod
@@ -141,6 +144,7 @@ class CertificateInfo:
             is_ca=constraints is not None and constraints.ca,
             purposes=tuple(_purpose(oid) for oid in usage or ()),
             common_name=common_name(certificate.subject),
+            node=node_name(certificate.subject),
             key=describe(certificate.public_key()),
         )
 
@@ -185,7 +189,7 @@ def read_certificates(source: Source) -> list[CertificateInfo]:
             found.append(CertificateInfo.of(x509.load_pem_x509_certificate(block.text.encode())))
         except (ValueError, PEMError) as error:
             raise PEMError(
-                f"cannot use {source}: certificate {number} in it is damaged; write the file again"
+                f"cannot use {source}: certificate {number} in it is damaged; {source.again}"
             ) from error
     return found
 

@@ -18,18 +18,33 @@ __all__ = [
     "constraints_of",
     "extension",
     "hosts_of",
+    "is_node_outside",
+    "node_among",
+    "node_name",
     "outside",
     "permitted",
     "split",
     "subject",
 ]
 
+_LONGEST = 64  # characters of a common name, by RFC 5280
 _DNS_NAME = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)*")
+_LONGEST_LABEL, _LONGEST_NAME = 63, 253  # characters (RFC 1035)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PORT = re.compile(r"(.*[^:]):\d*")  # behind a name, or an address of version 4 or in brackets
 
 
-def subject(name: str) -> x509.Name:
-    """Return a subject with only this common name. Raises `AuthorityError` for an unusable one."""
-    if not 1 <= len(name) <= 64:  # RFC 5280; older releases of cryptography do not check
+def subject(name: str, node: str | None = None) -> x509.Name:
+    """Return a subject with this common name, and that of a node as a second one.
+
+    Peers are judged by either. Raises `AuthorityError` for an unusable one.
+    """
+    both = [name] if node is None else [name, node]
+    return x509.Name([attribute for each in both for attribute in _common_name(each)])
+
+
+def _common_name(name: str) -> x509.Name:
+    if not 1 <= len(name) <= _LONGEST:  # older releases of cryptography do not check
         raise AuthorityError(
             f"cannot issue {name!r}: a common name has 1 to 64 characters, got {len(name)}"
         )
@@ -44,15 +59,107 @@ def common_name(name: x509.Name) -> str:
     return str(found[0].value) if found else ""
 
 
+def node_name(name: x509.Name) -> str:
+    """Return the node in a subject: its second common name, empty if it has none."""
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[1].value) if len(found) > 1 else ""
+
+
+def node_among(names: Iterable[str], permitted: x509.NameConstraints | None) -> str | None:
+    """Return the first host or address that names a single node and fits in a common name."""
+    fitting = (each for each in names if "*" not in each and len(each) <= _LONGEST)
+    return next((each for each in fitting if not is_node_outside(each, permitted)), None)
+
+
+def is_node_outside(node: str, permitted: x509.NameConstraints | None) -> bool:
+    """Whether the constraints forbid a node's name.
+
+    OpenSSL holds a common name with a dot to them, in certificates without a DNS name, if it could
+    be one, as addresses could.
+    """
+    if "." not in node or not _DNS_NAME.fullmatch(node):
+        return False
+    return bool(outside([x509.DNSName(node)], permitted))
+
+
 def split(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Separate host names and IP addresses."""
+    """Separate host names and IP addresses, as people write them.
+
+    Brackets around an address and a dot behind a name are removed. Raises `AuthorityError` for what
+    is neither a host nor an address, with what to write instead.
+    """
     hosts, ips = [], []
     for name in names:
+        bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
         try:
-            ips.append(str(ipaddress.ip_address(name)))
+            address = ipaddress.ip_address(bare)
         except ValueError:
-            hosts.append(name)
+            bare = name.removesuffix(".")
+            why = _unfit(bare)
+            if why is not None:
+                raise AuthorityError(f"cannot issue a certificate for {name!r}: {why}") from None
+            hosts.append(bare)
+            continue
+        if getattr(address, "scope_id", None):
+            raise AuthorityError(
+                f"cannot issue a certificate for {name!r}: a zone (%…) is one machine's own word; "
+                f"give {bare.partition('%')[0]} alone"
+            )
+        ips.append(str(address))
     return hosts, ips
+
+
+def _unfit(name: str) -> str | None:
+    """Why a text is no host's name, and what to give in its place; None if it is one."""
+    if _URL.match(name):
+        return f"it is an address with a scheme; give the host in it alone{_host_in(name)}"
+    if "@" in name:
+        return (
+            "it looks like a person's; names are those of hosts. Leave it out, and name the file "
+            "after the person with --out"
+        )
+    if "/" in name:
+        return "it looks like a network or a path; give each host or address by itself"
+    if (port := _PORT.fullmatch(name)) and (port[1].endswith("]") or ":" not in port[1]):
+        return f"it has a port; give the host alone{_host_in(name)}"
+    if ":" in name or "[" in name or _is_no_address(name):
+        return "it looks like an IP address and is none; correct it"
+    if not name.isascii():
+        return f"it has characters beyond ASCII{_ascii_form(name)}"
+    if not _DNS_NAME.fullmatch(name):
+        return "names have letters, digits, hyphens and underscores, with a dot between the parts"
+    longest = max(len(label) for label in name.split("."))
+    if longest > _LONGEST_LABEL:
+        return f"a part of it has {longest} characters, a DNS name has at most {_LONGEST_LABEL}"
+    if len(name) > _LONGEST_NAME:
+        return f"it has {len(name)} characters, a DNS name has at most {_LONGEST_NAME}"
+    return None
+
+
+def _is_no_address(name: str) -> bool:
+    """Whether a text has the digits and dots of an address, and is none."""
+    try:
+        ipaddress.IPv4Address(name)
+    except ValueError:
+        return bool(re.fullmatch(r"[0-9.]*\.[0-9.]*", name))
+    return False
+
+
+def _host_in(name: str) -> str:
+    """`: node7` for an address with that host in it, "" if none can be made out."""
+    place = _URL.sub("", name).partition("/")[0].rpartition("@")[2]
+    found = _PORT.fullmatch(place)
+    host = found[1] if found and (found[1].endswith("]") or ":" not in found[1]) else place
+    host = host.strip("[]")
+    return f": {host}" if host and host.isascii() and host.isprintable() else ""
+
+
+def _ascii_form(name: str) -> str:
+    """`; give its form …` for an international name, if it has one."""
+    try:
+        return f"; give its xn-- form: {name.encode('idna').decode()}"
+    except UnicodeError:
+        return ", and this one has no xn-- form; correct it"
 
 
 def alternatives(
@@ -65,11 +172,9 @@ def alternatives(
     """
     found: list[x509.GeneralName] = []
     for host in hosts:
-        if not _DNS_NAME.fullmatch(host):
-            raise AuthorityError(
-                f"cannot issue {name!r}: {host!r} is not a DNS name; "
-                "write international names in their xn-- form and addresses as ips"
-            )
+        why = _unfit(host)
+        if why is not None:
+            raise AuthorityError(f"cannot issue {name!r}: {host!r} is not a DNS name: {why}")
         found.append(x509.DNSName(host))
     for ip in ips:
         try:
@@ -81,7 +186,7 @@ def alternatives(
             f"cannot issue {name!r}: {each} is outside the names that the CA may sign for, "
             f"{_shown(permitted)}; use a name within them or another CA"
         )
-    if not found and _DNS_NAME.fullmatch(name):
+    if not found and _unfit(name) is None:
         itself = [x509.DNSName(name)]
         found += [] if outside(itself, permitted) else itself
     return found

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from ..errors import AuthorityError
 from .keys import PrivateKey
 
-__all__ = ["BACKDATED", "leaf", "now", "revocations", "root", "validity"]
+__all__ = ["BACKDATED", "ends_early", "leaf", "now", "revocations", "root", "validity"]
 
 BACKDATED = datetime.timedelta(hours=1)
 
@@ -57,6 +57,12 @@ def validity(
             "give a positive number that ends before the year 10000"
         ) from error
     return not_before or now() - BACKDATED, end
+
+
+def ends_early(certificate: x509.Certificate, days: float) -> bool:
+    """Whether one just issued for so many days was cut to the end of its CA, which comes before."""
+    wanted = now() + datetime.timedelta(days=days)
+    return wanted - certificate.not_valid_after_utc > datetime.timedelta(minutes=1)
 
 
 def root(

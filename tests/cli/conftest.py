@@ -25,14 +25,14 @@ LISTENERS = {
 }
 
 
-def link(local: str, peer: str, role: str, bytes_in: int, bytes_out: int) -> Link:
+def link(local: str, peer: str, names: str, bytes_in: int, bytes_out: int) -> Link:
     return Link(
         backend="sealwire.dask_backend.backend.TLS",
         local=local,
         peer=peer,
         protocol="TLSv1.3",
         cipher="TLS_AES_256_GCM_SHA384",
-        peer_certificate=f"CN={role}, issued by CN=sealwire demo CA",
+        peer_certificate=names,
         bytes_in=bytes_in,
         bytes_out=bytes_out,
     )
@@ -69,10 +69,14 @@ def evidence() -> Evidence:
     def role(name: str) -> str:
         return name.partition("-")[0]
 
+    def subject(name: str) -> str:
+        node = name.partition(" ")[0]
+        return f"CN={role(name)}" + (f", CN={node}" if node.startswith("worker") else "")
+
     for port, (dialler, listener) in enumerate(dialled, 40000):
         near, far = f"tls://127.0.0.1:{port}", LISTENERS[listener]
-        links[dialler].append(link(near, far, role(listener), 3_000_000, 5_000))
-        links[listener].append(link(far, near, role(dialler), 5_000, 3_000_000))
+        links[dialler].append(link(near, far, subject(listener), 3_000_000, 5_000))
+        links[listener].append(link(far, near, subject(dialler), 5_000, 3_000_000))
     processes = tuple(
         Process(
             role="nanny" if name.endswith("nanny") else role(name),

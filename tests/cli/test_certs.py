@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
+import shlex
 import stat
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,25 @@ def test_init_makes_what_a_cluster_needs(home: Path) -> None:
     assert config.unknown_keys(str(folder / "dask.yaml")) == []
 
 
-def test_init_tells_what_to_do_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [[], ["--seen-at", "/etc/tls"], ["--days", "9000"]], ids=str)
+@pytest.mark.parametrize("name", ["certs", "my certs"])
+def test_init_tells_what_to_do_next_on_one_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: list[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    said = good("init", "my certs", "--seen-at", "/etc/tls")
-    assert "export DASK_CONFIG=/etc/tls/dask.yaml" in said
-    assert "dask scheduler --preload sealwire.dask_backend.preload\n" in said
-    assert "dask worker tls://SCHEDULER:8786 --preload sealwire.dask_backend.preload\n" in said
-    assert "sealwire certs renew --dir 'my certs' --if-expires-within 30d" in said
-    assert "kubectl create secret generic" in said
-    snippets = re.findall(r"^  ((?:spec|services):\n(?:    .*\n?)+)", said, re.MULTILINE)
-    pod, compose = (yaml.safe_load(text) for text in snippets)
-    assert pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] == "/etc/tls"
-    assert compose["services"]["worker"]["environment"] == {"DASK_CONFIG": "/etc/tls/dask.yaml"}
-    read = yaml.safe_load((tmp_path / "my certs/dask.yaml").read_text())
-    assert read["distributed"]["comm"]["tls"]["ca-file"] == "/etc/tls/ca.pem"
+    said = good("init", name, *options)
+    there = "/etc/tls" if "--seen-at" in options else str(tmp_path / name)
+    named = shlex.quote(f"{there}/dask.yaml")
+    assert f"export DASK_CONFIG={named}" in said
+    assert "dask scheduler " in said
+    assert "dask worker tls://" in said
+    assert f"sealwire certs check {shlex.quote(name)}" in said
+    assert "sealwire certs snippet" in said
+    lines = said.splitlines()
+    assert len(lines) < 24
+    assert [line for line in lines if len(line) > 80 and str(tmp_path) not in line] == []
+    read = yaml.safe_load((tmp_path / name / "dask.yaml").read_text())
+    assert read["distributed"]["comm"]["tls"]["ca-file"] == f"{there}/ca.pem"
 
 
 def test_init_never_touches_what_is_there(home: Path) -> None:
@@ -112,7 +117,8 @@ def test_issue_tells_hosts_and_addresses_apart(home: Path) -> None:
     assert said["names"] == ["node7.lab", "*.pool.lab", "10.0.0.7", "::1"]
     path = home / "certs/worker-node7.lab.pem"
     info = CertificateInfo.of(folders.certificate(path))
-    assert (info.subject, info.names) == ("CN=worker", tuple(said["names"]))
+    assert (info.common_name, info.node) == ("worker", "node7.lab")
+    assert info.names == tuple(said["names"])
     assert f"{info.serial:x}" in said["serial"]
     assert info.fingerprint == said["fingerprint"]
     done = run("issue", "worker", "node7.lab")
@@ -132,7 +138,7 @@ def test_a_key_stays_with_its_owner(home: Path) -> None:
     made = folders.certificate(path)
     assert made.public_key() == key.public_key()
     info = CertificateInfo.of(made)
-    assert (info.subject, info.names) == ("CN=worker", ("node9.lab",))
+    assert (info.common_name, info.names) == ("worker", ("node9.lab",))
     assert "PRIVATE" not in path.read_text()
     assert run("check", "certs").exit_code == 0
 
@@ -141,7 +147,7 @@ def test_sign_takes_the_names_of_the_request(home: Path) -> None:
     text = good("sign", "node8.csr", "--role", "worker", "--out", "-")
     made = x509.load_pem_x509_certificate(text.encode())
     assert CertificateInfo.of(made).names == ("node8.lab",)
-    assert told("sign", "node8.csr", "--role", "scheduler")["subject"] == "CN=scheduler"
+    assert told("sign", "node8.csr", "--role", "scheduler")["role"] == "scheduler"
     assert (home / "certs/node8.pem").is_file()
 
 

@@ -39,7 +39,7 @@ def test_every_example_is_understood(name: str, tmp_path: Path) -> None:
     help_text = command.help or ""
     examples = re.findall(rf"^\s*sealwire certs {name}\b(.*)$", help_text, re.MULTILINE)
     assert examples
-    for name_of_file in ("node8.csr", "certs/worker.pem", "node8-key.pem", ".ca-password"):
+    for name_of_file in ("node8.csr", "certs/worker.pem", "hosts.txt", ".ca-password"):
         (tmp_path / name_of_file).parent.mkdir(exist_ok=True)
         (tmp_path / name_of_file).touch()
     for example in examples:
@@ -121,6 +121,10 @@ def test_a_file_in_the_way_stops_it_before_anything_is_written(
 def test_a_failure_is_json_as_well(home: Path, name: str) -> None:
     arguments = {
         "check": ["certs/nothing"],
+        "config": ["--dir", "nowhere"],
+        "list": ["--dir", "nowhere"],
+        "pack": ["nobody", "--to", "deploy"],
+        "snippet": ["ssh", "--dir", "nowhere"],
         "init": ["certs"],
         "issue": ["worker"],
         "renew": ["nobody"],

@@ -117,20 +117,23 @@ def test_every_promise_is_kept(run: Run) -> None:
         r"^the cluster is up: scheduler pid \d+, worker-0 pid \d+, ",
         r"^counting words in \d+ Python files: \d+ of \d+ tasks$",
         r"^multiplying a matrix by its transpose, block by block: 32 of 32 tasks$",
-        r"^Words  \d+ files, [\d,]+ bytes, [\d,]+ words, [\d,]+ different$",
+        r"^all 10 promises kept *$",
+        r"^Words  \d+ files, [\d,.]+ MiB, [\d,]+ words, [\d,]+ different *$",
         r"^  self [\d,]+  ",
         r"^Array  x @ x.T of [\d,]+ by [\d,]+ in 16 blocks; .* = ([\d,]+), by the other route \1$",
-        r"^client +scheduler +\d+ +TLSv1\.[23] +TLS_\w+ +CN=scheduler.* [\d,]+ +[\d,]+ *$",
-        r"^scheduler +client +\d+ +TLSv1\.[23] +TLS_\w+ +CN=client.* [\d,]+ +[\d,]+ *$",
-        r"^scheduler +worker-0 nanny +\d+ +TLSv1\.[23] +TLS_\w+ +CN=worker",
-        r"^worker-0 nanny +scheduler +\d+ +TLSv1\.[23] +TLS_\w+ +CN=scheduler",
-        r"^worker-0 +scheduler +\d+ +TLSv1\.[23] +TLS_\w+ +CN=scheduler",
-        r"^worker-0 +worker-1 +\d+ +TLSv1\.[23] +TLS_\w+ +CN=worker.* [\d,]{7,} +[\d,]+ *$",
-        r"^worker-1 +\d+ +sealwire +tls://127\.0\.0\.1:\d+ +[\d,]{7,} +[\d,]{7,} *$",
-        r"^from worker to worker: [\d,]{7,} bytes *$",
+        r"^Links: \d+ ends, all TLSv1\.[23] with TLS_\w+, every peer verified *$",
+        r"^client +scheduler +scheduler +\d+ +[\d.<]+ +[\d.<]+ *$",
+        r"^scheduler +client +client +\d+ +[\d.<]+ +[\d.<]+ *$",
+        r"^scheduler +worker-0 nanny +worker, worker-0 +\d+ ",
+        r"^worker-0 nanny +scheduler +scheduler +\d+ ",
+        r"^worker-0 +scheduler +scheduler +\d+ ",
+        r"^worker-0 +worker-1 +worker, worker-1 +\d+ +[\d.]+ +[\d.<]+ *$",
+        r"^Processes, all with sealwire's backend *$",
+        r"^worker-1 +\d+ +tls://127\.0\.0\.1:\d+ +[\d,]+\.\d\d +[\d,]+\.\d\d *$",
+        r"^from worker to worker: [\d,]+\.\d\d MiB *$",
         r"^plain tcp client +refused +5 +connection (closed|reset)",
-        r"^certificate of another CA +refused +5 .*alert unknown ca",
-        r"^expired certificate +refused +5 .*alert certificate expired",
+        r"^certificate of another CA +refused +5 +its CA is not known \(alert unknown ca",
+        r"^expired certificate +refused +5 +its certificate has expired \(alert certificate exp",
         r"^valid certificate +let in +5 ",
     ],
 )
@@ -139,7 +142,7 @@ def test_the_report_shows(line: str, run: Run) -> None:
 
 
 def test_its_files_are_private_while_it_runs(run: Run) -> None:
-    names = ("client", "scheduler", "worker")
+    names = ("client", "scheduler", "worker-0", "worker-1")
     files = ["ca", *names, *(f"{name}-key" for name in names)]
     assert run.modes == {"folder": 0o700, **{f"{file}.pem": 0o600 for file in files}}
 

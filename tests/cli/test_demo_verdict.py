@@ -18,7 +18,7 @@ OURS = "every process uses our backend"
 TLS = "every link is TLS"
 VERIFIED = "every peer is verified"
 MOVED = "blocks moved between workers"
-REFUSED = "strangers are refused"
+REFUSED = "unauthenticated peers are refused"
 LET_IN = "a valid certificate is let in"
 ANSWERS = "the cluster still answers"
 
@@ -103,6 +103,10 @@ BROKEN = {
     "an empty certificate": (link("client", SCHEDULER, peer_certificate=""), {VERIFIED}),
     "a certificate of the wrong role": (
         link("client", SCHEDULER, peer_certificate="CN=worker"),
+        {VERIFIED},
+    ),
+    "a certificate of another worker": (
+        link("worker-0", "tls://127.0.0.1:9003", peer_certificate="CN=worker, CN=worker-0"),
         {VERIFIED},
     ),
     "a certificate of no role, at an unknown address": (

@@ -14,6 +14,7 @@ from distributed.protocol import to_serialize
 
 from sealwire.comm import Limits, configure_gil
 from sealwire.comm.transport import switch_interval
+from sealwire.dask_backend.links import links
 from sealwire.dask_backend.settings import apply_gil_policy, limits
 from support.parties import Party, asynchronous, pair
 
@@ -154,6 +155,46 @@ async def test_the_switch_interval_is_configured(
                 assert switch_interval.policy() == expected
     finally:
         configure_gil()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(True, True), (False, False), ("false", False), ("on", True), (0, False)],
+)
+@asynchronous
+async def test_whether_the_gil_is_held_is_configured(
+    value: Any, expected: bool, make_party: Callable[..., Party]
+) -> None:
+    """For connections from then on; what else is chosen stays."""
+    ours = make_party("ours", "tls")
+    key = "sealwire.tls.hold-gil"
+    configure_gil(interval=0.001)
+    try:
+        with dask.config.set({key: not expected}):
+            async with pair(ours) as (before, _):
+                with dask.config.set({key: value}):
+                    async with pair(ours) as (near, far):
+                        assert switch_interval.policy() == switch_interval.Policy(
+                            interval=0.001, hold_tls=expected
+                        )
+                        shown = {link["local"]: link["holds_gil"] for link in links()}
+                        assert shown[near.local_address] is shown[far.local_address] is expected
+                        assert shown[before.local_address] is not expected
+                        payload = {"x": to_serialize(bytes(2_000_000))}
+                        await near.write(payload)
+                        assert await far.read() == {"x": bytes(2_000_000)}
+    finally:
+        configure_gil()
+
+
+def test_whether_the_gil_is_held_is_true_or_false() -> None:
+    words = r"cannot use sealwire\.tls\.hold-gil: expected true or false"
+    with (
+        dask.config.set({"sealwire.tls.hold-gil": "sometimes"}),
+        pytest.raises(ValueError, match=words),
+    ):
+        apply_gil_policy()
+    assert switch_interval.policy() == switch_interval.Policy()
 
 
 @pytest.mark.parametrize("value", ["soon", "-1 s", "2 s"])

@@ -109,7 +109,7 @@ async def test_who_is_merely_silent_is_asked_once(
         for _ in range(3):
             with pytest.raises(OSError, match="Timed out"):
                 await party.connect(server.address, timeout=1)
-        asked = server.accepted - 3 * 2  # distributed makes two attempts of that time
+        asked = server.accepted - 3  # the second attempt of each call continues the first
         assert 1 <= asked <= 2  # on a busy machine the first may have had no time
 
 
@@ -122,7 +122,7 @@ async def test_who_had_no_time_to_answer_is_asked_again(
     async with Recorder(None) as server:
         with pytest.raises(OSError, match="Timed out"):
             await party.connect(server.address, timeout=0.3)
-        assert server.accepted > 2
+        assert server.accepted > 1
         place = server.address
         assert silence.time.monotonic() - silence._asked[place] > silence._AGAIN - silence._SOON
         assert not dialled(server.port)

@@ -22,7 +22,7 @@ class KeyChanger(Shake):
     def change(self, times: int) -> bytes:
         """That many records, to be sent at once."""
         library = ctypes.PyDLL(_ssl.__file__)
-        pointer = ctypes.c_void_p(openssl._pointer(self._client._sslobj))  # type: ignore[attr-defined]
+        pointer = ctypes.c_void_p(openssl.pointer(self._client._sslobj))  # type: ignore[attr-defined]
         for _ in range(times):
             check(library.SSL_key_update(pointer, 0) == 1)
             with contextlib.suppress(OSError):  # which sends it

@@ -95,7 +95,10 @@ def test_an_old_ca_in_use_is_not_dropped(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AuthorityError, match=r"4 certificates of the old CA are in use, client\."):
         complete(Store(folder))
     statuses(folder)
-    with pytest.raises(AuthorityError, match=f"1 certificates .* {elsewhere}; run: sealwire"):
+    with pytest.raises(
+        AuthorityError,
+        match=f"1 certificate of the old CA is .* sealwire certs renew --dir .* {elsewhere} ",
+    ):
         complete(Store(folder))
     assert statuses(folder, None, str(elsewhere)) == {"elsewhere": "renewed"}
     apply(complete(Store(folder)))

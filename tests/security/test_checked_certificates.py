@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     [
         (-2 * DAY, -DAY, ("expired", "error")),
         (DAY, 2 * DAY, ("not-yet-valid", "error")),
-        (-DAY, 20 * DAY, ("expires-soon", "warning")),
+        (-70 * DAY, 20 * DAY, ("expires-soon", "warning")),
     ],
 )
 def test_dates(
@@ -89,6 +90,53 @@ def test_a_signature_of_yesterday(folder: Path) -> None:
 def test_a_trusted_certificate_that_is_no_ca(folder: Path, changes: dict[str, Any]) -> None:
     put_ca(folder, far(certs.root, **changes))
     assert said(check_folder(folder))["not-a-ca"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("beside", "code"),
+    [
+        (lambda ca: certs.leaf(ca, "worker"), "leaf-as-ca"),
+        (lambda ca: certs.root("root", start=-9 * DAY, end=-DAY), "ca-superseded"),
+        (lambda ca: certs.root("root", key=ca.key, start=-9 * DAY, end=-DAY), "ca-superseded"),
+    ],
+    ids=["a leaf", "a former CA", "a former certificate of it"],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["before it", "behind it"])
+def test_what_stands_in_a_ca_file_beside_the_ca(
+    folder: Path, beside: Callable[[certs.Node], certs.Node], code: str, first: bool
+) -> None:
+    ca = far(certs.root)
+    other = beside(ca).pem
+    put(folder / "ca.pem", other + ca.pem if first else ca.pem + other)
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, ca, role), role)
+    put(folder / "crl.pem", certs.crl(ca))
+    assert said(check_configuration(configured(folder))) == {code: "warning"}
+
+
+@pytest.mark.parametrize("purposes", [[certs.SERVER], [certs.CLIENT]], ids=["server", "client"])
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "sent"])
+def test_a_ca_above_for_one_side_only(folder: Path, purposes: list[Any], trusted: bool) -> None:
+    """The CA is named, not the leaf in whose file it stands."""
+    root = far(certs.root)
+    above = far(certs.intermediate, root, "the narrow one", purposes=purposes)
+    put_ca(folder, above if trusted else root)
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, above, role, via=[above]), role)
+    found = check_configuration(without_crl(folder))
+    assert said(found) == {"wrong-purpose": "error"}
+    assert all("of CN=the narrow one, a CA above it" in each.message for each in found)
+
+
+def test_an_intermediate_that_ends_soon(folder: Path) -> None:
+    root = far(certs.root)
+    above = certs.intermediate(root, "short", start=-90 * DAY, end=9 * DAY)
+    put_ca(folder, root)
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, above, role, via=[above]), role)
+    found = check_configuration(without_crl(folder))
+    assert said(found) == {"expires-soon": "warning"}
+    assert all(each.message.startswith("CN=short expires in") for each in found)
 
 
 def test_another_ca(folder: Path) -> None:

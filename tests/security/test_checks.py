@@ -80,10 +80,15 @@ def test_what_a_file_holds(folder: Path, damage: Callable[[str], str], expected:
 
 
 def test_a_missing_file(folder: Path) -> None:
+    gone = str(folder / "gone.pem")
     for field in ("tls_ca_file", "tls_worker_cert", "tls_worker_key", "tls_crl_file"):
-        found = check_configuration(configured(folder, **{field: str(folder / "gone.pem")}))
+        demanded = ["worker"] if field == "tls_worker_cert" else []
+        found = check_configuration(configured(folder, **{field: gone}), demanded=demanded)
         assert said(found)["unreadable"] == "error"
-        assert found[0].subject == str(folder / "gone.pem")
+        assert found[0].subject == gone
+    found = check_configuration(configured(folder, tls_worker_cert=gone))
+    assert said(found) == {"role-absent": "note"}
+    assert found[0].subject == gone
 
 
 def test_an_encrypted_key_without_a_password(folder: Path) -> None:
@@ -203,14 +208,17 @@ def test_a_list_that_has_run_out(folder: Path) -> None:
 
 def test_a_revoked_identity(folder: Path) -> None:
     apply(revoke(Store(folder), "worker", "unspecified")[1])
-    assert look(folder) == {"revoked": "error"}
+    assert look(folder) == {"revoked": "error"}, "processes would show it"
+    assert said(check_folder(folder)) == {"revoked": "note"}
+    (folder / "ca-key.pem").unlink()
+    assert said(check_folder(folder)) == {"revoked": "error"}, "it is not kept here, it is used"
 
 
 def test_a_list_without_what_the_journal_knows(folder: Path) -> None:
     before = (folder / "crl.pem").read_text()
     apply(revoke(Store(folder), "worker", "unspecified")[1])
     (folder / "crl.pem").write_text(before)
-    assert look(folder) == {"crl-behind": "error"}
+    assert look(folder) == {"crl-behind": "error", "revoked": "note"}
 
 
 def test_a_ca_key_that_fits_nothing(folder: Path) -> None:
@@ -234,7 +242,7 @@ def test_rotations(folder: Path) -> None:
     apply(others)
     (finding,) = check_folder(folder)
     assert said([finding]) == {"rotation-open": "note"}
-    assert "3 certificates of the old one" in finding.message
+    assert "3 certificates of the old CA are in use" in finding.message
     *before, last = rotation.complete(Store(folder), force=True)
     apply(before)
     found = check_folder(folder)
@@ -275,7 +283,9 @@ def test_settings(folder: Path) -> None:
     assert look(folder, require_encryption=False) == {"encryption-off": "warning"}
     assert look(folder, tls_min_version="1.1") == {"bad-value": "error"}
     assert look(folder, tls_ciphers="NULL") == {"bad-value": "error"}
-    assert look(folder, tls_client_cert=None) == {"role-unset": "warning"}
+    assert look(folder, tls_client_cert=None) == {"role-unset": "note"}
+    alone = dict.fromkeys(f"tls_{role}_cert" for role in ROLES)
+    assert look(folder, **alone) == {"role-unset": "warning"}
     assert look(folder, tls_ca_file=None)["bad-value"] == "error"
     for listed, expected in (
         (["client", "scheduler", "worker"], {}),
@@ -340,7 +350,7 @@ def test_the_advice_can_be_pasted(tmp_path: Path, name: str, monkeypatch: Any) -
     (folder / "crl.pem").write_text(before)
     (folder / "client.pem").chmod(0o644)
     folder.chmod(0o777)
-    found = check_folder(folder)
+    found = check_folder(folder, soon=30 * DAY)
     assert set(said(found)) == {"expires-soon", "crl-behind", "key-exposed", "folder-exposed"}
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -351,4 +361,4 @@ def test_the_advice_can_be_pasted(tmp_path: Path, name: str, monkeypatch: Any) -
                 words += ["--days", "100"]
             words = [sys.executable, "-m", "sealwire.cli", *words[1:]]
         subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL)
-    assert check_folder(folder) == []
+    assert check_folder(folder, soon=30 * DAY) == []

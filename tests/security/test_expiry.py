@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from sealwire.security import ConfigError, Security
-from sealwire.security.contexts.expiry import Deadline, Expiry, end_of
+from sealwire.security.contexts.expiry import Deadline, Expiry
+from sealwire.security.der import end_of
 from support import certs
 from support.certs import DAY, HOUR
 from support.handshakes import client_context, security, server_context, shake
@@ -28,7 +29,7 @@ def test_an_own_certificate(
     end: datetime.timedelta, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ca = certs.root()
-    node = certs.leaf(ca, end=end)
+    node = certs.leaf(ca, start=-90 * DAY, end=end)
     path = tmp_path / "worker.pem"
     path.touch(mode=0o600)
     path.write_text(node.pem + node.key_pem)
@@ -50,10 +51,11 @@ def test_an_own_certificate(
 
 
 def test_a_ca_an_intermediate_and_a_list(caplog: pytest.LogCaptureFixture) -> None:
-    ca, other = certs.root(end=5 * DAY), certs.root()
-    between = certs.intermediate(ca, end=3 * DAY)
+    old = {"start": -90 * DAY}
+    ca, other = certs.root(end=5 * DAY, **old), certs.root()
+    between = certs.intermediate(ca, end=3 * DAY, **old)
     node = certs.leaf(between, via=[between])
-    crl = certs.crl(other, end=40 * DAY) + certs.crl(ca, end=HOUR * 20)
+    crl = certs.crl(other, end=40 * DAY) + certs.crl(ca, end=HOUR * 20, **old)
     one = security(node, [other, ca], tls_crl_file=crl)
     server_context(one)
     said = lines(caplog)
@@ -82,7 +84,7 @@ def test_what_has_ended(caplog: pytest.LogCaptureFixture) -> None:
     ("setting", "end", "warned"),
     [
         (None, 31 * DAY, False),
-        (None, 29 * DAY, True),
+        (30, 29 * DAY, True),
         (60, 50 * DAY, True),
         ("1 week", 8 * DAY, False),
         ("1 week", 6 * DAY, True),
@@ -139,7 +141,7 @@ def test_a_replaced_certificate_is_looked_at(
     one = Security(tls_ca_file=ca.pem, tls_worker_cert=path, tls_reload_interval=0)
     server = server_context(one, "worker")
     assert not lines(caplog)
-    write(certs.leaf(ca, end=DAY))
+    write(certs.leaf(ca, start=-9 * DAY, end=DAY))
     assert shake(server, client_context(one, "worker")).accepted
     assert len(lines(caplog)) == 1
 

@@ -254,7 +254,6 @@ WORDS = [
     ("four dashes", "it looks like PEM text whose BEGIN line is damaged"),
     ("em dashes", "it looks like PEM text whose BEGIN line is damaged"),
     ("\\n written out, no armour", "it looks like base64 without its BEGIN and END lines"),
-    ("\\n written out", "it looks like PEM text with \\n written out in place of its line breaks"),
     ("spaces for line ends", "it looks like PEM text without its line breaks"),
     ("lines without armour", "nor any other complete PEM block"),
     ("bytes", "expected a path or PEM text as str, got bytes"),

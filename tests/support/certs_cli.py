@@ -22,6 +22,8 @@ WRITERS = {
     "renew": ["renew"],
     "revoke": ["revoke", "worker"],
     "rotate-ca": ["rotate-ca"],
+    "config": ["config", "--seen-at", "/etc/sealwire"],
+    "pack": ["pack", "--to", "deploy"],
 }
 
 

@@ -1,0 +1,87 @@
+"""`sealwire certs list`: a line for each certificate."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sealwire.cli.certs.common import errors, folder_option, json_option, moment, options
+from sealwire.cli.console import cell, to_json
+
+if TYPE_CHECKING:
+    from sealwire.security.ca.inventory import Entry
+
+COLUMNS = ("NAME", "ROLE", "VALID UNTIL", "STATUS", "NAMES")
+
+
+@click.command("list", short_help="List the certificates, one a line.")
+@options(folder_option, json_option)
+def command(folder: Path, as_json: bool) -> None:
+    """List the CA, the identities in the folder, and what was issued elsewhere: one a line.
+
+    Also where the CA's key is not. Of what was issued elsewhere, what the journal knows and is
+    still valid: "gone" is a file that is not there any more, as after it was handed on.
+
+    \b
+      sealwire certs list
+      sealwire certs list | grep revoked
+      sealwire certs list --json | jq '.[] | select(.days_left < 30) | .name'
+
+    Exit codes: 0 listed, 1 failed, 2 wrong usage.
+    """
+    with errors():
+        from sealwire.security.ca.folder import Folder
+        from sealwire.security.ca.inventory import inventory
+        from sealwire.security.ca.store import Store
+
+        entries = inventory(Store(Folder(folder, links=True)))
+    if as_json:
+        click.echo(to_json([_as_dict(each) for each in entries]))
+        return
+    rows = [COLUMNS, *(_row(each) for each in entries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    until = f"{entry.until:%Y-%m-%d}" if entry.until else "-"
+    names = ", ".join(dict.fromkeys(filter(None, (entry.node, *entry.names)))) or "-"
+    texts = (entry.name, entry.role or "-", until, _status(entry), names)
+    return tuple(str(cell(text)) for text in texts)
+
+
+def _status(entry: Entry) -> str:
+    words = entry.status
+    if entry.revoked is not None:
+        words = f"revoked {entry.revoked.when:%Y-%m-%d}"
+    elif words == "valid" and entry.until is not None:
+        words = f"{_days_left(entry.until)} days"
+    return words if entry.place == "here" else f"{words}, {entry.place}"
+
+
+def _days_left(until: datetime.datetime) -> int:
+    return (until - datetime.datetime.now(datetime.timezone.utc)).days
+
+
+def _as_dict(entry: Entry) -> dict[str, Any]:
+    from sealwire.security.x509.certinfo import hexadecimal
+
+    return {
+        "name": entry.name,
+        "file": entry.file,
+        "place": entry.place,
+        "role": entry.role,
+        "node": entry.node,
+        "names": list(entry.names),
+        "serial": None if entry.serial is None else hexadecimal(entry.serial),
+        "not_after": moment(entry.until) if entry.until else None,
+        "days_left": _days_left(entry.until) if entry.until else None,
+        "status": entry.status,
+        "why": entry.damaged or (entry.revoked.reason if entry.revoked else ""),
+        "revoked": moment(entry.revoked.when) if entry.revoked else None,
+    }

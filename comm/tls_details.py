@@ -1,0 +1,64 @@
+"""What one side of a failed handshake knows: the certificate it has refused, and the versions."""
+
+from __future__ import annotations
+
+import _ssl
+import ssl
+import time
+from typing import Any
+
+from .errors import quoted
+
+__all__ = ["mismatch", "presented_certificate"]
+
+
+def mismatch(tls: Any) -> tuple[str, str] | None:
+    """Tell why, and what to do, where our side of a failed handshake allows one version alone.
+
+    `tls` is whatever has a ``context``. None where both are allowed, or that is not known.
+    """
+    context = getattr(tls, "context", None)
+    if not isinstance(context, ssl.SSLContext):
+        return None
+    if context.minimum_version == ssl.TLSVersion.TLSv1_3:
+        return (
+            "it speaks TLS version 1.2 at most, and we want 1.3",
+            "allow 1.3 on its side, or set our tls_min_version to 1.2",
+        )
+    if context.maximum_version == ssl.TLSVersion.TLSv1_2:
+        return (
+            "we speak TLS version 1.2 at most, and it does not take that",
+            "set our tls_max_version to 1.3, or its minimum to 1.2",
+        )
+    return None
+
+
+def presented_certificate(tls: Any, code: int) -> str:
+    """Name and dates of the certificate that a refused peer presented, if OpenSSL still has it.
+
+    And the certificate above it that the verdict is about, if it is one. OpenSSL keeps them on the
+    client side only; `ssl` exposes them from Python 3.13 on, as DER.
+    """
+    try:
+        chain = tls._sslobj.get_unverified_chain()
+        facts = chain[0].get_info()
+        start = ssl.cert_time_to_seconds(facts["notBefore"])
+        end = ssl.cert_time_to_seconds(facts["notAfter"])
+        names = [value for part in facts["subject"] for key, value in part if key == "commonName"]
+        names += [value for _, value in facts.get("subjectAltName", ())]
+    except Exception:  # it may hold anything; the reason of the refusal is reported anyway
+        return ""
+    now = time.time()
+    dates = "expired" if end < now else "not valid before" if start > now else "valid until"
+    day = time.strftime("%Y-%m-%d", time.gmtime(start if start > now else end))
+    name = quoted(names[0], 60) if names else "without a name"
+    return f" (it is {name}, {_above(tls, chain, code)}{dates} {day})"
+
+
+def _above(tls: Any, chain: Any, code: int) -> str:
+    """Which certificate above the leaf is at fault, if the context knows, as `describe` does."""
+    judge = getattr(tls.context, "fault_above", None)
+    if judge is None:
+        return ""
+    fault = judge([each.public_bytes(_ssl.ENCODING_DER) for each in chain], code)
+    return f"whose CA {quoted(fault, 100)}, " if fault else ""

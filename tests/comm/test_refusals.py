@@ -39,8 +39,8 @@ def test_a_peer_that_is_not_allowed() -> None:
     assert (explained.kind, explained.retryable) == ("not-allowed", False)
     assert str(explained) == (
         "TLS handshake with tls://peer:1 failed: we refused its certificate: CN=eve is none of "
-        "worker, client; name it in tls_allowed_peers "
-        "(sealwire.tls.allowed-peers) if it is to be let in"
+        "worker, client; name it in tls_allowed_peers (sealwire.tls.allowed-peers) if it is to be "
+        "let in"
     )
 
 

@@ -28,8 +28,8 @@ LET_IN = security(certs.leaf(CA, "client-1"), [CA])
 
 REFUSER = (
     "failed: we refused its certificate: its names (CN=eve, DNS eve) match none of the allowed "
-    "peers (client*); name it in tls_allowed_peers "
-    "(sealwire.tls.allowed-peers) if it is to be let in"
+    "peers (client*); name it in tls_allowed_peers (sealwire.tls.allowed-peers) if it is to be let "
+    "in"
 )
 REFUSED = (
     "failed: it refused our certificate: its names (CN=eve, DNS eve) match none of the peers that "

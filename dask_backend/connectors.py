@@ -115,6 +115,7 @@ class FrameConnector(Connector):
     def __init__(self) -> None:
         self._interrupted = False  # whether an attempt ended between connection and hello
         self._first = True  # whether there was no attempt yet
+        self._lasted: float | None = None  # the first one, if distributed's `connect` ended it
         self._left: _Left | None = None
 
     def __del__(self) -> None:
@@ -171,7 +172,8 @@ class FrameConnector(Connector):
         first, self._first = self._first, False
         if dialling is None:
             dialling = self.client.dialling(target, limits(), **dial_args, outlives=True)
-        silence = Silence(self.client, target)
+        silence = Silence(self.client, target, self._lasted)
+        began = asyncio.get_running_loop().time()
         dialling.when_connected(silence.begins)
         try:
             stream = await dialling.stream()
@@ -193,6 +195,7 @@ class FrameConnector(Connector):
                 hint.cancel()
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and first:
+                self._lasted = asyncio.get_running_loop().time() - began
                 self._left = _Left.going(dialling, target, dial_args)
                 raise
             dialling.close()

@@ -20,7 +20,8 @@ from sealwire.comm.transport.stream import FrameStream
 
 __all__ = ["Silence", "forget"]
 
-_MOMENT = 0.3  # seconds of silence; a listener of Dask's speaks unasked
+_MOMENT = 4.0  # seconds of silence; a listener of Dask's speaks unasked, unless its loop is blocked
+_SHARE = 2.5  # of the first attempt's time, which is a fifth of all: ask at half time at the latest
 _ANSWER = 1.0  # seconds for an answer
 _AGAIN = 10.0  # seconds until a place that gave none is asked again: it may be overloaded
 _SOON = 0.5  # seconds, if there was no time for an answer
@@ -37,15 +38,18 @@ def forget() -> None:
 class Silence:
     """Of one attempt to connect to an address; `ends` must be called."""
 
-    def __init__(self, client: FrameClient, target: Address) -> None:
+    def __init__(self, client: FrameClient, target: Address, first: float | None = None) -> None:
+        """`first` is what the first attempt lasted until distributed's `connect` ended it."""
         self._client = client
         self._target = target
+        self._moment = _MOMENT if first is None else min(_MOMENT, _SHARE * first)
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
 
     def begins(self, stream: FrameStream) -> None:
         """Expect the peer of a connected stream to speak."""
-        self._timer = asyncio.get_running_loop().call_later(_MOMENT, self._lasts, stream)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(stream.began + self._moment, self._lasts, stream)
 
     def ends(self) -> asyncio.Task[None] | None:
         """End the attempt. Returns a task to wait for, so that no socket stays open."""

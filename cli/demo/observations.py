@@ -31,6 +31,7 @@ class Link:
     bytes_in: int | None
     bytes_out: int | None
     unprotected: Sequence[str] = ()
+    holds_gil: bool = False
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ class Connection:
         self.tls_facts: dict[str, Any] = {}
         self.tell: Callable[[str, Callable[[], str]], object] | None = None
         self._loop = asyncio.get_running_loop()
+        self.began = self._loop.time()
         self._guard = guard_of(self._loop)
         self._liveness = liveness_of(self._loop)
         self.readiness = Readiness(sock)

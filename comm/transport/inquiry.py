@@ -21,7 +21,7 @@ __all__ = ["HTTP_REQUEST", "LINE", "Language", "client_hello", "inquire"]
 
 Language = Literal["tls", "http", ""]
 
-HTTP_REQUEST = b"GET / HTTP/1.0\r\n\r\n"
+HTTP_REQUEST = b"GET /sealwire HTTP/1.0\r\n\r\n"  # by which our own listeners know it
 LINE = b"\r\n\r\n"  # the end of a request, whatever its beginning was to a web server
 
 _ENOUGH = 16  # bytes

@@ -34,6 +34,7 @@ from .connection import State
 from .goodbye import answer_plain
 from .greeting import exchange_hellos
 from .handshake_throttle import HandshakeThrottle
+from .inquiry import HTTP_REQUEST
 from .pending import Pending, dropped, too_late
 from .readiness import Readiness
 from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, host_and_port, tune
@@ -373,7 +374,10 @@ class FrameServer(TCPServer):
         head = await stream.peek(_PEEK)  # so a silent peer costs no TLS object
         if head and head[:1] != TLS_RECORD:
             answer_plain(stream.socket)
-            raise not_tls(head, stream.peer)
+            refusal = not_tls(head, stream.peer)
+            if HTTP_REQUEST.startswith(head):  # a peer of ours asks why we are silent
+                refusal.kind = "probe"
+            raise refusal
         if not head:
             raise CommClosedError(
                 f"connection with {stream.peer} closed by the peer before a TLS handshake",
@@ -394,4 +398,4 @@ def _is_broken(end: CommClosedError) -> bool:
 def _is_probe(stream: FrameStream, error: CommClosedError) -> bool:
     """Whether the peer has connected and gone without a byte, as liveness probes do."""
     spoke = stream.bytes_in or isinstance(stream.socket, ssl.SSLSocket)
-    return error.kind in _ENDED and not spoke
+    return error.kind == "probe" or (error.kind in _ENDED and not spoke)

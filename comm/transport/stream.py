@@ -45,6 +45,8 @@ class FrameStream(Connection):
         Over TLS the `ssl.SSLSocket`, from the handshake on.
     error : BaseException or None
         Why it is closed; None if we closed it without saying so.
+    began : float
+        The event loop's time when the socket was connected.
     local_host_port : tuple
         Address of our end, known once the stream is open.
     tls_facts : dict

@@ -104,7 +104,6 @@ def test_every_field_can_be_given_read_and_set(material: dict[str, str]) -> None
         "tls_reload_interval": 3.0,
         "tls_server_hostname": "alpha.sched",
         "tls_expiry_warning": 7.0,
-        "tls_server_hostname": "sched.lab",
         "extra_conn_args": {"server_hostname": "scheduler.lab"},
     }
     assert set(given) == set(FIELDS)

@@ -21,8 +21,9 @@ MakeParty = Callable[..., Party]
 
 
 @pytest.fixture(autouse=True)
-def _new_places() -> None:
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     silence.forget()  # ports come again
+    monkeypatch.setattr(silence, "_MOMENT", 0.3)
 
 
 @asynccontextmanager

@@ -67,7 +67,7 @@ async def met(face: str, server: ssl.SSLContext, client: ssl.SSLContext) -> tupl
             )
             await comm.write("served")
             said = await comm.read()
-            comm.abort()
+            await comm.close()
         except HandshakeError as error:
             said = f"HandshakeError: {error}"
         except (CommClosedError, OSError) as error:
@@ -134,7 +134,7 @@ async def _all_met(
         caplog.clear()
         server, client = (good, odd) if odd_side == "client" else (odd, good)
         said, stats = await met(face, server, client)
-        lines = [record for record in caplog.records if record.name.startswith("sealwire")]
+        lines = [record for record in caplog.records if record.name == "sealwire.comm"]
         assert not unhandled, (name, unhandled)
         assert all(record.exc_info is None for record in lines), (name, lines)
         assert all(record.getMessage().isprintable() for record in lines), name

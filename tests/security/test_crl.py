@@ -157,14 +157,14 @@ WORDS = {
         LIST,
         OUTSIDER,
         rf"we have no revocation list of a CA above it{SHOWN} \(our CRL: tls_crl_file .*\); "
-        "add the CRL of every CA to tls_crl_file$",
+        "add the CRL of every CA to tls_crl_file \\(sealwire.tls.crl-file\\)$",
         "it refused our certificate",
     ),
     "out of date": (
         certs.crl(ROOT, end=-certs.SECOND),
         GOOD,
         rf"the revocation list of its CA has expired{SHOWN} \(our CRL: tls_crl_file .*\); "
-        "put the CA's present one into tls_crl_file$",
+        "put the CA's present one into tls_crl_file \\(sealwire.tls.crl-file\\)$",
         "it refused our certificate: .*or its own CRL is out of date",
     ),
 }

@@ -18,6 +18,8 @@ import psutil
 from support import certs, forking, programs
 
 HANG = forking.HANG
+#: of the line that a process with our backend logs of itself at its start
+START = "INFO:sealwire.dask_backend:sealwire "
 MiB = 1 << 20
 
 #: ways to run the server; what must hold holds in each of them
@@ -170,7 +172,7 @@ class Target:
     def log(self) -> str:
         self._log.flush()
         with open(f"/proc/self/fd/{self._log.fileno()}") as copy:
-            return copy.read()
+            return "".join(line for line in copy if not line.startswith(START))
 
     def resident(self) -> int:
         return int(self.process.memory_info().rss)

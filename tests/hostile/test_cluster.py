@@ -59,9 +59,9 @@ def test_fifty_workers_among_three_hundred_stalled_and_twenty_floods(tmp_path: P
         for sock in stalled:
             sock.close()
         check(stats["pending"] + stats["refused"].get("timeout", 0) >= STALLED, stats)
-        for kind in ("other-ca", "not-tls", "lost"):  # the ways of flood.py
+        for kind in ("other-ca", "not-tls", "probe"):  # the ways of flood.py
             check(stats["refused"][kind] >= FLOODS, stats)
-        check(set(stats["refused"]) <= {"other-ca", "not-tls", "lost", "timeout"}, stats)
+        check(set(stats["refused"]) <= {"other-ca", "not-tls", "probe", "lost", "timeout"}, stats)
         words = "".join(scheduler.output)
         check("Traceback" not in "".join(scheduler.output[:worked]), words)
         check("Traceback" not in LEAVING.sub("", words), words)

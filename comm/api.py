@@ -256,6 +256,7 @@ def _gave_up(
             f"that the other side speaks {address.scheme} and that no firewall drops packets"
         )
     error.peer = str(address)
+    error.kind = last.kind if isinstance(last, CommError) else "timeout"
     error.attempts = attempts
     error.elapsed = elapsed
     return error

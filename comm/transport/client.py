@@ -270,9 +270,10 @@ class Dialling:
         except CommClosedError:
             raise
         except OSError as error:
-            raise CommClosedError(
-                f"{_why(error)}; {_remedy(error)}", peer=str(self._address)
-            ) from error
+            failed = CommClosedError(f"{_why(error)}; {_remedy(error)}", peer=str(self._address))
+            failed.kind = _kind(error)
+            failed.errno = error.errno
+            raise failed from error
         return self._stream
 
     def when_connected(self, callback: Callable[[FrameStream], object]) -> None:
@@ -360,6 +361,14 @@ def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
             f"cannot connect to {host}: it is an address of {numeric[0].name}, and "
             f"{socket.AddressFamily(af).name} was asked for; pass af=socket.AF_UNSPEC",
         )
+
+
+def _kind(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "unresolved"
+    if isinstance(error, ConnectionRefusedError):
+        return "refused"
+    return "timeout" if isinstance(error, TimeoutError) else "unreachable"
 
 
 def _why(error: BaseException) -> str:

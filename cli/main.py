@@ -7,8 +7,10 @@ command needs to run, it imports when it runs.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import os
 import sys
 import warnings
 from importlib import import_module
@@ -57,7 +59,10 @@ class LazyGroup(click.Group):
             ):  # in any encoding: \u2026 is better than a crash
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # an output that is full is found here, if it is buffered
         except click.ClickException as error:
             words = visible(error.message.expandtabs(), lines=True)  # click's own have lines
             error.message = words  # type: ignore[misc]
@@ -65,6 +70,8 @@ class LazyGroup(click.Group):
         except OSError as error:
             if error.errno not in _FULL:
                 raise
+            with contextlib.suppress(OSError, ValueError):  # or Python would flush it once more
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             words = (error.strerror or str(error)).lower()
             raise click.ClickException(
                 f"cannot write what is to be said: {words}; the command may have done its work, "

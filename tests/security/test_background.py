@@ -292,7 +292,7 @@ deadline = time.monotonic() + 60
 while time.monotonic() < deadline:
     done, status = os.waitpid(child, os.WNOHANG)
     if done:
-        print("child", os.waitstatus_to_exitcode(status))
+        print("child", os.waitstatus_to_exitcode(status), flush=True)
         os._exit(0)
     time.sleep(0.02)
 os.kill(child, 9)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
@@ -45,6 +46,7 @@ def subprocesses(**options: Any) -> Any:
     import_module(PRELOAD)  # first of all: there is no scheduler here to import it
     from distributed.deploy.subprocess import SubprocessCluster
 
+    tempfile.tempdir = os.getcwd()  # for its scheduler file, which may be left there
     return SubprocessCluster(
         host="127.0.0.1",
         n_workers=WORKERS,

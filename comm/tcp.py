@@ -61,12 +61,14 @@ class TCP(Comm):
         while not stream.inbox:
             await stream.arrival()
         frames = stream.take_frames()
+        header = frames[0]
+        if header and header[0] in closing.EXTENSIONS and stream.agreement.closing:
+            said = closing.decode(frames)
+            if said is not None:
+                raise stream.peer_closed(said)
         try:
             return codec.decode(frames, stream.peer)
         except DecodeError as error:
-            said = closing.decode(frames) if stream.agreement.closing else None
-            if said is not None:
-                raise stream.peer_closed(said) from None
             stream.fail(error, error.__cause__)
             raise
 

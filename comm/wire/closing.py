@@ -16,11 +16,11 @@ from ..close_codes import REASON_LENGTH, is_sendable
 from ..errors import quoted
 from .framing import Buffer
 
-__all__ = ["CLOSING", "Closing", "decode", "encode"]
+__all__ = ["CLOSING", "EXTENSIONS", "Closing", "decode", "encode"]
 
 CLOSING = 6  # its msgpack extension type
 _LONGEST = 4 * REASON_LENGTH + 32  # bytes of a frame; no character takes more than four
-_EXTENSIONS = frozenset({0xC7, 0xC8, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8})  # first bytes, up to 64 KiB
+EXTENSIONS = frozenset({0xC7, 0xC8, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8})  # first bytes, up to 64 KiB
 
 
 class Closing(NamedTuple):
@@ -49,7 +49,7 @@ def decode(frames: Sequence[Buffer]) -> Closing | None:
     if len(frames) != 1:
         return None
     frame = frames[0]
-    if not 0 < len(frame) <= _LONGEST or frame[0] not in _EXTENSIONS:
+    if not 0 < len(frame) <= _LONGEST or frame[0] not in EXTENSIONS:
         return None
     try:
         extension = msgpack.unpackb(frame)

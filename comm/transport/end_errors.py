@@ -12,7 +12,7 @@ from ..close_codes import CLEAN, CloseCode
 from ..errors import CommClosedError, quoted
 from ..wire.closing import Closing
 
-__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "names"]
+__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "is_broken", "names"]
 
 _REFUSED = {
     CloseCode.PROTOCOL_ERROR: "framing",
@@ -109,3 +109,8 @@ def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
     error.closed_by = "us"
     error.clean = True
     return error
+
+
+def is_broken(end: CommClosedError) -> bool:
+    """Whether an end is worth a log line: peers of other implementations never announce theirs."""
+    return not end.clean and end.kind != "unannounced"

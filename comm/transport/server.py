@@ -31,6 +31,7 @@ from ..limits import DEFAULT_LIMITS, Limits
 from ..listener_log import ListenerLog, ListenerStats
 from ..tls_errors import TLS_RECORD, named, not_tls
 from .connection import State
+from .end_errors import is_broken
 from .goodbye import answer_plain
 from .greeting import exchange_hellos
 from .handshake_throttle import HandshakeThrottle
@@ -360,7 +361,7 @@ class FrameServer(TCPServer):
         finally:
             stream.when_established = None  # breaks a reference cycle
             end = stream.error
-            if stream.greeted and isinstance(end, CommClosedError) and _is_broken(end):
+            if stream.greeted and isinstance(end, CommClosedError) and is_broken(end):
                 self._log.broken(end.kind, end.__str__)
             stream.tell = self._log.broken  # Dask's servers continue in a task of their own
 
@@ -388,11 +389,6 @@ class FrameServer(TCPServer):
     def _established(self, stream: FrameStream) -> None:
         self._pending.remove(stream)
         self._log.greeted += 1
-
-
-def _is_broken(end: CommClosedError) -> bool:
-    """Whether an end is worth a line: peers of other implementations never say that they close."""
-    return not end.clean and end.kind != "unannounced"
 
 
 def _is_probe(stream: FrameStream, error: CommClosedError) -> bool:

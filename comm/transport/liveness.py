@@ -15,6 +15,7 @@ import math
 import os
 import socket
 import struct
+import sys
 import weakref
 from typing import Any, NamedTuple, Protocol
 
@@ -52,9 +53,7 @@ class Liveness:
     def watch(self, stream: Watched, seconds: float) -> None:
         """Check `stream` until `forget`; close it once its peer was silent for `seconds`."""
         self._streams[stream] = (seconds, False)
-        heard = _heard(stream.socket)
-        if heard is not None:
-            allow_round_trips(stream.socket, heard.round_trip, seconds)
+        allow_round_trips(stream.socket, _round_trip(stream.socket), seconds)
         when = self._loop.time() + _deadline(seconds) - _STEP * seconds
         if self._timer is None or when < self._due:
             self._set(when)
@@ -98,6 +97,15 @@ class Liveness:
             then = min(then, now + max(pause, _TICK))
         if then < math.inf:
             self._set(then)
+
+
+def _round_trip(sock: socket.socket | Any) -> float:
+    """Return the path's round-trip time in seconds; 0 where the system does not say."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+    except (AttributeError, OSError):
+        return 0.0
+    return int.from_bytes(info[_INFO.size - 4 :], sys.byteorder) / 1e6  # its last field, if there
 
 
 class _Heard(NamedTuple):

@@ -32,11 +32,13 @@ from .errors import (
     HandshakeError,
     HelloError,
     MessageTooLarge,
+    WriteTimeout,
 )
 from .interfaces import Backend, Comm, Connector, Listener
 from .limits import Limits
 from .listener_log import ListenerStats
 from .registry import register as register_backend
+from .serving import ServingListener
 from .transport.switch_interval import configure as configure_gil
 
 __all__ = [
@@ -61,6 +63,8 @@ __all__ = [
     "Listener",
     "ListenerStats",
     "MessageTooLarge",
+    "ServingListener",
+    "WriteTimeout",
     "configure_gil",
     "connect",
     "listen",

@@ -48,7 +48,7 @@ class Comm(ABC):
         """
 
     @abstractmethod
-    async def write(self, message: Any) -> int:
+    async def write(self, message: Any, *, timeout: float | None = None) -> int:
         """Send `message`.
 
         Waits until the kernel has taken all buffers in it, which may be reused or modified from
@@ -60,6 +60,8 @@ class Comm(ABC):
         message : object
             None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, anything
             bytes-like, a numpy array, or an object of a registered type, nested as needed.
+        timeout : float, optional
+            Seconds to wait at most. None, the default, waits as long as the peer takes.
 
         Returns
         -------
@@ -74,12 +76,31 @@ class Comm(ABC):
             For a message over a limit; nothing was sent.
         CommClosedError
             If the comm is closed, or closes before the message was sent.
+        WriteTimeout
+            If the timeout expired. The comm stays open.
 
         Notes
         -----
-        A cancelled write still sends its message, whole; its buffers must not be modified until the
-        comm is closed.
+        A write that was cancelled, or whose timeout expired, still sends its message, whole and in
+        its place; its buffers must not be modified until `drain` returns or the comm is closed.
         """
+
+    async def drain(self, *, timeout: float | None = None) -> None:
+        """Wait until the kernel has all that was written, by cancelled writes too.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most; None, the default, means no limit.
+
+        Raises
+        ------
+        CommClosedError
+            If the comm is closed, or closes before.
+        WriteTimeout
+            If the timeout expired. Nothing has changed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no drain()")
 
     @abstractmethod
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
@@ -116,6 +137,25 @@ class Comm(ABC):
         -------
         bool
         """
+
+    async def wait_closed(self) -> CommClosedError:
+        """Wait until the comm has ended, without reading from it, and return how.
+
+        For handlers that neither read nor write: it returns when the peer has closed or is lost,
+        or we have closed. Any number of tasks may wait, while another one reads.
+
+        Returns
+        -------
+        CommClosedError
+            What a read would raise, with its ``code``, ``reason``, ``closed_by`` and ``clean``.
+
+        Notes
+        -----
+        Unread messages do not delay it, and can still be read afterwards. While more than
+        `Limits.read_ahead` bytes are unread, a peer's end that its kernel cannot deliver, because
+        messages before it do not fit into ours, is noticed only when some are read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no wait_closed()")
 
     @property
     def closed_by(self) -> Literal["us", "peer", "lost"] | None:
@@ -209,7 +249,11 @@ class Connector(ABC):
 
 
 class Listener(ABC):
-    """Accepts comms. ``await listener`` starts it; ``async with listener`` starts and stops it."""
+    """Accepts comms. ``await listener`` starts it; ``async with listener`` starts and stops it.
+
+    The end of ``async with`` is `stop`: nothing more is accepted, and the handlers of open comms
+    go on. `close` ends them as well.
+    """
 
     @abstractmethod
     async def start(self) -> None:
@@ -232,6 +276,55 @@ class Listener(ABC):
         asyncio.Future
             Already done; awaiting it is allowed, not needed.
         """
+
+    @property
+    def comms(self) -> tuple[Comm, ...]:
+        """The open comms that were accepted and whose handlers run, as a snapshot."""
+        raise NotImplementedError(f"{type(self).__name__} does not own its comms")
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Stop accepting, let the handlers finish, and end their comms.
+
+        From now on the reads of every comm end, as after a clean end of the comm: ``async for
+        message in comm`` stops after the message that is being worked on, messages that were not
+        read are dropped, and writes go on. As soon as a handler has returned, its comm is closed
+        with ``CloseCode.GOING_AWAY``. After `grace` seconds the other handlers are cancelled and
+        their comms closed with the same code, as `Comm.close` does.
+
+        A handler may call it, or a task of its own: it is neither cancelled nor waited for.
+
+        Parameters
+        ----------
+        grace : float, default 0
+            Seconds for the handlers to finish.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For anything but a finite number from 0 on.
+
+        Notes
+        -----
+        Concurrent calls wait for the same close; the shortest grace counts. Closing what is closed
+        does nothing. If a call is cancelled, the close goes on without it: `wait_closed` waits for
+        it, and another call can shorten the grace. A handler that goes on although it was cancelled
+        loses its comm, and a warning is logged after `Limits.close_timeout`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not own its comms")
+
+    async def wait_closed(self) -> None:
+        """Wait until the listener has stopped or closed, and its last comm has ended.
+
+        Raises `RuntimeError` in one of its handlers, which would wait for itself.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not own its comms")
+
+    async def serve_forever(self, *, grace: float = 0.0) -> None:
+        """Start, if that has not been done, and return when closed, as `wait_closed`.
+
+        A cancelled call, as by Ctrl-C under `asyncio.run`, closes the listener with `grace`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not own its comms")
 
     @property
     @abstractmethod

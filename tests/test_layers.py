@@ -21,12 +21,14 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 COMM = """
 close_codes errors limits listener_log addressing arguments wire.foreign wire.framing wire.budget
 arrays extensions encoding decoding codec wire.hello wire.closing wire.outbox interfaces registry
+serving
 tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
 transport.readiness transport.race transport.inquiry transport.handshake_throttle
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
-transport.goodbye transport.sender transport.receiver transport.pending transport.connection
-transport.stream transport.greeting transport.client transport.server
+transport.goodbye transport.sender transport.receiver transport.end_watch transport.pending
+transport.connection
+transport.stream transport.writing transport.greeting transport.client transport.server
 tcp api __init__
 """
 SECURITY = """

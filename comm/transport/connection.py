@@ -31,6 +31,7 @@ from ..wire import closing
 from ..wire.framing import Buffer, Frame
 from ..wire.hello import Agreement
 from .end_errors import closed_by_peer, closed_by_us
+from .end_watch import EndWatch
 from .goodbye import is_calm, until_acknowledged
 from .handshake import Handshake
 from .liveness import liveness_of
@@ -117,6 +118,7 @@ class Connection:
         self._gone: asyncio.Future[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._reads_on = False  # what has arrived, though sending has failed
+        self._end_watch: EndWatch | None = None  # of those who wait for the end without reading
 
     def set_deadline(self, seconds: float) -> None:
         """Fail unless `established` is called within `seconds`; replaces an earlier deadline."""
@@ -145,6 +147,8 @@ class Connection:
         write = receiver.wants_write or sender.blocked
         if write != readiness.writes:
             readiness.on_writable(self._writable if write else None)
+        if self._end_watch is not None and receiver.paused:
+            self._end_watch.look_beyond()
 
     def _writable(self) -> None:
         self._guard.touch()
@@ -172,6 +176,7 @@ class Connection:
             self._reads_on = True
             self._sender.end(functools.partial(_failure, self.peer, self.error))
             self.watch()
+            self._tell_end()
         else:
             self.lost(error)
 
@@ -290,6 +295,7 @@ class Connection:
         callback, self._when_closed = self._when_closed, None
         if callback is not None:
             callback()
+        self._tell_end()
 
     def closed(self) -> bool:
         """Whether it is closed or closing; messages that arrived before can still be read."""
@@ -309,6 +315,34 @@ class Connection:
             callback()
         else:
             self._when_closed = callback
+
+    def end(self) -> asyncio.Future[None]:
+        """Return a future that is done once nobody is at the other end, or we have closed.
+
+        Unread messages do not delay it. With more of them than `Limits.read_ahead`, the peer's end
+        is noticed once it has reached our kernel; then the rest is received, which the kernel's
+        buffer bounds.
+        """
+        ended: asyncio.Future[None] = self._loop.create_future()
+        if self.state is State.CLOSED or self._reads_on:
+            ended.set_result(None)
+            return ended
+        if self._end_watch is None:
+            self._end_watch = EndWatch(self.socket, self._receiver, self._loop)
+        self._end_watch.add(ended)
+        return ended
+
+    def _tell_end(self) -> None:
+        watch, self._end_watch = self._end_watch, None
+        if watch is not None:
+            watch.tell()
+
+    def end_reading(self, code: int, reason: str) -> None:
+        """Let reads end from now on as if we had closed, while writes go on; see `finish`."""
+        if self.state is State.OPEN:
+            self.inbox = deque()  # not the receiver's any more
+            ours = closed_by_us(self.peer, code, reason)
+            self._receiver.end_reading(functools.partial(_failure, self.peer, ours), False)
 
     def drop(self) -> None:
         """Close, from any thread: for finalizers, which the garbage collector runs anywhere."""
@@ -330,7 +364,7 @@ class Connection:
             if self.state is not State.CLOSING:
                 ours = closed_by_us(self.peer, code, reason)
                 if self._begin_closing(ours, reason, forget=True):
-                    self.inbox.clear()
+                    self._receiver.inbox.clear()
                     self._sender.answer_eof()  # of TLS alone; the rest follows from `close`
                     return
             await self._say_goodbye()
@@ -348,3 +382,8 @@ class Connection:
     def bytes_out(self) -> int:
         """Payload bytes sent so far, without TLS overhead."""
         return self._sender.outbox.sent
+
+    @property
+    def bytes_queued(self) -> int:
+        """Payload bytes that wait to be sent."""
+        return self._sender.outbox.queued - self._sender.outbox.sent

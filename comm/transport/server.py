@@ -117,7 +117,7 @@ class FrameServer(TCPServer):
         self._pause_timer: asyncio.TimerHandle | None = None
         self._pending: Pending[FrameStream] = Pending(limits.handshake_timeout, self._loop.time)
         self._deadline_timer: asyncio.Handle | None = None  # the timer for expired deadlines
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()  # of all connections, pending ones included
         self._throttle = HandshakeThrottle(self._loop, limits.handshake_slice)
         self._log = ListenerLog(self._own_address, limits.max_log_lines)
 
@@ -297,8 +297,8 @@ class FrameServer(TCPServer):
         if self._deadline_timer is None:
             self._deadline_timer = self._loop.call_at(deadline, self._drop_late, deadline)
         task = self._loop.create_task(self._serve(stream, address))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     # Dropping connections
 

@@ -285,8 +285,9 @@ class Connection:
         failure = functools.partial(_failure, self.peer, error)
         if self._first_byte is not None and not self._first_byte.done():
             self._first_byte.set_exception(failure())
-        if self._handshake is not None:
-            self._handshake.stop(failure())
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.stop(failure())
         self.socket.close()
         self._sender.end(failure)
         self._receiver.end(failure, forget=error is None)

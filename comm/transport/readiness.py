@@ -10,7 +10,6 @@ The loop is asyncio's, uvloop's, or, besides a proactor, the one that Tornado ru
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import socket
 from collections.abc import Callable
@@ -21,11 +20,6 @@ from tornado.ioloop import IOLoop
 __all__ = ["Readiness"]
 
 _MAY_BE_PROACTOR = os.name == "nt"
-
-
-@functools.cache
-def _stops_at_errors(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == "uvloop"
 
 
 class Readiness:
@@ -42,14 +36,12 @@ class Readiness:
 
     __slots__ = ("_fd", "_loop", "errors_once", "reads", "writes")
 
-    def __init__(
-        self, sock: socket.socket, loop: asyncio.AbstractEventLoop | None = None
-    ) -> None:
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._fd = sock.fileno()  # asyncio formats unknown file objects; a socket's repr is slow
         self._loop: Any = loop or asyncio.get_running_loop()
         if _MAY_BE_PROACTOR:
             self._loop = getattr(IOLoop.current(), "selector_loop", self._loop)
-        self.errors_once = _stops_at_errors(type(self._loop))
+        self.errors_once = type(self._loop).__module__.startswith("uvloop")
         self.reads = False
         self.writes = False
 

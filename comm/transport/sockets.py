@@ -203,25 +203,27 @@ def unacknowledged(sock: socket.socket) -> int | None:
 
     None where the system does not say.
     """
-    return _ask(sock, "TIOCOUTQ")
+    return None if _QUEUED is None else _ask(sock, _QUEUED)
 
 
 def unread(sock: socket.socket) -> int | None:
     """Bytes that have arrived and were not received; None where the system does not say."""
-    return _ask(sock, "FIONREAD")
+    return None if _UNREAD is None else _ask(sock, _UNREAD)
 
 
-def _ask(sock: socket.socket, request: str) -> int | None:
-    if fcntl is None or sys.platform != "linux":  # elsewhere TIOCOUTQ is for terminals alone
-        return None
+def _ask(sock: socket.socket, request: int) -> int | None:
     try:
-        answer = fcntl.ioctl(sock.fileno(), getattr(termios, request), _NOTHING)
+        answer = fcntl.ioctl(sock.fileno(), request, _NOTHING)
     except (OSError, ValueError):
         return None
     return int.from_bytes(answer, sys.byteorder)
 
 
 _NOTHING = bytes(4)
+_QUEUED: int | None = None
+_UNREAD: int | None = None
+if sys.platform == "linux":  # elsewhere TIOCOUTQ is for terminals alone
+    _QUEUED, _UNREAD = termios.TIOCOUTQ, termios.FIONREAD
 
 
 def reset(sock: socket.socket) -> None:

@@ -18,6 +18,7 @@ from .addressing import Address, parse_address
 from .api import connect, listen
 from .close_codes import CloseCode
 from .codec import register as register_type
+from .ends import closed_error
 from .errors import (
     AddressError,
     CommBusy,
@@ -65,6 +66,7 @@ __all__ = [
     "MessageTooLarge",
     "ServingListener",
     "WriteTimeout",
+    "closed_error",
     "configure_gil",
     "connect",
     "listen",

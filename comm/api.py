@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import math
 import random
@@ -160,7 +161,7 @@ def connect(
         attempts = expect_count("connect()", "max_attempts", max_attempts, instead)
     limits = expect_limits("connect()", limits)
     target = _complete(address, ssl_context)
-    if not target.port:
+    if not (target.port or target.opaque):
         raise AddressError(f"bad address {address!r}: no port; write {target.host}:8786")
     backend = get_backend(target.scheme)
     connection_args = _checked(connect, backend.connect_arguments, connection_args)
@@ -259,6 +260,9 @@ def _complete(address: str, ssl_context: ssl.SSLContext | None) -> Address:
         raise TypeError(
             f"cannot use {address}: ssl_context is {ssl_context!r}, need an ssl.SSLContext or None"
         )
+    if isinstance(address, str) and "://" in address:
+        with contextlib.suppress(AddressError):  # which is told below
+            get_backend(address.partition("://")[0].lower())  # knows the form of its addresses
     target = parse_address(address)
     if not target.scheme:
         target = target._replace(scheme="tls" if ssl_context else "tcp")

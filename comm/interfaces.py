@@ -139,10 +139,9 @@ class Comm(ABC):
         """
 
     async def wait_closed(self) -> CommClosedError:
-        """Wait until the comm has ended, without reading from it, and return how.
+        """Wait until the peer has closed or is lost, or we have closed, and return how.
 
-        For handlers that neither read nor write: it returns when the peer has closed or is lost,
-        or we have closed. Any number of tasks may wait, while another one reads.
+        For handlers that neither read nor write. Any number of tasks may wait, beside a reader.
 
         Returns
         -------
@@ -298,22 +297,17 @@ class Listener(ABC):
         grace : float, default 0
             Seconds for the handlers to finish.
 
-        Raises
-        ------
-        TypeError, ValueError
-            For anything but a finite number from 0 on.
-
         Notes
         -----
         Concurrent calls wait for the same close; the shortest grace counts. Closing what is closed
         does nothing. If a call is cancelled, the close goes on without it: `wait_closed` waits for
-        it, and another call can shorten the grace. A handler that goes on although it was cancelled
-        loses its comm, and a warning is logged after `Limits.close_timeout`.
+        it, and another call can shorten the grace. After `Limits.close_timeout`, a handler that was
+        cancelled but goes on loses its comm, with a warning.
         """
         raise NotImplementedError(f"{type(self).__name__} does not own its comms")
 
     async def wait_closed(self) -> None:
-        """Wait until the listener has stopped or closed, and its last comm has ended.
+        """Wait until it has stopped or closed, and its last comm has ended.
 
         Raises `RuntimeError` in one of its handlers, which would wait for itself.
         """
@@ -365,8 +359,12 @@ class Backend(ABC):
     connect_arguments, listen_arguments : collection of str
         Names of the additional arguments that `connect` and `listen` take for this scheme; others
         raise `TypeError` before the connector or listener is asked.
+    host_port : bool
+        Whether addresses are ``host:port``. If False, all that follows ``scheme://`` is the
+        backend's own and stands in `Address.host`, with port 0.
     """
 
+    host_port: ClassVar[bool] = True
     connect_arguments: ClassVar[Collection[str]] = ()
     listen_arguments: ClassVar[Collection[str]] = ()
 

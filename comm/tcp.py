@@ -195,7 +195,7 @@ class TCPConnector(Connector):
         _refuse_plain(address, connection_args)
         _refuse_context(address, connection_args)
         _server_hostname(connection_args)
-        return await _greeted(TCP, await self.client.dial(address, limits))
+        return await greeted(TCP, await self.client.dial(address, limits))
 
 
 class TLSConnector(Connector):
@@ -209,10 +209,11 @@ class TLSConnector(Connector):
         hostname = _server_hostname(connection_args)
         stream = await self.client.dial(address, limits, context=context, server_hostname=hostname)
         with NamingFiles(context):  # in TLS 1.3 a client learns only here that it was refused
-            return await _greeted(TLS, stream)
+            return await greeted(TLS, stream)
 
 
-async def _greeted(comm_class: type[TCP], stream: FrameStream) -> Comm:
+async def greeted(comm_class: type[TCP], stream: FrameStream) -> Comm:
+    """Return the comm of a stream that has yet to exchange hellos."""
     try:
         await exchange_hellos(stream)
         return comm_class(stream)

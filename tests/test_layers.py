@@ -29,7 +29,7 @@ transport.openssl transport.handshake transport.records transport.channel transp
 transport.goodbye transport.sender transport.receiver transport.end_watch transport.pending
 transport.connection
 transport.stream transport.writing transport.greeting transport.client transport.server
-tcp api __init__
+transport.local ends tcp unix memory testing api __init__
 """
 SECURITY = """
 errors text quoting paths der pem_blocks pem_shapes reading permissions pem config

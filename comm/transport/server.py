@@ -286,19 +286,22 @@ class FrameServer(TCPServer):
 
     def _admit(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
         self._log.accepted += 1
-        if not INHERITED:
-            tune(accepted, self._limits.keepalive_timeout)
         if self._pending:
             self._make_way()
-        peer = format_address(self.scheme, *host_and_port(address))
-        first = State.HELLO if self._context is None else State.HANDSHAKE
-        stream = FrameStream(accepted, self._limits, peer, first)
+        stream: FrameStream = self._stream_of(accepted, address)
         deadline = self._pending.add(stream)
         if self._deadline_timer is None:
             self._deadline_timer = self._loop.call_at(deadline, self._drop_late, deadline)
         task = self._loop.create_task(self._serve(stream, address))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def _stream_of(self, accepted: socket.socket, address: tuple[Any, ...]) -> FrameStream:
+        if not INHERITED:
+            tune(accepted, self._limits.keepalive_timeout)
+        peer = format_address(self.scheme, *host_and_port(address))
+        first = State.HELLO if self._context is None else State.HANDSHAKE
+        return FrameStream(accepted, self._limits, peer, first)
 
     # Dropping connections
 

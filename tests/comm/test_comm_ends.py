@@ -10,9 +10,9 @@ import pytest
 
 from sealwire.comm import CloseCode, CommBusy, CommClosedError, Limits, connect, listen
 from support.aio import aio, until
-from support.links import SCHEMES, connect_args, echo, listen_args, pair
+from support.links import connect_args, echo, listen_args, over_schemes, pair, place
 
-pytestmark = pytest.mark.parametrize("scheme", SCHEMES)
+pytest_generate_tests = over_schemes
 
 
 @aio
@@ -197,16 +197,16 @@ async def test_a_forgotten_comm_closes_its_socket(
     scheme: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with pair(scheme) as (a, b):
-        address = f"{scheme}://127.0.0.1:0"
+        address = place(scheme)
         async with listen(address, echo, **listen_args(scheme)) as listener:
             comm = await connect(listener.contact_address, **connect_args(scheme))
             await comm.write(1)
             await comm.read()
-            before = len(psutil.Process().net_connections())
+            before = len(psutil.Process().net_connections("all"))
             local = comm.local_address
             del comm
             gc.collect()
-            await until(lambda: len(psutil.Process().net_connections()) < before)
+            await until(lambda: len(psutil.Process().net_connections("all")) < before)
         assert any(local in record.getMessage() for record in caplog.records)
         await a.write("others go on")
         assert await b.read() == "others go on"

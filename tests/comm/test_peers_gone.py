@@ -10,12 +10,26 @@ import pytest
 from sealwire.comm import CloseCode, Comm, CommClosedError, Limits, connect, listen
 from support.aio import aio, until
 from support.endings import error_of
-from support.links import SCHEMES, RawPeer, connect_args, echo, listen_args, pair
+from support.links import (
+    RawPeer,
+    by_port,
+    connect_args,
+    echo,
+    listen_args,
+    over_schemes,
+    pair,
+    place,
+)
 
-pytestmark = pytest.mark.parametrize("scheme", SCHEMES)
+pytest_generate_tests = over_schemes
 
 LIMITS = Limits(read_ahead=200_000)
-BEYOND = {"tcp": 25, "tls": 21}  # messages that are more, and whose rest fits into the kernel
+BEYOND = {
+    "tcp": 25,
+    "tls": 21,
+    "unix": 25,
+    "mem": 25,
+}  # messages that are more, and whose rest fits into the kernel
 UNREAD = pytest.mark.parametrize(
     "unread", [0, 1, 5, None], ids=lambda count: f"{count or 'too many'}"
 )
@@ -63,6 +77,7 @@ async def test_a_peer_that_is_lost(scheme: str, unread: int | None) -> None:
         assert (error.code, error.closed_by, error.clean) == (CloseCode.ABNORMAL, "lost", False)
 
 
+@by_port
 @aio
 async def test_a_peer_that_resets(scheme: str) -> None:
     """With unread messages beyond the read-ahead, by a kernel that has more to say."""
@@ -71,7 +86,7 @@ async def test_a_peer_that_resets(scheme: str) -> None:
     async def wait(comm: Comm) -> None:
         ended.set_result(await comm.wait_closed())
 
-    address = f"{scheme}://127.0.0.1:0"
+    address = place(scheme)
     async with listen(address, wait, limits=LIMITS, **listen_args(scheme)) as listener:
         context = connect_args(scheme).get("ssl_context")
         peer = await RawPeer.dial(listener.contact_address, context)
@@ -131,7 +146,7 @@ async def test_handlers_are_cancelled_if_asked_for(
             cancelled.set()
             raise
 
-    address = f"{scheme}://127.0.0.1:0"
+    address = place(scheme)
     async with listen(
         address, work, limits=LIMITS, cancel_on_disconnect=True, **listen_args(scheme)
     ) as listener:
@@ -166,7 +181,7 @@ async def test_they_are_not_cancelled_for_their_own_close_nor_by_default(scheme:
     for handler, cancels in ((work, True), (wait, False)):
         done.clear()
         listener = await listen(
-            f"{scheme}://127.0.0.1:0", handler, cancel_on_disconnect=cancels, **listen_args(scheme)
+            place(scheme), handler, cancel_on_disconnect=cancels, **listen_args(scheme)
         )
         async with connect(listener.contact_address, **connect_args(scheme)) as comm:
             await comm.write(1)
@@ -182,4 +197,4 @@ async def test_they_are_not_cancelled_for_their_own_close_nor_by_default(scheme:
 @aio
 async def test_what_is_no_bool(scheme: str, value: Any) -> None:
     with pytest.raises(TypeError, match="got cancel_on_disconnect="):
-        listen(f"{scheme}://127.0.0.1:0", echo, cancel_on_disconnect=value, **listen_args(scheme))
+        listen(place(scheme), echo, cancel_on_disconnect=value, **listen_args(scheme))

@@ -9,9 +9,9 @@ import pytest
 
 from sealwire.comm import Comm, CommClosedError, CommError, Limits, WriteTimeout
 from support.aio import aio
-from support.links import SCHEMES, pair
+from support.links import over_schemes, pair
 
-pytestmark = pytest.mark.parametrize("scheme", SCHEMES)
+pytest_generate_tests = over_schemes
 
 FIRST = 5_000_000  # more than the read-ahead
 LARGE = 30_000_000  # more than kernels hold

@@ -58,7 +58,7 @@ class MemoryConnector(Connector):
         ours, theirs = socket.socketpair()
         name = server.next_peer()
         try:
-            stream = LocalStream(ours, limits, str(address), name)
+            stream = LocalStream(ours, limits, str(address), (name, 0))
         except BaseException:
             ours.close()
             theirs.close()

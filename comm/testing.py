@@ -113,7 +113,7 @@ async def pair(limits: Limits | None = None) -> AsyncIterator[tuple[Comm, Comm, 
         link = Link((ours[1], ours[3]))
         carrying = [asyncio.ensure_future(link._carry(side)) for side in range(2)]
         streams = [
-            LocalStream(end, limits, f"mem://{theirs}", mine)
+            LocalStream(end, limits, f"mem://{theirs}", (mine, 0))
             for end, mine, theirs in ((ours[0], "a", "b"), (ours[2], "b", "a"))
         ]
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .addressing import Address
 from .arguments import expect_known
-from .errors import CommClosedError, EncryptionRequired
+from .errors import EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
 from .tcp import TCP, TCPListener, greeted
@@ -25,6 +25,7 @@ from .transport.local import (
     bound,
     credentials,
     dialled,
+    expect_user,
     facts,
     socket_name,
     unbind,
@@ -61,21 +62,8 @@ class Users:
         """Raise `CommClosedError` if the peer's user is none of them."""
         if self._given is None:
             return
-        uid = stream.tls_facts.get("peer_uid")
-        if uid is None:  # a system that does not say; the file's mode is what protects
-            return
         allowed = (os.geteuid(),) if self._given == _OURS else self._given
-        if uid not in allowed:
-            error = CommClosedError(
-                f"connection with {stream.peer} refused: its process "
-                f"{stream.tls_facts['peer_pid']} runs as user {uid}, allowed is "
-                f"{', '.join(map(str, allowed)) or 'none'}; run both as one user, or pass "
-                f"allowed_uids",
-                peer=stream.peer,
-            )
-            error.kind = "other-user"
-            error.retryable = False
-            raise error
+        expect_user(stream, allowed, "run both as one user, or pass allowed_uids")
 
 
 def refuse_plain(address: Address, args: Mapping[str, Any]) -> None:
@@ -106,7 +94,7 @@ class UnixConnector(Connector):
         users = Users(address, connection_args.get("allowed_uids", _OURS))
         sock = dialled(address.host)
         peer = credentials(sock)
-        stream = LocalStream(sock, limits, str(address), f"{address.host}#{os.getpid()}")
+        stream = LocalStream(sock, limits, str(address), (f"{address.host}#{os.getpid()}", 0))
         stream.tls_facts = facts(peer)
         return await opened(stream, limits, Unix, users.check)
 

@@ -33,6 +33,7 @@ from . import (
     startup,
 )
 from .backend import TCP, TLS, TCPBackend, TLSBackend
+from .unix import UnixBackend, available
 
 __all__ = ["Change", "Patch", "Steps", "install", "installed", "uninstall"]
 
@@ -121,7 +122,10 @@ class Patch:
 
     def _put(self, value: Any) -> None:
         if isinstance(self.target, dict):
-            self.target[self.name] = value
+            if value is _MISSING:
+                self.target.pop(self.name, None)
+            else:
+                self.target[self.name] = value
         elif value is _MISSING:
             delattr(self.target, self.name)
         else:
@@ -190,6 +194,8 @@ def _backend(scheme: str, kind: type[Any]) -> Patch:
 
 
 _OURS: dict[str, type[Any]] = {"tcp": TCPBackend, "tls": TLSBackend}
+if available():
+    _OURS["unix"] = UnixBackend
 
 _TABLE: tuple[Change, ...] = (
     Steps(_nothing, _forget, "what was read and found meanwhile is not kept"),
@@ -263,6 +269,8 @@ _lock = threading.RLock()
 def install() -> None:
     """Use our backends for every ``tcp://`` and ``tls://`` address from now on.
 
+    On Linux there is ``unix://`` as well, which distributed does not have.
+
     Also from now on a `distributed.Security` returns our contexts, which follow their files and the
     configuration under ``sealwire.tls``; our log goes where distributed's goes; and where
     encryption is required, plain schemes of other backends are refused. Existing comms and
@@ -293,10 +301,10 @@ def uninstall() -> None:
 
 
 def installed() -> bool:
-    """Whether new comms and listeners of both schemes are ours.
+    """Whether new comms and listeners of all our schemes are ours.
 
     Returns
     -------
     bool
     """
-    return all(isinstance(backends[scheme], kind) for scheme, kind in _OURS.items())
+    return all(isinstance(backends.get(scheme), kind) for scheme, kind in _OURS.items())

@@ -15,7 +15,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,8 @@ __all__ = [
     "bound",
     "credentials",
     "dialled",
+    "expect_user",
+    "facts",
     "socket_name",
     "unbind",
 ]
@@ -75,11 +77,13 @@ class LocalStream(FrameStream):
     ----------
     sock, limits, peer
         As for `FrameStream`.
-    local : str
-        The address of our end, without its scheme.
+    local : tuple
+        What to take for host and port of our end, which has neither.
     """
 
-    def __init__(self, sock: socket.socket, limits: Limits, peer: str, local: str) -> None:
+    def __init__(
+        self, sock: socket.socket, limits: Limits, peer: str, local: tuple[str, int]
+    ) -> None:
         super().__init__(sock, limits, peer, State.HELLO)
         self._local = local
 
@@ -88,7 +92,7 @@ class LocalStream(FrameStream):
         self._begin(plain(self.socket))
 
     def _begin(self, channel: Channel) -> None:
-        self.local_host_port = (self._local, 0)
+        self.local_host_port = self._local
         self._sender.begin(channel)
         self.readiness.on_readable(self._receiver.receive)
         self._receiver.begin(channel)
@@ -149,7 +153,7 @@ class LocalServer(FrameServer):
         else:
             peer = credentials(accepted)
             name = f"{self._name}#{peer.pid}" if peer is not None else self.next_peer()
-        stream = LocalStream(accepted, self._limits, f"{self.scheme}://{name}", self._name)
+        stream = LocalStream(accepted, self._limits, f"{self.scheme}://{name}", self.address)
         stream.tls_facts = facts(peer)
         return stream
 
@@ -162,6 +166,24 @@ class LocalServer(FrameServer):
 def facts(peer: Credentials | None) -> dict[str, Any]:
     """Return what `Comm.extra_info` says of the process at the other end."""
     return {} if peer is None else {f"peer_{name}": getattr(peer, name) for name in peer._fields}
+
+
+def expect_user(stream: FrameStream, allowed: Collection[int], remedy: str) -> None:
+    """Raise `CommClosedError` if the peer's user is none of those `allowed`.
+
+    A system that does not say who it is leaves the protection to the mode of the socket's file.
+    """
+    uid = stream.tls_facts.get("peer_uid")
+    if uid is None or uid in allowed:
+        return
+    error = CommClosedError(
+        f"connection with {stream.peer} refused: its process {stream.tls_facts['peer_pid']} runs "
+        f"as user {uid}, allowed is {', '.join(map(str, allowed)) or 'none'}; {remedy}",
+        peer=stream.peer,
+    )
+    error.kind = "other-user"
+    error.retryable = False
+    raise error
 
 
 # Names of sockets

@@ -20,7 +20,7 @@ from distributed.comm import connect, listen
 from distributed.comm import tcp as stock
 from distributed.comm.core import Comm, Listener
 
-from sealwire.dask_backend import Security, backend, install, uninstall
+from sealwire.dask_backend import Security, backend, install, uninstall, unix
 
 ROLES = ("client", "scheduler", "worker")
 HANG = 30.0  # seconds after which a test has failed; none takes a tenth of it
@@ -30,6 +30,7 @@ CLASSES = {
     ("stock", "tls"): stock.TLS,
     ("ours", "tcp"): backend.TCP,
     ("ours", "tls"): backend.TLS,
+    ("ours", "unix"): unix.Unix,
 }
 
 

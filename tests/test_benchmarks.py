@@ -61,6 +61,7 @@ SMALLER: dict[str, dict[str, Any]] = {
         ("batch-tasks", "stock", "tcp"),
         ("payload-1mib", "dask", "tcp"),
         ("payload-1mib", "sockets", "tcp"),
+        ("payload-1mib", "unix", "tcp"),
         ("receiver-busy", "standalone", "tcp"),
         ("sender-busy", "dask", "tcp"),
         ("server-busy", "stock", "tcp"),

@@ -17,6 +17,7 @@ import functools
 import inspect
 import logging
 import warnings
+import weakref
 from collections.abc import Collection
 from contextvars import ContextVar
 from typing import Any
@@ -33,8 +34,15 @@ logger = logging.getLogger("sealwire.comm")
 
 _CLOSING = "the listener is closing"
 
-# The handler that a task belongs to: its own task, or one that it has made.
-_handler_of: ContextVar[asyncio.Task[Any] | None] = ContextVar("handler", default=None)
+# The handler that a task belongs to: its own task, or one that it has made. Weak, since a task
+# holds its context, and would hold itself.
+_handler_of: ContextVar[weakref.ref[asyncio.Task[Any]] | None] = ContextVar("handler", default=None)
+
+
+def _handler() -> asyncio.Task[Any] | None:
+    """Return the task of the handler that runs here, if any does."""
+    known = _handler_of.get()
+    return None if known is None else known()
 
 
 class ServingListener(Listener):
@@ -67,6 +75,7 @@ class ServingListener(Listener):
         self._attended: dict[Comm, asyncio.Task[Any]] = {}  # until the comm has been closed
         self._running: set[asyncio.Task[Any]] = set()  # those whose handler has not returned
         self._started = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it was started in
         self._leaving: asyncio.Task[None] | None = None  # the close in progress, or done
         self._deadline = 0.0  # of the grace
         self._spared: set[asyncio.Task[Any]] = set()  # handlers that have asked for the close
@@ -76,6 +85,7 @@ class ServingListener(Listener):
     def serving_begun(self) -> None:
         """Note that the listener starts: to be called by `start`, before it can fail."""
         self.awaited = self._started = True
+        self._loop = asyncio.get_running_loop()
         self._leaving = None
         self._spared.clear()
         self._over = asyncio.Event()
@@ -145,7 +155,7 @@ class ServingListener(Listener):
         assert task is not None
         self._attended[comm] = task
         self._running.add(task)
-        _handler_of.set(task)
+        _handler_of.set(weakref.ref(task))
         if not self.cancel_on_disconnect:
             return None
         ended = self.end_of(comm)
@@ -170,9 +180,9 @@ class ServingListener(Listener):
         """Stop accepting, let the handlers finish, and end their comms, see `Listener.close`."""
         instead = "write 0 to cancel handlers at once"
         seconds = expect_seconds("close()", "grace", grace, instead, zero=True)
-        loop = asyncio.get_running_loop()
+        loop = self._expect_loop("close")
         deadline = loop.time() + seconds
-        ours = _handler_of.get()
+        ours = _handler()
         if ours is not None and ours in self._running:
             self._spared.add(ours)
         if self._leaving is None or self._leaving.cancelled():
@@ -185,7 +195,8 @@ class ServingListener(Listener):
 
     async def wait_closed(self) -> None:
         """Wait until it has stopped and its last comm has ended, see `Listener.wait_closed`."""
-        if _handler_of.get() in self._running:
+        self._expect_loop("wait for")
+        if _handler() in self._running:
             raise RuntimeError(
                 f"cannot wait for {self} to close in a handler of its own, which it would wait "
                 f"for: wait elsewhere, or call its close()"
@@ -209,6 +220,16 @@ class ServingListener(Listener):
             raise
 
     # Closing
+
+    def _expect_loop(self, what: str) -> asyncio.AbstractEventLoop:
+        """Return the running loop. Raises `RuntimeError` if it is not the listener's."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and loop is not self._loop:
+            raise RuntimeError(
+                f"cannot {what} {self} in this event loop: it was started in another one; use "
+                f"asyncio.run_coroutine_threadsafe with that one"
+            )
+        return loop
 
     async def _leave(self) -> None:
         """Close: the steps are those at the top of this file."""

@@ -248,10 +248,13 @@ def bound(name: str, mode: int, backlog: int) -> tuple[socket.socket, tuple[int,
 @contextlib.contextmanager
 def _locked(folder: str) -> Any:
     """Keep two that start at once from replacing each other's file, where the system can."""
-    if fcntl is None:
+    descriptor = None
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # one that may be written, but not read; or none
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    if descriptor is None:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for _ in range(_TRIES):
             try:

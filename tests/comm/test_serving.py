@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -375,6 +376,69 @@ async def test_a_task_may_connect(scheme: str, make: Callable[[Any], Awaitable[A
         with pytest.raises(asyncio.CancelledError):
             await task
         await listener.close()
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+@aio
+async def test_a_comm_that_has_ended_does_not_wait_for_the_collector(
+    scheme: str, cancels: bool
+) -> None:
+    """Nor does its task, however its handler ended."""
+    left: list[weakref.ref[Any]] = []
+
+    def note(comm: Comm) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        left.extend((weakref.ref(comm), weakref.ref(task)))
+
+    async def read(comm: Comm) -> None:
+        note(comm)
+        await comm.read()
+
+    async def wait(comm: Comm) -> None:
+        note(comm)
+        await comm.wait_closed()
+
+    async def hang(comm: Comm) -> None:
+        note(comm)
+        await asyncio.Event().wait()
+
+    gc.collect()
+    gc.disable()
+    try:
+        for handler in (read, wait, hang):
+            left.clear()
+            listener = await listening(scheme, handler, cancel_on_disconnect=cancels)
+            comms = [await dial(scheme, listener.contact_address) for _ in range(2)]
+            await until(lambda listener=listener: len(listener.comms) == 2)  # type: ignore[misc]
+            await comms.pop().close()
+            comms.pop().abort()
+            if handler is not hang or cancels:
+                listener.stop()
+                await listener.wait_closed()
+            await listener.close()
+            await until(lambda: not any(ref() for ref in left))
+            assert len(left) == 4
+    finally:
+        gc.enable()
+
+
+@aio
+async def test_the_loop_of_another_thread_is_told(scheme: str) -> None:
+    listener = await listening(scheme, echo)
+    comm = await dial(scheme, listener.contact_address)
+    for call in (listener.close, listener.wait_closed, listener.serve_forever):
+        with pytest.raises(
+            RuntimeError, match=r"it was started in another one; use asyncio\.run_c"
+        ):
+            await asyncio.to_thread(lambda call=call: asyncio.run(call()))  # type: ignore[misc]
+    await comm.write("goes on")
+    assert await comm.read() == "goes on"
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(
+        lambda: asyncio.run_coroutine_threadsafe(listener.close(), loop).result(30)
+    )
+    await told(comm)
 
 
 @aio

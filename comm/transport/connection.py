@@ -25,6 +25,7 @@ from typing import Any
 
 from ..close_codes import CloseCode, is_sendable
 from ..errors import CommClosedError, FramingError
+from ..kinds import ErrorKind
 from ..limits import Limits
 from ..tls_errors import explain
 from ..wire import closing
@@ -83,7 +84,7 @@ class Connection:
         self.error: BaseException | None = None
         self.local_host_port: tuple[str, int] = ("", 0)
         self.tls_facts: dict[str, Any] = {}
-        self.tell: Callable[[str, Callable[[], str]], object] | None = None
+        self.tell: Callable[[ErrorKind, Callable[[], str]], object] | None = None
         self._loop = asyncio.get_running_loop()
         self.began = self._loop.time()
         self._guard = guard_of(self._loop)

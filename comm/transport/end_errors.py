@@ -10,22 +10,23 @@ from __future__ import annotations
 
 from ..close_codes import CLEAN, CloseCode
 from ..errors import CommClosedError, quoted
+from ..kinds import ErrorKind
 from ..wire.closing import Closing
 
 __all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "is_broken", "names"]
 
-_REFUSED = {
+_REFUSED: dict[int, ErrorKind] = {
     CloseCode.PROTOCOL_ERROR: "framing",
     CloseCode.UNKNOWN_TYPE: "message",
     CloseCode.BAD_MESSAGE: "message",
     CloseCode.TOO_LARGE: "too-large",
 }
-_KINDS = {
+_KINDS: dict[int, ErrorKind] = {
     CloseCode.GOING_AWAY: "going-away",
     CloseCode.SLOW_CONSUMER: "slow-consumer",
     CloseCode.HANDLER_FAILED: "handler-failed",
 }
-_REMEDIES = {
+_REMEDIES: dict[ErrorKind, str] = {
     "framing": "do not send it again; check that both sides run the same version",
     "message": "do not send it again; register its types on both sides, or mend it",
     "too-large": "send less at once, or raise the limit on the other side",
@@ -44,8 +45,8 @@ def names(code: int) -> str:
 def closed_by_peer(peer: str, said: Closing) -> CommClosedError:
     """Return the error for a peer that has sent a closing message."""
     code = CloseCode(said.code) if said.code in _CODES else said.code
-    refused = _REFUSED.get(said.code)  # type: ignore[call-overload]
-    kind = refused or _KINDS.get(said.code, "closed")  # type: ignore[call-overload]
+    refused = _REFUSED.get(said.code)
+    kind = refused or _KINDS.get(said.code, "closed")
     words = quoted(said.reason, len(said.reason))
     told = f" ({names(code)}{': ' if words else ''}{words})" if code != 1000 or words else ""
     doing = ", which refused a message" if refused else ""

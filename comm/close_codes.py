@@ -30,7 +30,8 @@ class CloseCode(enum.IntEnum):
     BAD_MESSAGE = 1007
     """A message was well framed, but could not be decoded."""
     SLOW_CONSUMER = 1008
-    """Too much was queued for the peer; it sees a reset, since no word could reach it."""
+    """More than `Limits.max_queued` was queued for the peer. It sees a reset instead if it does not
+    take even the rest of one message."""
     TOO_LARGE = 1009
     """A message was over a limit of the side that closed."""
     HANDLER_FAILED = 1011

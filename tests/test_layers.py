@@ -25,8 +25,8 @@ interfaces registry tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
 transport.readiness transport.race transport.inquiry transport.handshake_throttle
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
-transport.goodbye transport.sender transport.receiver transport.pending transport.connection
-transport.stream transport.greeting transport.client transport.server
+transport.goodbye transport.sender transport.bounded transport.receiver transport.pending
+transport.connection transport.stream transport.greeting transport.client transport.server
 tcp api __init__
 """
 SECURITY = """

@@ -31,6 +31,7 @@ from ..tls_errors import explain
 from ..wire import closing
 from ..wire.framing import Buffer, Frame
 from ..wire.hello import Agreement
+from .bounded import new_sender
 from .end_errors import closed_by_peer, closed_by_us
 from .goodbye import is_calm, until_acknowledged
 from .handshake import Handshake
@@ -38,7 +39,6 @@ from .liveness import liveness_of
 from .pending import too_late
 from .readiness import Readiness
 from .receiver import Receiver
-from .sender import Sender
 from .sockets import reset, unread
 from .switch_interval import guard_of
 from .wakeup import Wakeup
@@ -90,7 +90,7 @@ class Connection:
         self._guard = guard_of(self._loop)
         self._liveness = liveness_of(self._loop)
         self.readiness = Readiness(sock)
-        self._sender = Sender(self, limits, peer, self._loop)
+        self._sender = new_sender(self, limits, peer, self._loop)
         self._receiver = Receiver(
             self,
             self._sender,
@@ -182,9 +182,19 @@ class Connection:
         self.fail(error)
 
     def slow_consumer(self, error: CommClosedError) -> None:
-        """Close because the peer takes too little of what is queued; nothing would reach it."""
+        """Close because the peer takes too little of what is queued.
+
+        It is told if it understands closing messages, and takes the message that it has in part
+        within `Limits.close_timeout`. Otherwise the connection is reset.
+        """
         error.peer = self.peer
-        self.close(error)
+        failure = functools.partial(_failure, self.peer, error)
+        announced = self.state is State.OPEN and self.agreement.closing
+        if announced and self._sender.drop_rest(failure):
+            self._begin_closing(error, error.reason, forget=False)
+            self._leaving = self._loop.create_task(self._leave())
+        else:
+            self.close(error)
         if self.tell is not None:
             self.tell(error.kind, error.__str__)
 
@@ -254,7 +264,8 @@ class Connection:
             self._sender.send_eof()
             self._receiver.bypass_tls()
             if wait and self.state is State.CLOSING:
-                self._gone = self._loop.create_future()
+                if self._gone is None:
+                    self._gone = self._loop.create_future()
                 await until_acknowledged(self.socket, self._gone, self.limits.close_timeout)
 
     def close(self, error: BaseException | None = None) -> None:
@@ -327,7 +338,10 @@ class Connection:
             ours = closed_by_us(self.peer, code, reason)
             calm = self._begin_closing(ours, reason, forget=True)
         try:
-            await self._say_goodbye(wait=not calm)
+            if self._leaving is not None:
+                await asyncio.wait([self._leaving])
+            else:
+                await self._say_goodbye(wait=not calm)
         finally:
             self.close()
 

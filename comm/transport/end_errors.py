@@ -31,6 +31,7 @@ _REMEDIES: dict[ErrorKind, str] = {
     "message": "do not send it again; register its types on both sides, or mend it",
     "too-large": "send less at once, or raise the limit on the other side",
     "handler-failed": "see the peer's log",
+    "slow-consumer": "read faster, or raise Limits.max_queued on the other side",
 }
 
 

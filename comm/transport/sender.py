@@ -259,6 +259,7 @@ class Sender:
         )
         error.kind = "slow-consumer"
         error.code = CloseCode.SLOW_CONSUMER
+        error.reason = f"{unsent} bytes were queued for it, the limit is {self._max_queued}"
         error.closed_by = "us"
         assert self._connection is not None
         self._connection.slow_consumer(error)
@@ -308,6 +309,14 @@ class Sender:
             except CommClosedError:
                 return False
         return self._failure is None
+
+    def drop_rest(self, failure: Callable[[], CommClosedError]) -> bool:
+        """Drop what is queued but for the message that the peer has in part.
+
+        Writers that wait for the others get `failure`. Returns whether that was possible, so that
+        another message can follow.
+        """
+        return False
 
     def send_eof(self) -> None:
         """Send end of file, unless something is unsent, which the peer must be able to notice."""

@@ -72,6 +72,7 @@ class CommError(OSError):
         other = type(self).__new__(type(self))
         other.args = self.args
         other.__dict__.update(self.__dict__)
+        other.errno = self.errno  # an OSError keeps it elsewhere
         other.__cause__ = self.__cause__
         return other
 

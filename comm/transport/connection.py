@@ -32,7 +32,7 @@ from ..wire import closing
 from ..wire.framing import Buffer, Frame
 from ..wire.hello import Agreement
 from .bounded import new_sender
-from .end_errors import closed_by_peer, closed_by_us
+from .end_errors import closed_by_peer, closed_by_us, hides_loss
 from .goodbye import is_calm, until_acknowledged
 from .handshake import Handshake
 from .liveness import liveness_of
@@ -117,7 +117,7 @@ class Connection:
         self._when_closed: Callable[[], object] | None = None
         self._gone: asyncio.Future[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        self._reads_on = False  # what has arrived, though sending has failed
+        self._send_error: OSError | None = None  # what has arrived is read nevertheless
 
     def set_deadline(self, seconds: float) -> None:
         """Fail unless `established` is called within `seconds`; replaces an earlier deadline."""
@@ -164,13 +164,14 @@ class Connection:
     def broken(self, error: OSError) -> None:
         """Stop sending after an error; first receive what has arrived: it may give the reason."""
         receiver = self._receiver
+        if self.state not in _OVER:
+            self._send_error = error
         if not receiver.paused:
             receiver.receive(in_event=False)
         if self.state is State.OPEN and unread(self.socket):
             # More than one receive takes, or than the reader wants now. Go on without sending.
             self.state = State.CLOSING
             self.error = explain(error, self.peer, handshaking=False)
-            self._reads_on = True
             self._sender.end(functools.partial(_failure, self.peer, self.error))
             self.watch()
         else:
@@ -210,10 +211,14 @@ class Connection:
         """
         if self.state is State.CLOSED:
             return
+        said = None
         if error.closed_by != "us" and self.agreement.closing:
             said = self._receiver.closing_message()
             if said is not None:
                 error, cause = closed_by_peer(self.peer, said), None
+        if said is None and self._send_error is not None and hides_loss(error, self._send_error):
+            cause = self._send_error
+            error = explain(cause, self.peer, handshaking=self.state in _BEFORE_OPEN)
         error.peer = self.peer
         error.__cause__ = cause
         error.errno = getattr(cause, "errno", None)
@@ -277,9 +282,10 @@ class Connection:
             self._sender.release()  # messages held back to be coalesced
         if self.state is State.CLOSED:
             return
-        if self.state is not State.CLOSING or self._reads_on:
+        if self.state is not State.CLOSING or self._send_error is not None:
             self.error = error
         self.state = State.CLOSED
+        self._send_error = None
         error = self.error
         if self._sender.outbox:
             reset(self.socket)

@@ -8,12 +8,15 @@ messages (`Agreement.closing`), an end without one is a loss.
 
 from __future__ import annotations
 
+import errno
+import ssl
+
 from ..close_codes import CLEAN, CloseCode
 from ..errors import CommClosedError, quoted
 from ..kinds import ErrorKind
 from ..wire.closing import Closing
 
-__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "is_broken", "names"]
+__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "hides_loss", "is_broken", "names"]
 
 _REFUSED: dict[int, ErrorKind] = {
     CloseCode.PROTOCOL_ERROR: "framing",
@@ -111,6 +114,15 @@ def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
     error.closed_by = "us"
     error.clean = True
     return error
+
+
+def hides_loss(end: CommClosedError, before: OSError) -> bool:
+    """Whether an end of stream is none: a send has failed `before` with the error of the loss.
+
+    The system reports such an error once, and then an end of stream. ``EPIPE`` comes of a real one.
+    """
+    lost = type(end) is CommClosedError and end.kind in ("lost", "unannounced")
+    return lost and not isinstance(before, ssl.SSLError) and before.errno != errno.EPIPE
 
 
 def is_broken(end: CommClosedError) -> bool:

@@ -31,6 +31,7 @@ logger = logging.getLogger("sealwire.comm")
 
 _CLOSELY = 50e-6  # seconds; small messages in closer succession are coalesced
 _TOGETHER = 64 * 1024  # most bytes to hold back for it
+_BLOCKED = (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError)
 
 
 class Connection(Protocol):
@@ -170,7 +171,11 @@ class Sender:
                 sent = 0
                 try:
                     sent = self._channel.send(data)
-                except OSError:  # `flush` will meet and handle it
+                except _BLOCKED:  # `flush` will meet and handle it
+                    pass
+                except OSError as error:  # the system reports it once
+                    if self._connection is not None:
+                        self._connection.broken(error)
                     if self._failure is not None:
                         raise self._failure() from None
                 self.answering = False

@@ -39,7 +39,7 @@ from .liveness import liveness_of
 from .pending import too_late
 from .readiness import Readiness
 from .receiver import Receiver
-from .sockets import reset, unread
+from .sockets import outlive, reset, unread
 from .switch_interval import guard_of
 from .wakeup import Wakeup
 
@@ -289,6 +289,8 @@ class Connection:
         error = self.error
         if self._sender.outbox:
             reset(self.socket)
+        else:
+            outlive(self.socket, self.limits.keepalive_timeout)
         self._cancel_deadline()
         self._liveness.forget(self)
         self.readiness.stop()

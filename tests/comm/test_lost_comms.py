@@ -15,7 +15,6 @@ from sealwire.comm import (
     CloseCode,
     Comm,
     CommClosedError,
-    ConnectError,
     Limits,
     connect,
     listen,
@@ -177,78 +176,3 @@ async def test_a_write_after_the_end_of_a_peer_that_says_nothing() -> None:
             await a.write(bytes(20_000))
         error = await error_of(a.write(3))
         assert (error.code, error.kind) == (CloseCode.NO_STATUS, "unannounced")
-
-
-async def _cutting_proxy(target: str, records: int) -> tuple[asyncio.Server, str, list[int]]:
-    """A proxy that ends both directions in order after so many TLS records to who dialled.
-
-    Returns besides it its address, and a list that gets an entry for each record.
-    """
-    host, _, port = target.partition("://")[2].rpartition(":")
-    passed: list[int] = []
-
-    async def there(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            sink.write(data)
-
-    async def back(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while len(passed) < records:
-            head = await source.readexactly(5)
-            sink.write(head + await source.readexactly(int.from_bytes(head[3:], "big")))
-            passed.append(len(head))
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        sending = asyncio.ensure_future(there(reader, far_writer))
-        try:
-            await back(far_reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        sending.cancel()
-        writer.close()
-        far_writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server, f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}", passed
-
-
-@aio
-async def test_a_truncation_at_every_boundary_is_noticed() -> None:
-    """Whoever is on the way can end TCP in order, but cannot forge a close_notify."""
-    count = 8
-
-    async def send(comm: Comm) -> None:
-        await comm.read()
-        for number in range(count):
-            await comm.write(number)
-            await comm.read()
-
-    async def converse(records: int) -> tuple[list[int], int, CommClosedError | None]:
-        server, address, passed = await _cutting_proxy(listener.contact_address, records)
-        seen: list[int] = []
-        async with server:
-            try:
-                async with connect(address, timeout=20, **connect_args("tls")) as comm:
-                    await comm.write("go")
-                    async for number in comm:
-                        seen.append(number)
-                        await comm.write("next")
-            except CommClosedError as error:
-                return seen, len(passed), error
-            except ConnectError as error:  # it was cut before the hello was there
-                assert isinstance(error.__cause__, CommClosedError)
-                return seen, len(passed), error.__cause__
-        return seen, len(passed), None
-
-    async with listen("tls://127.0.0.1:0", send, **listen_args("tls")) as listener:
-        seen, whole, error = await converse(1000)
-        assert (seen, error) == (list(range(count)), None)
-        lengths = []
-        # The last two are the closing message and close_notify, either of which says all.
-        for records in range(whole - 2 - count, whole - 1):
-            seen, _, error = await converse(records)
-            lengths.append(len(seen))
-            assert seen == list(range(len(seen)))
-            assert error is not None, records
-            assert (error.code, error.clean) == (CloseCode.ABNORMAL, False), records
-        assert lengths == list(range(count + 1))

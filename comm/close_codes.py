@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["CLEAN", "REASON_LENGTH", "CloseCode", "expect_sendable", "is_sendable"]
+__all__ = ["CLEAN", "REASON_LENGTH", "CloseCode", "expect_reason", "expect_sendable", "is_sendable"]
 
 
 class CloseCode(enum.IntEnum):
@@ -55,6 +55,13 @@ def expect_sendable(code: int) -> int:
         f"cannot close with code {int(code)}: it is none that may be sent; use a CloseCode other "
         f"than NO_STATUS and ABNORMAL, or a number of your own from 3000 to 4999"
     )
+
+
+def expect_reason(reason: str) -> str:
+    """`reason`, if it is text. Raises `TypeError`."""
+    if isinstance(reason, str):
+        return reason
+    raise TypeError(f"cannot close with a reason of type {type(reason).__name__}: need a str")
 
 
 def is_sendable(code: int) -> bool:

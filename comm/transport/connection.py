@@ -236,6 +236,7 @@ class Connection:
     def peer_closed(self, said: closing.Closing) -> CommClosedError:
         """Close after the peer's closing message; return the error to raise for it."""
         error = closed_by_peer(self.peer, said)
+        self.inbox.clear()  # nothing follows it
         self.ended(error)
         return error.again()
 

@@ -10,7 +10,7 @@ import importlib
 import inspect
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_origin
 
 import pytest
 
@@ -19,14 +19,14 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-close_codes errors limits listener_log addressing arguments wire.foreign wire.framing wire.budget
-arrays extensions encoding decoding codec wire.hello wire.closing wire.outbox interfaces registry
-tls_details tls_errors
+close_codes kinds errors limits listener_log addressing arguments wire.foreign wire.framing
+wire.budget arrays extensions encoding decoding codec wire.hello wire.closing wire.outbox
+interfaces registry tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
 transport.readiness transport.race transport.inquiry transport.handshake_throttle
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
-transport.goodbye transport.sender transport.receiver transport.pending transport.connection
-transport.stream transport.greeting transport.client transport.server
+transport.goodbye transport.sender transport.bounded transport.receiver transport.pending
+transport.connection transport.stream transport.greeting transport.client transport.server
 tcp api __init__
 """
 SECURITY = """
@@ -266,7 +266,7 @@ def test_every_public_name_exists_and_is_documented(package: str) -> None:
     undocumented = []
     for name in names:
         value = getattr(module, name)
-        if callable(value) and not value.__doc__:
+        if callable(value) and not value.__doc__ and get_origin(value) is not Literal:
             undocumented.append(name)
         if inspect.isclass(value):
             undocumented += [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = ["ARRAY", "DATETIME", "INT", "OBJECT", "REFERENCE", "by_class", "by_name", "register"]
+
+_T = TypeVar("_T")
 
 REFERENCE, ARRAY, OBJECT, INT, DATETIME = range(1, 6)
 
@@ -20,9 +22,9 @@ by_name: dict[str, Callable[[Any], Any]] = {}
 
 
 def register(
-    cls: type,
-    encode: Callable[[Any], Any],
-    decode: Callable[[Any], Any],
+    cls: type[_T],
+    encode: Callable[[_T], object],
+    decode: Callable[[Any], _T],
     *,
     name: str | None = None,
 ) -> None:

@@ -30,10 +30,10 @@ transport.stream transport.greeting transport.client transport.server
 tcp api __init__
 """
 SECURITY = """
-errors text quoting paths der pem_blocks pem_shapes reading permissions pem config
+errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.expiry
 x509.keys x509.names x509.certinfo x509.above belonging contexts.description
-contexts.sealed contexts.policy fields contexts.background contexts.reloading
+contexts.sealed contexts.policy fields values contexts.background contexts.reloading
 x509.templates ca.authority security
 ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.rotation
 ca.inventory ca.relocation
@@ -266,7 +266,7 @@ def test_every_public_name_exists_and_is_documented(package: str) -> None:
     undocumented = []
     for name in names:
         value = getattr(module, name)
-        if callable(value) and not value.__doc__:
+        if (inspect.isroutine(value) or inspect.isclass(value)) and not value.__doc__:
             undocumented.append(name)
         if inspect.isclass(value):
             undocumented += [

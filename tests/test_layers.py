@@ -20,7 +20,8 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
 close_codes errors limits listener_log addressing arguments wire.foreign wire.framing wire.budget
-arrays extensions encoding decoding codec wire.hello wire.closing wire.outbox interfaces registry
+wire.place arrays extensions encoding_errors encoding decoding codec wire.hello wire.closing
+wire.outbox interfaces registry
 tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
 transport.readiness transport.race transport.inquiry transport.handshake_throttle

@@ -6,7 +6,7 @@ import datetime
 import re
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pickle import PickleBuffer
 from typing import Any
 
@@ -87,12 +87,12 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 
 def _is_key(key: Any) -> bool:
-    """Whether `key` is of a type allowed for keys, and within 64 bits if it is an int."""
+    """Whether `key` arrives as it is: neither of a subclass, nor an int beyond 64 bits."""
     kind = type(key)
     if kind is int:
         return bool(_LEAST <= key <= _MOST)
     if kind is _TIME:
-        return _arrives(key)
+        return key.tzinfo is None
     return kind in _KEYS
 
 
@@ -298,21 +298,42 @@ def _pack_list(*items: Any) -> bytes:
 
 
 def _check_keys(mapping: dict[Any, Any]) -> None:
+    """Raise `EncodeError` for a dict that would not arrive with the same keys."""
+    changed = False
     for key in mapping:
         if type(key) is not str and not _is_key(key):
-            _refuse_key(key)
-
-
-def _refuse_key(key: Any) -> None:
-    """Raise `EncodeError` for a key that `_is_key` rejects, except for subclasses of key types."""
-    if isinstance(key, int):
-        if not _LEAST <= key <= _MOST:
-            raise EncodeError(
-                f"cannot encode an int of {key.bit_length()} bits as a dict key: it is outside "
-                f"-2**63 to 2**64 - 1; use its text"
-            )
-    elif not isinstance(key, (str, float, bytes)):
+            _plain_key(key)
+            changed = True
+    if changed and len({_plain_key(key) for key in mapping}) < len(mapping):
         raise EncodeError(
-            f"cannot encode a dict key of type {type(key).__name__}: keys are str, int, float, "
-            f"bool, None, bytes or datetime; use one of them"
+            "cannot encode a dict with keys that arrive as the same: subclasses arrive as plain "
+            "values and times in UTC; use distinct ones"
         )
+
+
+def _plain_key(key: Any) -> Any:
+    """Return `key` as it arrives. Raises `EncodeError` if it does not."""
+    for base, plain in _PLAIN_KEYS:
+        if isinstance(key, base):
+            return plain(key)
+    if isinstance(key, int):
+        if _LEAST <= key <= _MOST:
+            return int.__index__(key)
+        raise EncodeError(
+            f"cannot encode an int of {key.bit_length()} bits as a dict key: it is outside "
+            f"-2**63 to 2**64 - 1; use its text"
+        )
+    if key is None or (type(key) is _TIME and _arrives(key)):
+        return key.astimezone(datetime.timezone.utc) if key and key.tzinfo else key
+    raise EncodeError(
+        f"cannot encode a dict key of type {type(key).__name__}: keys are str, int, float, "
+        f"bool, None, bytes or datetime; use one of them"
+    )
+
+
+_ALL = slice(None)
+_PLAIN_KEYS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, lambda key: str.__getitem__(key, _ALL)),
+    (bytes, lambda key: bytes.__getitem__(key, _ALL)),
+    (float, float.__float__),
+)

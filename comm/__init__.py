@@ -36,6 +36,7 @@ from .errors import (
     WriteTimeout,
 )
 from .interfaces import Backend, Comm, Connector, Listener
+from .kinds import ErrorKind
 from .limits import Limits
 from .listener_log import ListenerStats
 from .registry import register as register_backend
@@ -57,6 +58,7 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "EncryptionRequired",
+    "ErrorKind",
     "FramingError",
     "HandshakeError",
     "HelloError",

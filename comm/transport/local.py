@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import AddressError, CommClosedError
+from ..kinds import ErrorKind
 from ..limits import Limits
 from .channel import Channel, plain
 from .connection import State
@@ -319,7 +320,7 @@ def dialled(name: str) -> socket.socket:
     return sock
 
 
-_REMEDIES = {
+_REMEDIES: dict[int, tuple[ErrorKind, str]] = {
     errno.ENOENT: ("unreachable", "check the path, and that a listener runs"),
     errno.ECONNREFUSED: ("refused", "check that a listener runs"),
     errno.EACCES: ("unreachable", "run as its user, or let the listener choose another mode"),

@@ -27,13 +27,14 @@ from ..addressing import format_address
 from ..arguments import expect_secure
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, EncryptionRequired
+from ..kinds import ErrorKind
 from ..limits import DEFAULT_LIMITS, Limits
 from ..listener_log import ListenerLog, ListenerStats
 from ..tls_errors import TLS_RECORD, named, not_tls
 from .connection import State
 from .end_errors import is_broken
 from .goodbye import answer_plain
-from .greeting import exchange_hellos
+from .greeting import exchange_hellos, is_probe
 from .handshake_throttle import HandshakeThrottle
 from .inquiry import HTTP_REQUEST
 from .pending import Pending, dropped, too_late
@@ -44,7 +45,6 @@ from .stream import FrameStream
 __all__ = ["FrameServer"]
 
 _PAUSE = 0.1  # seconds to stop accepting for when resources are exhausted
-_ENDED = ("lost", "unannounced")  # kinds of a connection whose peer has gone
 _PEEK = 16  # bytes that identify what a peer speaks
 
 logger = logging.getLogger("sealwire.comm")
@@ -328,7 +328,7 @@ class FrameServer(TCPServer):
         owes = stream.state.value
         self._drop(stream, "crowded", f"its {owes} was not done and {why}", "try again")
 
-    def _drop(self, stream: FrameStream, kind: str, why: str, remedy: str) -> None:
+    def _drop(self, stream: FrameStream, kind: ErrorKind, why: str, remedy: str) -> None:
         self._end(stream, dropped(stream.peer, kind, why, remedy))
 
     def _end(self, stream: FrameStream, error: CommClosedError) -> None:
@@ -354,7 +354,7 @@ class FrameServer(TCPServer):
                 stream.close()
                 raise
         except CommClosedError as error:
-            if not stream.greeted and _is_probe(stream, error):
+            if not stream.greeted and is_probe(stream, error):
                 self._log.probed()
             elif not stream.greeted:
                 refusal = error
@@ -397,9 +397,3 @@ class FrameServer(TCPServer):
     def _established(self, stream: FrameStream) -> None:
         self._pending.remove(stream)
         self._log.greeted += 1
-
-
-def _is_probe(stream: FrameStream, error: CommClosedError) -> bool:
-    """Whether the peer has connected and gone without a byte, as liveness probes do."""
-    spoke = stream.bytes_in or isinstance(stream.socket, ssl.SSLSocket)
-    return error.kind == "probe" or (error.kind in _ENDED and not spoke)

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from sealwire.comm import CloseCode, CommBusy, CommClosedError, Limits, connect, listen
+from sealwire.comm.transport.sockets import reset
 from support.aio import aio, until
 from support.links import connect_args, echo, listen_args, over_schemes, pair, place
 
@@ -146,6 +147,19 @@ async def test_a_cancelled_write_still_sends_its_message_whole(scheme: str) -> N
         assert len(await b.read()) == 20_000_000
         assert await b.read() == "after"
         await after
+
+
+@aio
+async def test_closing_what_has_just_been_reset_raises_nothing(scheme: str) -> None:
+    """The closing message is the first to meet the error."""
+    async with pair(scheme) as (a, b):
+        await a.write(1)
+        assert await b.read() == 1
+        reset(b._stream.socket)  # type: ignore[attr-defined]
+        b.abort()
+        await a.close()
+        assert a.closed()
+        await a.close()
 
 
 @aio

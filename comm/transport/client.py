@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tornado.netutil import Resolver
 from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 
@@ -49,7 +50,7 @@ class FrameClient(TCPClient):
         As for `TCPClient`.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, resolver: Any = None) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, resolver: Resolver | None = None) -> None:
         super().__init__(resolver)
         self.limits = limits
 

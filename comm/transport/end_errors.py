@@ -114,7 +114,8 @@ def ended_by_peer(peer: str, where: str, *, notified: bool, announces: bool) -> 
 
 def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
     """Return the error for what comes after our own close."""
-    reason = quoted(reason, REASON_LENGTH)  # as the peer is told
+    if reason:
+        reason = quoted(reason, REASON_LENGTH)  # as the peer is told
     told = f" ({names(code)}{': ' if reason else ''}{reason})" if code != 1000 or reason else ""
     error = CommClosedError(f"comm with {peer} is closed: we closed it{told}", peer=peer)
     error.kind = "closed"

@@ -10,7 +10,7 @@ import importlib
 import inspect
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Literal, NamedTuple, get_origin
+from typing import NamedTuple
 
 import pytest
 

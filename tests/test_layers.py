@@ -19,15 +19,15 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-close_codes errors limits listener_log addressing arguments wire.foreign wire.framing wire.budget
-wire.place arrays extensions encoding_errors encoding decoding codec wire.hello wire.closing
-wire.outbox interfaces registry
+close_codes kinds errors limits listener_log addressing arguments wire.foreign wire.framing
+wire.budget wire.place arrays extensions encoding_errors encoding decoding codec wire.hello
+wire.closing wire.outbox interfaces registry
 tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
 transport.readiness transport.race transport.inquiry transport.handshake_throttle
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
-transport.goodbye transport.sender transport.receiver transport.pending transport.connection
-transport.stream transport.greeting transport.client transport.server
+transport.goodbye transport.sender transport.bounded transport.receiver transport.pending
+transport.connection transport.stream transport.greeting transport.client transport.server
 tcp api __init__
 """
 SECURITY = """

@@ -22,6 +22,7 @@ from tornado.util import TimeoutError as TornadoTimeoutError
 from ..addressing import Address
 from ..arguments import expect_secure
 from ..errors import CommClosedError
+from ..kinds import ErrorKind
 from ..limits import DEFAULT_LIMITS, Limits
 from ..tls_errors import NamingFiles
 from .connection import State
@@ -352,7 +353,7 @@ def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
         )
 
 
-def _kind(error: OSError) -> str:
+def _kind(error: OSError) -> ErrorKind:
     if isinstance(error, socket.gaierror):
         return "unresolved"
     if isinstance(error, ConnectionRefusedError):

@@ -16,7 +16,17 @@ from typing import Any
 
 from .addressing import Address, parse_address
 from .api import connect, listen
+from .call_errors import (
+    CallError,
+    CallLost,
+    CallRefused,
+    CallTimeout,
+    RemoteError,
+    register_error,
+)
+from .calls import Calls
 from .close_codes import CloseCode
+from .codec import EncodedMessage
 from .codec import register as register_type
 from .errors import (
     AddressError,
@@ -43,6 +53,11 @@ __all__ = [
     "Address",
     "AddressError",
     "Backend",
+    "CallError",
+    "CallLost",
+    "CallRefused",
+    "CallTimeout",
+    "Calls",
     "CloseCode",
     "Comm",
     "CommBusy",
@@ -53,6 +68,7 @@ __all__ = [
     "Connector",
     "DecodeError",
     "EncodeError",
+    "EncodedMessage",
     "EncryptionRequired",
     "FramingError",
     "HandshakeError",
@@ -61,11 +77,13 @@ __all__ = [
     "Listener",
     "ListenerStats",
     "MessageTooLarge",
+    "RemoteError",
     "configure_gil",
     "connect",
     "listen",
     "parse_address",
     "register_backend",
+    "register_error",
     "register_type",
 ]
 

@@ -82,6 +82,27 @@ class TCP(Comm):
             await stream.drain(leave)
         return size
 
+    def write_nowait(self, message: Any) -> bool:
+        """Send a message without waiting, see `Comm.write_nowait`."""
+        stream = self._stream
+        agreed = stream.agreement
+        _, leave = stream.write(codec.encode(message, agreed.buffers, agreed.arrays))
+        return leave is None or stream.bytes_queued <= stream.limits.write_ahead
+
+    async def drain(self) -> None:
+        """Wait until all that is queued is with the kernel."""
+        await self._stream.drain()
+
+    @property
+    def queued(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self._stream.bytes_queued
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of this comm."""
+        return self._stream.limits
+
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Send what is queued and why, then close, see `Comm.close`."""
         await self._stream.finish(expect_sendable(code), reason)

@@ -46,6 +46,7 @@ from .errors import (
 from .interfaces import Backend, Comm, Connector, Listener
 from .limits import Limits
 from .listener_log import ListenerStats
+from .reconnect import ReconnectingClient
 from .registry import register as register_backend
 from .transport.switch_interval import configure as configure_gil
 
@@ -77,6 +78,7 @@ __all__ = [
     "Listener",
     "ListenerStats",
     "MessageTooLarge",
+    "ReconnectingClient",
     "RemoteError",
     "configure_gil",
     "connect",

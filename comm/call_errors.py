@@ -253,7 +253,7 @@ _REMEDIES = {
 def late(peer: str, seconds: float, *, sent: bool) -> CallTimeout:
     """Return the error for a deadline that has passed here."""
     why = "no reply within" if sent else "it could not be sent within"
-    error = CallTimeout(f"call to {peer} timed out: {why} {seconds:g} s; allow it more time")
+    error = CallTimeout(f"call to {peer} timed out: {why} {seconds:.3g} s; allow it more time")
     error.may_have_run = sent
     return error
 

@@ -136,9 +136,7 @@ class Caller:
         number = self._number = self._number + 1
         future = self._loop.create_future()
         if timeout is not None:
-            timer = self._loop.call_later(
-                expect_seconds(timeout), self._ping_late, number, timeout
-            )
+            timer = self._loop.call_later(expect_seconds(timeout), self._ping_late, number, timeout)
         self._pings[number] = future
         try:
             if not self._outlet.send([PING, number]):

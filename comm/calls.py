@@ -177,6 +177,10 @@ class Calls(Caller):
         self._turns.end()
         self._handling.end()
 
+    async def wait_closed(self) -> None:
+        """Wait until the comm has ended, in whatever way; `failure` says in which."""
+        await asyncio.wait([self._reader])
+
     async def serve(self) -> None:
         """Wait until the comm has ended; handlers run with or without it.
 
@@ -185,7 +189,7 @@ class Calls(Caller):
         CommClosedError
             If it ended otherwise than because one side closed it and nothing was wrong.
         """
-        await asyncio.wait([self._reader])
+        await self.wait_closed()
         assert self._failure is not None
         if not self._failure.clean:
             raise self._failure.again()
@@ -208,7 +212,7 @@ class Calls(Caller):
             raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
         await self._handling.stop(grace)
         await self.comm.close(code, reason)
-        await asyncio.wait([self._reader])
+        await self.wait_closed()
 
     @property
     def failure(self) -> CommClosedError | None:

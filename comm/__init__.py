@@ -16,6 +16,7 @@ from typing import Any
 
 from .addressing import Address, parse_address
 from .api import connect, listen
+from .broadcast import BroadcastResult, broadcast
 from .call_errors import (
     CallError,
     CallLost,
@@ -54,6 +55,7 @@ __all__ = [
     "Address",
     "AddressError",
     "Backend",
+    "BroadcastResult",
     "CallError",
     "CallLost",
     "CallRefused",
@@ -80,6 +82,7 @@ __all__ = [
     "MessageTooLarge",
     "ReconnectingClient",
     "RemoteError",
+    "broadcast",
     "configure_gil",
     "connect",
     "listen",

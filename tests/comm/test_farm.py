@@ -99,10 +99,8 @@ def client_of(farm: Farm) -> ReconnectingClient:
     return ReconnectingClient(farm.address, backoff_cap=1, **args)
 
 
-async def beside(function: Callable[..., object], *args: object) -> object:
-    return await asyncio.get_running_loop().run_in_executor(
-        None, functools.partial(function, *args)
-    )
+async def beside(function: Callable[[Program], object], program: Program) -> object:
+    return await asyncio.get_running_loop().run_in_executor(None, function, program)
 
 
 @aio

@@ -28,7 +28,7 @@ transport.openssl transport.handshake transport.records transport.channel transp
 transport.goodbye transport.sender transport.receiver transport.pending transport.connection
 transport.stream transport.greeting transport.client transport.server
 tcp api
-call_envelopes call_errors call_outlet call_handlers caller calls reconnect broadcast __init__
+call_envelopes call_errors call_outlet call_handlers caller calls reconnect broadcast sync __init__
 """
 SECURITY = """
 errors text quoting paths der pem_blocks pem_shapes reading permissions pem config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import signal
 import subprocess
 import sys
@@ -120,11 +121,8 @@ async def test_no_task_is_lost_or_done_twice_unnoticed(farm: Farm) -> None:
 
         for round_ in range(4):
             tasks = [asyncio.ensure_future(have_done(100 * round_ + n)) for n in range(100)]
-            for _ in range(20):
-                await asyncio.wait(
-                    [task for task in tasks if not task.done()],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+            for done in itertools.islice(asyncio.as_completed(tasks), 20):
+                await done
             if round_ == 0:
                 await beside(kill, scheduler)
                 scheduler = farm.scheduler()

@@ -45,6 +45,7 @@ from .errors import (
     MessageTooLarge,
 )
 from .interfaces import Backend, Comm, Connector, Listener
+from .kinds import ErrorKind
 from .limits import Limits
 from .listener_log import ListenerStats
 from .reconnect import ReconnectingClient
@@ -73,6 +74,7 @@ __all__ = [
     "EncodeError",
     "EncodedMessage",
     "EncryptionRequired",
+    "ErrorKind",
     "FramingError",
     "HandshakeError",
     "HelloError",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from . import codec
 from .addressing import Address, concrete_host, format_address
 from .arguments import Side, expect_known, expect_secure, log_lacks
-from .close_codes import CloseCode, expect_sendable
+from .close_codes import CloseCode, expect_reason, expect_sendable
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
@@ -124,7 +124,7 @@ class TCP(Comm):
         """Send what is queued and why, then close, see `Comm.close`."""
         if get_ident() != self._thread or not self._loop.is_running():
             raise self._elsewhere()
-        await self._stream.finish(expect_sendable(code), reason)
+        await self._stream.finish(expect_sendable(code), expect_reason(reason))
 
     def _elsewhere(self) -> RuntimeError:
         return RuntimeError(

@@ -386,3 +386,9 @@ class Connection:
     def bytes_out(self) -> int:
         """Payload bytes sent so far, without TLS overhead."""
         return self._sender.outbox.sent
+
+    @property
+    def bytes_queued(self) -> int:
+        """Bytes that are written and not with the kernel yet."""
+        outbox = self._sender.outbox
+        return outbox.queued - outbox.sent

@@ -31,6 +31,7 @@ logger = logging.getLogger("sealwire.comm")
 
 _CLOSELY = 50e-6  # seconds; small messages in closer succession are coalesced
 _TOGETHER = 64 * 1024  # most bytes to hold back for it
+_BLOCKED = (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError)
 
 
 class Connection(Protocol):
@@ -170,7 +171,11 @@ class Sender:
                 sent = 0
                 try:
                     sent = self._channel.send(data)
-                except OSError:  # `flush` will meet and handle it
+                except _BLOCKED:  # `flush` will meet and handle it
+                    pass
+                except OSError as error:  # the system reports it once
+                    if self._connection is not None:
+                        self._connection.broken(error)
                     if self._failure is not None:
                         raise self._failure() from None
                 self.answering = False
@@ -196,12 +201,16 @@ class Sender:
         `refusal` makes the error for later writes.
         """
         self._refusal = refusal
-        if frame is not None:
-            self.outbox.put([frame], 1)
+        outbox = self.outbox
+        if frame is not None and not outbox:
+            self.write([frame])
+        elif frame is not None:
+            outbox.put([frame], 1)
         self.held_back = False
-        self.flush()
-        if self._connection is not None:
-            self._connection.watch()
+        if outbox:
+            self.flush()
+            if self._connection is not None:
+                self._connection.watch()
 
     def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
         """`write` for a message of one frame."""
@@ -259,6 +268,7 @@ class Sender:
         )
         error.kind = "slow-consumer"
         error.code = CloseCode.SLOW_CONSUMER
+        error.reason = f"{unsent} bytes were queued for it, the limit is {self._max_queued}"
         error.closed_by = "us"
         assert self._connection is not None
         self._connection.slow_consumer(error)
@@ -308,6 +318,14 @@ class Sender:
             except CommClosedError:
                 return False
         return self._failure is None
+
+    def drop_rest(self, failure: Callable[[], CommClosedError]) -> bool:
+        """Drop what is queued but for the message that the peer has in part.
+
+        Writers that wait for the others get `failure`. Returns whether that was possible, so that
+        another message can follow.
+        """
+        return False
 
     def send_eof(self) -> None:
         """Send end of file, unless something is unsent, which the peer must be able to notice."""

@@ -43,6 +43,11 @@ _STRAY = re.compile(r"[^A-Za-z0-9+/=\s]")
 _MOST_STRAYS = 8
 _ARMOUR = re.compile(rb"(?i)\bbegin.{0,40}?(?:certificate|private|crl)", re.DOTALL)
 _LONGEST_BASE64 = 2**20
+# Encoded now: a process that has given up its rights may not be able to load a codec later.
+_WIDE = tuple(
+    (encoding, "-----BEGIN ".encode(encoding))
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+)
 _SAMPLE = 64  # bytes in which UTF-16 without a mark shows
 
 
@@ -55,8 +60,8 @@ def decoded(data: bytes) -> str:
         if data.startswith(mark):
             encoding = "ascii" if encoding == "utf-8" else encoding
             return data[len(mark) :].decode(encoding, "replace")
-    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
-        at = data.find("-----BEGIN ".encode(encoding))
+    for encoding, begin in _WIDE:
+        at = data.find(begin)
         if at >= 0:
             return data[at % (int(encoding[4:6]) // 8) :].decode(encoding, "replace")
     head = data[: _SAMPLE - _SAMPLE % 2]

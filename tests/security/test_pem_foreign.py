@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,3 +155,27 @@ def test_a_password_that_ends_with_a_line_end_is_taken_as_it_is() -> None:
 def test_other_labels_are_told_what_to_do(label: str, words: str) -> None:
     with pytest.raises(PEMError, match=words):
         use(NODE.pem.replace("CERTIFICATE", label))
+
+
+LATE = """
+import codecs, encodings, sys
+from sealwire.security import Security
+ca, node, wide = open(sys.argv[1]).read(), sys.argv[2], sys.argv[3]
+encodings.__path__ = []  # as for a process that can no longer read its interpreter's files
+for name in (node, wide):
+    security = Security(tls_ca_file=ca, tls_worker_cert=name)
+    assert security.get_connection_args("worker")["ssl_context"]
+"""
+
+
+def test_files_are_read_where_no_codec_can_be_loaded_any_more(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(CA.pem)
+    node = file(tmp_path, BOTH.encode())
+    (tmp_path / "wide.pem").touch(mode=0o600)
+    (tmp_path / "wide.pem").write_bytes(BOTH.encode("utf-16-le"))
+    subprocess.run(
+        [sys.executable, "-c", LATE, str(tmp_path / "ca.pem"), node, str(tmp_path / "wide.pem")],
+        cwd=tmp_path,
+        timeout=60,
+        check=True,
+    )

@@ -103,17 +103,27 @@ class Case:
 
 
 def payload(
-    name: str, size: int, must: tuple[float, float], aim: tuple[float, float], **more: Any
+    name: str,
+    size: int,
+    must: tuple[float, float],
+    aim: tuple[float, float],
+    flight: int = 1,
+    **more: Any,
 ) -> Case:
-    """A case of large payloads, one way, each acknowledged with a few bytes."""
+    """A case of large payloads, one way, each acknowledged with a few bytes.
+
+    `flight` of them are on their way at a time.
+    """
+    kind = "payload" if flight == 1 else "pipelined"
     return Case(
-        name=f"payload-{name.lower().replace(' ', '')}",
-        title=f"{name} payloads, each acknowledged",
+        name=f"{kind}-{name.lower().replace(' ', '')}",
+        title=f"{name} payloads, each acknowledged"
+        + (f", {flight} in flight" if flight > 1 else ""),
         kind="payload",
         value="throughput",
         ours=(STANDALONE, DASK),
         others=(SOCKETS, *LIBRARIES),
-        options={"size": size},
+        options={"size": size, "flight": flight},
         bars=(Bar(must=must, aim=aim, ours=(STANDALONE,)), Bar(ours=(DASK,)))
         if size < 16 * MiB
         else (Bar(must=must, aim=aim), Bar(figure="cpu")),
@@ -199,6 +209,9 @@ CASES = (
     payload("16 MiB", 16 * MiB, (1.0, 1.1), (1.2, 1.4)),
     payload("256 MiB", 256 * MiB, (1.0, 1.1), (1.2, 1.4), costly=True),
     payload("1 GiB", GiB, (NOT_SLOWER, NOT_SLOWER), (1.2, 1.4), quick=False),
+    payload("64 KiB", 64 * KiB, (1.6, 1.5), (2.2, 2.0), flight=8),
+    payload("1 MiB", MiB, (1.6, 1.5), (2.2, 2.0), flight=8),
+    payload("16 MiB", 16 * MiB, (1.0, 1.1), (1.2, 1.4), flight=2),
     busy("receiver-busy", "receiver has 1 busy thread", (1.5, 30.0), (2.0, 50.0), busy_server=1),
     busy(
         "receiver-busy-4",

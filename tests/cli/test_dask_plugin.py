@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ from support.processes import HANG, PRELOAD, Programs
 
 CA = certs.root("ca")
 PASSWORDS = {"client": "open", "scheduler": "0123", "worker": "null"}
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    with Programs(tmp_path) as started:
-        yield started
 
 
 @pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])

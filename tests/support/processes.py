@@ -13,10 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from support import programs
+from support import HANG, programs
 
 PRELOAD = ("--preload", "sealwire.dask_backend.preload")
-HANG = 60.0  # seconds after which a process that has not said what it should is stuck
 
 
 class Program:

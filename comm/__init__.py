@@ -16,7 +16,18 @@ from typing import Any
 
 from .addressing import Address, parse_address
 from .api import connect, listen
+from .broadcast import BroadcastResult, broadcast
+from .call_errors import (
+    CallError,
+    CallLost,
+    CallRefused,
+    CallTimeout,
+    RemoteError,
+    register_error,
+)
+from .calls import Calls
 from .close_codes import CloseCode
+from .codec import EncodedMessage
 from .codec import register as register_type
 from .ends import closed_error
 from .errors import (
@@ -39,6 +50,7 @@ from .interfaces import Backend, Comm, Connector, Listener
 from .kinds import ErrorKind
 from .limits import Limits
 from .listener_log import ListenerStats
+from .reconnect import ReconnectingClient
 from .registry import register as register_backend
 from .serving import ServingListener
 from .transport.switch_interval import configure as configure_gil
@@ -47,6 +59,12 @@ __all__ = [
     "Address",
     "AddressError",
     "Backend",
+    "BroadcastResult",
+    "CallError",
+    "CallLost",
+    "CallRefused",
+    "CallTimeout",
+    "Calls",
     "CloseCode",
     "Comm",
     "CommBusy",
@@ -57,6 +75,7 @@ __all__ = [
     "Connector",
     "DecodeError",
     "EncodeError",
+    "EncodedMessage",
     "EncryptionRequired",
     "ErrorKind",
     "FramingError",
@@ -66,14 +85,18 @@ __all__ = [
     "Listener",
     "ListenerStats",
     "MessageTooLarge",
+    "ReconnectingClient",
+    "RemoteError",
     "ServingListener",
     "WriteTimeout",
+    "broadcast",
     "closed_error",
     "configure_gil",
     "connect",
     "listen",
     "parse_address",
     "register_backend",
+    "register_error",
     "register_type",
 ]
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Union
 from .addressing import Address
 from .close_codes import CloseCode
 from .errors import CommClosedError
-from .limits import Limits
+from .limits import DEFAULT_LIMITS, Limits
 from .listener_log import ListenerStats
 
 __all__ = ["Backend", "Comm", "Connector", "Handler", "Listener"]
@@ -58,8 +58,10 @@ class Comm(ABC):
         Parameters
         ----------
         message : object
-            None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, anything
-            bytes-like, a numpy array, or an object of a registered type, nested as needed.
+            None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, bytes,
+            bytearray, memoryview, a numpy array, or an object of a registered type, nested as
+            needed. Tuples arrive as lists, bytes writable, times with a zone in UTC; README has a
+            table of all changes.
         timeout : float, optional
             Seconds to wait at most. None, the default, waits as long as the peer takes.
 
@@ -71,7 +73,7 @@ class Comm(ABC):
         Raises
         ------
         EncodeError
-            For a value without a wire form; nothing was sent.
+            For a value without a wire form, with its place; nothing was sent.
         MessageTooLarge
             For a message over a limit; nothing was sent.
         CommClosedError
@@ -85,22 +87,46 @@ class Comm(ABC):
         its place; its buffers must not be modified until `drain` returns or the comm is closed.
         """
 
-    async def drain(self, *, timeout: float | None = None) -> None:
-        """Wait until the kernel has all that was written, by cancelled writes too.
+    def write_nowait(self, message: Any) -> bool:
+        """Send `message` without waiting: what the kernel does not take now is queued.
 
         Parameters
         ----------
-        timeout : float, optional
-            Seconds to wait at most; None, the default, means no limit.
+        message : object
+            As for `write`. Buffers in it must not be changed before `drain`.
+
+        Returns
+        -------
+        bool
+            Whether there is room for more; if not, `drain` before the next one.
 
         Raises
         ------
-        CommClosedError
-            If the comm is closed, or closes before.
-        WriteTimeout
-            If the timeout expired. Nothing has changed.
+        EncodeError, MessageTooLarge, CommClosedError
+            As for `write`; also if more than `Limits.max_queued` bytes are queued already.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no drain()")
+        raise NotImplementedError(
+            f"cannot write to {self.peer_address} without waiting: {type(self).__name__} has no "
+            f"write_nowait; implement it as `Comm` describes"
+        )
+
+    async def drain(self, *, timeout: float | None = None) -> None:
+        """Wait until the kernel has all that was written, by cancelled writes too.
+
+        Raises `CommClosedError` if the comm is closed before, and `WriteTimeout`, with nothing
+        changed, after `timeout` seconds; None, the default, means no limit.
+        """
+        return
+
+    @property
+    def queued(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        return 0
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of this comm."""
+        return DEFAULT_LIMITS
 
     @abstractmethod
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
@@ -141,20 +167,12 @@ class Comm(ABC):
         """
 
     async def wait_closed(self) -> CommClosedError:
-        """Wait until the peer has closed or is lost, or we have closed, and return how.
+        """Wait until the peer has closed or is lost, or we have closed; return what reads raise.
 
-        For handlers that neither read nor write. Any number of tasks may wait, beside a reader.
-
-        Returns
-        -------
-        CommClosedError
-            What a read would raise, with its ``code``, ``reason``, ``closed_by`` and ``clean``.
-
-        Notes
-        -----
-        Unread messages do not delay it, and can still be read afterwards. While more than
-        `Limits.read_ahead` bytes are unread, a peer's end that its kernel cannot deliver, because
-        messages before it do not fit into ours, is noticed only when some are read.
+        For handlers that neither read nor write; any number of tasks may wait. Unread messages do
+        not delay it. While more than `Limits.read_ahead` bytes are unread, an end that the peer's
+        kernel cannot deliver, because what is before it does not fit into ours, is noticed only
+        when some are read.
         """
         raise NotImplementedError(f"{type(self).__name__} has no wait_closed()")
 
@@ -252,8 +270,7 @@ class Connector(ABC):
 class Listener(ABC):
     """Accepts comms. ``await listener`` starts it; ``async with listener`` starts and stops it.
 
-    The end of ``async with`` is `stop`: nothing more is accepted, and the handlers of open comms
-    go on. `close` ends them as well.
+    Leaving the context is `stop`: the handlers of open comms go on. `close` ends them as well.
     """
 
     @abstractmethod
@@ -286,25 +303,9 @@ class Listener(ABC):
     async def close(self, grace: float = 0.0) -> None:
         """Stop accepting, let the handlers finish, and end their comms.
 
-        From now on the reads of every comm end, as after a clean end of the comm: ``async for
-        message in comm`` stops after the message that is being worked on, messages that were not
-        read are dropped, and writes go on. As soon as a handler has returned, its comm is closed
-        with ``CloseCode.GOING_AWAY``. After `grace` seconds the other handlers are cancelled and
-        their comms closed with the same code, as `Comm.close` does.
-
-        A handler may call it, or a task of its own: it is neither cancelled nor waited for.
-
-        Parameters
-        ----------
-        grace : float, default 0
-            Seconds for the handlers to finish.
-
-        Notes
-        -----
-        Concurrent calls wait for the same close; the shortest grace counts. Closing what is closed
-        does nothing. If a call is cancelled, the close goes on without it: `wait_closed` waits for
-        it, and another call can shorten the grace. After `Limits.close_timeout`, a handler that was
-        cancelled but goes on loses its comm, with a warning.
+        The reads of every comm end, as after a clean end; writes go on. Once its handler has
+        returned, a comm is closed with ``CloseCode.GOING_AWAY``. After `grace` seconds the other
+        handlers are cancelled, and their comms closed in the same way. See `ServingListener.close`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not own its comms")
 

@@ -10,7 +10,6 @@ import inspect
 import re
 from collections.abc import Collection
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from .addressing import declare_scheme
 from .errors import AddressError
@@ -112,6 +111,8 @@ def _load(scheme: str) -> Backend:
         module, name = _OWN[scheme]
         backend_class = getattr(import_module(f".{module}", __package__), name)
     else:
+        from importlib.metadata import entry_points  # takes as long as all our imports
+
         found = entry_points(group=ENTRY_POINT_GROUP)
         names = {entry.name: entry for entry in found}
         if scheme not in names:

@@ -28,7 +28,7 @@ from .errors import CommClosedError
 from .interfaces import Comm, Handler, Listener
 from .limits import Limits
 
-__all__ = ["ServingListener"]
+__all__ = ["ServingListener", "StreamListener"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -177,7 +177,28 @@ class ServingListener(Listener):
         return tuple(comm for comm in self._attended if not comm.closed())
 
     async def close(self, grace: float = 0.0) -> None:
-        """Stop accepting, let the handlers finish, and end their comms, see `Listener.close`."""
+        """Stop accepting, let the handlers finish, and end their comms.
+
+        From now on the reads of every comm end, as after a clean end of the comm: ``async for
+        message in comm`` stops after the message that is being worked on, messages that were not
+        read are dropped, and writes go on. As soon as a handler has returned, its comm is closed
+        with ``CloseCode.GOING_AWAY``. After `grace` seconds the other handlers are cancelled and
+        their comms closed with the same code, as `Comm.close` does.
+
+        A handler may call it, or a task of its own: it is neither cancelled nor waited for.
+
+        Parameters
+        ----------
+        grace : float, default 0
+            Seconds for the handlers to finish.
+
+        Notes
+        -----
+        Concurrent calls wait for the same close; the shortest grace counts. Closing what is closed
+        does nothing. If a call is cancelled, the close goes on without it: `wait_closed` waits for
+        it, and another call can shorten the grace. After `Limits.close_timeout`, a handler that was
+        cancelled but goes on loses its comm, with a warning.
+        """
         instead = "write 0 to cancel handlers at once"
         seconds = expect_seconds("close()", "grace", grace, instead, zero=True)
         loop = self._expect_loop("close")
@@ -290,6 +311,28 @@ class ServingListener(Listener):
                 stacklevel=2,
                 source=self,
             )
+
+
+class StreamListener(ServingListener):
+    """One whose comms have a ``_stream``, which a `FrameServer` accepts."""
+
+    _server: Any = None
+    _stopped: Any = None
+
+    def end_reading(self, comm: Any, code: int, reason: str) -> None:
+        """See `ServingListener.end_reading`."""
+        comm._stream.end_reading(code, reason)
+
+    def end_of(self, comm: Any) -> asyncio.Future[None]:
+        """See `ServingListener.end_of`."""
+        ended: asyncio.Future[None] = comm._stream.end()
+        return ended
+
+    def tasks(self) -> Collection[asyncio.Task[Any]]:
+        """Tasks of all connections, pending ones included."""
+        server = self._server or self._stopped
+        tasks: Collection[asyncio.Task[Any]] = server.tasks if server is not None else ()
+        return tasks
 
 
 def _disconnected(comm: Comm, task: asyncio.Task[Any], ended: asyncio.Future[Any]) -> None:

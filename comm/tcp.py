@@ -6,7 +6,8 @@ import asyncio
 import logging
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from threading import get_ident
 from typing import Any, Literal
 
 from . import codec
@@ -17,7 +18,7 @@ from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
 from .listener_log import ListenerStats
-from .serving import ServingListener
+from .serving import StreamListener
 from .tls_errors import NamingFiles, tell_refused
 from .transport.client import FrameClient
 from .transport.greeting import exchange_hellos
@@ -49,6 +50,8 @@ class TCP(Comm):
 
     def __init__(self, stream: FrameStream) -> None:
         self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
 
     def __del__(self) -> None:
         """Close the socket of a comm that was garbage collected while open, from any thread."""
@@ -64,8 +67,12 @@ class TCP(Comm):
 
     async def read(self) -> Any:
         """Read the next message, see `Comm.read`."""
+        if get_ident() != self._thread:  # asyncio.get_running_loop may cost a system call
+            raise self._elsewhere()
         stream = self._stream
         while not stream.inbox:
+            if not self._loop.is_running():
+                raise self._elsewhere()
             await stream.arrival()
         frames = stream.take_frames()
         header = frames[0]
@@ -81,6 +88,8 @@ class TCP(Comm):
 
     async def write(self, message: Any, *, timeout: float | None = None) -> int:
         """Send a message, see `Comm.write`."""
+        if get_ident() != self._thread or not self._loop.is_running():
+            raise self._elsewhere()
         if timeout is not None:
             expect_seconds("write()", "timeout", timeout, "leave it out to wait for ever")
         stream = self._stream
@@ -93,6 +102,15 @@ class TCP(Comm):
             else:
                 await drain_within(stream, leave, timeout)
         return size
+
+    def write_nowait(self, message: Any) -> bool:
+        """Send a message without waiting, see `Comm.write_nowait`."""
+        if get_ident() != self._thread:
+            raise self._elsewhere()
+        stream = self._stream
+        agreed = stream.agreement
+        _, leave = stream.write(codec.encode(message, agreed.buffers, agreed.arrays))
+        return leave is None or stream.bytes_queued <= stream.limits.write_ahead
 
     async def drain(self, *, timeout: float | None = None) -> None:
         """Wait until nothing is queued, see `Comm.drain`."""
@@ -107,9 +125,27 @@ class TCP(Comm):
         await self._stream.end()
         return self._stream.failure()
 
+    @property
+    def queued(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self._stream.bytes_queued
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of this comm."""
+        return self._stream.limits
+
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Send what is queued and why, then close, see `Comm.close`."""
+        if get_ident() != self._thread or not self._loop.is_running():
+            raise self._elsewhere()
         await self._stream.finish(expect_sendable(code), expect_reason(reason))
+
+    def _elsewhere(self) -> RuntimeError:
+        return RuntimeError(
+            f"cannot use the comm with {self._stream.peer} outside the event loop that it was "
+            f"opened in; use asyncio.run_coroutine_threadsafe(…, loop), or sealwire.comm.sync"
+        )
 
     def abort(self) -> None:
         """Close at once and drop what is queued."""
@@ -242,7 +278,7 @@ class _CommServer(FrameServer):
         return self._attend(self._comm_class(stream))  # not awaited here: a frame for each message
 
 
-class TCPListener(ServingListener):
+class TCPListener(StreamListener):
     """Accepts on ``tcp://``."""
 
     comm_class: type[TCP] = TCP
@@ -274,20 +310,6 @@ class TCPListener(ServingListener):
                 error.errno, f"cannot listen on {address}: {why}; choose another host or port"
             ) from error
         self._server = server
-
-    def end_reading(self, comm: Any, code: int, reason: str) -> None:
-        """See `ServingListener.end_reading`."""
-        comm._stream.end_reading(code, reason)
-
-    def end_of(self, comm: Any) -> asyncio.Future[None]:
-        """See `ServingListener.end_of`."""
-        ended: asyncio.Future[None] = comm._stream.end()
-        return ended
-
-    def tasks(self) -> Collection[asyncio.Task[None]]:
-        """Tasks of all connections, pending ones included."""
-        server = self._server or self._stopped
-        return server.tasks if server is not None else ()
 
     def stop(self) -> asyncio.Future[None]:
         """Stop accepting, see `Listener.stop`."""

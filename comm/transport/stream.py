@@ -240,3 +240,21 @@ class FrameStream(Connection):
             self.inbox = deque()  # not the receiver's any more
             ours = closed_by_us(self.peer, code, reason)
             self._receiver.end_reading(ours.again, False)
+
+    # Counters
+
+    @property
+    def bytes_in(self) -> int:
+        """Payload bytes received so far, without TLS overhead."""
+        return self._receiver.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Payload bytes sent so far, without TLS overhead."""
+        return self._sender.outbox.sent
+
+    @property
+    def bytes_queued(self) -> int:
+        """Bytes that are written and not with the kernel yet."""
+        outbox = self._sender.outbox
+        return outbox.queued - outbox.sent

@@ -20,6 +20,7 @@ from sealwire.comm import (
     listen,
 )
 from sealwire.comm.transport.sockets import reset
+from sealwire.comm.wire import closing
 from support.aio import aio, until
 from support.endings import documented, error_of, row
 from support.links import (
@@ -176,3 +177,20 @@ async def test_a_write_after_the_end_of_a_peer_that_says_nothing() -> None:
             await a.write(bytes(20_000))
         error = await error_of(a.write(3))
         assert (error.code, error.kind) == (CloseCode.NO_STATUS, "unannounced")
+
+
+@schemes
+@aio
+async def test_a_send_that_fails_finds_the_closing_message(scheme: str) -> None:
+    """Over TLS close_notify follows it, in a record that is not received yet."""
+    async with pair(scheme) as (a, b):
+        await a.write(1)
+        await b.read()
+        stream = b._stream  # type: ignore[attr-defined]
+        stream._sender.write_last(closing.encode(1011, "of the test"), stream.failure)
+        stream._sender.send_eof()
+        reset(stream.socket)
+        b.abort()
+        a._stream._sender.answering = True  # type: ignore[attr-defined]
+        error = await error_of(a.write(2))
+        assert (error.code, error.reason, error.closed_by) == (1011, "of the test", "peer")

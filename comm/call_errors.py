@@ -13,10 +13,11 @@ can raise none but those, and texts from it are cut.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from .errors import CommClosedError, quoted
+from .errors import CommClosedError, EncodeError, quoted
 
 __all__ = [
     "CallError",
@@ -25,6 +26,7 @@ __all__ = [
     "CallTimeout",
     "RefusalKind",
     "RemoteError",
+    "at_argument",
     "describe",
     "is_expected",
     "late",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _CALL = "call "
+_RESULT = 3  # its place in a response
 _LONGEST_NAME = 200  # characters
 _LONGEST_TEXT = 4000
 
@@ -226,6 +229,19 @@ def revive(described: Any) -> Exception:
         if isinstance(made, Exception):
             return made
     return RemoteError(name, message)
+
+
+def at_argument(error: EncodeError, first: int) -> None:
+    """Let `error` name an argument or the result where it names a part of our envelope.
+
+    The part numbered `first` is the first argument, or the result if that is the last part.
+    """
+
+    def name(found: re.Match[str]) -> str:
+        number = int(found[1]) - first
+        return "result" if first == _RESULT else f"argument {number}" if number >= 0 else "keywords"
+
+    error.args = (re.sub(r"^\[(\d+)\]", name, str(error)),)
 
 
 def refused(kind: Any, text: Any, peer: str) -> CallError:

@@ -58,8 +58,10 @@ class Comm(ABC):
         Parameters
         ----------
         message : object
-            None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, anything
-            bytes-like, a numpy array, or an object of a registered type, nested as needed.
+            None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, bytes,
+            bytearray, memoryview, a numpy array, or an object of a registered type, nested as
+            needed. Tuples arrive as lists, bytes writable, times with a zone in UTC; README has a
+            table of all changes.
 
         Returns
         -------
@@ -69,7 +71,7 @@ class Comm(ABC):
         Raises
         ------
         EncodeError
-            For a value without a wire form; nothing was sent.
+            For a value without a wire form, with its place; nothing was sent.
         MessageTooLarge
             For a message over a limit; nothing was sent.
         CommClosedError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from sealwire.comm.transport import race
 from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.transport.race import Place, Race
 from support.aio import aio, until
+from support.kernel import descriptors
 
 Make = Callable[[], Place]
 
@@ -65,10 +65,6 @@ def unreachable(keeping: ExitStack) -> Place:
 def keeping() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
 
 
 def nothing(sock: socket.socket) -> None:

@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 _CALL = "call "
-_RESULT = 3  # its place in a response
 _LONGEST_NAME = 200  # characters
 _LONGEST_TEXT = 4000
 
@@ -231,15 +230,17 @@ def revive(described: Any) -> Exception:
     return RemoteError(name, message)
 
 
-def at_argument(error: EncodeError, first: int) -> None:
+def at_argument(error: EncodeError, first: int | None) -> None:
     """Let `error` name an argument or the result where it names a part of our envelope.
 
-    The part numbered `first` is the first argument, or the result if that is the last part.
+    The part numbered `first` is the first argument; without it, what is wrong is in the result.
     """
 
     def name(found: re.Match[str]) -> str:
+        if first is None:
+            return "result"
         number = int(found[1]) - first
-        return "result" if first == _RESULT else f"argument {number}" if number >= 0 else "keywords"
+        return f"argument {number}" if number >= 0 else "keywords"
 
     error.args = (re.sub(r"^\[(\d+)\]", name, str(error)),)
 

@@ -269,7 +269,7 @@ class Handling:
                 outlet.fill()
         except Exception as error:  # the code of a registered type may raise anything
             if isinstance(error, EncodeError):
-                at_argument(error, 3)
+                at_argument(error, None)
             self._reply_error(number, method, error)
 
     def _reply_error(self, number: int | None, method: str, error: BaseException) -> None:

@@ -30,7 +30,7 @@ decoding a search for the marker byte that precedes any bytes value.
 from __future__ import annotations
 
 from .decoding import decode
-from .encoding import OUT_OF_BAND, encode
+from .encoding import OUT_OF_BAND, EncodedMessage, encode
 from .extensions import register
 
-__all__ = ["OUT_OF_BAND", "decode", "encode", "register"]
+__all__ = ["OUT_OF_BAND", "EncodedMessage", "decode", "encode", "register"]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Union
 from .addressing import Address
 from .close_codes import CloseCode
 from .errors import CommClosedError
-from .limits import Limits
+from .limits import DEFAULT_LIMITS, Limits
 from .listener_log import ListenerStats
 
 __all__ = ["Backend", "Comm", "Connector", "Handler", "Listener"]
@@ -82,6 +82,46 @@ class Comm(ABC):
         A cancelled write still sends its message, whole; its buffers must not be modified until the
         comm is closed.
         """
+
+    def write_nowait(self, message: Any) -> bool:
+        """Send `message` without waiting: what the kernel does not take now is queued.
+
+        Parameters
+        ----------
+        message : object
+            As for `write`. Buffers in it must not be changed before `drain`.
+
+        Returns
+        -------
+        bool
+            Whether there is room for more; if not, `drain` before the next one.
+
+        Raises
+        ------
+        EncodeError, MessageTooLarge, CommClosedError
+            As for `write`; also if more than `Limits.max_queued` bytes are queued already.
+        """
+        raise NotImplementedError(
+            f"cannot write to {self.peer_address} without waiting: {type(self).__name__} has no "
+            f"write_nowait; implement it as `Comm` describes"
+        )
+
+    async def drain(self) -> None:
+        """Wait until everything that was written is with the kernel.
+
+        Raises `CommClosedError` if the comm is closed before.
+        """
+        return
+
+    @property
+    def queued(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        return 0
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of this comm."""
+        return DEFAULT_LIMITS
 
     @abstractmethod
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:

@@ -96,12 +96,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the wheel, what it needs, and ipykernel."""
+    """The interpreter of an environment with the wheel, what it needs, and Jupyter's comm."""
 
     def install(folder: Path) -> None:
-        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
-        packages = (wheel, "ipykernel")
-        run(folder / PYTHON, "-m", "pip", "install", "--quiet", *packages, cwd=folder)
+        venv.create(folder, symlinks=os.name != "nt")
+        pip = (sys.executable, "-m", "pip", "--python", folder / PYTHON, "install", "--quiet")
+        run(*pip, "--no-compile", wheel, "comm", cwd=folder)
 
     return once(tmp_path_factory, "environment", install) / PYTHON
 

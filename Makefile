@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
 PACKAGES := comm security dask_backend cli
-INIT := ../../../sealwire/__init__.py
+INIT := ../../../version/__init__.py
 
 .PHONY: demo test lint types unit soak bench bench-all install clean
 

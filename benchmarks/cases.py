@@ -19,6 +19,8 @@ DASK = "dask"
 UVLOOP = "+uvloop"  # after an implementation's name: both of its processes run on uvloop
 SOCKETS = "sockets"
 OURS = (STANDALONE, STANDALONE + UVLOOP, DASK, DASK + UVLOOP)
+# After a slash, the interpreter's switch interval in all processes of a cluster.
+INTERVALS = (DASK + "/200us", DASK + "/untouched")
 LIBRARIES = {"grpcio": "grpc", "pyzmq": "zmq"}  # implementation: what it imports
 
 MESSAGE = 100  # bytes of a small message
@@ -68,6 +70,21 @@ FIGURES = {
     "gather": Figure("MB/s", digits=1),
     "scatter": Figure("MB/s", digits=1),
     "shuffle": Figure("MB/s", digits=1),
+    **{
+        name: Figure("s", more=False, digits=2)
+        for name in (
+            "start",
+            "tasks",
+            "chain",
+            "submits",
+            "rechunk",
+            "matrix",
+            "fed",
+            "words",
+            "gather64",
+            "exchange",
+        )
+    },
     "sender_hold": Figure("ms", more=False, digits=1),
     "receiver_hold": Figure("ms", more=False, digits=1),
 }
@@ -308,6 +325,34 @@ CASES = (
         bars=(
             Bar(figure="fetch_busy", must=(NOT_SLOWER, 20.0)),
             *(Bar(figure=name) for name in ("fetch_idle", "gather", "scatter", "shuffle")),
+        ),
+        free=True,
+        quick=False,
+    ),
+)
+
+WORKS = ("tasks", "chain", "submits", "rechunk", "matrix", "fed", "words", "gather64", "exchange")
+CASES += (
+    Case(
+        name="workloads",
+        title="what Dask users do, on a cluster of 2 workers",
+        kind="cluster",
+        value="tasks",
+        ours=(DASK, *INTERVALS),
+        options={"program": "workloads", "workers": 2, "works": WORKS},
+        bars=tuple(Bar(figure=name, must=(0.97, 0.97)) for name in ("start", *WORKS)),
+        free=True,
+        quick=False,
+    ),
+    Case(
+        name="workloads-16",
+        title="the same on 16 workers, more than there are CPUs",
+        kind="cluster",
+        value="tasks",
+        ours=(DASK,),
+        options={"program": "workloads", "workers": 16, "works": ("tasks", "rechunk", "words")},
+        bars=tuple(
+            Bar(figure=name, must=(0.97, 0.97)) for name in ("start", "tasks", "rechunk", "words")
         ),
         free=True,
         quick=False,

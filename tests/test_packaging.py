@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
 import os
-import shutil
 import subprocess
 import sys
 import venv
@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import sealwire
 from support.once import once
+from support.wheels import PATIENCE, PYTHON, ROOT, built, run
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("comm", "security", "dask_backend", "cli")
-LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
-PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
-PATIENCE = 300  # seconds until an installation counts as hung
 
 ECHO = """
 import asyncio, os
@@ -47,34 +45,54 @@ async def main():
 asyncio.run(main())
 """
 
+USE = """
+import asyncio, io, contextlib
 
-def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Run a command to its end in `cwd`; return what it printed. Its error is the test's."""
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stderr}"
-    return done.stdout
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+c.register_type(Point, lambda point: {"x": point.x}, lambda fields: Point(fields["x"]))
+
+async def handler(comm):
+    async for message in comm:
+        await comm.write(message)
+
+async def main():
+    async with c.listen("127.0.0.1:0", handler) as listener, c.connect(
+        listener.contact_address, timeout=30
+    ) as comm:
+        await comm.write({"\\xfc": Point(b"x" * 10_000), "n": 1 << 70})
+        message = await comm.read()
+        assert type(message["\\xfc"]) is Point and message["n"] == 1 << 70
+        for wrong, text in (({"\\xfc": {1}}, "cannot encode set"), ({(1,): 1}, "dict key")):
+            try:
+                await comm.write(wrong)
+            except c.EncodeError as error:
+                if text not in str(error):
+                    raise
+            else:
+                raise SystemExit("nothing was raised")
+    for call in (c.connect, lambda *a, **k: c.listen(*a, handler, **k)):
+        try:
+            call("tcp://127.0.0.1:1", contxt=1)
+        except TypeError as error:
+            if "contxt" not in str(error):
+                raise
+        else:
+            raise SystemExit("nothing was raised")
+
+asyncio.run(main())
+with contextlib.redirect_stdout(io.StringIO()):
+    for name in c.__all__:
+        help(getattr(c, name))
+print("done")
+"""
 
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel, built from a copy so that nothing of an earlier build gets into it."""
-
-    def build(folder: Path) -> None:
-        shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
-        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
-        run(*pip, "--wheel-dir", folder, folder / "source", cwd=folder)
-
-    (built,) = once(tmp_path_factory, "wheel", build).glob("*.whl")
-    return built
+    return built(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -97,9 +115,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         metadata = archive.read(entry_points.replace("entry_points.txt", "METADATA")).decode()
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"sealwire"}
-    assert "sealwire/__init__.py" not in names
     inside = {name.split("/")[1] for name in names if name.startswith("sealwire/")}
-    assert inside == set(PACKAGES)
+    assert inside == {"__init__.py", "py.typed", *PACKAGES}
     for package in PACKAGES:
         assert f"sealwire/{package}/py.typed" in names
         sources = {f"sealwire/{package}/{path.name}" for path in (ROOT / package).glob("*.py")}
@@ -172,3 +189,39 @@ def test_the_demo_says_that_it_needs_dask(python: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "pip install 'sealwire[dask]'" in done.stderr
+
+
+def test_versions_are_read_when_asked_for(python: Path, tmp_path: Path) -> None:
+    """Reading metadata takes as long as all other imports together."""
+    script = (
+        "import sys, sealwire, sealwire.comm, sealwire.security\n"
+        "assert 'importlib.metadata' not in sys.modules\n"
+        "import importlib.metadata as m\n"
+        "print({m.version('sealwire'), sealwire.__version__, sealwire.comm.__version__})"
+    )
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    version = config["metadata"]["version"]
+    assert run(python, "-c", script, cwd=tmp_path) == f"{{{version!r}}}\n"
+    with pytest.raises(AttributeError, match="has no attribute '__verion__'"):
+        sealwire.__verion__  # type: ignore[attr-defined]  # noqa: B018
+
+
+FLAGS = (
+    ("-W", "error"),
+    ("-O",),
+    ("-OO",),
+    ("-X", "dev", "-W", "error"),
+    ("-X", "utf8=0", "-W", "error"),
+    ("-I",),
+    ("-b", "-W", "error"),
+)
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
+def test_it_works_in_odd_interpreters(flags: tuple[str, ...], python: Path, tmp_path: Path) -> None:
+    """Without assertions and docstrings, with every warning an error, in the C locale."""
+    printed = run(python, *flags, "-c", ECHO, cwd=tmp_path, LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert printed.startswith("TLSv1.3 ")
+    values = "import sealwire.comm as c\n" + USE
+    assert run(python, *flags, "-c", values, cwd=tmp_path, LC_ALL="C") == "done\n"

@@ -21,6 +21,13 @@ GATHERED = 4 << 20  # most bytes of one gathering send
 _RECORD = 16 * 1024  # the payload of a full TLS record
 
 
+def _kept(frame: Buffer) -> Buffer:
+    """`frame` as it is now: its writer does not wait, and may change its memory meanwhile."""
+    if isinstance(frame, memoryview) and type(frame.obj) is bytes:
+        return frame
+    return bytes(frame)
+
+
 class Outbox:
     """A queue of bytes.
 
@@ -69,7 +76,7 @@ class Outbox:
                 self._put_large(memoryview(frame))
                 borrowed = True
             elif length:  # an empty chunk would be offered for ever
-                self._small.append(frame)
+                self._small.append(frame if type(frame) is bytes else _kept(frame))
                 self._small_size += length
                 if self._small_size > CHUNK:
                     self._join()
@@ -142,6 +149,20 @@ class Outbox:
                 return
             size -= len(chunk)
             chunks.popleft()
+
+    def drop_after(self, end: int) -> None:
+        """Drop what was queued after the first `end` bytes ever queued."""
+        if self._small:
+            self._join()
+        chunks = self._chunks
+        surplus = self.queued - end
+        self.queued = end
+        while surplus:
+            last = chunks.pop()
+            if len(last) > surplus:
+                chunks.append(memoryview(last)[: len(last) - surplus])
+                return
+            surplus -= len(last)
 
     def clear(self) -> None:
         """Drop the rest."""

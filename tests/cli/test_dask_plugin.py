@@ -87,6 +87,13 @@ def written(path: Path, text: str) -> str:
         (["config", "list", "worker"], {"worker": PRELOAD[1]}, False),
         (["--version"], {"worker": PRELOAD[1]}, False),
         ([], {"worker": PRELOAD[1]}, False),
+        (["worker", "tls://x:1", "--no-nanny"], {}, True),  # which fails, and ours says why
+        (["scheduler", "--protocol", "tls"], {}, True),
+        (["scheduler", "--protocol=tls"], {}, True),
+        (["spec", "--spec", '{"cls": "x", "opts": {"scheduler": "tls://x:1"}}'], {}, True),
+        (["worker", "tls://x:1", "--tls-cert", "x.pem"], {}, False),
+        (["worker", "tcp://x:1"], {}, False),
+        (["scheduler", "--protocol", "tcp"], {}, False),
     ],
     ids=str,
 )

@@ -87,6 +87,12 @@ class Programs:
         self.started.append(program)
         return program
 
+    def run_code(self, code: str, *arguments: str) -> Program:
+        """``python -c`` with these arguments."""
+        program = Program([sys.executable, "-c", code, *arguments], self.folder)
+        self.started.append(program)
+        return program
+
     def scheduler(self, scheme: str, *options: str) -> tuple[Program, str]:
         """A scheduler that listens, and its address."""
         program = self.start(

@@ -17,7 +17,8 @@ from typing import Any
 from .addressing import Address, parse_address
 from .api import connect, listen
 from .broadcast import BroadcastResult, broadcast
-from .call_errors import (
+from .calls.calls import Calls
+from .calls.errors import (
     CallError,
     CallLost,
     CallRefused,
@@ -25,7 +26,7 @@ from .call_errors import (
     RemoteError,
     register_error,
 )
-from .calls import Calls
+from .calls.reconnect import ReconnectingClient
 from .close_codes import CloseCode
 from .codec import EncodedMessage
 from .codec import register as register_type
@@ -50,7 +51,6 @@ from .interfaces import Backend, Comm, Connector, Listener
 from .kinds import ErrorKind
 from .limits import Limits
 from .listener_log import ListenerStats
-from .reconnect import ReconnectingClient
 from .registry import register as register_backend
 from .serving import ServingListener
 from .transport.switch_interval import configure as configure_gil

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
-from .caller import expect_seconds
+from .calls.caller import expect_seconds
 from .codec import EncodedMessage
 from .errors import CommClosedError, CommError, EncodeError
 from .interfaces import Comm

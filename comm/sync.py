@@ -30,8 +30,9 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
-from . import api, calls, interfaces
-from .caller import expect_seconds
+from . import api, interfaces
+from .calls import calls
+from .calls.caller import expect_seconds
 from .close_codes import CloseCode
 from .errors import CommBusy, CommClosedError
 

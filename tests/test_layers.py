@@ -29,7 +29,8 @@ transport.openssl transport.handshake transport.records transport.channel transp
 transport.goodbye transport.sender transport.bounded transport.receiver transport.end_watch
 transport.pending transport.connection transport.stream transport.writing transport.greeting
 transport.client transport.server transport.local ends tcp unix memory testing api
-call_envelopes call_errors call_outlet call_handlers caller calls reconnect broadcast sync __init__
+calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.calls calls.reconnect
+broadcast sync __init__
 """
 SECURITY = """
 errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem config

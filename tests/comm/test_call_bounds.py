@@ -18,8 +18,8 @@ from sealwire.comm import (
     CommClosedError,
     Limits,
     RemoteError,
-    call_handlers,
 )
+from sealwire.comm.calls import handlers
 from support.aio import aio, until
 from support.calling import Sleeper, called_by_hand, calls_pair
 from support.links import pair
@@ -231,7 +231,7 @@ async def test_a_peer_that_reads_no_replies_costs_a_bounded_amount(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is not answered any more, and in the end disconnected."""
-    monkeypatch.setattr(call_handlers, "_MOST_UNREAD", 500)
+    monkeypatch.setattr(handlers, "_MOST_UNREAD", 500)
     tracemalloc.start()
     try:
         limits = Limits(write_ahead=100_000, read_ahead=100_000)

@@ -68,7 +68,7 @@ class MoreThanRejected(Rejected):
         (OSError(2, "gone"), "FileNotFoundError", "[Errno 2] gone"),
         (asyncio.CancelledError(), "asyncio.exceptions.CancelledError", ""),
         (StopAsyncIteration(), "StopAsyncIteration", ""),
-        (CallRefused("not here"), "sealwire.comm.call_errors.CallRefused", "not here"),
+        (CallRefused("not here"), "sealwire.comm.calls.errors.CallRefused", "not here"),
         (CommClosedError("another"), "sealwire.comm.errors.CommClosedError", "another"),
         (RemoteError("far.Away", "text"), "far.Away", "text"),
     ],

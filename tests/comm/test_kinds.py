@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from sealwire.comm import ErrorKind, errors
-from sealwire.comm.call_errors import RefusalKind
+from sealwire.comm.calls.errors import RefusalKind
 from sealwire.comm.kinds import KINDS
 from sealwire.comm.tls_errors import _ALERTS, _PROTOCOL, _VERDICTS
 

@@ -1,7 +1,7 @@
 """Request and reply over one comm: many calls at once, in both directions.
 
 `Calls` owns the comm: it is the only one that reads from it, until the comm ends. What the peer
-calls is run by `call_handlers`; `call_errors` are the errors of a call, `call_envelopes` what
+calls is run by `handlers`; `errors` are the errors of a call, `envelopes` what
 travels. A deadline travels as the seconds that remain, so the clocks of the two sides need not
 agree, and is kept by both. Giving up a call, by cancellation or its deadline, cancels its handler.
 
@@ -17,7 +17,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from .call_envelopes import (
+from ..close_codes import CloseCode
+from ..errors import CommClosedError
+from ..interfaces import Comm
+from .caller import Caller
+from .envelopes import (
     CANCEL,
     NOTIFICATION,
     PING,
@@ -29,12 +33,8 @@ from .call_envelopes import (
     number_of,
     shown,
 )
-from .call_errors import lost, refused, revive
-from .call_handlers import Handling
-from .caller import Caller
-from .close_codes import CloseCode
-from .errors import CommClosedError
-from .interfaces import Comm
+from .errors import lost, refused, revive
+from .handlers import Handling
 
 __all__ = ["Calls"]
 

@@ -11,11 +11,11 @@ import threading
 import time
 from typing import Any
 
-from .call_envelopes import CANCEL, NOTIFICATION, PING, REQUEST
-from .call_errors import CallError, at_argument, late, lost
-from .call_outlet import Deadlines, Outlet, Turns
-from .errors import CommClosedError, EncodeError
-from .interfaces import Comm
+from ..errors import CommClosedError, EncodeError
+from ..interfaces import Comm
+from .envelopes import CANCEL, NOTIFICATION, PING, REQUEST
+from .errors import CallError, at_argument, late, lost
+from .outlet import Deadlines, Outlet, Turns
 
 __all__ = ["Caller", "expect_seconds"]
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from .errors import CommClosedError, EncodeError, quoted
+from ..errors import CommClosedError, EncodeError, quoted
 
 __all__ = [
     "CallError",

@@ -15,7 +15,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .call_envelopes import (
+from ..errors import EncodeError, MessageTooLarge, quoted
+from ..interfaces import Comm
+from .envelopes import (
     FAR,
     MOST,
     REFUSAL,
@@ -25,10 +27,8 @@ from .call_envelopes import (
     check,
     number_of,
 )
-from .call_errors import RefusalKind, at_argument, describe, is_expected
-from .call_outlet import Outlet
-from .errors import EncodeError, MessageTooLarge, quoted
-from .interfaces import Comm
+from .errors import RefusalKind, at_argument, describe, is_expected
+from .outlet import Outlet
 
 __all__ = ["Handling"]
 

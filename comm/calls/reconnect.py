@@ -21,12 +21,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from types import TracebackType
 from typing import Any, Union
 
-from .api import connect
-from .call_errors import CallLost, CallRefused, CallTimeout, lost
+from ..api import connect
+from ..close_codes import CloseCode
+from ..errors import CommClosedError, CommError
 from .caller import expect_seconds
 from .calls import Calls
-from .close_codes import CloseCode
-from .errors import CommClosedError, CommError
+from .errors import CallLost, CallRefused, CallTimeout, lost
 
 __all__ = ["ReconnectingClient"]
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import quoted
+from ..errors import quoted
 
 __all__ = [
     "CANCEL",

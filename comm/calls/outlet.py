@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Container
 from typing import Any
 
-from .errors import CommClosedError
-from .interfaces import Comm
+from ..errors import CommClosedError
+from ..interfaces import Comm
 
 __all__ = ["Deadlines", "Outlet", "Turns"]
 

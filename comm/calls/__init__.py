@@ -1,0 +1,1 @@
+"""Request and reply over comms; `sealwire.comm` has the public names."""

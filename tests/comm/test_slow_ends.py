@@ -158,4 +158,5 @@ async def test_the_end_of_it_may_be_cancelled(scheme: str, turns: int) -> None:
             while True:
                 await reader.read()
 
-        assert (await error_of(read_on())).code == CloseCode.ABNORMAL
+        # The kernels may have taken all of it before.
+        assert (await error_of(read_on())).code in (CloseCode.ABNORMAL, CloseCode.SLOW_CONSUMER)

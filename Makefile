@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
 PACKAGES := comm security dask_backend cli
-INIT := ../../../sealwire/__init__.py
+INIT := ../../../version/__init__.py
 
 .PHONY: demo test lint types unit soak bench bench-all install clean
 
@@ -29,9 +29,9 @@ types: install $(TREE)
 unit: install
 	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
-# The attacks of tests/hostile with the promised counts, then mixed load for SOAK_SECONDS.
+# The attacks of tests/hostile with the promised counts, a message of 5 GiB, then mixed load for SOAK_SECONDS.
 soak: install
-	SEALWIRE_HOSTILE=full $(BIN)/pytest -n 2 tests/hostile $(PYTEST_ARGS)
+	SEALWIRE_HOSTILE=full $(BIN)/pytest -n 2 tests/hostile tests/comm/test_large.py $(PYTEST_ARGS)
 	PYTHONPATH=tests $(BIN)/python tests/hostile/soak.py
 
 # Beside distributed's own backend; on an otherwise idle machine.

@@ -18,6 +18,7 @@ STANDALONE = "standalone"
 DASK = "dask"
 UVLOOP = "+uvloop"  # after an implementation's name: both of its processes run on uvloop
 SOCKETS = "sockets"
+UNIX = "unix"  # ours over a local socket, beside tcp
 OURS = (STANDALONE, STANDALONE + UVLOOP, DASK, DASK + UVLOOP)
 # After a slash, the interpreter's switch interval in all processes of a cluster.
 INTERVALS = (DASK + "/200us", DASK + "/untouched")
@@ -139,7 +140,7 @@ def payload(
         kind="payload",
         value="throughput",
         ours=(STANDALONE, DASK),
-        others=(SOCKETS, *LIBRARIES),
+        others=(SOCKETS, UNIX, *LIBRARIES),
         options={"size": size, "flight": flight},
         bars=(Bar(must=must, aim=aim, ours=(STANDALONE,)), Bar(ours=(DASK,)))
         if size < 16 * MiB
@@ -177,7 +178,7 @@ CASES = (
         kind="round_trip",
         value="trips",
         ours=(STANDALONE, STANDALONE + UVLOOP, DASK),
-        others=(SOCKETS, *LIBRARIES),
+        others=(SOCKETS, UNIX, *LIBRARIES),
         bars=(
             Bar(must=(3.0, 4.0), aim=(4.5, 6.0), ours=(STANDALONE,)),
             Bar(must=(6.0, 7.0), ours=(STANDALONE + UVLOOP,)),
@@ -224,6 +225,7 @@ CASES = (
     payload("64 KiB", 64 * KiB, (3.0, 2.0), (5.0, 3.0)),
     payload("1 MiB", MiB, (1.6, 1.5), (2.2, 2.0)),
     payload("16 MiB", 16 * MiB, (1.0, 1.1), (1.2, 1.4)),
+    payload("64 MiB", 64 * MiB, (1.0, 1.1), (1.2, 1.4), quick=False),
     payload("256 MiB", 256 * MiB, (1.0, 1.1), (1.2, 1.4), costly=True),
     payload("1 GiB", GiB, (NOT_SLOWER, NOT_SLOWER), (1.2, 1.4), quick=False),
     payload("64 KiB", 64 * KiB, (1.6, 1.5), (2.2, 2.0), flight=8),

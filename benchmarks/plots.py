@@ -21,6 +21,7 @@ COLORS = {
     "standalone+uvloop": "tab:cyan",
     "dask": "tab:orange",
     "sockets": "tab:green",
+    "unix": "tab:olive",
     "grpcio": "tab:red",
     "pyzmq": "tab:purple",
 }

@@ -29,6 +29,7 @@ from .calls import Calls
 from .close_codes import CloseCode
 from .codec import EncodedMessage
 from .codec import register as register_type
+from .ends import closed_error
 from .errors import (
     AddressError,
     CommBusy,
@@ -43,6 +44,7 @@ from .errors import (
     HandshakeError,
     HelloError,
     MessageTooLarge,
+    WriteTimeout,
 )
 from .interfaces import Backend, Comm, Connector, Listener
 from .kinds import ErrorKind
@@ -50,6 +52,7 @@ from .limits import Limits
 from .listener_log import ListenerStats
 from .reconnect import ReconnectingClient
 from .registry import register as register_backend
+from .serving import ServingListener
 from .transport.switch_interval import configure as configure_gil
 
 __all__ = [
@@ -84,7 +87,10 @@ __all__ = [
     "MessageTooLarge",
     "ReconnectingClient",
     "RemoteError",
+    "ServingListener",
+    "WriteTimeout",
     "broadcast",
+    "closed_error",
     "configure_gil",
     "connect",
     "listen",

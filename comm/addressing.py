@@ -1,7 +1,9 @@
 """Parse and format addresses (``scheme://host:port``); resolve wildcard hosts.
 
 An IPv6 host is written in brackets: ``tls://[::1]:8786``. A bare address (``host:port``) has no
-scheme; the caller picks one. Only `concrete_host` does I/O: it queries the routing table.
+scheme; the caller picks one. The addresses of some schemes are no hosts and ports
+(``unix:///run/x.sock``): their backends say so, and what follows the scheme is theirs. Only
+`concrete_host` does I/O: it queries the routing table.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from typing import NamedTuple
 
 from .errors import AddressError
 
-__all__ = ["Address", "concrete_host", "format_address", "parse_address"]
+__all__ = ["Address", "concrete_host", "declare_scheme", "format_address", "parse_address"]
 
+
+_OPAQUE = {"unix", "mem"}  # schemes whose addresses are not host and port
 
 _NOT_IN_A_HOST = re.compile(r"[\s/@?#]")
 
@@ -27,7 +31,8 @@ class Address(NamedTuple):
     scheme : str
         In lower case; empty for a bare address.
     host : str
-        A name or an IP address without brackets; empty for all interfaces.
+        A name or an IP address without brackets; empty for all interfaces. All that follows
+        ``://`` if the scheme's addresses are no hosts and ports.
     port : int
         0 if none was given; a listener then picks any free port.
     """
@@ -38,6 +43,16 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return format_address(*self)
+
+    @property
+    def opaque(self) -> bool:
+        """Whether it has no host and port: what follows the scheme is for the backend alone."""
+        return self.scheme in _OPAQUE
+
+
+def declare_scheme(scheme: str, *, host_port: bool) -> None:
+    """Say whether the addresses of a scheme are hosts and ports; `register_backend` does."""
+    (_OPAQUE.discard if host_port else _OPAQUE.add)(scheme)
 
 
 def parse_address(address: str) -> Address:
@@ -60,6 +75,11 @@ def parse_address(address: str) -> Address:
     """
     if not isinstance(address, str):
         raise AddressError(f"bad address {address!r}: got {type(address).__name__}, need a str")
+    scheme, separator, rest = address.partition("://")
+    if separator and scheme.lower() in _OPAQUE:
+        if not rest.isprintable():
+            raise AddressError(f"bad address {address!r}: it holds control characters")
+        return Address(scheme.lower(), rest, 0)
     scheme, separator, rest = address.rpartition("://")
     if separator and not (scheme.replace("+", "").replace("-", "").isalnum()):
         raise AddressError(
@@ -93,6 +113,8 @@ def _parse_port(text: str, address: str) -> int:
 
 def format_address(scheme: str, host: str, port: int) -> str:
     """Format an address, the inverse of `parse_address`; IPv6 hosts get brackets."""
+    if scheme in _OPAQUE:
+        return f"{scheme}://{host}"
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return f"{scheme}://{place}" if scheme else place
 

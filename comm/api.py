@@ -3,42 +3,84 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import math
 import random
 import ssl
 import sys
 from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .addressing import Address, parse_address
-from .arguments import expect_known, takes_further
+from .arguments import (
+    expect_count,
+    expect_handler,
+    expect_known,
+    expect_limits,
+    expect_seconds,
+    takes_further,
+)
 from .errors import AddressError, CommClosedError, CommError, ConnectError, ConnectTimeout
 from .interfaces import Comm, Handler, Listener
-from .limits import DEFAULT_LIMITS, Limits
+from .limits import Limits
 from .registry import get_backend
+from .serving import ServingListener
 
 __all__ = ["connect", "listen"]
 
 #: Markers that the Dask backend's `Security` adds to its arguments; they mean nothing here.
 _MARKS = ("encryption_decided", "tls_role")
 
+
+class _Bounds(NamedTuple):
+    """How long `connect` tries, in seconds, and how often."""
+
+    seconds: float
+    attempts: float
+
+
 _BACKOFF_START = 0.01
 _BACKOFF_CAP = 1.0
 
 
-class _Connecting:
-    """The result of `connect`: await it, or use it as an async context manager."""
+class _Connecting(Coroutine[Any, Any, Comm]):
+    """The result of `connect`: await it, or use it as an async context manager.
 
-    def __init__(self, address: Address, timeout: float, limits: Limits, args: dict[str, Any]):
+    It is a coroutine, so that `asyncio.create_task` takes it.
+    """
+
+    def __init__(self, address: Address, bounds: _Bounds, limits: Limits, args: dict[str, Any]):
         self._address = address
-        self._timeout = timeout
+        self._bounds = bounds
         self._limits = limits
         self._args = args
         self._comm: Comm | None = None
+        self._steps: Coroutine[Any, Any, Comm] | None = None
+
+    def _begin(self) -> Coroutine[Any, Any, Comm]:
+        return _connect(self._address, self._bounds, self._limits, self._args)
 
     def __await__(self) -> Generator[Any, None, Comm]:
-        return _connect(self._address, self._timeout, self._limits, self._args).__await__()
+        return self._begin().__await__()
+
+    def send(self, value: Any) -> Any:
+        """Take a step, for a task that runs it."""
+        if self._steps is None:
+            self._steps = self._begin()
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error within, for a task that runs it."""
+        if self._steps is None:
+            self._steps = self._begin()
+        return self._steps.throw(*error)
+
+    def close(self) -> None:
+        """Give up, for a task that runs it."""
+        if self._steps is not None:
+            self._steps.close()
 
     async def __aenter__(self) -> Comm:
         self._comm = await self
@@ -59,6 +101,7 @@ def connect(
     address: str,
     *,
     timeout: float = 30.0,
+    max_attempts: int | None = None,
     limits: Limits | None = None,
     ssl_context: ssl.SSLContext | None = None,
     require_encryption: bool | None = None,
@@ -78,6 +121,9 @@ def connect(
         attempts are repeated after a random pause of at most one second until one succeeds, the
         timeout expires, or an error is not `retryable`. An attempt that no packet answers ends
         after 10 seconds; the next one resolves the name again.
+    max_attempts : int, optional
+        How many attempts to make at most; 1 does not repeat a failed one. None, the default, means
+        as many as fit into the timeout.
     limits : Limits, optional
         Bounds for the comm; the defaults of `Limits` if omitted.
     ssl_context, require_encryption, extra_conn_args : optional
@@ -97,10 +143,11 @@ def connect(
     Raises
     ------
     TypeError
-        Before any I/O, for an argument unknown to this function and to the scheme's backend.
+        Before any I/O, for an argument of another type, or unknown to this function and to the
+        scheme's backend.
     ValueError
-        Before any I/O, for an `ssl_context` that does not verify peers, is for servers, or allows
-        TLS below 1.2.
+        Before any I/O, for a timeout that is not positive and finite, and for an `ssl_context` that
+        does not verify peers, is for servers, or allows TLS below 1.2.
     AddressError
         Before any I/O, for a malformed address, or one without a port.
     EncryptionRequired
@@ -111,15 +158,22 @@ def connect(
         If the timeout expired in an attempt that had more than half of it and got no answer, or
         if no packet was answered.
     ConnectError
-        If the timeout expired otherwise; its cause is the error of the last attempt.
+        If the timeout expired otherwise, or the last attempt failed; its cause is the error of the
+        last attempt.
 
     Notes
     -----
     A cancelled call leaves no socket open. The counterpart in Dask is
     ``distributed.comm.connect``.
     """
+    seconds = expect_seconds("connect()", "timeout", timeout, "leave it out for 30 s")
+    attempts: float = math.inf
+    if max_attempts is not None:
+        instead = "leave it out for as many as fit into the timeout"
+        attempts = expect_count("connect()", "max_attempts", max_attempts, instead)
+    limits = expect_limits("connect()", limits)
     target = _complete(address, ssl_context)
-    if not target.port:
+    if not (target.port or target.opaque):
         raise AddressError(f"bad address {address!r}: no port; write {target.host}:8786")
     backend = get_backend(target.scheme)
     named = dict(connection_args or {})
@@ -132,7 +186,7 @@ def connect(
         "extra_conn_args": extra_conn_args,
         **further,
     }
-    return _Connecting(target, timeout, limits or DEFAULT_LIMITS, args)
+    return _Connecting(target, _Bounds(seconds, attempts), limits, args)
 
 
 @takes_further
@@ -141,6 +195,7 @@ def listen(
     handler: Handler,
     *,
     limits: Limits | None = None,
+    cancel_on_disconnect: bool = False,
     ssl_context: ssl.SSLContext | None = None,
     require_encryption: bool | None = None,
     connection_args: Mapping[str, Any] | None = None,
@@ -157,6 +212,11 @@ def listen(
         an exception is logged.
     limits : Limits, optional
         Bounds for the listener and for each comm; the defaults of `Limits` if omitted.
+    cancel_on_disconnect : bool, default False
+        Whether to cancel a handler once its peer has closed or is lost, also with messages unread.
+        Off by default: a handler that reads or writes gets an error there, where it expects one,
+        while a cancellation interrupts it anywhere, though others may need what it does. See also
+        `Comm.wait_closed`.
     ssl_context, require_encryption : optional
         As returned by ``Security.get_listen_args(role)``. An `ssl_context` with ``tcp://`` is an
         error.
@@ -173,17 +233,30 @@ def listen(
     TypeError, ValueError, AddressError, EncryptionRequired
         As for `connect`, before any I/O; the `ssl_context` must be one for servers.
     """
+    expect_handler("listen()", handler)
+    limits = expect_limits("listen()", limits)
+    if not isinstance(cancel_on_disconnect, bool):
+        raise TypeError(f"listen() got cancel_on_disconnect={cancel_on_disconnect!r}: need a bool")
     target = _complete(address, ssl_context)
     backend = get_backend(target.scheme)
     further = _checked(listen, backend.listen_arguments, dict(connection_args or {}))
-    return backend.listener(
+    listener = backend.listener(
         target,
         handler,
-        limits or DEFAULT_LIMITS,
+        limits,
         ssl_context=ssl_context,
         require_encryption=require_encryption,
         **further,
     )
+    if isinstance(listener, ServingListener):
+        listener.awaited = False
+        listener.cancel_on_disconnect = cancel_on_disconnect
+    elif cancel_on_disconnect:
+        raise TypeError(
+            f"cannot listen on {target} with cancel_on_disconnect: {type(listener).__name__} does "
+            f"not own its comms; leave it out, or derive it from ServingListener"
+        )
+    return listener
 
 
 def _checked(
@@ -203,6 +276,9 @@ def _complete(address: str, ssl_context: ssl.SSLContext | None) -> Address:
         raise TypeError(
             f"cannot use {address}: ssl_context is {ssl_context!r}, need an ssl.SSLContext or None"
         )
+    if isinstance(address, str) and "://" in address:
+        with contextlib.suppress(AddressError):  # which is told below
+            get_backend(address.partition("://")[0].lower())  # knows the form of its addresses
     target = parse_address(address)
     if not target.scheme:
         target = target._replace(scheme="tls" if ssl_context else "tcp")
@@ -210,8 +286,9 @@ def _complete(address: str, ssl_context: ssl.SSLContext | None) -> Address:
 
 
 async def _connect(
-    address: Address, timeout: float, limits: Limits, connection_args: dict[str, Any]
+    address: Address, bounds: _Bounds, limits: Limits, connection_args: dict[str, Any]
 ) -> Comm:
+    timeout = bounds.seconds
     connector = get_backend(address.scheme).connector()
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -229,6 +306,8 @@ async def _connect(
             if not error.retryable:
                 raise
             last = error
+        if attempts >= bounds.attempts:
+            break
         pause = min(_BACKOFF_CAP, _BACKOFF_START * 2**attempts)
         left = start + timeout - loop.time()
         await asyncio.sleep(max(0.0, min(left, random.uniform(0, pause))))

@@ -10,12 +10,26 @@ import difflib
 import functools
 import inspect
 import logging
+import math
+import numbers
 import ssl
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, TypeVar, cast
 
-__all__ = ["Side", "expect_known", "expect_secure", "log_lacks", "takes_further"]
+from .limits import DEFAULT_LIMITS, Limits
+
+__all__ = [
+    "Side",
+    "expect_count",
+    "expect_handler",
+    "expect_known",
+    "expect_limits",
+    "expect_seconds",
+    "expect_secure",
+    "log_lacks",
+    "takes_further",
+]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -59,6 +73,53 @@ def expect_known(call: str, given: Iterable[object], known: Collection[str]) -> 
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
             raise TypeError(f"{call} got an unexpected argument {name!r}; {hint}")
+
+
+def expect_seconds(call: str, name: str, value: Any, instead: str, *, zero: bool = False) -> float:
+    """Return `value` if it is a positive finite number of seconds, or 0 where that means something.
+
+    `instead` says what to write for what was probably meant. Raises `TypeError` for anything but a
+    number, and `ValueError` for one out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{call} got {name}={value!r}: need a number of seconds; {instead}")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not (0 <= seconds < math.inf if zero else 0 < seconds < math.inf):
+        least = "a finite number of seconds from 0 on" if zero else "a positive finite number"
+        raise ValueError(f"{call} got {name}={value!r}: need {least}; {instead}")
+    return seconds
+
+
+def expect_count(call: str, name: str, value: Any, instead: str) -> int:
+    """Return `value` if it is a positive int; raise as `expect_seconds` does."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{call} got {name}={value!r}: need an int; {instead}")
+    if value < 1:
+        raise ValueError(f"{call} got {name}={value!r}: need at least 1; {instead}")
+    return int(value)
+
+
+def expect_limits(call: str, limits: Any) -> Limits:
+    """Return `limits`, or the defaults for None. Raises `TypeError` for anything else."""
+    if limits is None:
+        return DEFAULT_LIMITS
+    if not isinstance(limits, Limits):
+        raise TypeError(
+            f"{call} got limits={limits!r}: need a Limits or None; write Limits(read_ahead=…)"
+        )
+    return limits
+
+
+def expect_handler(call: str, handler: Any) -> None:
+    """Raise `TypeError` for a handler that cannot be called."""
+    if not callable(handler):
+        raise TypeError(
+            f"{call} got handler={handler!r}: need a function that takes a comm; write "
+            f"async def handler(comm) and pass it without calling it"
+        )
 
 
 def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.SSLContext:

@@ -13,10 +13,11 @@ can raise none but those, and texts from it are cut.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from .errors import CommClosedError, quoted
+from .errors import CommClosedError, EncodeError, quoted
 
 __all__ = [
     "CallError",
@@ -25,6 +26,7 @@ __all__ = [
     "CallTimeout",
     "RefusalKind",
     "RemoteError",
+    "at_argument",
     "describe",
     "is_expected",
     "late",
@@ -226,6 +228,21 @@ def revive(described: Any) -> Exception:
         if isinstance(made, Exception):
             return made
     return RemoteError(name, message)
+
+
+def at_argument(error: EncodeError, first: int | None) -> None:
+    """Let `error` name an argument or the result where it names a part of our envelope.
+
+    The part numbered `first` is the first argument; without it, what is wrong is in the result.
+    """
+
+    def name(found: re.Match[str]) -> str:
+        if first is None:
+            return "result"
+        number = int(found[1]) - first
+        return f"argument {number}" if number >= 0 else "keywords"
+
+    error.args = (re.sub(r"^\[(\d+)\]", name, str(error)),)
 
 
 def refused(kind: Any, text: Any, peer: str) -> CallError:

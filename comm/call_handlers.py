@@ -25,7 +25,7 @@ from .call_envelopes import (
     check,
     number_of,
 )
-from .call_errors import RefusalKind, describe, is_expected
+from .call_errors import RefusalKind, at_argument, describe, is_expected
 from .call_outlet import Outlet
 from .errors import EncodeError, MessageTooLarge, quoted
 from .interfaces import Comm
@@ -268,6 +268,8 @@ class Handling:
             if not outlet.send([RESPONSE, number, None, result]):
                 outlet.fill()
         except Exception as error:  # the code of a registered type may raise anything
+            if isinstance(error, EncodeError):
+                at_argument(error, None)
             self._reply_error(number, method, error)
 
     def _reply_error(self, number: int | None, method: str, error: BaseException) -> None:

@@ -12,9 +12,9 @@ import time
 from typing import Any
 
 from .call_envelopes import CANCEL, NOTIFICATION, PING, REQUEST
-from .call_errors import CallError, late, lost
+from .call_errors import CallError, at_argument, late, lost
 from .call_outlet import Deadlines, Outlet, Turns
-from .errors import CommClosedError
+from .errors import CommClosedError, EncodeError
 from .interfaces import Comm
 
 __all__ = ["Caller", "expect_seconds"]
@@ -93,6 +93,9 @@ class Caller:
         try:
             if not outlet.send([REQUEST, number, method, left, kwargs or None, *args]):
                 outlet.fill()
+        except EncodeError as error:
+            at_argument(error, 5)
+            raise
         except CommClosedError as failure:
             raise self._not_sent(method, failure) from None
         future = pending[number] = loop.create_future()
@@ -122,6 +125,9 @@ class Caller:
         try:
             if not self._outlet.send([NOTIFICATION, method, kwargs or None, *args]):
                 self._outlet.fill()
+        except EncodeError as error:
+            at_argument(error, 3)
+            raise
         except CommClosedError as failure:
             raise self._not_sent(method, failure) from None
 

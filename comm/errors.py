@@ -7,6 +7,7 @@
     │  ├─ DecodeError                valid frames that are not a message
     │  ├─ HandshakeError             either side refused TLS; .reason
     │  └─ HelloError                 the first message is missing or incompatible
+    ├─ WriteTimeout(TimeoutError)    a write was not done in time; the comm stays usable
     ├─ ConnectError                  no attempt to connect succeeded; .attempts .elapsed
     │  └─ ConnectTimeout(TimeoutError)
     └─ EncryptionRequired            refused before any I/O
@@ -40,6 +41,7 @@ __all__ = [
     "HandshakeError",
     "HelloError",
     "MessageTooLarge",
+    "WriteTimeout",
 ]
 
 _Error = TypeVar("_Error", bound="CommError")
@@ -191,6 +193,22 @@ class ConnectError(CommError):
 
 class ConnectTimeout(ConnectError, TimeoutError):
     """The timeout of `connect` expired before an attempt succeeded."""
+
+
+class WriteTimeout(CommError, TimeoutError):
+    """The timeout of a write or drain expired; what is queued stays queued, and the comm open.
+
+    The message will still be sent, whole and in its place. `Comm.drain` waits for it; closing the
+    comm gives it `Limits.close_timeout`, aborting drops it.
+
+    Attributes
+    ----------
+    unsent : int
+        Bytes of the comm that the kernel had not taken.
+    """
+
+    kind = "timeout"
+    unsent = 0
 
 
 class EncryptionRequired(CommError):

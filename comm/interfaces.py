@@ -48,7 +48,7 @@ class Comm(ABC):
         """
 
     @abstractmethod
-    async def write(self, message: Any) -> int:
+    async def write(self, message: Any, *, timeout: float | None = None) -> int:
         """Send `message`.
 
         Waits until the kernel has taken all buffers in it, which may be reused or modified from
@@ -62,6 +62,8 @@ class Comm(ABC):
             bytearray, memoryview, a numpy array, or an object of a registered type, nested as
             needed. Tuples arrive as lists, bytes writable, times with a zone in UTC; README has a
             table of all changes.
+        timeout : float, optional
+            Seconds to wait at most. None, the default, waits as long as the peer takes.
 
         Returns
         -------
@@ -76,11 +78,13 @@ class Comm(ABC):
             For a message over a limit; nothing was sent.
         CommClosedError
             If the comm is closed, or closes before the message was sent.
+        WriteTimeout
+            If the timeout expired. The comm stays open.
 
         Notes
         -----
-        A cancelled write still sends its message, whole; its buffers must not be modified until the
-        comm is closed.
+        A write that was cancelled, or whose timeout expired, still sends its message, whole and in
+        its place; its buffers must not be modified until `drain` returns or the comm is closed.
         """
 
     def write_nowait(self, message: Any) -> bool:
@@ -106,10 +110,11 @@ class Comm(ABC):
             f"write_nowait; implement it as `Comm` describes"
         )
 
-    async def drain(self) -> None:
-        """Wait until everything that was written is with the kernel.
+    async def drain(self, *, timeout: float | None = None) -> None:
+        """Wait until the kernel has all that was written, by cancelled writes too.
 
-        Raises `CommClosedError` if the comm is closed before.
+        Raises `CommClosedError` if the comm is closed before, and `WriteTimeout`, with nothing
+        changed, after `timeout` seconds; None, the default, means no limit.
         """
         return
 
@@ -160,6 +165,16 @@ class Comm(ABC):
         -------
         bool
         """
+
+    async def wait_closed(self) -> CommClosedError:
+        """Wait until the peer has closed or is lost, or we have closed; return what reads raise.
+
+        For handlers that neither read nor write; any number of tasks may wait. Unread messages do
+        not delay it. While more than `Limits.read_ahead` bytes are unread, an end that the peer's
+        kernel cannot deliver, because what is before it does not fit into ours, is noticed only
+        when some are read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no wait_closed()")
 
     @property
     def closed_by(self) -> Literal["us", "peer", "lost"] | None:
@@ -253,7 +268,10 @@ class Connector(ABC):
 
 
 class Listener(ABC):
-    """Accepts comms. ``await listener`` starts it; ``async with listener`` starts and stops it."""
+    """Accepts comms. ``await listener`` starts it; ``async with listener`` starts and stops it.
+
+    Leaving the context is `stop`: the handlers of open comms go on. `close` ends them as well.
+    """
 
     @abstractmethod
     async def start(self) -> None:
@@ -276,6 +294,34 @@ class Listener(ABC):
         asyncio.Future
             Already done; awaiting it is allowed, not needed.
         """
+
+    @property
+    def comms(self) -> tuple[Comm, ...]:
+        """The open comms that were accepted and whose handlers run, as a snapshot."""
+        raise NotImplementedError(f"{type(self).__name__} does not own its comms")
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Stop accepting, let the handlers finish, and end their comms.
+
+        The reads of every comm end, as after a clean end; writes go on. Once its handler has
+        returned, a comm is closed with ``CloseCode.GOING_AWAY``. After `grace` seconds the other
+        handlers are cancelled, and their comms closed in the same way. See `ServingListener.close`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not own its comms")
+
+    async def wait_closed(self) -> None:
+        """Wait until it has stopped or closed, and its last comm has ended.
+
+        Raises `RuntimeError` in one of its handlers, which would wait for itself.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not own its comms")
+
+    async def serve_forever(self, *, grace: float = 0.0) -> None:
+        """Start, if that has not been done, and return when closed, as `wait_closed`.
+
+        A cancelled call, as by Ctrl-C under `asyncio.run`, closes the listener with `grace`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not own its comms")
 
     @property
     @abstractmethod
@@ -316,8 +362,12 @@ class Backend(ABC):
     connect_arguments, listen_arguments : collection of str
         Names of the additional arguments that `connect` and `listen` take for this scheme; others
         raise `TypeError` before the connector or listener is asked.
+    host_port : bool
+        Whether addresses are ``host:port``. If False, all that follows ``scheme://`` is the
+        backend's own and stands in `Address.host`, with port 0.
     """
 
+    host_port: ClassVar[bool] = True
     connect_arguments: ClassVar[Collection[str]] = ()
     listen_arguments: ClassVar[Collection[str]] = ()
 

@@ -14,6 +14,7 @@ ErrorKind = Literal[
     "timeout",  # no answer within the time for it
     "plain",  # encryption is required, and the address is plain
     "not-ours",  # a web server listens there
+    "other-user",  # its process runs as a user that is not allowed
     "not-plain",  # it listens for TLS, and was dialled without
     # certificates
     "by-peer",  # it refused ours

@@ -6,8 +6,12 @@ An entry point of the group ``sealwire.backends`` is named after its scheme and 
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Collection
 from importlib import import_module
 
+from .addressing import declare_scheme
 from .errors import AddressError
 from .interfaces import Backend
 
@@ -15,21 +19,83 @@ __all__ = ["get_backend", "register"]
 
 ENTRY_POINT_GROUP = "sealwire.backends"
 
-_OWN = {"tcp": "TCPBackend", "tls": "TLSBackend"}
+_OWN = {
+    "tcp": ("tcp", "TCPBackend"),
+    "tls": ("tcp", "TLSBackend"),
+    "unix": ("unix", "UnixBackend"),
+    "mem": ("memory", "MemoryBackend"),
+}
+_SCHEME = re.compile("[a-z][a-z0-9+-]*")
 _backends: dict[str, Backend] = {}
 
 
-def register(scheme: str, backend: Backend) -> None:
+def register(scheme: str, backend: Backend, *, replace: bool = False) -> None:
     """Use `backend` for every ``scheme://`` address of this process, from now on.
 
     Parameters
     ----------
     scheme : str
-        In lower case, without ``://``.
+        Lower-case letters, digits, ``+`` and ``-``, without ``://``.
     backend : Backend
-        Replaces the backend that the scheme has, if any.
+        An instance.
+    replace : bool, default False
+        Whether it may take the place of another backend.
+
+    Raises
+    ------
+    TypeError
+        For anything but a `Backend` whose methods can be called as `Backend` says.
+    ValueError
+        For a scheme of another form, or one that has another backend.
     """
+    if not isinstance(scheme, str):
+        raise TypeError(f"cannot register scheme {scheme!r}: need a str, such as 'quic'")
+    if not _SCHEME.fullmatch(scheme):
+        raise ValueError(
+            f"cannot register scheme {scheme!r}: need a lower-case letter, then lower-case "
+            f"letters, digits, + and -; leave out ://"
+        )
+    why = _unfit(backend)
+    if why is not None:
+        raise TypeError(f"cannot register a backend for {scheme}://: {why}")
+    known = _backends.get(scheme)
+    taken = scheme in _OWN if known is None else known is not backend
+    if taken and not replace:
+        by = f"a {type(known).__name__}" if known is not None else "this package's own backend"
+        raise ValueError(
+            f"cannot register a {type(backend).__name__} for {scheme}://: it has {by}; take "
+            f"another scheme, or pass replace=True"
+        )
     _backends[scheme] = backend
+    declare_scheme(scheme, host_port=backend.host_port)
+
+
+def _unfit(backend: object) -> str | None:
+    """Say why an object cannot be a backend, if it cannot."""
+    if inspect.isclass(backend):
+        return f"got the class {backend.__name__}, need an instance; write {backend.__name__}()"
+    if not isinstance(backend, Backend):
+        return f"got {backend!r}, need an instance of a class derived from Backend"
+    name = type(backend).__name__
+    for attribute in ("connect_arguments", "listen_arguments"):
+        value = getattr(backend, attribute)
+        named = isinstance(value, Collection) and not isinstance(value, (str, bytes))
+        if not named or not all(isinstance(each, str) for each in value):
+            return f"{name}.{attribute} is {value!r}, need a collection of names"
+    if not isinstance(backend.host_port, bool):
+        return f"{name}.host_port is {backend.host_port!r}, need a bool"
+    given = (None, None, None), {"ssl_context": None, "require_encryption": None}
+    for method, (positional, named_ones), how in (
+        (backend.connector, ((), {}), "connector()"),
+        (backend.listener, given, "listener(address, handler, limits, **connection_args)"),
+    ):
+        if inspect.iscoroutinefunction(method):
+            return f"{name}.{how} is a coroutine function, need a plain one"
+        try:
+            inspect.signature(method).bind(*positional, **named_ones)
+        except TypeError as error:
+            return f"it cannot be called as {name}.{how} ({error}); give it these parameters"
+    return None
 
 
 def get_backend(scheme: str) -> Backend:
@@ -42,7 +108,8 @@ def get_backend(scheme: str) -> Backend:
 
 def _load(scheme: str) -> Backend:
     if scheme in _OWN:
-        backend_class = getattr(import_module(".tcp", __package__), _OWN[scheme])
+        module, name = _OWN[scheme]
+        backend_class = getattr(import_module(f".{module}", __package__), name)
     else:
         from importlib.metadata import entry_points  # takes as long as all our imports
 
@@ -53,9 +120,11 @@ def _load(scheme: str) -> Backend:
             raise AddressError(f"no backend for scheme {scheme!r}: known are {known}; use one")
         backend_class = names[scheme].load()
     backend = backend_class()
-    if not isinstance(backend, Backend):
+    why = _unfit(backend)
+    if why is not None:
         raise AddressError(
-            f"no backend for scheme {scheme!r}: its entry point gives a {type(backend).__name__}, "
-            f"not a Backend; mend the package that declares it"
+            f"no backend for scheme {scheme!r}: {why}; mend the package whose entry point gives it"
         )
+    assert isinstance(backend, Backend)
+    declare_scheme(scheme, host_port=backend.host_port)
     return backend

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import ssl
 import sys
@@ -13,17 +12,19 @@ from typing import Any, Literal
 
 from . import codec
 from .addressing import Address, concrete_host, format_address
-from .arguments import Side, expect_known, expect_secure, log_lacks
+from .arguments import Side, expect_known, expect_seconds, expect_secure, log_lacks
 from .close_codes import CloseCode, expect_reason, expect_sendable
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
 from .listener_log import ListenerStats
+from .serving import StreamListener
 from .tls_errors import NamingFiles, tell_refused
 from .transport.client import FrameClient
 from .transport.greeting import exchange_hellos
 from .transport.server import FrameServer
 from .transport.stream import FrameStream
+from .transport.writing import drain_within
 from .wire import closing
 
 __all__ = [
@@ -85,16 +86,21 @@ class TCP(Comm):
             stream.fail(error, error.__cause__)
             raise
 
-    async def write(self, message: Any) -> int:
+    async def write(self, message: Any, *, timeout: float | None = None) -> int:
         """Send a message, see `Comm.write`."""
         if get_ident() != self._thread or not self._loop.is_running():
             raise self._elsewhere()
+        if timeout is not None:
+            expect_seconds("write()", "timeout", timeout, "leave it out to wait for ever")
         stream = self._stream
         agreed = stream.agreement
         frames = codec.encode(message, agreed.buffers, agreed.arrays)
         size, leave = stream.write(frames)
         if leave is not None:
-            await stream.drain(leave)
+            if timeout is None:
+                await stream.drain(leave)
+            else:
+                await drain_within(stream, leave, timeout)
         return size
 
     def write_nowait(self, message: Any) -> bool:
@@ -106,9 +112,18 @@ class TCP(Comm):
         _, leave = stream.write(codec.encode(message, agreed.buffers, agreed.arrays))
         return leave is None or stream.bytes_queued <= stream.limits.write_ahead
 
-    async def drain(self) -> None:
-        """Wait until all that is queued is with the kernel."""
-        await self._stream.drain()
+    async def drain(self, *, timeout: float | None = None) -> None:
+        """Wait until nothing is queued, see `Comm.drain`."""
+        if timeout is None:
+            await self._stream.drain()
+        else:
+            expect_seconds("drain()", "timeout", timeout, "leave it out to wait for ever")
+            await drain_within(self._stream, 0, timeout)
+
+    async def wait_closed(self) -> CommClosedError:
+        """Wait for the end and return it, see `Comm.wait_closed`."""
+        await self._stream.end()
+        return self._stream.failure()
 
     @property
     def queued(self) -> int:
@@ -216,7 +231,7 @@ class TCPConnector(Connector):
         _refuse_plain(address, connection_args)
         _refuse_context(address, connection_args)
         _server_hostname(connection_args)
-        return await _greeted(TCP, await self.client.dial(address, limits))
+        return await greeted(TCP, await self.client.dial(address, limits))
 
 
 class TLSConnector(Connector):
@@ -230,10 +245,11 @@ class TLSConnector(Connector):
         hostname = _server_hostname(connection_args)
         stream = await self.client.dial(address, limits, context=context, server_hostname=hostname)
         with NamingFiles(context):  # in TLS 1.3 a client learns only here that it was refused
-            return await _greeted(TLS, stream)
+            return await greeted(TLS, stream)
 
 
-async def _greeted(comm_class: type[TCP], stream: FrameStream) -> Comm:
+async def greeted(comm_class: type[TCP], stream: FrameStream) -> Comm:
+    """Return the comm of a stream that has yet to exchange hellos."""
     try:
         await exchange_hellos(stream)
         return comm_class(stream)
@@ -262,7 +278,7 @@ class _CommServer(FrameServer):
         return self._attend(self._comm_class(stream))  # not awaited here: a frame for each message
 
 
-class TCPListener(Listener):
+class TCPListener(StreamListener):
     """Accepts on ``tcp://``."""
 
     comm_class: type[TCP] = TCP
@@ -270,9 +286,8 @@ class TCPListener(Listener):
     def __init__(
         self, address: Address, handler: Handler, limits: Limits, **connection_args: Any
     ) -> None:
+        super().__init__(handler, limits)
         self._address = address
-        self._handler = handler
-        self._limits = limits
         self._context = self._prepare(connection_args)
         self._server: FrameServer | None = None
         self._stopped: FrameServer | None = None
@@ -284,8 +299,9 @@ class TCPListener(Listener):
 
     async def start(self) -> None:
         """Bind and begin to accept. Raises `OSError` if the address cannot be bound."""
+        self.serving_begun()
         address = self._address
-        server = _CommServer(self._context, self._limits, self.comm_class, self._attend)
+        server = _CommServer(self._context, self._limits, self.comm_class, self.attend)
         try:
             server.listen(address.port, address.host)
         except OSError as error:
@@ -295,24 +311,6 @@ class TCPListener(Listener):
             ) from error
         self._server = server
 
-    async def _attend(self, comm: TCP) -> None:
-        code, reason = CloseCode.NORMAL, ""
-        try:
-            result = self._handler(comm)
-            if inspect.isawaitable(result):
-                await result
-        except CommClosedError as error:
-            if not comm.closed():  # the error of another comm, not reported elsewhere
-                code, reason = CloseCode.HANDLER_FAILED, "its handler lost another comm"
-                logger.info("handler of the comm with %s ended: %s", comm.peer_address, error)
-        except Exception as error:
-            code, reason = CloseCode.HANDLER_FAILED, f"its handler raised {type(error).__name__}"
-            logger.exception("handler of the comm with %s failed", comm.peer_address)
-        except BaseException:  # the handler was cancelled: nobody waits for it
-            comm.abort()
-            raise
-        await comm.close(code, reason)
-
     def stop(self) -> asyncio.Future[None]:
         """Stop accepting, see `Listener.stop`."""
         server, self._server = self._server, None
@@ -320,6 +318,7 @@ class TCPListener(Listener):
             self._address = self._address._replace(host=server.address[0], port=server.address[1])
             server.stop()
             self._stopped = server
+        self.serving_over()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done

@@ -33,6 +33,7 @@ from . import (
     startup,
 )
 from .backend import TCP, TLS, TCPBackend, TLSBackend
+from .unix import UnixBackend, available
 
 __all__ = [
     "Change",
@@ -129,7 +130,10 @@ class Patch:
 
     def _put(self, value: Any) -> None:
         if isinstance(self.target, dict):
-            self.target[self.name] = value
+            if value is _MISSING:
+                self.target.pop(self.name, None)
+            else:
+                self.target[self.name] = value
         elif value is _MISSING:
             delattr(self.target, self.name)
         else:
@@ -198,6 +202,8 @@ def _backend(scheme: str, kind: type[Any]) -> Patch:
 
 
 _OURS: dict[str, type[Any]] = {"tcp": TCPBackend, "tls": TLSBackend}
+if available():
+    _OURS["unix"] = UnixBackend
 
 _TABLE: tuple[Change, ...] = (
     Steps(_nothing, _forget, "what was read and found meanwhile is not kept"),
@@ -272,6 +278,8 @@ _decided = False  # whether a program has installed or uninstalled
 def install() -> None:
     """Use our backends for every ``tcp://`` and ``tls://`` address from now on.
 
+    On Linux there is ``unix://`` as well, which distributed does not have.
+
     Also from now on a `distributed.Security` returns our contexts, which follow their files and the
     configuration under ``sealwire.tls``; our log goes where distributed's goes; and where
     encryption is required, plain schemes of other backends are refused. Existing comms and
@@ -318,10 +326,10 @@ def install_unless_decided() -> bool:
 
 
 def installed() -> bool:
-    """Whether new comms and listeners of both schemes are ours.
+    """Whether new comms and listeners of all our schemes are ours.
 
     Returns
     -------
     bool
     """
-    return all(isinstance(backends[scheme], kind) for scheme, kind in _OURS.items())
+    return all(isinstance(backends.get(scheme), kind) for scheme, kind in _OURS.items())

@@ -21,14 +21,14 @@ PACKAGES = ("comm", "security", "dask_backend", "cli")
 COMM = """
 close_codes kinds errors limits listener_log addressing arguments wire.foreign wire.framing
 wire.budget wire.place arrays extensions encoding_errors encoding decoding codec wire.hello
-wire.closing wire.outbox interfaces registry
+wire.closing wire.outbox interfaces registry serving
 tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
 transport.readiness transport.race transport.inquiry transport.handshake_throttle
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
-transport.goodbye transport.sender transport.bounded transport.receiver transport.pending
-transport.connection transport.stream transport.greeting transport.client transport.server
-tcp api
+transport.goodbye transport.sender transport.bounded transport.receiver transport.end_watch
+transport.pending transport.connection transport.stream transport.writing transport.greeting
+transport.client transport.server transport.local ends tcp unix memory testing api
 call_envelopes call_errors call_outlet call_handlers caller calls reconnect broadcast sync __init__
 """
 SECURITY = """

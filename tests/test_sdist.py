@@ -16,7 +16,7 @@ import pytest
 from support.once import once
 from support.wheels import LEFT_OUT, PATIENCE, PYTHON, ROOT, installed, run
 
-FOLDERS = ("comm", "security", "dask_backend", "cli", "sealwire", "tests", "docs", "examples")
+FOLDERS = ("comm", "security", "dask_backend", "cli", "version", "tests", "docs", "examples")
 # What tells whether it is whole: the layers read every file, others documents and examples.
 TESTS = (
     "tests/test_layers.py",

@@ -109,7 +109,11 @@ def _branches() -> dict[str, list[str]]:
     from sealwire.comm.transport.switch_interval import Policy
 
     limits = [field.name.replace("_", "-") for field in dataclasses.fields(Limits)]
-    return {"sealwire.limits": limits, "sealwire.gil": list(Policy._fields)}
+    return {
+        "sealwire.limits": limits,
+        "sealwire.gil": list(Policy._fields),
+        "sealwire.unix": ["allow-plain"],
+    }
 
 
 def _findings(

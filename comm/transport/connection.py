@@ -33,6 +33,7 @@ from ..wire.framing import Buffer, Frame
 from ..wire.hello import Agreement
 from .bounded import new_sender
 from .end_errors import closed_by_peer, closed_by_us, hides_loss
+from .end_watch import EndWatch
 from .goodbye import is_calm, until_acknowledged
 from .handshake import Handshake
 from .liveness import liveness_of
@@ -118,6 +119,7 @@ class Connection:
         self._gone: asyncio.Future[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._send_error: OSError | None = None  # what has arrived is read nevertheless
+        self._end_watch: EndWatch | None = None  # of those who wait for the end without reading
 
     def set_deadline(self, seconds: float) -> None:
         """Fail unless `established` is called within `seconds`; replaces an earlier deadline."""
@@ -146,6 +148,8 @@ class Connection:
         write = receiver.wants_write or sender.blocked
         if write != readiness.writes:
             readiness.on_writable(self._writable if write else None)
+        if self._end_watch is not None and receiver.paused:
+            self._end_watch.look_beyond()
 
     def _writable(self) -> None:
         self._guard.touch()
@@ -175,6 +179,7 @@ class Connection:
             self.error = explain(error, self.peer, handshaking=False)
             self._sender.end(functools.partial(_failure, self.peer, self.error))
             self.watch()
+            self._tell_end()
         else:
             self.lost(error)
 
@@ -316,6 +321,7 @@ class Connection:
         callback, self._when_closed = self._when_closed, None
         if callback is not None:
             callback()
+        self._tell_end()
 
     def closed(self) -> bool:
         """Whether it is closed or closing; messages that arrived before can still be read."""
@@ -335,6 +341,11 @@ class Connection:
             callback()
         else:
             self._when_closed = callback
+
+    def _tell_end(self) -> None:
+        watch, self._end_watch = self._end_watch, None
+        if watch is not None:
+            watch.tell()
 
     def drop(self) -> None:
         """Close, from any thread: for finalizers, which the garbage collector runs anywhere."""
@@ -366,7 +377,7 @@ class Connection:
             if self.state is not State.CLOSING:
                 ours = closed_by_us(self.peer, code, reason)
                 if self._begin_closing(ours, reason, forget=True):
-                    self.inbox.clear()
+                    self._receiver.inbox.clear()
                     self._sender.answer_eof()  # of TLS alone; the rest follows from `close`
                     return
             if self._leaving is not None:
@@ -375,21 +386,3 @@ class Connection:
                 await self._say_goodbye()
         finally:
             self.close()
-
-    # Counters
-
-    @property
-    def bytes_in(self) -> int:
-        """Payload bytes received so far, without TLS overhead."""
-        return self._receiver.bytes_in
-
-    @property
-    def bytes_out(self) -> int:
-        """Payload bytes sent so far, without TLS overhead."""
-        return self._sender.outbox.sent
-
-    @property
-    def bytes_queued(self) -> int:
-        """Bytes that are written and not with the kernel yet."""
-        outbox = self._sender.outbox
-        return outbox.queued - outbox.sent

@@ -1,12 +1,16 @@
-"""The exchange of hellos on a stream that is used without a comm."""
+"""The exchange of hellos on a stream that is used without a comm, and those that exchange none."""
 
 from __future__ import annotations
+
+import ssl
 
 from ..errors import CommClosedError
 from ..wire import hello
 from .stream import FrameStream
 
-__all__ = ["exchange_hellos"]
+__all__ = ["exchange_hellos", "is_probe"]
+
+_ENDED = ("lost", "unannounced")  # kinds of a connection whose peer has gone
 
 
 async def exchange_hellos(stream: FrameStream) -> None:
@@ -27,3 +31,9 @@ async def exchange_hellos(stream: FrameStream) -> None:
         stream.fail(error, error.__cause__)
         raise  # after the hello the stream may have failed already
     stream.established()
+
+
+def is_probe(stream: FrameStream, error: CommClosedError) -> bool:
+    """Whether the peer has connected and gone without a byte, as liveness probes do."""
+    spoke = stream.bytes_in or isinstance(stream.socket, ssl.SSLSocket)
+    return error.kind == "probe" or (error.kind in _ENDED and not spoke)

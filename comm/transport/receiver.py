@@ -13,6 +13,7 @@ a receive yields one record, so a full record is followed by another receive.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import threading
 from collections import deque
@@ -43,22 +44,18 @@ class _Discarding:
     block = None
     delivered = 0
     expected = None
+    progress = str  # "": there is no message to be in the middle of
 
     def feed(self, data: Buffer, size: int) -> None:
         """Drop it."""
 
-    def progress(self) -> str:
-        """There is no message to be in the middle of."""
-        return ""
+    def target(self, _: int) -> None:
+        """No memory is being filled."""
 
     def discard(self) -> None:
         """There is nothing to free."""
 
-    def target(self, _: int) -> None:
-        """No memory is being filled."""
-
-    def advance(self, _: int) -> None:
-        """Nor counted."""
+    advance = target
 
 
 _local = threading.local()
@@ -107,6 +104,8 @@ class Receiver:
     paused : bool
         Whether receiving is suspended: before the connection is open, while the reader is far
         behind, and after the end.
+    read_ahead : float
+        Unread bytes from which on receiving pauses.
     wants_write : bool
         Whether OpenSSL must send before it can receive more.
     """
@@ -130,6 +129,7 @@ class Receiver:
         "inbox",
         "messages",
         "paused",
+        "read_ahead",
         "wants_write",
     )
 
@@ -152,6 +152,7 @@ class Receiver:
         self._connection: Connection | None = connection
         self._sender = sender
         self._limits = limits
+        self.read_ahead: float = limits.read_ahead
         self._peer = peer
         self._loop = loop
         self._guard = guard
@@ -184,7 +185,7 @@ class Receiver:
             self.wants_write = False
 
     def discard(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
-        """Receive and drop from now on; readers get an error. The parameters are those of `end`.
+        """Receive and drop from now on; readers get an error; see `end_reading`.
 
         Otherwise the peer could block in its writes, and the kernel would reset the connection on
         close because of unread bytes, discarding what it has yet to send.
@@ -192,24 +193,27 @@ class Receiver:
         self._splitter.discard()
         self._splitter = _Discarding()
         self._consumed = 0
-        self._finish_reading(failure, forget)
-        if self.paused and self._connection is not None and self._channel is not CLOSED:
-            self.paused = False
-            self._connection.watch()
-            self._receive_rest()
+        self.end_reading(failure, forget)
+        self.receive_all()
 
     def end(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
-        """Stop: the connection is closed; `failure` makes a fresh error for each caller.
-
-        With `forget`, unread messages are dropped.
-        """
+        """Stop: the connection is closed. The parameters are those of `end_reading`."""
         self._connection = None  # breaks the reference cycle
         self._channel = CLOSED
         self.paused = True
         self._splitter.discard()
-        self._finish_reading(failure, forget)
+        self.end_reading(failure, forget)
 
-    def _finish_reading(self, failure: Callable[[], CommClosedError], forget: bool) -> None:
+    def receive_all(self) -> None:
+        """Receive however much is unread; for when nothing is kept, or the peer has ended."""
+        if self.paused and self._connection is not None and self._channel is not CLOSED:
+            self.read_ahead = math.inf
+            self.paused = False
+            self._connection.watch()
+            self._receive_rest()
+
+    def end_reading(self, failure: Callable[[], CommClosedError], forget: bool) -> None:
+        """Let readers get an error; what has arrived comes first, or with `forget` is dropped."""
         if self._failure is None:
             self._failure = failure
         if forget:
@@ -246,14 +250,15 @@ class Receiver:
         frames, size = self.inbox.popleft()
         self._consumed += size + OVERHEAD
         self.messages += 1
-        if self.paused and self._connection is not None and not self._is_full():
+        if (
+            self.paused
+            and self._connection is not None
+            and self._splitter.delivered - self._consumed < self.read_ahead
+        ):
             self.paused = False
             self._connection.watch()
             self._receive_rest()
         return frames
-
-    def _is_full(self) -> bool:
-        return self._splitter.delivered - self._consumed >= self._limits.read_ahead
 
     # The loop's side
 
@@ -323,7 +328,6 @@ class Receiver:
         splitter = self._splitter
         scratch = self._scratch
         budget = channel.budget
-        read_ahead = self._limits.read_ahead
         self.wants_write = False
         while True:
             target = splitter.target(_DIRECT) if splitter.block is not None else None
@@ -340,7 +344,7 @@ class Receiver:
                 notified = channel.authentic_end
                 connection.ended(self._ended(connection.agreement, notified=notified))
                 break
-            if splitter.delivered - self._consumed >= read_ahead:
+            if splitter.delivered - self._consumed >= self.read_ahead:
                 self.paused = True
                 connection.watch()
                 break

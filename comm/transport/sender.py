@@ -203,7 +203,10 @@ class Sender:
         self._refusal = refusal
         outbox = self.outbox
         if frame is not None and not outbox:
-            self.write([frame])
+            try:
+                self.write([frame])
+            except CommClosedError:  # it was lost a moment ago: who closes need not know
+                pass
         elif frame is not None:
             outbox.put([frame], 1)
         self.held_back = False

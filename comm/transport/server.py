@@ -34,7 +34,7 @@ from ..tls_errors import TLS_RECORD, named, not_tls
 from .connection import State
 from .end_errors import is_broken
 from .goodbye import answer_plain
-from .greeting import exchange_hellos
+from .greeting import exchange_hellos, is_probe
 from .handshake_throttle import HandshakeThrottle
 from .inquiry import HTTP_REQUEST
 from .pending import Pending, dropped, too_late
@@ -45,7 +45,6 @@ from .stream import FrameStream
 __all__ = ["FrameServer"]
 
 _PAUSE = 0.1  # seconds to stop accepting for when resources are exhausted
-_ENDED = ("lost", "unannounced")  # kinds of a connection whose peer has gone
 _PEEK = 16  # bytes that identify what a peer speaks
 
 logger = logging.getLogger("sealwire.comm")
@@ -118,7 +117,7 @@ class FrameServer(TCPServer):
         self._pause_timer: asyncio.TimerHandle | None = None
         self._pending: Pending[FrameStream] = Pending(limits.handshake_timeout, self._loop.time)
         self._deadline_timer: asyncio.Handle | None = None  # the timer for expired deadlines
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()  # of all connections, pending ones included
         self._throttle = HandshakeThrottle(self._loop, limits.handshake_slice)
         self._log = ListenerLog(self._own_address, limits.max_log_lines)
 
@@ -287,19 +286,22 @@ class FrameServer(TCPServer):
 
     def _admit(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
         self._log.accepted += 1
-        if not INHERITED:
-            tune(accepted, self._limits.keepalive_timeout)
         if self._pending:
             self._make_way()
-        peer = format_address(self.scheme, *host_and_port(address))
-        first = State.HELLO if self._context is None else State.HANDSHAKE
-        stream = FrameStream(accepted, self._limits, peer, first)
+        stream: FrameStream = self._stream_of(accepted, address)
         deadline = self._pending.add(stream)
         if self._deadline_timer is None:
             self._deadline_timer = self._loop.call_at(deadline, self._drop_late, deadline)
         task = self._loop.create_task(self._serve(stream, address))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _stream_of(self, accepted: socket.socket, address: tuple[Any, ...]) -> FrameStream:
+        if not INHERITED:
+            tune(accepted, self._limits.keepalive_timeout)
+        peer = format_address(self.scheme, *host_and_port(address))
+        first = State.HELLO if self._context is None else State.HANDSHAKE
+        return FrameStream(accepted, self._limits, peer, first)
 
     # Dropping connections
 
@@ -352,7 +354,7 @@ class FrameServer(TCPServer):
                 stream.close()
                 raise
         except CommClosedError as error:
-            if not stream.greeted and _is_probe(stream, error):
+            if not stream.greeted and is_probe(stream, error):
                 self._log.probed()
             elif not stream.greeted:
                 refusal = error
@@ -395,9 +397,3 @@ class FrameServer(TCPServer):
     def _established(self, stream: FrameStream) -> None:
         self._pending.remove(stream)
         self._log.greeted += 1
-
-
-def _is_probe(stream: FrameStream, error: CommClosedError) -> bool:
-    """Whether the peer has connected and gone without a byte, as liveness probes do."""
-    spoke = stream.bytes_in or isinstance(stream.socket, ssl.SSLSocket)
-    return error.kind == "probe" or (error.kind in _ENDED and not spoke)

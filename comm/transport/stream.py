@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 
 from ..errors import CommClosedError
 from ..wire import closing
 from ..wire.framing import Frame
 from .channel import Channel, plain, secure
 from .connection import Connection, State
+from .end_errors import closed_by_us
+from .end_watch import EndWatch
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
 from .sockets import host_and_port
@@ -212,3 +215,46 @@ class FrameStream(Connection):
         if said is not None:
             raise self.peer_closed(said)
         return frames
+
+    # For those who do not read
+
+    def end(self) -> asyncio.Future[None]:
+        """Return a future that is done once nobody is at the other end, or we have closed.
+
+        Unread messages do not delay it. With more of them than `Limits.read_ahead`, the peer's end
+        is noticed once it has reached our kernel; then the rest is received, which the kernel's
+        buffer bounds.
+        """
+        ended: asyncio.Future[None] = self._loop.create_future()
+        if self.state is State.CLOSED or self._send_error is not None:
+            ended.set_result(None)
+            return ended
+        if self._end_watch is None:
+            self._end_watch = EndWatch(self.socket, self._receiver, self._loop)
+        self._end_watch.add(ended)
+        return ended
+
+    def end_reading(self, code: int, reason: str) -> None:
+        """Let reads end from now on as if we had closed, while writes go on; see `finish`."""
+        if self.state is State.OPEN:
+            self.inbox = deque()  # not the receiver's any more
+            ours = closed_by_us(self.peer, code, reason)
+            self._receiver.end_reading(ours.again, False)
+
+    # Counters
+
+    @property
+    def bytes_in(self) -> int:
+        """Payload bytes received so far, without TLS overhead."""
+        return self._receiver.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Payload bytes sent so far, without TLS overhead."""
+        return self._sender.outbox.sent
+
+    @property
+    def bytes_queued(self) -> int:
+        """Bytes that are written and not with the kernel yet."""
+        outbox = self._sender.outbox
+        return outbox.queued - outbox.sent

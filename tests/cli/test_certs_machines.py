@@ -115,6 +115,7 @@ def test_check_of_an_empty_pem_file(home: Path) -> None:
         ("limits", "max_frame", "error", "sealwire.limits.max-frames"),
         ("limits", "zzz", "warning", None),
         ("gil", "intervall", "error", "sealwire.gil.interval"),
+        ("unix", "alow-plain", "error", "sealwire.unix.allow-plain"),
         ("limit", "max-frames", "error", "sealwire.limits"),
         ("qqqqqq", "x", "warning", None),
     ],

@@ -164,17 +164,19 @@ async def test_what_cannot_be_sent_is_an_error_of_the_call_alone() -> None:
     }
     async with calls_pair(handlers, limits=limits) as (calls, _):
         for bad in (Unknown(), {1, 2}, object(), {(): 1}):
-            with pytest.raises(EncodeError):
-                await calls.call("ok", bad)
+            with pytest.raises(EncodeError, match=r"^argument 1"):
+                await calls.call("ok", 0, bad)
+        with pytest.raises(EncodeError, match=r"^keywords"):
+            await calls.call("ok", bad=Unknown())
         with pytest.raises(MessageTooLarge):
             await calls.call("ok", bytes(200_000))
         with pytest.raises(EncodeError):
             await calls.notify("ok", Unknown())
-        with pytest.raises(RemoteError, match=r"EncodeError: cannot encode"):
+        with pytest.raises(RemoteError, match=r"EncodeError: result: cannot encode"):
             await calls.call("unknown")
         with pytest.raises(RemoteError, match=r"MessageTooLarge: .*200\d\d\d bytes, the limit is"):
             await calls.call("large")
-        with pytest.raises(RemoteError, match=r"EncodeError: .*nested too deeply"):
+        with pytest.raises(RemoteError, match=r"EncodeError: .*nested too deep"):
             await calls.call("deep")
         assert calls.pending == 0
         assert await calls.call("ok", 1, 2) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import socket
 from collections.abc import Callable
@@ -23,11 +24,20 @@ from sealwire.comm import (
     listen,
 )
 from support.aio import aio
-from support.links import SCHEMES, connect_args, echo, listen_args, pair
+from support.links import (
+    SCHEMES,
+    by_port,
+    connect_args,
+    echo,
+    listen_args,
+    over_schemes,
+    pair,
+    place,
+)
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-pytestmark = pytest.mark.parametrize("scheme", SCHEMES)
+pytest_generate_tests = over_schemes
 loops = pytest.mark.parametrize(
     "loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )
@@ -38,7 +48,7 @@ SIZES = [0, 1, 100, 4095, 4096, 16 * 1024, 16 * 1024 + 1, 65_536, 262_144, 1 << 
 @loops
 @aio
 async def test_messages_of_all_sizes_come_back(scheme: str, loop_factory: LoopFactory) -> None:
-    address = f"{scheme}://127.0.0.1:0"
+    address = place(scheme)
     async with (
         listen(address, echo, **listen_args(scheme)) as listener,
         connect(listener.contact_address, **connect_args(scheme)) as comm,
@@ -76,7 +86,7 @@ async def test_order_is_kept_in_both_directions_at_once(
 
 @aio
 async def test_many_comms_to_one_listener(scheme: str) -> None:
-    address = f"{scheme}://127.0.0.1:0"
+    address = place(scheme)
     async with listen(address, echo, **listen_args(scheme)) as listener:
 
         async def use(number: int) -> Any:
@@ -129,11 +139,14 @@ async def test_addresses_and_facts(scheme: str) -> None:
     async with pair(scheme) as (a, b):
         assert a.local_address == b.peer_address
         assert a.peer_address == b.local_address
-        assert a.local_address.startswith(f"{scheme}://127.0.0.1:")
+        assert a.local_address.startswith(f"{scheme}://127.0.0.1:" if scheme in SCHEMES else scheme)
         assert a.peer_address in repr(a)
         assert "closed" not in repr(a)
-        if scheme == "tcp":
+        if scheme in ("tcp", "mem"):
             assert dict(a.extra_info) == {}
+        elif scheme == "unix":
+            ours = {"peer_pid": os.getpid(), "peer_uid": os.geteuid(), "peer_gid": os.getegid()}
+            assert a.extra_info == b.extra_info == ours
         else:
             for comm, role in ((a, "scheduler"), (b, "worker")):
                 info = comm.extra_info
@@ -145,6 +158,7 @@ async def test_addresses_and_facts(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+@by_port
 @aio
 async def test_hosts(scheme: str, host: str) -> None:
     async with (
@@ -157,6 +171,7 @@ async def test_hosts(scheme: str, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]"])
+@by_port
 @aio
 async def test_a_wildcard_is_contacted_at_a_concrete_address(scheme: str, host: str) -> None:
     async with listen(f"{scheme}://{host}:0", echo, **listen_args(scheme)) as listener:
@@ -168,6 +183,7 @@ async def test_a_wildcard_is_contacted_at_a_concrete_address(scheme: str, host: 
             assert await comm.read() == 1
 
 
+@by_port
 @aio
 async def test_a_bare_address_takes_tls_when_there_is_a_context(scheme: str) -> None:
     async with listen("127.0.0.1:0", echo, **listen_args(scheme)) as listener:
@@ -197,7 +213,7 @@ async def test_a_handler_that_raises_closes_its_comm_and_is_logged_once(
         await comm.read()
         raise ZeroDivisionError("in the handler")
 
-    address = f"{scheme}://127.0.0.1:0"
+    address = place(scheme)
     async with (
         listen(address, fail, **listen_args(scheme)) as listener,
         connect(listener.contact_address, **connect_args(scheme)) as comm,
@@ -214,7 +230,7 @@ async def test_a_handler_that_raises_closes_its_comm_and_is_logged_once(
 @aio
 async def test_a_plain_function_may_be_the_handler(scheme: str) -> None:
     seen: list[str] = []
-    address = f"{scheme}://127.0.0.1:0"
+    address = place(scheme)
     handler = lambda comm: seen.append(comm.local_address)  # noqa: E731
     async with (
         listen(address, handler, **listen_args(scheme)) as listener,
@@ -224,9 +240,10 @@ async def test_a_plain_function_may_be_the_handler(scheme: str) -> None:
         assert seen == [comm.peer_address]
 
 
+@by_port
 @aio
 async def test_stop_leaves_open_comms_alone(scheme: str) -> None:
-    address = f"{scheme}://127.0.0.1:0"
+    address = place(scheme)
     listener = await listen(address, echo, **listen_args(scheme))
     comm = await connect(listener.contact_address, **connect_args(scheme))
     listened = listener.listen_address
@@ -245,6 +262,6 @@ async def test_stop_leaves_open_comms_alone(scheme: str) -> None:
 )
 @aio
 async def test_an_address_in_use(scheme: str) -> None:
-    async with listen(f"{scheme}://127.0.0.1:0", echo, **listen_args(scheme)) as listener:
+    async with listen(place(scheme), echo, **listen_args(scheme)) as listener:
         with pytest.raises(OSError, match=r"cannot listen on .*in use"):
             await listen(listener.listen_address, echo, **listen_args(scheme))

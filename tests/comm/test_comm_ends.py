@@ -9,10 +9,11 @@ import psutil
 import pytest
 
 from sealwire.comm import CloseCode, CommBusy, CommClosedError, Limits, connect, listen
+from sealwire.comm.transport.sockets import reset
 from support.aio import aio, until
-from support.links import SCHEMES, connect_args, echo, listen_args, pair
+from support.links import connect_args, echo, listen_args, over_schemes, pair, place
 
-pytestmark = pytest.mark.parametrize("scheme", SCHEMES)
+pytest_generate_tests = over_schemes
 
 
 @aio
@@ -149,6 +150,19 @@ async def test_a_cancelled_write_still_sends_its_message_whole(scheme: str) -> N
 
 
 @aio
+async def test_closing_what_has_just_been_reset_raises_nothing(scheme: str) -> None:
+    """The closing message is the first to meet the error."""
+    async with pair(scheme) as (a, b):
+        await a.write(1)
+        assert await b.read() == 1
+        reset(b._stream.socket)  # type: ignore[attr-defined]
+        b.abort()
+        await a.close()
+        assert a.closed()
+        await a.close()
+
+
+@aio
 async def test_two_readers(scheme: str) -> None:
     async with pair(scheme) as (a, b):
         first = asyncio.ensure_future(b.read())
@@ -197,16 +211,16 @@ async def test_a_forgotten_comm_closes_its_socket(
     scheme: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with pair(scheme) as (a, b):
-        address = f"{scheme}://127.0.0.1:0"
+        address = place(scheme)
         async with listen(address, echo, **listen_args(scheme)) as listener:
             comm = await connect(listener.contact_address, **connect_args(scheme))
             await comm.write(1)
             await comm.read()
-            before = len(psutil.Process().net_connections())
+            before = len(psutil.Process().net_connections("all"))
             local = comm.local_address
             del comm
             gc.collect()
-            await until(lambda: len(psutil.Process().net_connections()) < before)
+            await until(lambda: len(psutil.Process().net_connections("all")) < before)
         assert any(local in record.getMessage() for record in caplog.records)
         await a.write("others go on")
         assert await b.read() == "others go on"

@@ -43,7 +43,7 @@ def test_the_type_of_every_kind_is_the_list() -> None:
         for each in vars(errors).values()
         if isinstance(each, type) and issubclass(each, errors.CommError)
     ]
-    assert len(classes) == 10
+    assert len(classes) == 11
     for each in classes:
         assert get_type_hints(each)["kind"] == ErrorKind
         assert each.kind in KINDS

@@ -127,7 +127,7 @@ async def test_a_bad_answer_ends_connect_at_once(kind: str, name: str, scheme: s
         start = time.monotonic()
         with pytest.raises(OSError, match=server.address) as caught:
             await dial(kind, server.address)
-        check(time.monotonic() - start < 5)
+        check(time.monotonic() - start < HANG / 2)
         check("CommClosedError" in str(type(caught.value).__mro__), repr(caught.value))
         check(server.accepted == 1, f"{server.accepted} attempts")
 

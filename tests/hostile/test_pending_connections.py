@@ -10,10 +10,10 @@ from collections.abc import Callable
 import msgpack
 import pytest
 
-from support import attacker
+from support import HANG, attacker
 from support.attacker import HELLO, Socket
 from support.crowds import crowd, meanwhile
-from support.target import COMBINATIONS, MODES, Target, check, count, figure
+from support.target import COMBINATIONS, MODES, Target, check, count, figure, within
 
 SCHEMES = ["tcp", "tls"]
 KINDS = ["standalone", "dask"]
@@ -62,7 +62,7 @@ def test_a_connection_pending_past_its_deadline_is_dropped(
         start = time.monotonic()
         left = dict(peers)
         while left:
-            check(time.monotonic() - start < 4.0, f"still there: {list(left)}")
+            check(time.monotonic() - start < within(4.0), f"still there: {list(left)}")
             for step in list(steps.values()):
                 with contextlib.suppress(OSError):
                     step()
@@ -114,7 +114,7 @@ def test_128_descriptors_and_300_silent_connections(kind: str, scheme: str, mode
         crowd(300, target.address),
     ):
         visits = [attacker.visit(target.address) for _ in range(3)]
-        check(max(visits) < 5, visits)
+        check(max(visits) < within(5), visits)
         stats = target.ask("stats")
         check(stats["pending"] <= 64, stats)
         figure(f"in after {max(visits) * 1000:.0f} ms at most")
@@ -152,14 +152,14 @@ def test_no_descriptor_is_left(kind: str) -> None:
             used = target.cpu(watch)
             check(used < 0.5, f"CPU {used:.0%}")
             check(len(target.log()) - before < 2 * 65536, "log grows")
-            check(max(pings) < 0.5, max(pings))
+            check(max(pings) < within(0.5), max(pings))
             figure(
                 f"CPU {used:.1%}, {len(target.log()) - before} bytes of log, "
                 f"ping {max(pings) * 1000:.1f} ms at most"
             )
             for sock in inside[1:]:
                 sock.close()
-            check(attacker.visit(target.address) < 5)
+            check(attacker.visit(target.address) < within(5))
         check(target.log().count("cannot accept: too many open files") == 1, target.log())
         inside[0].close()
 
@@ -172,10 +172,10 @@ def test_pending_connections_give_way_when_descriptors_run_out(kind: str) -> Non
             inside.append(attacker.enter(target.address))
         with crowd(50, target.address):
             for _ in range(3):
-                check(attacker.visit(target.address) < 5)
+                check(attacker.visit(target.address) < within(5))
             stats = target.ask("stats")
             check(stats["starved"] and stats["refused"]["crowded"], stats)
-            check(attacker.ping(inside[0]) < 0.5)
+            check(attacker.ping(inside[0]) < within(0.5))
         for sock in inside:
             sock.close()
 
@@ -219,7 +219,7 @@ def test_stalled_handshakes_slow_no_other_connection(kind: str) -> None:
             target.until_stats(pending=stalled)
             after = [attacker.visit(target.address, tls) for _ in range(count(200, 40))]
             grown = (target.resident() - memory) / stalled
-            limit = max(0.25, 3 * attacker.percentile(before))
+            limit = max(within(0.25), 3 * attacker.percentile(before))
             check(attacker.percentile(after) < limit, attacker.percentile(after), limit)
             check(grown < 128 * 1024, f"{grown / 1024:.0f} KiB each")
             p99 = [attacker.percentile(visits) * 1000 for visits in (before, after)]
@@ -241,18 +241,18 @@ def test_a_flood_of_refused_handshakes(kind: str) -> None:
         pings: list[float] = []
         visits: list[float] = []
         with meanwhile(flood, 8) as times:
-            deadline = time.monotonic() + count(20, 3)
-            while time.monotonic() < deadline:
+            begun = time.monotonic()
+            # A busy machine may need longer than that for a flood.
+            while (seconds := time.monotonic() - begun) < count(20, 3) or times() <= 150:
+                check(seconds < HANG, times())
                 pings += [attacker.ping(inside) for _ in range(10)]
                 visits.append(attacker.visit(target.address, tls))
-            flooded = times()
-        check(flooded > 100, flooded)
-        check(attacker.percentile(pings) < 0.5, attacker.percentile(pings))
-        check(max(visits) < 1.5, max(visits))
+        check(attacker.percentile(pings) < within(0.5), attacker.percentile(pings))
+        check(max(visits) < within(1.5), max(visits))
         stats = target.ask("stats")
         check(stats["refused"]["other-ca"] > 100, stats)
         lines = target.log().splitlines()
-        check(len(lines) < 70, len(lines))
+        check(len(lines) < 70 * (1 + seconds // 60), len(lines))
         check(stats["unlogged"] > 0, stats)
         check("Traceback" not in target.log())
         figure(
@@ -296,7 +296,7 @@ def test_stop_drops_pending_connections(kind: str, scheme: str, mode: str) -> No
         target.ask("stop")
         target.until(lambda: all(map(attacker.gone, peers)), "they are still there")
         seconds = time.monotonic() - start
-        check(seconds < 1.0, seconds)
+        check(seconds < within(1.0), seconds)
         figure(f"gone after {seconds:.2f} s")
         attacker.ping(inside)
         with pytest.raises(ConnectionRefusedError):

@@ -25,7 +25,7 @@ def nothing_left() -> Any:
     """No descriptor outlives a test; those of the sides are closed with them."""
     before = descriptors()
     yield
-    until(lambda: descriptors() <= before, "descriptors are left", 10)
+    assert descriptors() <= before
 
 
 async def dial(face: Face, address: str, timeout: float, start: float) -> float:

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-HANG_GUARD = 60.0  # seconds; nothing here takes more than a few
+from support import HANG
 
 
 def aio(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -25,7 +25,7 @@ def aio(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
         loop.set_exception_handler(lambda _, context: unhandled.append(context))
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(asyncio.wait_for(test(*args, **kwargs), HANG_GUARD))
+            loop.run_until_complete(asyncio.wait_for(test(*args, **kwargs), HANG))
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()

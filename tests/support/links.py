@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
+import os
 import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+import pytest
 
 from sealwire.comm import Comm, Limits, connect, listen
 from sealwire.comm.wire import hello
 from sealwire.security import Security
 
 SCHEMES = ["tcp", "tls"]
+EVERYWHERE = [*SCHEMES, "unix", "mem"]
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def by_port(test: Test) -> Test:
+    """Of a test that is about hosts and ports."""
+    test.schemes = SCHEMES  # type: ignore[attr-defined]
+    return test
+
+
+def over_schemes(metafunc: pytest.Metafunc) -> None:
+    """A module's `pytest_generate_tests`: what is said of comms is so over every scheme."""
+    if "scheme" in metafunc.fixturenames:
+        metafunc.parametrize("scheme", getattr(metafunc.function, "schemes", EVERYWHERE))
+
+
+_names = itertools.count()
+
+
+def place(scheme: str) -> str:
+    """An address to listen on that nobody has."""
+    if scheme == "unix":  # without a file
+        return f"unix://@sealwire-test-{os.getpid()}-{next(_names)}"
+    return "mem://" if scheme == "mem" else f"{scheme}://127.0.0.1:0"
 
 
 @functools.cache
@@ -42,8 +71,7 @@ async def pair(scheme: str, limits: Limits | None = None) -> AsyncIterator[tuple
         accepted.set_result(comm)
         await done.wait()
 
-    address = f"{scheme}://127.0.0.1:0"
-    async with listen(address, hold, limits=limits, **listen_args(scheme)) as listener:
+    async with listen(place(scheme), hold, limits=limits, **listen_args(scheme)) as listener:
         dialled = await connect(listener.contact_address, limits=limits, **connect_args(scheme))
         try:
             other = await accepted

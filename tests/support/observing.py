@@ -107,6 +107,9 @@ def shuffle(client: Any) -> None:
     assert np.array_equal(client.compute(columns).result(), numbers)
 
 
+UNIX = "sealwire.dask_backend.unix.Unix"
+
+
 def check(seen: Mapping[str, Any], scheduler: str, scheme: str, stock: Iterable[str] = ()) -> None:
     """Assert that each process has the backend it should, and that every link is as it should be.
 
@@ -127,9 +130,10 @@ def check(seen: Mapping[str, Any], scheduler: str, scheme: str, stock: Iterable[
         assert process["installed"] == (kind == "ours"), address
         assert process["links"], f"{address} has no links"
         for link in process["links"]:
-            assert link["backend"] == f"{BACKENDS[kind]}.{scheme.upper()}", (address, link)
+            backend = UNIX if scheme == "unix" else f"{BACKENDS[kind]}.{scheme.upper()}"
+            assert link["backend"] == backend, (address, link)
             assert link["peer"].startswith(f"{scheme}://"), (address, link)
-            if scheme == "tcp":
+            if scheme != "tls":
                 assert link["protocol"] is link["peer_certificate"] is None, (address, link)
                 continue
             assert link["protocol"] == "TLSv1.3", (address, link)

@@ -20,7 +20,7 @@ from distributed.comm import connect, listen
 from distributed.comm import tcp as stock
 from distributed.comm.core import Comm, Listener
 
-from sealwire.dask_backend import Security, backend, install, uninstall
+from sealwire.dask_backend import Security, backend, install, uninstall, unix
 from support import HANG
 
 ROLES = ("client", "scheduler", "worker")
@@ -31,6 +31,7 @@ CLASSES = {
     ("stock", "tls"): stock.TLS,
     ("ours", "tcp"): backend.TCP,
     ("ours", "tls"): backend.TLS,
+    ("ours", "unix"): unix.Unix,
 }
 
 

@@ -27,7 +27,7 @@ PRELOAD = "sealwire.dask_backend.preload"
 
 def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
     assert not observe()["installed"]
-    if scheme == "tcp":
+    if scheme != "tls":
         fields = {}
     settings = {f"distributed.{process}.preload": [PRELOAD] for process in PRELOADED}
     if recipe == "preload":

@@ -14,12 +14,20 @@ import dataclasses
 import gc
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from typing import Any
 
 SOURCE_MESSAGE = 64 << 10  # bytes
+BEAT = 0.005  # seconds
+
+# How long the loop is held is a matter of time in full runs, which have the machine to themselves.
+# An everyday one may share it: there it is the time that this thread computes.
+FULL = os.environ.get("SEALWIRE_HOSTILE") == "full"
+clock = time.perf_counter if FULL else time.thread_time
+ASLEEP = BEAT if FULL else 0.0
 
 
 class Server:
@@ -28,7 +36,7 @@ class Server:
     def __init__(self, configuration: dict[str, Any]) -> None:
         self.configuration = configuration
         self.worst = 0.0
-        self.slept = time.perf_counter()
+        self.slept = clock()
         self.written = 0
         self.listener: Any = None
         self.kept: list[Any] = []  # comms that nothing but their handler's end should close
@@ -111,9 +119,9 @@ class Server:
     async def beat(self) -> None:
         """Note the longest time that the loop did not come round."""
         while True:
-            self.slept = time.perf_counter()
-            await asyncio.sleep(0.005)
-            self.worst = max(self.worst, time.perf_counter() - self.slept - 0.005)
+            self.slept = clock()
+            await asyncio.sleep(BEAT)
+            self.worst = max(self.worst, clock() - self.slept - ASLEEP)
 
     # Commands
 
@@ -122,8 +130,8 @@ class Server:
         return dataclasses.asdict(stats) if stats is not None else {}
 
     def held(self) -> float:
-        now = time.perf_counter()  # the hold asked for may be the one that has just ended
-        worst = max(self.worst, now - self.slept - 0.005)
+        now = clock()  # the hold asked for may be the one that has just ended
+        worst = max(self.worst, now - self.slept - ASLEEP)
         self.worst, self.slept = 0.0, now
         return worst
 

@@ -1,0 +1,95 @@
+"""Values that mean nothing are told at the call of `connect` and `listen`, before any I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import decimal
+import fractions
+import functools
+import socket
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sealwire.comm import ConnectError, Limits, connect, listen
+from support.aio import aio
+from support.links import echo
+
+ADDRESS = "tcp://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, False, "5", b"5", [], {}, 1j, datetime.timedelta(seconds=5), decimal.Decimal(5)],
+    ids=repr,
+)
+def test_a_timeout_of_another_type(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"connect\(\) got timeout=.*leave it out for 30 s"):
+        connect(ADDRESS, timeout=value)
+
+
+@pytest.mark.parametrize(
+    "value", [0, 0.0, -0.0, -1, float("nan"), float("inf"), -(10**400), 10**400]
+)
+def test_a_timeout_out_of_range(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"connect\(\) got timeout=.*positive finite"):
+        connect(ADDRESS, timeout=value)
+
+
+@pytest.mark.parametrize(
+    "value", [1e-9, 1, np.float32(3), np.int64(2), fractions.Fraction(1, 3), 1e300], ids=repr
+)
+def test_a_timeout(value: Any) -> None:
+    connect(ADDRESS, timeout=value).close()
+
+
+@pytest.mark.parametrize("value", [{}, {"read_ahead": 3}, 0, "", [], Limits, False, object()])
+def test_limits_of_another_type(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"connect\(\) got limits="):
+        connect(ADDRESS, limits=value)
+    with pytest.raises(TypeError, match=r"listen\(\) got limits="):
+        listen(ADDRESS, echo, limits=value)
+
+
+@pytest.mark.parametrize("value", [None, 0, "echo", [], {}, object(), asyncio.Event()])
+def test_a_handler_that_cannot_be_called(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"listen\(\) got handler=.*async def handler\(comm\)"):
+        listen(ADDRESS, value)
+
+
+def test_a_handler_that_was_called() -> None:
+    coroutine = echo(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="without calling it"):
+        listen(ADDRESS, coroutine)  # type: ignore[arg-type]
+    coroutine.close()
+
+
+@pytest.mark.filterwarnings("ignore:listen.. on:RuntimeWarning")
+def test_handlers() -> None:
+    class Callable:
+        async def __call__(self, comm: Any) -> None: ...
+
+    for handler in (echo, Callable(), functools.partial(echo), lambda comm: None):
+        listen(ADDRESS, handler)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.0, "1", float("nan"), []])
+def test_what_is_no_number_of_attempts(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"connect\(\) got max_attempts="):
+        connect(ADDRESS, max_attempts=value)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+@aio
+async def test_no_more_attempts_than_were_asked_for(most: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        counted = rf"refused \({most} attempts? in .* s\); check that a listener"
+        with pytest.raises(ConnectError, match=counted) as caught:
+            await connect(address, timeout=1000, max_attempts=most)
+        assert caught.value.attempts == most
+        assert caught.value.kind == "refused"
+        assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)  # type: ignore[union-attr]

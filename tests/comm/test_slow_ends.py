@@ -110,7 +110,8 @@ async def test_a_slow_consumer_that_reads_again_is_told(
 async def test_one_that_never_reads_is_reset(scheme: str, loop_factory: LoopFactory) -> None:
     """After `close_timeout`; closing meanwhile waits for no longer."""
     async with two(scheme, max_queued=LIMIT, close_timeout=0.3) as (writer, reader):
-        writing = await flood(writer, [100_000])
+        # The first stops the peer's receiving, the second is more than the kernels take.
+        writing = await flood(writer, [20_000, 20_000_000, *[10_000] * 2998])
         await writer.close()
         assert writer._stream.socket.fileno() == -1  # type: ignore[attr-defined]
         outcomes = await asyncio.gather(*writing, return_exceptions=True)
@@ -158,4 +159,5 @@ async def test_the_end_of_it_may_be_cancelled(scheme: str, turns: int) -> None:
             while True:
                 await reader.read()
 
-        assert (await error_of(read_on())).code == CloseCode.ABNORMAL
+        # The kernels may have taken all of it before.
+        assert (await error_of(read_on())).code in (CloseCode.ABNORMAL, CloseCode.SLOW_CONSUMER)

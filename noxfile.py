@@ -19,7 +19,7 @@ import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 AGES = ["oldest", "newest"]
-PACKAGES = ("comm", "security", "dask_backend", "cli")
+PACKAGES = ("comm", "security", "joining", "dask_backend", "cli")
 
 nox.options.sessions = ["tests"]
 nox.options.reuse_existing_virtualenvs = True

@@ -15,7 +15,7 @@ import pytest
 from support.once import once
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("comm", "security", "dask_backend", "cli")
+PACKAGES = ("comm", "security", "joining", "dask_backend", "cli")
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
 PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 PATIENCE = 300  # seconds until an installation counts as hung

@@ -122,6 +122,11 @@ class Journal:
         full, home = os.path.abspath(path), os.path.abspath(self.path.parent)
         return os.path.relpath(full, home) if full.startswith(home + os.sep) else full
 
+    def take(self, record: Record) -> None:
+        """Take in a record that the file has by now."""
+        self._empty = False
+        self.records.append(record)
+
     def write(self, records: Iterable[Record]) -> list[Write]:
         """Return the writes that append records; none for no records."""
         text = "".join(record.line() for record in records)

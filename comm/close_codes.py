@@ -61,4 +61,5 @@ def is_sendable(code: int) -> bool:
     return code in _SENDABLE or 3000 <= code <= 4999
 
 
-_SENDABLE = frozenset(CloseCode) - {CloseCode.NO_STATUS, CloseCode.ABNORMAL}
+# Plain numbers: hashing and comparing members of an Enum is slow.
+_SENDABLE = frozenset(map(int, CloseCode)) - {1005, 1006}

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import ssl
-import weakref
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
@@ -48,12 +48,18 @@ class TCP(Comm):
 
     def __init__(self, stream: FrameStream) -> None:
         self._stream = stream
-        self._local_address = format_address(self.scheme, *stream.local_host_port)
-        finalizer = weakref.finalize(self, _drop, stream, self._local_address)
-        finalizer.atexit = False
-        # Detached at the end: the stream's error refers to the comm, and the finalizer would keep
-        # both alive.
-        stream.when_closed(finalizer.detach)
+
+    def __del__(self) -> None:
+        """Close the socket of a comm that was garbage collected while open, from any thread."""
+        stream: FrameStream | None = getattr(self, "_stream", None)
+        if stream is None or stream.closed() or sys.is_finalizing():
+            return
+        logger.warning(
+            "comm %s -> %s was dropped without being closed; close it when it is done",
+            self.local_address,
+            stream.peer,
+        )
+        stream.drop()
 
     async def read(self) -> Any:
         """Read the next message, see `Comm.read`."""
@@ -104,7 +110,7 @@ class TCP(Comm):
     @property
     def local_address(self) -> str:
         """Address of our end, with its scheme."""
-        return self._local_address
+        return format_address(self.scheme, *self._stream.local_host_port)
 
     @property
     def peer_address(self) -> str:
@@ -121,17 +127,6 @@ class TLS(TCP):
     """A comm over TLS; both sides are authenticated."""
 
     scheme = "tls"
-
-
-def _drop(stream: FrameStream, local_address: str) -> None:
-    """Close the socket of a comm that was garbage collected while open."""
-    if not stream.closed():
-        logger.warning(
-            "comm %s -> %s was dropped without being closed; close it when it is done",
-            local_address,
-            stream.peer,
-        )
-        stream.drop()
 
 
 def _refuse_plain(address: Address, connection_args: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import ssl
-import weakref
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -75,10 +75,15 @@ class TCP(Comm):
         self._closed = False
         self._greeted = False
         self.offered: dict[str, Any] | None = None  # the peer's hello, if it was read already
-        name = f"<{type(self).__name__} local={local_addr} remote={peer_addr}>"
-        self._finalizer = weakref.finalize(self, _drop, stream, name)
-        self._finalizer.atexit = False
-        stream.when_closed(functools.partial(_closed, stream, self._finalizer))
+        stream.when_closed(functools.partial(_closed, stream))
+
+    def __del__(self) -> None:
+        """Close the socket of a comm that was garbage collected while open, from any thread."""
+        stream: FrameStream | None = getattr(self, "stream", None)
+        if stream is not None and not stream.closed() and not sys.is_finalizing():
+            name = f"<{type(self).__name__} local={self._local_addr} remote={self._peer_addr}>"
+            logger.warning("%s was dropped without being closed", name)
+            stream.drop()
 
     async def read(self, deserializers: Any = None) -> Any:
         """Read the next message; the first one is the peer's hello.
@@ -221,13 +226,11 @@ class TCP(Comm):
     async def close(self) -> None:
         """Send what is queued, then close. A cancelled close drops what is still queued."""
         self._closed = True
-        self._finalizer.detach()
         await self.stream.finish()
 
     def abort(self) -> None:
         """Close at once and drop what is queued."""
         self._closed = True
-        self._finalizer.detach()
         self.stream.close()
 
     def closed(self) -> bool:
@@ -257,16 +260,9 @@ class TLS(TCP):
     """A comm over TLS; both sides are authenticated. Otherwise as `TCP`."""
 
 
-def _closed(stream: FrameStream, finalizer: weakref.finalize[..., TCP]) -> None:
-    finalizer.detach()  # the stream's error refers to the comm; both would be kept alive
+def _closed(stream: FrameStream) -> None:
     TCP.closed_traffic["bytes_in"] += stream.bytes_in
     TCP.closed_traffic["bytes_out"] += stream.bytes_out
-
-
-def _drop(stream: FrameStream, comm: str) -> None:
-    if not stream.closed():
-        logger.warning("%s was dropped without being closed", comm)
-        stream.drop()
 
 
 def _expect_context(address: str, connection_args: Mapping[str, Any], side: Side) -> ssl.SSLContext:

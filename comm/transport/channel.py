@@ -116,13 +116,16 @@ def plain(sock: socket.socket) -> Channel:
     return channel
 
 
-def secure(sock: ssl.SSLSocket) -> Channel:
-    """Return the channel of a socket whose handshake is done and whose peer is verified."""
+def secure(sock: ssl.SSLSocket, pointer: int | None = None) -> Channel:
+    """Return the channel of a socket whose handshake is done and whose peer is verified.
+
+    `pointer` is that of `openssl.pointer`, if it is known already.
+    """
     tls: Any = getattr(sock, "_sslobj", None) or sock
     channel = Channel()
     channel.socket = sock
     channel.receive = partial(tls.read, SCRATCH)
-    held = filler(tls, sock) if policy().hold_tls else None
+    held = filler(tls, sock, pointer) if policy().hold_tls else None
     channel.fill = held or partial(_fill_by_records, tls.read)
     channel.holds_gil = held is not None
     channel.full = RECORD

@@ -254,7 +254,7 @@ class Dialling:
         self._when_connected: Callable[[FrameStream], object] | None = None
         self._race: Race | None = None
         self._stream: FrameStream | None = None
-        self._securing: asyncio.Future[None] | None = None
+        self._secured = context is None
 
     async def stream(self) -> FrameStream:
         """Return the connected stream. Raises as `FrameClient.dial` does.
@@ -265,8 +265,8 @@ class Dialling:
         try:
             if self._stream is None:
                 self._stream = self._begun(await self.connected_socket())
-            if self._context is not None:
-                await self._secured(self._context, self._stream)
+            if self._context is not None and not self._secured:
+                await self._secure(self._context, self._stream)
         except CommClosedError:
             raise
         except OSError as error:
@@ -287,8 +287,6 @@ class Dialling:
         self.closed = True
         if self._race is not None:
             self._race.close()
-        if self._securing is not None:
-            self._securing.cancel()
         if self._stream is not None:
             self._stream.close()
 
@@ -324,25 +322,15 @@ class Dialling:
             stream.open()
         return stream
 
-    async def _secured(self, context: ssl.SSLContext, stream: FrameStream) -> None:
+    async def _secure(self, context: ssl.SSLContext, stream: FrameStream) -> None:
         with NamingFiles(context):
-            if not self._outlives:
-                await stream.secure(
-                    context, server_side=False, server_hostname=self._server_hostname
-                )
-                return
-            if self._securing is None:
-                self._securing = asyncio.ensure_future(
-                    stream.secure(context, server_side=False, server_hostname=self._server_hostname)
-                )
-                self._securing.add_done_callback(_seen)
-            await asyncio.shield(self._securing)
-
-
-def _seen(done: asyncio.Future[None]) -> None:
-    """Mark an error as retrieved: nobody may wait for it any more."""
-    if not done.cancelled():
-        done.exception()
+            await stream.secure(
+                context,
+                server_side=False,
+                server_hostname=self._server_hostname,
+                outlives=self._outlives,
+            )
+        self._secured = True
 
 
 def _log_end(kind: str, words: Callable[[], str]) -> None:

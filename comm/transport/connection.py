@@ -88,7 +88,7 @@ class Connection:
         self.began = self._loop.time()
         self._guard = guard_of(self._loop)
         self._liveness = liveness_of(self._loop)
-        self.readiness = Readiness(sock)
+        self.readiness = Readiness(sock, self._loop)
         self._sender = Sender(self, limits, peer, self._loop)
         self._receiver = Receiver(
             self,
@@ -226,33 +226,36 @@ class Connection:
     def _begin_closing(self, error: CommClosedError, reason: str, *, forget: bool) -> bool:
         """Accept no more messages in either direction, and queue the closing message.
 
-        Returns whether the connection is at rest, so that closing it loses nothing.
+        Returns whether the connection is at rest, so that closing it at once loses nothing.
         """
-        calm = is_calm(self.socket) and error.code == CloseCode.NORMAL and not self._sender.outbox
+        sender = self._sender
+        calm = error.code == CloseCode.NORMAL and not sender.outbox and is_calm(self.socket)
         announced = self.state is State.OPEN and self.agreement.closing
         self.state = State.CLOSING
         self.error = error
         failure = functools.partial(_failure, self.peer, error)
-        self.write = self.write_frames = self.write_frame = self._sender.refuse
+        self.write = self.write_frames = self.write_frame = sender.refuse
         last = closing.encode(error.code, reason) if announced else None
+        sender.write_last(last, failure)
+        if calm and not sender.outbox:
+            return True
         self._receiver.discard(failure, forget=forget)
-        self._sender.write_last(last, failure)
-        return calm
+        return False
 
     async def _leave(self) -> None:
         """Finish closing after a refused message."""
         try:
-            await asyncio.wait_for(self._say_goodbye(wait=True), self.limits.close_timeout)
+            await asyncio.wait_for(self._say_goodbye(), self.limits.close_timeout)
         except asyncio.TimeoutError:
             pass
         finally:
             self.close(self.error)
 
-    async def _say_goodbye(self, *, wait: bool) -> None:
+    async def _say_goodbye(self) -> None:
         if await self._sender.finish():
             self._sender.send_eof()
             self._receiver.bypass_tls()
-            if wait and self.state is State.CLOSING:
+            if self.state is State.CLOSING:
                 self._gone = self._loop.create_future()
                 await until_acknowledged(self.socket, self._gone, self.limits.close_timeout)
 
@@ -277,8 +280,9 @@ class Connection:
         failure = functools.partial(_failure, self.peer, error)
         if self._first_byte is not None and not self._first_byte.done():
             self._first_byte.set_exception(failure())
-        if self._handshake is not None:
-            self._handshake.stop(failure())
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.stop(failure())
         self.socket.close()
         self._sender.end(failure)
         self._receiver.end(failure, forget=error is None)
@@ -321,12 +325,16 @@ class Connection:
         has taken nothing for `Limits.close_timeout`. A cancelled call closes the stream, dropping
         unsent data.
         """
-        calm = False
-        if not self.closed():
-            ours = closed_by_us(self.peer, code, reason)
-            calm = self._begin_closing(ours, reason, forget=True)
+        if self.state is State.CLOSED:
+            return
         try:
-            await self._say_goodbye(wait=not calm)
+            if self.state is not State.CLOSING:
+                ours = closed_by_us(self.peer, code, reason)
+                if self._begin_closing(ours, reason, forget=True):
+                    self.inbox.clear()
+                    self._sender.answer_eof()  # of TLS alone; the rest follows from `close`
+                    return
+            await self._say_goodbye()
         finally:
             self.close()
 

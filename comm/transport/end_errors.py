@@ -43,11 +43,19 @@ def names(code: int) -> str:
 
 def closed_by_peer(peer: str, said: Closing) -> CommClosedError:
     """Return the error for a peer that has sent a closing message."""
-    code = CloseCode(said.code) if said.code in _CODES else said.code
-    refused = _REFUSED.get(said.code)  # type: ignore[call-overload]
-    kind = refused or _KINDS.get(said.code, "closed")  # type: ignore[call-overload]
-    words = quoted(said.reason, len(said.reason))
-    told = f" ({names(code)}{': ' if words else ''}{words})" if code != 1000 or words else ""
+    code, reason = said
+    if code == 1000 and not reason:  # the usual end
+        error = CommClosedError(f"connection with {peer} closed by the peer", peer=peer)
+        error.kind = "closed"
+        error.code = CloseCode.NORMAL
+        error.closed_by = "peer"
+        error.clean = True
+        return error
+    code = _CODES.get(code, code)
+    refused = _REFUSED.get(code)  # type: ignore[call-overload]
+    kind = refused or _KINDS.get(code, "closed")  # type: ignore[call-overload]
+    words = quoted(reason, len(reason))
+    told = f" ({names(code)}{': ' if words else ''}{words})"
     doing = ", which refused a message" if refused else ""
     remedy = _REMEDIES.get(kind)
     error = CommClosedError(
@@ -57,14 +65,14 @@ def closed_by_peer(peer: str, said: Closing) -> CommClosedError:
     )
     error.kind = kind
     error.code = code
-    error.reason = said.reason
+    error.reason = reason
     error.closed_by = "peer"
     error.clean = code in CLEAN
     error.retryable = refused is None
     return error
 
 
-_CODES = frozenset(CloseCode)
+_CODES = {int(code): code for code in CloseCode}
 
 
 def ended_by_peer(peer: str, where: str, *, notified: bool, announces: bool) -> CommClosedError:

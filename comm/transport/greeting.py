@@ -22,7 +22,7 @@ async def exchange_hellos(stream: FrameStream) -> None:
             raise
     frames = await stream.read_frames()
     try:
-        stream.agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)
+        stream.agreement = hello.agreed(frames, stream.peer)
     except CommClosedError as error:
         stream.fail(error, error.__cause__)
         raise  # after the hello the stream may have failed already

@@ -50,6 +50,8 @@ class Handshake:
     ----------
     facts : dict
         What the handshake established, once it is done; see `Comm.extra_info`.
+    pointer : int or None
+        The connection's `openssl.pointer`.
     """
 
     def __init__(
@@ -66,30 +68,47 @@ class Handshake:
         self._guard = guard
         self._peer = peer
         self._most = most
-        self._openssl_bounds = bound(getattr(tls, "_sslobj", None), certificates=most)
+        self.pointer = bound(getattr(tls, "_sslobj", None), certificates=most)
         self._throttle = throttle
         self.facts: dict[str, Any] = {}
         self._reads = False  # whether the loop watches the socket for us
         self._loop = asyncio.get_running_loop()
-        self._outcome = Wakeup(loop=self._loop)
+        self._over = False
+        self._error: CommClosedError | None = None
+        self._waiting: Wakeup | None = None
 
     async def finish(self) -> None:
-        """Do the handshake. Raises `CommClosedError`s; a cancelled call leaves it incomplete."""
-        self._proceed()
-        await self._outcome
+        """Do the handshake. Raises `CommClosedError`s.
+
+        A cancelled call leaves the handshake going on: repeat it, or `stop`.
+        """
+        if self._waiting is None:
+            self._proceed()
+        if not self._over:
+            self._waiting = Wakeup(loop=self._loop)
+            await self._waiting
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame
 
     def stop(self, error: CommClosedError) -> None:
         """Make a waiting `finish` raise `error`: the socket was closed."""
         self._end(error)
 
     def _end(self, error: CommClosedError | None = None) -> None:
-        if self._outcome.done():
+        if self._over:
+            return
+        self._over = True
+        self._error = error
+        if self._waiting is None:
             return
         if error is None:
-            self._outcome.resume()  # called by the loop, or nobody waits yet
-        else:
-            self._outcome.set_exception(error)
-            self._outcome.exception()  # mark as retrieved, in case nobody is waiting
+            self._waiting.resume()  # called by the loop
+        elif not self._waiting.done():
+            self._waiting.set_result(None)
 
     def _watch(self, *, reads: bool, writes: bool) -> None:
         if reads and not self._reads:
@@ -108,10 +127,11 @@ class Handshake:
             self._watch(reads=False, writes=False)  # it is queued; more events are of no use
 
     def _step(self) -> None:
-        if self._outcome.done():  # it was stopped while queued
+        if self._over:  # it was stopped while queued, or nobody has asked for the outcome yet
+            self._watch(reads=False, writes=False)
             return
         tls = self._tls
-        if not self._openssl_bounds and self._has_sent_too_much():
+        if self.pointer is None and self._has_sent_too_much():
             return
         try:
             tls.do_handshake()

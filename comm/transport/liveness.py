@@ -26,6 +26,7 @@ __all__ = ["Liveness", "liveness_of"]
 _INFO = struct.Struct("=2xBB20xI24xII8xI")
 _UNANSWERED = 2  # window or keep-alive probes; one may still be in flight
 _STEP = 0.1  # of the timeout: an acknowledgement must be due at two checks this far apart
+_SOON = 1.0  # seconds until the first check, at most
 _TICK = 0.01  # seconds; about the resolution of the kernel's times
 _SLACK = 0.05, 0.5  # how much before the timeout to act: a part of it, seconds at most
 
@@ -44,18 +45,16 @@ class Liveness:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        # For each stream the timeout, and whether an acknowledgement was due at the last check.
-        self._streams: dict[Watched, tuple[float, bool]] = {}
+        # For each stream the timeout, when it is checked, and whether it owed anything before.
+        self._streams: dict[Watched, tuple[float, float, bool]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0  # when the timer is due
 
     def watch(self, stream: Watched, seconds: float) -> None:
         """Check `stream` until `forget`; close it once its peer was silent for `seconds`."""
-        self._streams[stream] = (seconds, False)
-        heard = _heard(stream.socket)
-        if heard is not None:
-            allow_round_trips(stream.socket, heard.round_trip, seconds)
-        when = self._loop.time() + _deadline(seconds) - _STEP * seconds
+        # Soon, for `allow_round_trips`; but most streams of a server that is busy end before it.
+        when = self._loop.time() + min(_SOON, _deadline(seconds) - _STEP * seconds)
+        self._streams[stream] = (seconds, when, False)
         if self._timer is None or when < self._due:
             self._set(when)
 
@@ -73,8 +72,11 @@ class Liveness:
         self._timer = None
         now = self._loop.time()
         then = math.inf
-        for stream, (seconds, suspected) in list(self._streams.items()):
+        for stream, (seconds, due, suspected) in list(self._streams.items()):
             if stream not in self._streams:  # closed by the end of another one
+                continue
+            if due > now + _TICK:
+                then = min(then, due)
                 continue
             heard = _heard(stream.socket)
             if heard is None:
@@ -88,14 +90,15 @@ class Liveness:
                 continue
             # One that has just been sent something after a long silence gets a step to answer.
             suspects = heard.owes and left <= step
-            self._streams[stream] = (seconds, suspects)
             if left > step:
                 pause = left - step
             elif suspects and left > 0:
                 pause = left
             else:
                 pause = step
-            then = min(then, now + max(pause, _TICK))
+            due = now + max(pause, _TICK)
+            self._streams[stream] = (seconds, due, suspects)
+            then = min(then, due)
         if then < math.inf:
             self._set(then)
 

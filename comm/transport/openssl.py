@@ -42,7 +42,7 @@ class Unusable(Exception):
     """Why OpenSSL cannot be asked anything past `ssl`."""
 
 
-def bound(connection: Any, certificates: int) -> bool:
+def bound(connection: Any, certificates: int) -> int | None:
     """Bound the work that a peer can cause in one call of OpenSSL.
 
     - In its handshake it may send `certificates` bytes of certificates. OpenSSL rejects more before
@@ -51,17 +51,17 @@ def bound(connection: Any, certificates: int) -> bool:
       on to the next (`SSL_MODE_AUTO_RETRY`, which `ssl` sets): a peer that had sent 100,000 key
       updates, 2.7 MB, blocked the event loop for 2.6 s. Callers that poll are not affected.
 
-    `connection` is the ``_sslobj`` of an `ssl.SSLSocket` or `ssl.SSLObject`. Returns whether
-    OpenSSL could be configured.
+    `connection` is the ``_sslobj`` of an `ssl.SSLSocket` or `ssl.SSLObject`. Returns its
+    `pointer`, or None if OpenSSL could not be configured.
     """
     try:
         where = pointer(connection)
     except Unusable:
-        return False
+        return None
     control = library().SSL_ctrl
     control(where, _SET_MAX_CERT_LIST, certificates, None)
     control(where, _CLEAR_MODE, _AUTO_RETRY, None)
-    return True
+    return where
 
 
 def pointer(connection: Any) -> int:

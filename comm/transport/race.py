@@ -141,7 +141,7 @@ class Race:
             sock.close()
             self._refused[place] = error
             return False
-        readiness = self._going[sock] = Readiness(sock)
+        readiness = self._going[sock] = Readiness(sock, self._loop)
         readiness.on_writable(functools.partial(self._settled, sock, place))
         return True
 
@@ -187,6 +187,8 @@ class Race:
 
 def _alternating(places: list[Place]) -> list[Place]:
     """Sort the addresses so that the first family and the others alternate; drop duplicates."""
+    if len(places) == 1:
+        return places
     rows: dict[bool, list[Place]] = {True: [], False: []}
     for place in dict.fromkeys(places):
         rows[place[0] == places[0][0]].append(place)

@@ -10,6 +10,7 @@ The loop is asyncio's, uvloop's, or, besides a proactor, the one that Tornado ru
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from tornado.ioloop import IOLoop
 
 __all__ = ["Readiness"]
+
+_MAY_BE_PROACTOR = os.name == "nt"
 
 
 class Readiness:
@@ -33,10 +36,12 @@ class Readiness:
 
     __slots__ = ("_fd", "_loop", "errors_once", "reads", "writes")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._fd = sock.fileno()  # asyncio formats unknown file objects; a socket's repr is slow
-        self._loop: Any = getattr(IOLoop.current(), "selector_loop", asyncio.get_running_loop())
-        self.errors_once = type(self._loop).__module__.partition(".")[0] == "uvloop"
+        self._loop: Any = loop or asyncio.get_running_loop()
+        if _MAY_BE_PROACTOR:
+            self._loop = getattr(IOLoop.current(), "selector_loop", self._loop)
+        self.errors_once = type(self._loop).__module__.startswith("uvloop")
         self.reads = False
         self.writes = False
 

@@ -67,14 +67,15 @@ class _Calls(NamedTuple):
     reset: OSError
 
 
-def filler(tls: Any, sock: socket.socket) -> Fill | None:
+def filler(tls: Any, sock: socket.socket, where: int | None = None) -> Fill | None:
     """Return a function that fills large frames with the GIL held, or None where none can be had.
 
-    `tls` is the ``_sslobj`` of the `ssl.SSLSocket` `sock`. Only one thread may use the connection,
+    `tls` is the ``_sslobj`` of the `ssl.SSLSocket` `sock`, and `where` its `openssl.pointer`, if it
+    is known already. Only one thread may use the connection,
     and the socket must stay non-blocking.
     """
     try:
-        where = openssl.pointer(tls)
+        where = where or openssl.pointer(tls)
         calls = _calls()
         if isinstance(calls, str):
             raise openssl.Unusable(calls)

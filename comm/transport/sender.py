@@ -196,12 +196,16 @@ class Sender:
         `refusal` makes the error for later writes.
         """
         self._refusal = refusal
-        if frame is not None:
-            self.outbox.put([frame], 1)
+        outbox = self.outbox
+        if frame is not None and not outbox:
+            self.write([frame])
+        elif frame is not None:
+            outbox.put([frame], 1)
         self.held_back = False
-        self.flush()
-        if self._connection is not None:
-            self._connection.watch()
+        if outbox:
+            self.flush()
+            if self._connection is not None:
+                self._connection.watch()
 
     def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
         """`write` for a message of one frame."""

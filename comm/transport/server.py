@@ -256,7 +256,7 @@ class FrameServer(TCPServer):
 
     def _accept_on(self, sockets: Iterable[socket.socket]) -> None:
         for listening in sockets:
-            readiness = Readiness(listening)
+            readiness = Readiness(listening, self._loop)
             readiness.on_readable(functools.partial(self._accept, listening))
             self._accepting.append(readiness)
 
@@ -303,12 +303,8 @@ class FrameServer(TCPServer):
         self._log.accepted += 1
         if not INHERITED:
             tune(accepted, self._limits.keepalive_timeout)
-        most = self._limits.max_pending
-        descriptors = descriptor_limit()
-        if descriptors is not None:
-            most = max(1, min(most, descriptors // 2))
-        for oldest in self._pending.surplus(most):
-            self._drop_crowded(oldest, f"{most} others are pending, which is the limit")
+        if self._pending:
+            self._make_way()
         peer = format_address(self.scheme, *host_and_port(address))
         first = State.HELLO if self._context is None else State.HANDSHAKE
         stream = FrameStream(accepted, self._limits, peer, first)
@@ -320,6 +316,15 @@ class FrameServer(TCPServer):
         task.add_done_callback(self._tasks.discard)
 
     # Dropping connections
+
+    def _make_way(self) -> None:
+        """Drop the oldest pending connections if there are too many for another one."""
+        most = self._limits.max_pending
+        descriptors = descriptor_limit()
+        if descriptors is not None:
+            most = max(1, min(most, descriptors // 2))
+        for oldest in self._pending.surplus(most):
+            self._drop_crowded(oldest, f"{most} others are pending, which is the limit")
 
     def _drop_late(self, planned: float) -> None:
         """Drop connections whose deadline has passed; one timer serves all of them."""

@@ -67,6 +67,17 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
     before the socket connects or listens. Options that a system lacks are skipped; a socket that is
     disconnected already raises nothing.
     """
+    try:
+        for level, option, value in _options(keepalive_timeout):
+            sock.setsockopt(level, option, value)
+    except OSError as error:
+        logger.debug("cannot set TCP options: %s", error)
+    if _bounded:
+        _bound_pauses(sock, _longest_pause(keepalive_timeout, _retries()))
+
+
+@functools.cache
+def _options(keepalive_timeout: float) -> list[tuple[int, int, int]]:
     # The silence of a peer is counted from its last answer, so the idle time is short. Further
     # probes follow quickly, so that a network that is back in time is noticed. The total is below
     # the timeout because the kernel's timers fire late.
@@ -74,20 +85,19 @@ def tune(sock: socket.socket, keepalive_timeout: float) -> None:
     idle = max(1, round(seconds / 15))
     interval = max(1, round(seconds / 30))
     probes = max(2, int((0.97 * seconds - idle) / interval))
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (
-            ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", idle),
-            ("TCP_KEEPINTVL", interval),
-            ("TCP_KEEPCNT", probes),
-        ):
-            option = getattr(socket, name, None)
-            if option is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    except OSError as error:
-        logger.debug("cannot set TCP options: %s", error)
-    _bound_pauses(sock, _longest_pause(keepalive_timeout, _retries()))
+    options = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    ]
+    for name, value in (
+        ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", idle),
+        ("TCP_KEEPINTVL", interval),
+        ("TCP_KEEPCNT", probes),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            options.append((socket.IPPROTO_TCP, option, value))
+    return options
 
 
 def allow_round_trips(sock: socket.socket, seconds: float, keepalive_timeout: float) -> None:
@@ -193,25 +203,27 @@ def unacknowledged(sock: socket.socket) -> int | None:
 
     None where the system does not say.
     """
-    return _ask(sock, "TIOCOUTQ")
+    return None if _QUEUED is None else _ask(sock, _QUEUED)
 
 
 def unread(sock: socket.socket) -> int | None:
     """Bytes that have arrived and were not received; None where the system does not say."""
-    return _ask(sock, "FIONREAD")
+    return None if _UNREAD is None else _ask(sock, _UNREAD)
 
 
-def _ask(sock: socket.socket, request: str) -> int | None:
-    if fcntl is None or sys.platform != "linux":  # elsewhere TIOCOUTQ is for terminals alone
-        return None
+def _ask(sock: socket.socket, request: int) -> int | None:
     try:
-        answer = fcntl.ioctl(sock.fileno(), getattr(termios, request), _NOTHING)
+        answer = fcntl.ioctl(sock.fileno(), request, _NOTHING)
     except (OSError, ValueError):
         return None
     return int.from_bytes(answer, sys.byteorder)
 
 
 _NOTHING = bytes(4)
+_QUEUED: int | None = None
+_UNREAD: int | None = None
+if sys.platform == "linux":  # elsewhere TIOCOUTQ is for terminals alone
+    _QUEUED, _UNREAD = termios.TIOCOUTQ, termios.FIONREAD
 
 
 def reset(sock: socket.socket) -> None:

@@ -98,6 +98,7 @@ class FrameStream(Connection):
         server_side: bool,
         server_hostname: str | None = None,
         throttle: HandshakeThrottle | None = None,
+        outlives: bool = False,
     ) -> None:
         """Do the TLS handshake with `context`, scheduled by `throttle` if given; start receiving.
 
@@ -110,27 +111,34 @@ class FrameStream(Connection):
 
         Notes
         -----
-        A cancelled call closes the stream.
+        A cancelled call closes the stream, but with `outlives` the handshake goes on: then repeat
+        the call, or close the stream.
         """
-        self.state = State.HANDSHAKE
-        tls = self._wrap(context, server_side, server_hostname)
-        handshake = self._handshake = Handshake(
-            tls, self.readiness, self._guard, self.peer, self.limits.max_handshake_size, throttle
-        )
+        handshake = self._handshake
+        if handshake is None:
+            if self.closed():
+                raise self.failure()
+            self.state = State.HANDSHAKE
+            tls = self._wrap(context, server_side, server_hostname)
+            most = self.limits.max_handshake_size
+            handshake = Handshake(tls, self.readiness, self._guard, self.peer, most, throttle)
+            self._handshake = handshake
         try:
             await handshake.finish()
+        except asyncio.CancelledError:
+            if not outlives:
+                self.close()
+            raise
         except CommClosedError as error:
+            self._handshake = None
             self.fail(error, error.__cause__)
             raise self.failure() from error.__cause__
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        finally:
-            self._handshake = None
+        self._handshake = None
         if self.closed():
             raise self.failure()
         self.state = State.HELLO
-        channel = secure(tls)
+        assert isinstance(self.socket, ssl.SSLSocket)
+        channel = secure(self.socket, handshake.pointer)
         self.tls_facts = {**handshake.facts, "holds_gil": channel.holds_gil}
         self._begin(channel)
 

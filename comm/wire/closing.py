@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgpack
 
-from ..close_codes import REASON_LENGTH, is_sendable
+from ..close_codes import REASON_LENGTH, CloseCode, is_sendable
 from ..errors import quoted
 from .framing import Buffer
 
@@ -40,6 +40,12 @@ class Closing(NamedTuple):
 
 def encode(code: int, reason: str) -> bytes:
     """Return the message's only frame. A reason that is too long is cut."""
+    if code == CloseCode.NORMAL and not reason:
+        return _USUAL
+    return _encode(code, reason)
+
+
+def _encode(code: int, reason: str) -> bytes:
     text = reason[:REASON_LENGTH].encode(errors="replace").decode()  # lone surrogates
     return bytes(msgpack.packb(msgpack.ExtType(CLOSING, msgpack.packb([int(code), text]))))
 
@@ -49,6 +55,8 @@ def decode(frames: Sequence[Buffer]) -> Closing | None:
     if len(frames) != 1:
         return None
     frame = frames[0]
+    if frame == _USUAL:
+        return _NORMALLY
     if not 0 < len(frame) <= _LONGEST or frame[0] not in EXTENSIONS:
         return None
     try:
@@ -61,3 +69,7 @@ def decode(frames: Sequence[Buffer]) -> Closing | None:
     if type(code) is not int or type(reason) is not str or not is_sendable(code):
         return None
     return Closing(code, quoted(reason, REASON_LENGTH))
+
+
+_NORMALLY = Closing(CloseCode.NORMAL, "")
+_USUAL = _encode(*_NORMALLY)

@@ -24,7 +24,7 @@ from ..errors import HandshakeError, HelloError, quoted
 from .budget import brief, check_structure, reason
 from .framing import Buffer, pack
 
-__all__ = ["Agreement", "agree", "decode", "encode", "offer", "own", "refusal"]
+__all__ = ["Agreement", "agree", "agreed", "decode", "encode", "offer", "own", "refusal"]
 
 EXTENSION = "sealwire"
 BACKEND = "sealwire-backend"  # in the hello of a Dask process: nobody acts on it
@@ -93,6 +93,21 @@ def encode(hello: Mapping[str, Any]) -> bytes:
 def own() -> bytes:
     """Return the encoded hello of a standalone comm, a constant."""
     return encode(offer())
+
+
+def agreed(frames: Sequence[Buffer], peer: str = "its peer") -> Agreement:
+    """Return the shared capabilities, given the first message of `peer`.
+
+    Raises `HelloError` and `HandshakeError` as `decode` does.
+    """
+    if len(frames) == 1 and frames[0] == own():  # a peer like us, the most usual one
+        return _with_ourselves()
+    return agree(decode(frames, peer), peer)
+
+
+@functools.cache
+def _with_ourselves() -> Agreement:
+    return agree(decode([own()]))
 
 
 def refusal(why: str) -> bytes:

@@ -27,19 +27,37 @@ def install_if_configured(arguments: Sequence[str]) -> None:
     command = next((each for each in arguments if not each.startswith("-")), None)
     if command not in _PROCESSES:
         return
-    named = dask.config.get("sealwire.tls", default=None) or any(
-        _PRELOAD in _listed(dask.config.get(f"distributed.{process}.preload", default=()))
-        for process in _PROCESSES[command]
+    joins = os.environ.get("SEALWIRE_JOIN") or dask.config.get("sealwire.join", default=None)
+    named = (
+        joins
+        or dask.config.get("sealwire.tls", default=None)
+        or any(
+            _PRELOAD in _listed(dask.config.get(f"distributed.{process}.preload", default=()))
+            for process in _PROCESSES[command]
+        )
     )
     path = os.environ.get("DASK_CONFIG")
     if named or (path and not os.path.isfile(path)):
         from sealwire.dask_backend.startup import tell_configuration
 
         if named:
-            from sealwire.dask_backend import install
-
-            install()
+            _install()
         tell_configuration()
+
+
+def _install() -> None:
+    """Install the backend; end the process if it was to join and could not.
+
+    Dask would go on without this package's commands, and so without TLS.
+    """
+    from sealwire.dask_backend import install
+    from sealwire.joining import JoinError
+    from sealwire.security import SecurityError
+
+    try:
+        install()
+    except (JoinError, SecurityError) as error:
+        sys.exit(f"Error: {error}")
 
 
 def _listed(preload: object) -> Sequence[object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .client import Joined, address_of, join, lists, renew
 from .desk import Desk
 from .errors import JoinError, LedgerError, Refused, TokenError, Unavailable, WrongAuthority
+from .member import Member
 from .service import JoinServer
 from .tokens import Token
 
@@ -18,6 +19,7 @@ __all__ = [
     "JoinServer",
     "Joined",
     "LedgerError",
+    "Member",
     "Refused",
     "Token",
     "TokenError",

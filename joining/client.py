@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -41,6 +42,7 @@ from .tokens import Token
 
 __all__ = [
     "Joined",
+    "Lists",
     "address_of",
     "join",
     "lists",
@@ -69,6 +71,8 @@ class Joined:
         The CAs to trust, and their revocation lists; "" if there is none.
     lifetime : float
         Seconds from when it was asked for.
+    signer : str
+        Which key of the CA has signed it.
     """
 
     role: str
@@ -77,6 +81,19 @@ class Joined:
     cas: str
     crl: str
     lifetime: float
+    signer: str = ""
+
+    def with_lists(self, cas: str, crl: str) -> Joined:
+        """Return the same with other CAs and revocation lists."""
+        return dataclasses.replace(self, cas=cas, crl=crl)
+
+
+class Lists(NamedTuple):
+    """The CAs to trust and their revocation lists, and which key of the CA signs now."""
+
+    cas: str
+    crl: str
+    signer: str
 
 
 class _Context(ssl.SSLContext):
@@ -196,11 +213,11 @@ async def renew(
     return _joined(answer, key)
 
 
-async def lists(address: Address, present: Joined, *, timeout: float = TIMEOUT) -> tuple[str, str]:
+async def lists(address: Address, present: Joined, *, timeout: float = TIMEOUT) -> Lists:
     """Return the CAs to trust and the revocation lists, as they are now. Raises as `join` does."""
     async with _within(address, timeout), _opened(address, _of(present)) as (stream, _):
         answer = await _asked(stream, {"asks": "lists"})
-    return messages.field(answer, "cas", str), messages.field(answer, "crl", str)
+    return Lists(*(messages.field(answer, name, str) for name in Lists._fields))
 
 
 async def patiently(attempt: Callable[[], Awaitable[_T]], patience: float) -> _T:
@@ -325,9 +342,9 @@ def _joined(answer: dict[str, object], key: keys.PrivateKey) -> Joined:
         raise JoinError("bad answer of the service: its certificate is for another key")
     if names.common_name(found.subject) != role:
         raise JoinError("bad answer of the service: its certificate is for another role")
-    lists = messages.field(answer, "cas", str), messages.field(answer, "crl", str)
+    cas, crl, signer = (messages.field(answer, name, str) for name in Lists._fields)
     lifetime = messages.field(answer, "lifetime", float)
-    return Joined(role, certificate, keys.write(key), *lists, lifetime)
+    return Joined(role, certificate, keys.write(key), cas, crl, lifetime, signer)
 
 
 @contextlib.asynccontextmanager
@@ -349,12 +366,12 @@ async def _within(address: Address, seconds: float) -> AsyncIterator[None]:
         if not over:
             raise
         raise Unavailable(
-            f"cannot join at {address}: no answer within {seconds:g} s; check that `sealwire certs "
+            f"cannot ask {address}: no answer within {seconds:g} s; check that `sealwire certs "
             "serve` runs there"
         ) from None
     except HandshakeError as error:
-        raise WrongAuthority(f"cannot join at {address}: {error}; nothing was sent to it") from None
+        raise WrongAuthority(f"cannot ask {address}: {error}") from None
     except (CommError, TornadoTimeoutError, PEMError) as error:
-        raise Unavailable(f"cannot join at {address}: {error}") from None
+        raise Unavailable(f"cannot ask {address}: {error}") from None
     finally:
         timer.cancel()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,12 +29,12 @@ from sealwire.security.ca.atomic_files import Write, apply, locked
 from sealwire.security.ca.authority import Authority
 from sealwire.security.ca.crl import read_lists
 from sealwire.security.ca.folder import Folder
-from sealwire.security.ca.journal import JOURNAL, Record
+from sealwire.security.ca.journal import JOURNAL, SERVICE, Record
 from sealwire.security.ca.store import CRL, KEYS, TRUST, Store
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.templates import BACKDATED, now
 
-from .errors import JoinError, Refused
+from .errors import JoinError, Refused, Unavailable
 from .ledger import LEDGER, Grant, Ledger, Line
 from .messages import AUTHORITY
 from .requests import FOLDER, Asked, key_in, signed
@@ -45,6 +46,7 @@ logger = logging.getLogger("sealwire.joining")
 
 _OWN_DAYS = 7.0  # validity of the service's own certificate
 _KEPT = 1000  # certificates kept for those who ask again
+_OFTEN, _LONGEST_WAIT = 120, 60.0  # times in a lifetime to renew at most; seconds
 _PERIOD = datetime.timedelta(minutes=1)  # between two alarms about one token
 
 _Stamp = tuple[int, int, int] | None
@@ -52,10 +54,11 @@ _Stamp = tuple[int, int, int] | None
 
 @dataclass(frozen=True)
 class Trust:
-    """What everybody may know: the CAs, and their revocation lists, as PEM text."""
+    """The CAs and their revocation lists, as PEM text, and which key of the CA signs now."""
 
     cas: str
     crl: str
+    signer: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class Given:
     role: str
     lifetime: float
     until: datetime.datetime
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether most of its lifetime is left."""
+        return (self.until - now()).total_seconds() > self.lifetime / 2
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,7 @@ class Desk:
         self._recent: dict[tuple[str, str], Given] = {}
         self._order: deque[tuple[str, str]] = deque()
         self._alarms: dict[str, datetime.datetime] = {}
+        self._renewed: dict[str, float] = {}  # name in the journal -> when
         Store(self._folder)  # says what is missing, before anything is made to lock it
         with self._open() as (store, _):
             store.signer()
@@ -126,7 +135,7 @@ class Desk:
                 AUTHORITY, days=_OWN_DAYS, kind=keys.kind_of(signer.parsed.public_key())
             )
             certificate = x509.load_pem_x509_certificate(made.certificate.encode())
-            self._record(store, certificate, signer, AUTHORITY)
+            self._record(store, certificate, signer, SERVICE)
             return Own(
                 made.certificate,
                 made.key,
@@ -173,8 +182,9 @@ class Desk:
         if asked.short in self._revoked:
             raise Refused(f"{name} is revoked; have another token made", "revoked")
         known = self._recent.get((grant.id, asked.digest))
-        if known is not None and (known.until - now()).total_seconds() > known.lifetime / 2:
-            return replace(known, trust=self._trusted(store))
+        trust = self._trusted(store)
+        if known is not None and known.trust.signer == trust.signer and known.is_fresh:
+            return replace(known, trust=trust)
         signer = store.signer()
         # Signed before the use is written, so that a request that cannot be granted uses nothing,
         # and handed out after: nobody has seen it before both lines are on the disk.
@@ -242,6 +252,7 @@ class Desk:
                 raise Refused("the certificate has expired; join again", "expired")
             asked = Asked(request)
             lifetime = _lifetime(ledger, name, old)
+            self._must_wait(name, lifetime)
             signer = store.signer()
             try:
                 text = signer.renew(old, asked.csr.public_key(), days=lifetime / 86400)
@@ -250,6 +261,15 @@ class Desk:
             certificate = x509.load_pem_x509_certificate(text.encode())
             self._record(store, certificate, signer, name)
             return self._given(store, certificate, names.common_name(old.subject), lifetime)
+
+    def _must_wait(self, name: str, lifetime: float) -> None:
+        """Raise `Unavailable` for one who renews all the time, and would fill the journal."""
+        last, present = self._renewed.get(name), time.monotonic()
+        if last is not None and present - last < min(lifetime / _OFTEN, _LONGEST_WAIT):
+            raise Unavailable("it was renewed a moment ago")
+        if len(self._renewed) >= _KEPT * 10:
+            self._renewed.clear()
+        self._renewed[name] = present
 
     def member(self, present: bytes) -> bool:
         """Whether a certificate that TLS has verified is of one who may ask for the lists."""
@@ -307,8 +327,7 @@ class Desk:
         self, store: Store, certificate: x509.Certificate, signer: Authority, name: str
     ) -> None:
         """Write a certificate into the journal."""
-        path = store.path / (name if "/" in name else f"{FOLDER}/{name}")
-        record = store.journal.issue(certificate, signer.parsed, path)
+        record = store.journal.issue(certificate, signer.parsed, store.path / name)
         self._apply(store.journal.write([record]), JOURNAL)
         store.journal.take(record)
         self._note(record)
@@ -327,7 +346,7 @@ class Desk:
 
     def _trusted(self, store: Store) -> Trust:
         cas = "".join(each.public_bytes(Encoding.PEM).decode() for each in store.trusted)
-        return Trust(cas, self._crl)
+        return Trust(cas, self._crl, keys.identifier(store.signer().parsed.public_key()))
 
     def _given(
         self, store: Store, certificate: x509.Certificate, role: str, lifetime: float

@@ -29,7 +29,7 @@ from sealwire.security import SecurityError
 from sealwire.security.pem import load_identity, source
 
 from .desk import Desk, Given, Own
-from .errors import JoinError, Refused
+from .errors import JoinError, Refused, Unavailable
 from .messages import HELLO, LARGEST_REQUEST, NONCE, decode, encode, field, proved
 
 __all__ = ["JoinServer", "limits"]
@@ -174,7 +174,7 @@ class JoinServer(FrameServer):
             return {"busy": "the service has too much to do; ask again"}
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(
+            answer = await asyncio.get_running_loop().run_in_executor(
                 self._thread,
                 self._decide,
                 question,
@@ -182,10 +182,15 @@ class JoinServer(FrameServer):
                 present,
                 stream.peer.removeprefix("tls://"),
             )
+            if answer["cas"] != self._cas:  # a rotation: know the new CA before others show it
+                await self.look()
+            return answer
         except Refused as error:
             refused = error
             self._log.refused(error.kind, lambda: f"refused {stream.peer}: {refused}")
             return {"refused": str(error), "kind": error.kind}
+        except Unavailable as error:
+            return {"busy": str(error)}
         except JoinError as error:  # a question that makes no sense, or a ledger that makes none
             logger.warning("cannot answer %s: %s", stream.peer, error)
             return {"busy": "the service cannot answer; its log says why"}
@@ -221,7 +226,7 @@ class JoinServer(FrameServer):
             if not self._desk.member(present):
                 raise Refused("the certificate is of no CA here", "foreign")
             trust = self._desk.trust()
-            return {"cas": trust.cas, "crl": trust.crl}
+            return dataclasses.asdict(trust)
         except Refused:
             raise
         except JoinError as error:
@@ -254,8 +259,7 @@ class JoinServer(FrameServer):
 def _as_answer(given: Given) -> dict[str, Any]:
     return {
         "certificate": given.certificate,
-        "cas": given.trust.cas,
-        "crl": given.trust.crl,
+        **dataclasses.asdict(given.trust),
         "role": given.role,
         "lifetime": given.lifetime,
     }

@@ -107,9 +107,14 @@ def _branches() -> dict[str, list[str]]:
     """Return the keys below `sealwire` that the security package does not know."""
     from sealwire.comm import Limits
     from sealwire.comm.transport.switch_interval import Policy
+    from sealwire.joining.member import SETTINGS
 
     limits = [field.name.replace("_", "-") for field in dataclasses.fields(Limits)]
-    return {"sealwire.limits": limits, "sealwire.gil": list(Policy._fields)}
+    return {
+        "sealwire.limits": limits,
+        "sealwire.gil": list(Policy._fields),
+        "sealwire.join": list(SETTINGS),
+    }
 
 
 def _findings(

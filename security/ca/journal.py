@@ -26,9 +26,10 @@ from ..x509.templates import now
 from .atomic_files import Write
 from .folder import Folder
 
-__all__ = ["JOURNAL", "Journal", "Record"]
+__all__ = ["JOURNAL", "SERVICE", "Journal", "Record"]
 
 JOURNAL = "journal.tsv"
+SERVICE = "joined/authority"  # the own certificate of `certs serve`, which is in no file
 
 _HEADING = "# time\tevent\tserial\tissuer\tuntil or reason\tsubject\tfile\n"
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"

@@ -265,7 +265,7 @@ def test_a_service_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> No
     arguments = ("join", "127.0.0.1:1", "--wait", "0m", "--dir", str(tmp_path / "node"))
     done = run(*arguments, SEALWIRE_TOKEN=text)
     assert done.exit_code == 1
-    assert "cannot join at tls://127.0.0.1:1" in done.output
+    assert "cannot ask tls://127.0.0.1:1" in done.output
     assert not SECRET.search(done.output)
 
 

@@ -19,6 +19,8 @@ DASK = "dask"
 UVLOOP = "+uvloop"  # after an implementation's name: both of its processes run on uvloop
 SOCKETS = "sockets"
 OURS = (STANDALONE, STANDALONE + UVLOOP, DASK, DASK + UVLOOP)
+# After a slash, the interpreter's switch interval in all processes of a cluster.
+INTERVALS = (DASK + "/200us", DASK + "/untouched")
 LIBRARIES = {"grpcio": "grpc", "pyzmq": "zmq"}  # implementation: what it imports
 
 MESSAGE = 100  # bytes of a small message
@@ -68,6 +70,21 @@ FIGURES = {
     "gather": Figure("MB/s", digits=1),
     "scatter": Figure("MB/s", digits=1),
     "shuffle": Figure("MB/s", digits=1),
+    **{
+        name: Figure("s", more=False, digits=2)
+        for name in (
+            "start",
+            "tasks",
+            "chain",
+            "submits",
+            "rechunk",
+            "matrix",
+            "fed",
+            "words",
+            "gather64",
+            "exchange",
+        )
+    },
     "sender_hold": Figure("ms", more=False, digits=1),
     "receiver_hold": Figure("ms", more=False, digits=1),
 }
@@ -103,17 +120,27 @@ class Case:
 
 
 def payload(
-    name: str, size: int, must: tuple[float, float], aim: tuple[float, float], **more: Any
+    name: str,
+    size: int,
+    must: tuple[float, float],
+    aim: tuple[float, float],
+    flight: int = 1,
+    **more: Any,
 ) -> Case:
-    """A case of large payloads, one way, each acknowledged with a few bytes."""
+    """A case of large payloads, one way, each acknowledged with a few bytes.
+
+    `flight` of them are on their way at a time.
+    """
+    kind = "payload" if flight == 1 else "pipelined"
     return Case(
-        name=f"payload-{name.lower().replace(' ', '')}",
-        title=f"{name} payloads, each acknowledged",
+        name=f"{kind}-{name.lower().replace(' ', '')}",
+        title=f"{name} payloads, each acknowledged"
+        + (f", {flight} in flight" if flight > 1 else ""),
         kind="payload",
         value="throughput",
         ours=(STANDALONE, DASK),
         others=(SOCKETS, *LIBRARIES),
-        options={"size": size},
+        options={"size": size, "flight": flight},
         bars=(Bar(must=must, aim=aim, ours=(STANDALONE,)), Bar(ours=(DASK,)))
         if size < 16 * MiB
         else (Bar(must=must, aim=aim), Bar(figure="cpu")),
@@ -199,6 +226,9 @@ CASES = (
     payload("16 MiB", 16 * MiB, (1.0, 1.1), (1.2, 1.4)),
     payload("256 MiB", 256 * MiB, (1.0, 1.1), (1.2, 1.4), costly=True),
     payload("1 GiB", GiB, (NOT_SLOWER, NOT_SLOWER), (1.2, 1.4), quick=False),
+    payload("64 KiB", 64 * KiB, (1.6, 1.5), (2.2, 2.0), flight=8),
+    payload("1 MiB", MiB, (1.6, 1.5), (2.2, 2.0), flight=8),
+    payload("16 MiB", 16 * MiB, (1.0, 1.1), (1.2, 1.4), flight=2),
     busy("receiver-busy", "receiver has 1 busy thread", (1.5, 30.0), (2.0, 50.0), busy_server=1),
     busy(
         "receiver-busy-4",
@@ -295,6 +325,34 @@ CASES = (
         bars=(
             Bar(figure="fetch_busy", must=(NOT_SLOWER, 20.0)),
             *(Bar(figure=name) for name in ("fetch_idle", "gather", "scatter", "shuffle")),
+        ),
+        free=True,
+        quick=False,
+    ),
+)
+
+WORKS = ("tasks", "chain", "submits", "rechunk", "matrix", "fed", "words", "gather64", "exchange")
+CASES += (
+    Case(
+        name="workloads",
+        title="what Dask users do, on a cluster of 2 workers",
+        kind="cluster",
+        value="tasks",
+        ours=(DASK, *INTERVALS),
+        options={"program": "workloads", "workers": 2, "works": WORKS},
+        bars=tuple(Bar(figure=name, must=(0.97, 0.97)) for name in ("start", *WORKS)),
+        free=True,
+        quick=False,
+    ),
+    Case(
+        name="workloads-16",
+        title="the same on 16 workers, more than there are CPUs",
+        kind="cluster",
+        value="tasks",
+        ours=(DASK,),
+        options={"program": "workloads", "workers": 16, "works": ("tasks", "rechunk", "words")},
+        bars=tuple(
+            Bar(figure=name, must=(0.97, 0.97)) for name in ("start", "tasks", "rechunk", "words")
         ),
         free=True,
         quick=False,

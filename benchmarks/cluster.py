@@ -1,8 +1,9 @@
-"""A real Dask cluster, scheduler, two workers and a client in four processes, put to work."""
+"""A real Dask cluster, scheduler, workers and a client in processes of their own, put to work."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ from typing import Any
 from process import Process
 
 NODE = Path(__file__).with_name("node.py")
+# What Dask's nanny sets for a worker, which is started without one here.
+AS_BY_NANNY = {
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+}
 
 
 def do(
@@ -19,12 +25,19 @@ def do(
     seconds: float,
     options: dict[str, Any],
 ) -> dict[str, float]:
-    """Start a cluster, let its client work, stop it. Return what `peers/computations.py` saw."""
+    """Start a cluster, let its client work, stop it. Return what the client's program saw.
+
+    The program is `peers/computations.py`, or that named by the option `program`. `workers` is
+    their number; `start` among the figures is the time until all of them have joined.
+    """
+    options = dict(options)
+    workers = options.get("workers", 2)
     who: dict[str, Any] = {
         "implementation": implementation,
         "link": link,
         "credentials": credentials if link == "tls" else {},
         "seconds": seconds,
+        "program": options.pop("program", "peers.computations"),
         "options": options,
     }
     with ExitStack() as alive:
@@ -32,12 +45,15 @@ def do(
 
         def start(role: str, **more: str) -> Process:
             name = f"{role} of {implementation} over {link}"
-            node = Process(NODE, name, {**who, "role": role, **more}, folder)
+            environment = {**AS_BY_NANNY, "DASK_TEMPORARY_DIRECTORY": folder}
+            node = Process(NODE, name, {**who, "role": role, **more}, environment)
             alive.callback(node.end)
             return node
 
+        began = time.perf_counter()
         address = start("scheduler").answer()["address"]
-        workers = [start("worker", scheduler=address, name=name) for name in ("giver", "taker")]
-        for worker in workers:
+        names = ["giver", "taker", *(f"worker-{number}" for number in range(2, workers))]
+        for worker in [start("worker", scheduler=address, name=name) for name in names]:
             worker.answer()
-        return start("client", scheduler=address).answer()
+        took = time.perf_counter() - began
+        return {**start("client", scheduler=address).answer(), "start": took}

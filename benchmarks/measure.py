@@ -1,8 +1,8 @@
 """Pairs of processes, and rounds of cases over them.
 
 A pair is a server and a client in interpreters of their own that run one implementation over one
-link. In each round, every case is done by stock, then by each other implementation, so that a
-machine that gets slower or faster does so for all. The figures of a case are medians over rounds.
+link. In each round, every case is done by all implementations in turn, so that a machine that gets
+slower or faster does so for all; who begins changes with the round.
 """
 
 from __future__ import annotations
@@ -167,22 +167,30 @@ def run(
     quick: bool,
     credentials: dict[str, str],
     progress: Callable[[str], None],
+    undecided: Callable[[Task], bool] = lambda task: False,
 ) -> Iterator[tuple[Task, str, dict[str, float]]]:
     """Yield the figures of every task, implementation and round.
 
     With `fresh`, every round has new pairs; else only cases that ask for them. With `quick`, costly
-    cases are done in the first round only.
+    cases are done in the first round only. Tasks that are `undecided` after `rounds` rounds get up
+    to as many more.
     """
     pairs: dict[tuple[str, str], Pair] = {}
     with ExitStack() as alive:
-        for number in range(rounds):
+        for number in range(2 * rounds):
+            if number >= rounds:
+                tasks = [task for task in tasks if undecided(task)]
+            if not tasks:
+                break
             if fresh or not pairs:
                 alive.close()
                 pairs = start(tasks, alive, credentials)
             for task in tasks:
                 if quick and number and task.case.costly:
                     continue
-                for implementation in task.implementations:
+                begins = number % len(task.implementations)
+                in_turn = task.implementations[begins:] + task.implementations[:begins]
+                for implementation in in_turn:
                     progress(
                         f"round {number + 1}/{rounds} {task.case.name} {task.link} {implementation}"
                     )

@@ -1,8 +1,8 @@
 """One process of a Dask cluster: scheduler, worker, or the client that puts it to work.
 
 Who it is comes as a line of JSON on stdin: ``{"role", "implementation", "link", "credentials",
-"scheduler", "seconds", "options"}``. Scheduler and worker answer with their address, the client
-with figures. Started by `cluster.py`.
+"scheduler", "seconds", "program", "options"}``. Scheduler and worker answer with their address, the
+client with figures. Started by `cluster.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import asyncio
 import json
 import os
 import sys
+from importlib import import_module
 from typing import Any
+
+UNTOUCHED = "untouched"  # the switch interval
 
 
 async def live(who: dict[str, Any], answers: Any) -> None:
@@ -20,7 +23,11 @@ async def live(who: dict[str, Any], answers: Any) -> None:
     from peers import adapters
 
     dask.config.set({"logging": {"distributed": "error"}})
-    if who["implementation"] == "dask":
+    name, _, interval = who["implementation"].partition("/")
+    if interval:
+        untouched = interval == UNTOUCHED
+        dask.config.set({"sealwire.gil.interval": False if untouched else interval})
+    if name == "dask":
         from sealwire.dask_backend import install
 
         install()
@@ -30,10 +37,9 @@ async def live(who: dict[str, Any], answers: Any) -> None:
     security = Security(**who["credentials"], require_encryption=True) if tls else Security()
     common = {"security": security, "host": f"{who['link']}://127.0.0.1"}
     if who["role"] == "client":
-        from peers import computations
-
+        program = import_module(who["program"])
         client = await Client(who["scheduler"], security=security, asynchronous=True)
-        figures = await computations.all_figures(client, who["seconds"], **who["options"])
+        figures = await program.all_figures(client, who["seconds"], **who["options"])
         answers.write(json.dumps(figures) + "\n")
         os._exit(0)
     if who["role"] == "scheduler":

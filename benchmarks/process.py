@@ -19,13 +19,16 @@ class Failed(Exception):
 
 
 class Process:
-    """`program` in an interpreter of its own, told `who` it is, called `name` in errors."""
+    """`program` in an interpreter of its own, told `who` it is, called `name` in errors.
+
+    `more` is added to its environment.
+    """
 
     def __init__(
-        self, program: Path, name: str, who: dict[str, Any], folder: str | None = None
+        self, program: Path, name: str, who: dict[str, Any], more: dict[str, str] | None = None
     ) -> None:
         self._name = name
-        environment = {**os.environ, "DASK_TEMPORARY_DIRECTORY": folder} if folder else None
+        environment = {**os.environ, **(more or {})}
         self._process = subprocess.Popen(
             [sys.executable, str(program)],
             stdin=subprocess.PIPE,

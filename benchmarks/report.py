@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,14 @@ def _verdict(bar: Bar, figure: str, ours: str, result: dict[str, Any]) -> dict[s
         other = result["figures"].get(bar.against, {}).get(figure)
         if other is None:
             return None
-        ratios = [
+        values = [
             mine / theirs if more else theirs / mine
             for mine, theirs in zip(found["rounds"], other["rounds"], strict=True)
         ]
-        medians = found["median"] / other["median"]
-        value, spread = (medians if more else 1 / medians), [min(ratios), max(ratios)]
         more = True
     else:
-        value, spread = found["median"], [found["min"], found["max"]]
+        values = found["rounds"]
+    value, spread = statistics.median(values), interval(values)
     reached = [
         bound is not None and (value >= bound if more else value <= bound) for bound in (must, aim)
     ]
@@ -78,6 +78,32 @@ def _verdict(bar: Bar, figure: str, ours: str, result: dict[str, Any]) -> dict[s
     else:
         verdict = MET if must is not None else "below aim"
     return {**shown, "value": value, "spread": spread, "must": must, "aim": aim, "verdict": verdict}
+
+
+def interval(values: list[float]) -> list[float]:
+    """Return between which of the values the median lies, with a probability of 0.9 or more.
+
+    By the binomial distribution of how many values are below it; of fewer than five values, the
+    least and the greatest.
+    """
+    ordered = sorted(values)
+    count = len(ordered)
+    outside, left_out = 0.0, 0
+    for below in range(count // 2):
+        outside += 2 * math.comb(count, below) / 2**count
+        if outside > 0.1:
+            break
+        left_out = below
+    return [ordered[left_out], ordered[-1 - left_out]]
+
+
+def undecided(result: dict[str, Any]) -> bool:
+    """Whether a bar lies within the interval of what it judges."""
+    return any(
+        verdict["must"] is not None
+        and verdict["spread"][0] < verdict["must"] < verdict["spread"][1]
+        for verdict in judge(result)
+    )
 
 
 def figures_of(case: Case) -> list[str]:
@@ -95,7 +121,7 @@ def table(results: list[dict[str, Any]]) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("case", "link", "implementation"):
         shown.add_column(name)
-    for name in ("median", "spread", "unit", "ratio", "of rounds", "must", "aim", "verdict"):
+    for name in ("median", "spread", "unit", "ratio", "interval", "must", "aim", "verdict"):
         shown.add_column(name, justify="left" if name in ("unit", "verdict") else "right")
     for result in results:
         case = BY_NAME[result["case"]]

@@ -121,6 +121,13 @@ def main() -> None:
     found: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {
         (task.case.name, task.link): defaultdict(lambda: defaultdict(list)) for task in tasks
     }
+
+    def undecided(task: Task) -> bool:
+        by = found[task.case.name, task.link]
+        figures = {name: report.summary(rounds) for name, rounds in by.items()}
+        result = {"case": task.case.name, "link": task.link, "figures": figures}
+        return report.undecided(result)
+
     started = time.monotonic()
     before = machine.cpu_of_all() - machine.cpu_of_ours()
     with console.status("starting") as status:
@@ -133,6 +140,7 @@ def main() -> None:
                 quick=not options.all and not options.case,
                 credentials=credentials(),
                 progress=status.update,
+                undecided=undecided,
             ):
                 for name, value in figures.items():
                     found[task.case.name, task.link][implementation][name].append(value)
@@ -153,7 +161,7 @@ def main() -> None:
     console.print(
         f"{rounds} rounds in {facts['took']:.0f} s; "
         f"others used {facts['others']:.0%} of the machine; "
-        f"{facts['revision']}; medians, ratios of medians, spreads of rounds"
+        f"{facts['revision']}; medians; medians of the rounds' ratios, with 90 % intervals"
         + (f"; not installed: {', '.join(facts['left_out'])}" if absent else ""),
         highlight=False,
     )

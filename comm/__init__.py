@@ -34,6 +34,7 @@ from .errors import (
     MessageTooLarge,
 )
 from .interfaces import Backend, Comm, Connector, Listener
+from .kinds import ErrorKind
 from .limits import Limits
 from .listener_log import ListenerStats
 from .registry import register as register_backend
@@ -54,6 +55,7 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "EncryptionRequired",
+    "ErrorKind",
     "FramingError",
     "HandshakeError",
     "HelloError",

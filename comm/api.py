@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from .addressing import Address, parse_address
-from .arguments import expect_known
+from .arguments import expect_known, takes_further
 from .errors import AddressError, CommClosedError, CommError, ConnectError, ConnectTimeout
 from .interfaces import Comm, Handler, Listener
 from .limits import DEFAULT_LIMITS, Limits
@@ -54,6 +54,7 @@ class _Connecting:
             await self._comm.__aexit__(kind, error, traceback)
 
 
+@takes_further
 def connect(
     address: str,
     *,
@@ -62,7 +63,8 @@ def connect(
     ssl_context: ssl.SSLContext | None = None,
     require_encryption: bool | None = None,
     extra_conn_args: Mapping[str, Any] | None = None,
-    **connection_args: Any,
+    server_hostname: str | None = None,
+    connection_args: Mapping[str, Any] | None = None,
 ) -> _Connecting:
     """Connect to a listener: ``comm = await connect(…)`` or ``async with connect(…) as comm``.
 
@@ -80,9 +82,12 @@ def connect(
         Bounds for the comm; the defaults of `Limits` if omitted.
     ssl_context, require_encryption, extra_conn_args : optional
         As returned by ``Security.get_connection_args(role)``. ``extra_conn_args`` may hold a
-        ``server_hostname``, sent as SNI. An `ssl_context` with ``tcp://`` is an error.
-    **connection_args
-        Further arguments of the scheme's backend: ``server_hostname`` for ``tls://``.
+        ``server_hostname``. An `ssl_context` with ``tcp://`` is an error.
+    server_hostname : str, optional
+        The server name (SNI) to send, for ``tls://`` only.
+    connection_args : mapping, optional
+        Further arguments of a third party's backend. It also gets unknown keywords, which type
+        checkers refuse: they may be misspelt ones of this function.
 
     Returns
     -------
@@ -117,16 +122,20 @@ def connect(
     if not target.port:
         raise AddressError(f"bad address {address!r}: no port; write {target.host}:8786")
     backend = get_backend(target.scheme)
-    connection_args = _checked(connect, backend.connect_arguments, connection_args)
-    args = {
+    named = dict(connection_args or {})
+    if server_hostname is not None:
+        named["server_hostname"] = server_hostname
+    further = _checked(connect, backend.connect_arguments, named)
+    args: dict[str, Any] = {
         "ssl_context": ssl_context,
         "require_encryption": require_encryption,
         "extra_conn_args": extra_conn_args,
-        **connection_args,
+        **further,
     }
     return _Connecting(target, timeout, limits or DEFAULT_LIMITS, args)
 
 
+@takes_further
 def listen(
     address: str,
     handler: Handler,
@@ -134,7 +143,7 @@ def listen(
     limits: Limits | None = None,
     ssl_context: ssl.SSLContext | None = None,
     require_encryption: bool | None = None,
-    **connection_args: Any,
+    connection_args: Mapping[str, Any] | None = None,
 ) -> Listener:
     """Accept comms on an address: ``listener = await listen(…)`` or ``async with listen(…)``.
 
@@ -151,8 +160,8 @@ def listen(
     ssl_context, require_encryption : optional
         As returned by ``Security.get_listen_args(role)``. An `ssl_context` with ``tcp://`` is an
         error.
-    **connection_args
-        Further arguments of the scheme's backend; ``tcp://`` and ``tls://`` have none.
+    connection_args : mapping, optional
+        Further arguments of a third party's backend, as for `connect`.
 
     Returns
     -------
@@ -166,14 +175,14 @@ def listen(
     """
     target = _complete(address, ssl_context)
     backend = get_backend(target.scheme)
-    connection_args = _checked(listen, backend.listen_arguments, connection_args)
+    further = _checked(listen, backend.listen_arguments, dict(connection_args or {}))
     return backend.listener(
         target,
         handler,
         limits or DEFAULT_LIMITS,
         ssl_context=ssl_context,
         require_encryption=require_encryption,
-        **connection_args,
+        **further,
     )
 
 
@@ -184,7 +193,7 @@ def _checked(
     for mark in _MARKS:
         given.pop(mark, None)
     if given:
-        own = {name for name in inspect.signature(function).parameters if name != "connection_args"}
+        own = inspect.signature(function).parameters.keys() - {*given, "connection_args"}
         expect_known(f"{function.__name__}()", given, own.union(takes))
     return given
 

@@ -7,13 +7,17 @@ that only looks protected. Both would work, so nobody would notice.
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import logging
 import ssl
 import weakref
-from collections.abc import Collection, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Literal, TypeVar, cast
 
-__all__ = ["Side", "expect_known", "expect_secure", "log_lacks"]
+__all__ = ["Side", "expect_known", "expect_secure", "log_lacks", "takes_further"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 Side = Literal["server", "client"]
 
@@ -28,6 +32,24 @@ _FITTING: dict[Side, Collection[int]] = {
 _DOES: dict[Side, str] = {"server": "listen", "client": "connect"}
 
 _reported: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
+
+
+def takes_further(function: _Function) -> _Function:
+    """Let `function` take any keywords: unknown ones become part of its `connection_args`.
+
+    In its signature, which editors and type checkers follow, they do not appear.
+    """
+    known = inspect.signature(function).parameters.keys()
+
+    @functools.wraps(function)
+    def call(*args: Any, **given: Any) -> Any:
+        if further := given.keys() - known:
+            named = dict(given.get("connection_args") or {})
+            named.update((name, given.pop(name)) for name in list(given) if name in further)
+            given["connection_args"] = named
+        return function(*args, **given)
+
+    return cast(_Function, call)
 
 
 def expect_known(call: str, given: Iterable[object], known: Collection[str]) -> None:

@@ -41,7 +41,7 @@ def is_number(value: object) -> bool:
     import numpy
 
     return isinstance(value, (numpy.number, numpy.bool_, numpy.str_, numpy.bytes_)) and not (
-        isinstance(value, (numpy.longdouble, numpy.clongdouble, numpy.complexfloating))
+        isinstance(value, (numpy.longdouble, numpy.complexfloating, numpy.timedelta64))
     )
 
 

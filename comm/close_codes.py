@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["CLEAN", "REASON_LENGTH", "CloseCode", "expect_sendable", "is_sendable"]
+__all__ = ["CLEAN", "REASON_LENGTH", "CloseCode", "expect_reason", "expect_sendable", "is_sendable"]
 
 
 class CloseCode(enum.IntEnum):
@@ -30,7 +30,8 @@ class CloseCode(enum.IntEnum):
     BAD_MESSAGE = 1007
     """A message was well framed, but could not be decoded."""
     SLOW_CONSUMER = 1008
-    """Too much was queued for the peer; it sees a reset, since no word could reach it."""
+    """More than `Limits.max_queued` was queued for the peer. It sees a reset instead if it does not
+    take even the rest of one message."""
     TOO_LARGE = 1009
     """A message was over a limit of the side that closed."""
     HANDLER_FAILED = 1011
@@ -54,6 +55,13 @@ def expect_sendable(code: int) -> int:
         f"cannot close with code {int(code)}: it is none that may be sent; use a CloseCode other "
         f"than NO_STATUS and ABNORMAL, or a number of your own from 3000 to 4999"
     )
+
+
+def expect_reason(reason: str) -> str:
+    """`reason`, if it is text. Raises `TypeError`."""
+    if isinstance(reason, str):
+        return reason
+    raise TypeError(f"cannot close with a reason of type {type(reason).__name__}: need a str")
 
 
 def is_sendable(code: int) -> bool:

@@ -19,6 +19,7 @@ from .errors import DecodeError
 from .extensions import ARRAY, DATETIME, INT, OBJECT, REFERENCE, by_name
 from .wire.budget import DEPTH, FEW_KEYS, QUOTED, Budget, brief, check_structure, large_dict, reason
 from .wire.framing import Buffer, Frame
+from .wire.place import INSIDE, described, steps_to
 
 __all__ = ["decode"]
 
@@ -60,16 +61,23 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         if _BIN8 in header or _BIN16 in header or _BIN32 in header:
             return _writable(value)
         return value
-    except Exception as error:  # msgpack and registered types raise anything
+    except Exception as caught:  # msgpack and registered types raise anything
+        failed: Exception = caught
+        steps: list[object] = []
+        if isinstance(caught, _Failed):
+            failed, steps = caught.error, caught.steps
+        else:
+            steps = _blamed(frames[0], frames) if frames else []
         source = f" from {peer}" if peer else ""
-        why = reason(error)
+        place = f"{described(steps)}: " if steps else ""
+        why = reason(failed)
         # A cause that quotes a lot of the peer's data would be repeated in every log.
-        cause = error if len(why) < QUOTED else None
+        cause = _cause(failed) if len(why) < QUOTED else None
         refused = DecodeError(
             f"bad message{source}: a header of {len(frames[0])} bytes does not decode "
-            f"({why}); check that both sides speak the same version"
+            f"({place}{why}); check that both sides speak the same version"
         )
-        if isinstance(error, _UnknownType):
+        if isinstance(failed, _UnknownType):
             refused.code = CloseCode.UNKNOWN_TYPE
         raise refused from cause
 
@@ -86,8 +94,69 @@ class _UnknownType(ValueError):
     """An object of a type that is not registered."""
 
 
+class _Raised(ValueError):
+    """An error of a function that was registered; its cause."""
+
+
+def _cause(error: Exception) -> BaseException | None:
+    return error.__cause__ if isinstance(error, _Raised) else error
+
+
 class _NotPlain(Exception):
     """A value that must be deferred, or a dict with very many keys: decode the general way."""
+
+
+class _Failed(Exception):
+    """An error, and the steps from the outside of the message to the value that raised it."""
+
+    def __init__(self, error: Exception, steps: list[object]) -> None:
+        super().__init__()
+        self.error = error
+        self.steps = steps
+
+
+def _blamed(data: Buffer, frames: Sequence[Frame]) -> list[object]:
+    """Return the steps to the first value in `data` that its extension type refuses.
+
+    For data that has failed to decode. If it is no msgpack, or keys or texts in it are at fault,
+    there are no steps: nothing can be made of it that could be looked into.
+    """
+    try:
+        if len(data) > DEPTH:
+            check_structure(data)
+        value = _with_many_keys(data, _set_aside)
+    except Exception:
+        return []
+    decoder = _Decoder(frames)
+    whole = [value]
+    ways = [iter(enumerate(whole))]
+    steps: list[object] = []
+    while ways:
+        for key, item in ways[-1]:
+            kind = type(item)
+            if kind in _CONTAINERS:
+                steps.append(key)
+                ways.append(iter(item.items() if kind is dict else enumerate(item)))
+                break
+            try:
+                if kind is _Deferred:
+                    decoder._extension(item.code, item.data)
+            except Exception:
+                return [*steps, key][1:]
+        else:
+            ways.pop()
+            del steps[-1:]
+    return []
+
+
+def _set_aside(code: int, data: bytes) -> Any:
+    """Return a date, which may be a key, and a placeholder for all else."""
+    try:
+        if code == DATETIME:
+            return _moment(data)
+    except ValueError:
+        pass
+    return _Deferred(code, data)
 
 
 def _with_few_keys(data: Buffer, extension: Callable[[int, bytes], Any]) -> Any:
@@ -152,7 +221,12 @@ class _Decoder(Budget):
     ) -> Any:
         """Unpack `data`, which is nested in `depth` values and `objects` objects."""
         self._set_aside = False
-        value = unpack(data, self._extension)
+        try:
+            value = unpack(data, self._extension)
+        except _NotPlain:
+            raise
+        except Exception as error:
+            raise _Failed(error, _blamed(data, self._all)) from None
         if self._set_aside:
             return self._finish(value, depth, objects)
         return _writable(value) if _may_hold_bytes(data) else value
@@ -186,7 +260,10 @@ class _Decoder(Budget):
                 elif kind in _CONTAINERS:
                     containers.append((item, depth + 1))
                 elif kind is _Deferred:
-                    container[key] = self._resolve(item, depth, objects)
+                    try:
+                        container[key] = self._resolve(item, depth, objects)
+                    except Exception as error:
+                        raise _outwards(error, whole, container, key) from None
         return whole[0]
 
     def _resolve(self, deferred: _Deferred, depth: int, objects: int) -> Any:
@@ -200,7 +277,11 @@ class _Decoder(Budget):
         self.check_objects(objects + 1)
         if len(data) > DEPTH:
             check_structure(data)
-        content = self.message(data, depth=depth, objects=objects + 1)
+        try:
+            content = self.message(data, depth=depth, objects=objects + 1)
+        except _Failed as failed:
+            failed.steps[:1] = [INSIDE]  # in place of the content's index
+            raise
         if type(content) is not list or len(content) != 2 or type(content[0]) is not str:
             raise ValueError("an object that is not its type's name and its value")
         name, value = content
@@ -208,7 +289,22 @@ class _Decoder(Budget):
             raise _UnknownType(
                 f"type {brief(name)} is not registered here; register it on both sides"
             )
-        return by_name[name](value)
+        try:
+            return by_name[name](value)
+        except Exception as error:
+            raise _Raised(
+                f"the function registered for {brief(name)} raised {type(error).__name__}: "
+                f"{reason(error)}"
+            ) from error
+
+
+def _outwards(error: Exception, whole: list[Any], container: Any, key: object) -> _Failed:
+    """Return `error`, of the item `key` of a container in the message that is all of `whole`."""
+    steps = [*(steps_to(container, whole) or []), key][1:]
+    if isinstance(error, _Failed):
+        error.steps[:0] = steps
+        return error
+    return _Failed(error, steps)
 
 
 def _array(budget: Budget, data: bytes) -> Any:

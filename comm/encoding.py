@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pickle import PickleBuffer
 from typing import Any
 
 import msgpack
-from msgpack import ExtType
+from msgpack import ExtType, Timestamp
 
 from .arrays import array_to_parts, is_array, is_number
+from .encoding_errors import Failed, cause_of, named, refusal
 from .errors import EncodeError
-from .extensions import ARRAY, DATETIME, INT, OBJECT, REFERENCE, by_class
-from .wire.budget import DEPTH, Budget
+from .extensions import ARRAY, DATETIME, INT, OBJECT, REFERENCE, Type, by_class
+from .wire.budget import DEPTH, Budget, reason
 from .wire.framing import Buffer
+from .wire.place import INSIDE
 
 __all__ = ["OUT_OF_BAND", "encode"]
 
@@ -29,6 +32,8 @@ _KEYS = _PLAIN | {bytes, _TIME}
 _LEAST, _MOST = -(1 << 63), (1 << 64) - 1  # the range of msgpack's ints
 _BUFFERS = (bytes, bytearray, memoryview, PickleBuffer)
 _SHORT_BYTES = frozenset({bytes, bytearray})
+_NAMES = re.compile(":[^:]*:")  # of fields, in the format of a buffer
+_STOCK = "the peer is a stock one and takes plain msgpack only; send simpler values"
 _MANY = 16  # number of values from which a set operation in C is faster than a loop
 _PACKED_SIZE = 4096  # msgpack's default of 256 KiB is allocated from the system each time
 
@@ -39,21 +44,16 @@ def encode(message: Any, buffers: bool = True, arrays: bool = True) -> list[Buff
     `buffers` and `arrays` say what the peer understands (`hello.Agreement`). Raises `EncodeError`
     naming the type that has no wire form.
     """
-    encoder = None
     try:
         if buffers and _is_plain(message):
             return [_plain.pack(message)]
-        encoder = _Encoder(buffers, arrays)
-        header = encoder.pack(message)
-    except EncodeError:
-        raise
-    except RecursionError as error:
-        raise EncodeError(
-            "cannot encode message: it is nested too deeply or contains itself; flatten it"
-        ) from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise EncodeError(f"cannot encode message: {error}; send simpler values") from error
-    encoder.frames[0] = header
+    except Exception:  # the general way says where
+        pass
+    encoder = _Encoder(buffers, arrays)
+    try:
+        encoder.frames[0] = encoder.pack(message)
+    except Exception as error:
+        raise refusal(error) from cause_of(error)
     return encoder.frames
 
 
@@ -87,12 +87,12 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 
 def _is_key(key: Any) -> bool:
-    """Whether `key` is of a type allowed for keys, and within 64 bits if it is an int."""
+    """Whether `key` arrives as it is: neither of a subclass, nor an int beyond 64 bits."""
     kind = type(key)
     if kind is int:
         return bool(_LEAST <= key <= _MOST)
     if kind is _TIME:
-        return _arrives(key)
+        return key.tzinfo is None
     return kind in _KEYS
 
 
@@ -142,7 +142,11 @@ class _Encoder:
         packer = msgpack.Packer(
             default=self._default, datetime=self._extended, buf_size=_PACKED_SIZE
         )
-        return bytes(packer.pack(self._prepare(message, depth, objects)))
+        prepared = self._prepare(message, depth, objects)
+        try:
+            return bytes(packer.pack(prepared))
+        except Exception as error:
+            raise Failed.within(prepared, packer.pack, error) from None
 
     def _prepare(self, value: Any, depth: int, objects: int) -> Any:
         """`value` with everything that msgpack must not see replaced by its extension type.
@@ -152,44 +156,79 @@ class _Encoder:
         values are returned as they are.
         """
         kind = type(value)
-        if kind in _PLAIN or (kind is _TIME and _arrives(value)):
-            return value
-        if isinstance(value, dict):
-            self._check_depth(depth + 1)
-            _check_keys(value)
-            if len(value) > _MANY and _PLAIN.issuperset(map(type, value.values())):
-                return value
-            prepared: Any = value
-            for key, item in value.items():
-                if type(item) in _PLAIN:
-                    continue
-                if (new := self._prepare(item, depth + 1, objects)) is not item:
-                    if prepared is value:
-                        prepared = dict(value)
-                    prepared[key] = new
-            return prepared
-        if isinstance(value, (list, tuple)):
+        if kind is list or kind is tuple:
             self._check_depth(depth + 1)
             if _PLAIN.issuperset(map(type, value)):
                 return value
             items = list(value)
-            for index, item in enumerate(items):  # a comprehension would recurse twice per level
-                items[index] = self._prepare(item, depth + 1, objects)
+            index = 0
+            try:
+                for index, item in enumerate(items):  # a comprehension would recurse twice a level
+                    if type(item) not in _PLAIN:
+                        items[index] = self._prepare(item, depth + 1, objects)
+            except Exception as error:
+                raise Failed.at(index, items[index], error) from None
             return items
-        return self._prepare_single(value, depth, objects)
+        if kind is not dict:
+            return self._prepare_single(value, depth, objects)
+        self._check_depth(depth + 1)
+        _check_keys(value)
+        if len(value) > _MANY and _PLAIN.issuperset(map(type, value.values())):
+            return value
+        prepared: Any = value
+        key = item = None
+        try:
+            for key, item in value.items():
+                if type(item) in _PLAIN:
+                    continue
+                if (new := self._prepare(item, depth + 1, objects)) is not item:
+                    prepared = dict(value) if prepared is value else prepared
+                    prepared[key] = new
+        except Exception as error:
+            raise Failed.at(key, item, error) from None
+        return prepared
 
     def _prepare_single(self, value: Any, depth: int, objects: int) -> Any:
-        """`_prepare` for a value that is no container, or an object of a registered type."""
+        """`_prepare` for a value that is no plain container."""
+        kind = type(value)
+        if kind in _PLAIN or (kind is _TIME and _arrives(value)):
+            return value
+        entry = by_class.get(kind)
+        if entry is not None:
+            return self._object(entry, value, depth, objects)
         if isinstance(value, _BUFFERS):
             return self._buffer(value)
-        entry = by_class.get(type(value))
-        if entry is not None and self._extended:
-            Budget.check_objects(objects + 1)
-            content = [entry.name, entry.encode(value)]
-            return _ext(OBJECT, self.pack(content, depth, objects + 1))
-        if entry is None and is_array(value):
+        if is_array(value):
             return self._array(value)
+        if kind is ExtType or kind is Timestamp:
+            raise EncodeError(
+                f"cannot encode msgpack's {kind.__name__}: the extension types are taken; register "
+                f"a type of your own, or send a datetime"
+            )
+        # What a subclass says of its length may not be what is in it, and msgpack believes it.
+        if isinstance(value, dict):
+            return self._prepare(dict(value.items()), depth, objects)
+        if isinstance(value, (list, tuple)):
+            return self._prepare(list(value), depth, objects)
         return value
+
+    def _object(self, entry: Type, value: Any, depth: int, objects: int) -> ExtType:
+        """Encode an object of a registered type."""
+        if not self._extended:
+            raise EncodeError(f"cannot encode {named(type(value))}: {_STOCK}")
+        Budget.check_objects(objects + 1)
+        try:
+            content = [entry.name, entry.encode(value)]
+        except Exception as error:
+            raise EncodeError(
+                f"cannot encode {named(type(value))}: the function registered for it raised "
+                f"{type(error).__name__} ({reason(error)}); mend it, or send another value"
+            ) from error
+        try:
+            return _ext(OBJECT, self.pack(content, depth, objects + 1))
+        except Failed as failed:
+            failed.steps[-1:] = [INSIDE]  # in place of the content's index
+            raise
 
     def _check_depth(self, depth: int) -> None:
         """Check the nesting; a stock peer has no limit but msgpack's."""
@@ -201,6 +240,10 @@ class _Encoder:
 
     def _buffer(self, value: Any) -> Any:
         view = memoryview(value)
+        if view.format != "B" and "O" in _NAMES.sub("", view.format):
+            raise EncodeError(
+                "cannot encode a view of Python objects: its bytes are addresses; send a list"
+            )
         if not view.c_contiguous:
             view = memoryview(view.tobytes())
         if not self._extended or view.nbytes < OUT_OF_BAND:
@@ -216,16 +259,22 @@ class _Encoder:
         kind = type(value)
         if (kind in _PLAIN or kind is _TIME) and self._extended:
             return _plain_default(value)
+        if isinstance(value, int) and self._extended:
+            return _plain_default(int.__index__(value))
         if "numpy" in sys.modules and is_number(value):
             return value.item()
-        raise EncodeError(
-            f"cannot encode {kind.__module__}.{kind.__qualname__}: "
-            + (
-                "it has no form in msgpack; register the type or send simpler values"
-                if self._extended
-                else "the peer is a stock one and takes plain msgpack only; send simpler values"
-            )
-        )
+        raise EncodeError(f"cannot encode {named(kind)}: {self._why_not(kind)}")
+
+    def _why_not(self, kind: type) -> str:
+        if not self._extended:
+            return _STOCK
+        for base in kind.__mro__[1:]:
+            if base in by_class:
+                return (
+                    f"its base {named(base)} is registered, but each class is registered by "
+                    f"itself; register it, or send simpler values"
+                )
+        return "it has no form in msgpack; register the type or send simpler values"
 
     def _array(self, array: Any) -> ExtType:
         if not self._arrays:
@@ -249,21 +298,42 @@ def _pack_list(*items: Any) -> bytes:
 
 
 def _check_keys(mapping: dict[Any, Any]) -> None:
+    """Raise `EncodeError` for a dict that would not arrive with the same keys."""
+    changed = False
     for key in mapping:
         if type(key) is not str and not _is_key(key):
-            _refuse_key(key)
-
-
-def _refuse_key(key: Any) -> None:
-    """Raise `EncodeError` for a key that `_is_key` rejects, except for subclasses of key types."""
-    if isinstance(key, int):
-        if not _LEAST <= key <= _MOST:
-            raise EncodeError(
-                f"cannot encode an int of {key.bit_length()} bits as a dict key: it is outside "
-                f"-2**63 to 2**64 - 1; use its text"
-            )
-    elif not isinstance(key, (str, float, bytes)):
+            _plain_key(key)
+            changed = True
+    if changed and len({_plain_key(key) for key in mapping}) < len(mapping):
         raise EncodeError(
-            f"cannot encode a dict key of type {type(key).__name__}: keys are str, int, float, "
-            f"bool, None, bytes or datetime; use one of them"
+            "cannot encode a dict with keys that arrive as the same: subclasses arrive as plain "
+            "values and times in UTC; use distinct ones"
         )
+
+
+def _plain_key(key: Any) -> Any:
+    """Return `key` as it arrives. Raises `EncodeError` if it does not."""
+    for base, plain in _PLAIN_KEYS:
+        if isinstance(key, base):
+            return plain(key)
+    if isinstance(key, int):
+        if _LEAST <= key <= _MOST:
+            return int.__index__(key)
+        raise EncodeError(
+            f"cannot encode an int of {key.bit_length()} bits as a dict key: it is outside "
+            f"-2**63 to 2**64 - 1; use its text"
+        )
+    if key is None or (type(key) is _TIME and _arrives(key)):
+        return key.astimezone(datetime.timezone.utc) if key and key.tzinfo else key
+    raise EncodeError(
+        f"cannot encode a dict key of type {type(key).__name__}: keys are str, int, float, "
+        f"bool, None, bytes or datetime; use one of them"
+    )
+
+
+_ALL = slice(None)
+_PLAIN_KEYS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, lambda key: str.__getitem__(key, _ALL)),
+    (bytes, lambda key: bytes.__getitem__(key, _ALL)),
+    (float, float.__float__),
+)

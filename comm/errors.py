@@ -24,6 +24,7 @@ from __future__ import annotations
 from typing import Literal, TypeVar
 
 from .close_codes import CloseCode
+from .kinds import ErrorKind
 
 __all__ = [
     "AddressError",
@@ -54,13 +55,13 @@ class CommError(OSError):
     retryable : bool
         Whether the same attempt may succeed later without a change of configuration. `connect`
         repeats an attempt only after a retryable error.
-    kind : str
-        One word for the cause, from a short fixed list: the key of a listener's `stats`, and of
+    kind : ErrorKind
+        One word for the cause, from a fixed list: the key of a listener's `stats`, and of
         docs/errors.md.
     """
 
     retryable = True
-    kind = "lost"
+    kind: ErrorKind = "lost"
 
     def __init__(self, message: str, *, peer: str | None = None) -> None:
         super().__init__(message)
@@ -71,6 +72,7 @@ class CommError(OSError):
         other = type(self).__new__(type(self))
         other.args = self.args
         other.__dict__.update(self.__dict__)
+        other.errno = self.errno  # an OSError keeps it elsewhere
         other.__cause__ = self.__cause__
         return other
 
@@ -101,7 +103,7 @@ class FramingError(CommClosedError):
     """The peer's bytes violate the wire protocol; the comm was closed, nothing was delivered."""
 
     retryable = False
-    kind = "framing"
+    kind: ErrorKind = "framing"
     code = CloseCode.PROTOCOL_ERROR
     closed_by = "us"
 
@@ -115,7 +117,7 @@ class MessageTooLarge(FramingError):
         In bytes, or in frames where the message says so.
     """
 
-    kind = "too-large"
+    kind: ErrorKind = "too-large"
     code = CloseCode.TOO_LARGE
 
     def __init__(self, message: str, *, size: int, limit: int, peer: str | None = None) -> None:
@@ -137,7 +139,7 @@ class DecodeError(CommClosedError):
     """The frames arrived complete but are not a message; the comm was closed."""
 
     retryable = False
-    kind = "message"
+    kind: ErrorKind = "message"
     code = CloseCode.BAD_MESSAGE
     closed_by = "us"
 
@@ -160,7 +162,7 @@ class HandshakeError(CommClosedError):
     """
 
     retryable = False
-    kind = "tls"
+    kind: ErrorKind = "tls"
     reason = ""
     file = ""
 
@@ -169,7 +171,7 @@ class HelloError(CommClosedError):
     """The peer's hello is missing, malformed, or requires what this side does not support."""
 
     retryable = False
-    kind = "hello"
+    kind: ErrorKind = "hello"
 
 
 class ConnectError(CommError):
@@ -195,7 +197,7 @@ class EncryptionRequired(CommError):
     """A plain address was given although encryption is required; no socket was opened."""
 
     retryable = False
-    kind = "plain"
+    kind: ErrorKind = "plain"
 
 
 class EncodeError(TypeError):

@@ -96,9 +96,11 @@ class Comm(ABC):
             A `CloseCode`, or a number of the application's from 3000 to 4999: the peer's
             ``error.code``. Peers of other implementations are not told.
         reason
-            Words for the peer's ``error.reason``; beyond 1000 characters they are cut.
+            Words for the peer's ``error.reason``; beyond 1000 characters they are cut, and what is
+            not printable is replaced.
 
-        Raises `ValueError` or `TypeError` for a code that cannot be sent, with nothing closed.
+        Raises `ValueError` or `TypeError` for a code that cannot be sent and for a reason that is
+        no text, with nothing closed.
         """
 
     @abstractmethod

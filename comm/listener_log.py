@@ -15,6 +15,8 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
+from .kinds import ErrorKind
+
 __all__ = ["ListenerLog", "ListenerStats"]
 
 _HOUR = 3600.0  # seconds between two lines on liveness probes
@@ -36,11 +38,11 @@ class ListenerStats:
         Those that became comms: TLS handshake and hello completed.
     pending : int
         Those whose TLS handshake or hello is in progress now.
-    refused : dict of str to int
+    refused : dict of ErrorKind to int
         Those that did not become comms, by `CommError.kind`: ``timeout``, ``crowded`` (dropped for
         a newer one), ``lost``, ``probe`` (came and went without a byte), ``expired``,
         ``other-ca``, ``no-certificate``, ``not-tls``…
-    broken : dict of str to int
+    broken : dict of ErrorKind to int
         Comms that ended with an error, by `CommError.kind`.
     starved : int
         Times that the system had no file descriptor or memory for another connection.
@@ -51,8 +53,8 @@ class ListenerStats:
     accepted: int = 0
     greeted: int = 0
     pending: int = 0
-    refused: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    broken: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    refused: Mapping[ErrorKind, int] = dataclasses.field(default_factory=dict)
+    broken: Mapping[ErrorKind, int] = dataclasses.field(default_factory=dict)
     starved: int = 0
     unlogged: int = 0
 
@@ -72,16 +74,16 @@ class ListenerLog:
         self._name = name
         self._lines = lines
         self._logged_at: deque[float] = deque(maxlen=max(1, int(lines)))  # when
-        self._last_logged: dict[str, float] = {}  # when each kind was logged last
-        self._suppressed: Counter[str] = Counter()  # kinds left out of the log, not yet summed up
+        self._last_logged: dict[ErrorKind, float] = {}  # when each kind was logged last
+        self._suppressed: Counter[ErrorKind] = Counter()  # left out of the log, not yet summed up
         self._summary: asyncio.TimerHandle | None = None
         self._probes = 0  # since the last line on them
         self._hour: asyncio.TimerHandle | None = None
         self._warned_at = float("-inf")
         self.accepted = 0
         self.greeted = 0
-        self._refused: Counter[str] = Counter()
-        self._broken: Counter[str] = Counter()
+        self._refused: Counter[ErrorKind] = Counter()
+        self._broken: Counter[ErrorKind] = Counter()
         self._starved = 0
         self._unlogged = 0
 
@@ -97,7 +99,7 @@ class ListenerLog:
             unlogged=self._unlogged,
         )
 
-    def refused(self, kind: str, words: Callable[[], str]) -> None:
+    def refused(self, kind: ErrorKind, words: Callable[[], str]) -> None:
         """Count a connection that did not become a comm. `words` is called only if logged."""
         self._refused[kind] += 1
         self._log(kind, words)
@@ -109,7 +111,7 @@ class ListenerLog:
         if self._hour is None:
             self._hour = asyncio.get_running_loop().call_later(_HOUR, self._log_probes)
 
-    def broken(self, kind: str, words: Callable[[], str]) -> None:
+    def broken(self, kind: ErrorKind, words: Callable[[], str]) -> None:
         """Count a comm that ended with an error."""
         self._broken[kind] += 1
         self._log(kind, words)
@@ -135,7 +137,7 @@ class ListenerLog:
             self._summary.cancel()
             self._log_summary()
 
-    def _log(self, kind: str, words: Callable[[], str]) -> None:
+    def _log(self, kind: ErrorKind, words: Callable[[], str]) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         full = len(self._logged_at) == self._logged_at.maxlen and now - self._logged_at[0] < _PERIOD

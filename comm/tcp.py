@@ -13,7 +13,7 @@ from typing import Any, Literal
 from . import codec
 from .addressing import Address, concrete_host, format_address
 from .arguments import Side, expect_known, expect_secure, log_lacks
-from .close_codes import CloseCode, expect_sendable
+from .close_codes import CloseCode, expect_reason, expect_sendable
 from .errors import CommClosedError, DecodeError, EncryptionRequired
 from .interfaces import Backend, Comm, Connector, Handler, Listener
 from .limits import Limits
@@ -90,7 +90,7 @@ class TCP(Comm):
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Send what is queued and why, then close, see `Comm.close`."""
-        await self._stream.finish(expect_sendable(code), reason)
+        await self._stream.finish(expect_sendable(code), expect_reason(reason))
 
     def abort(self) -> None:
         """Close at once and drop what is queued."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from .errors import CommClosedError, HandshakeError, quoted
+from .kinds import ErrorKind
 from .tls_details import mismatch, presented_certificate
 from .wire import hello
 from .wire.foreign import name_foreign
@@ -28,7 +29,7 @@ class _Cause(NamedTuple):
     cause the next attempt may succeed.
     """
 
-    kind: str
+    kind: ErrorKind
     why: str
     remedy: str
     file: str = ""

@@ -165,7 +165,9 @@ def complete(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str,
 
 def _our_equivalent(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity:
     """Our `Security` with a `distributed.Security`'s values for one role, and our configuration."""
-    values = dict.fromkeys(name for name in FIELDS if name.endswith(("_cert", "_key")))
+    values: dict[str, Any] = dict.fromkeys(
+        name for name in FIELDS if name.endswith(("_cert", "_key"))
+    )
     for name in ("tls_min_version", "tls_max_version", "extra_conn_args"):
         values[name] = getattr(stock, name)
     values["tls_ca_file"] = identity["ca_file"]

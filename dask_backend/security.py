@@ -7,17 +7,26 @@ contexts. Creating or unpickling it installs the backends in a process of a clus
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from distributed.security import Security as DaskSecurity
 
 from sealwire.security import Security as OwnSecurity
-from sealwire.security.security import FIELDS
+from sealwire.security.fields import FIELDS
+from sealwire.security.parameters import (
+    ConnectionArgs,
+    ListenArgs,
+    Role,
+    RoleConfig,
+    takes_parameters_of,
+)
 
 from .patches import install
 from .settings import DECIDED, ROLE
 
 __all__ = ["Security"]
+
+_Args = TypeVar("_Args", ConnectionArgs, ListenArgs)
 
 
 class Security(DaskSecurity):
@@ -38,14 +47,16 @@ class Security(DaskSecurity):
     Creating or unpickling one installs our backends, as `install` does.
     """
 
-    def __init__(self, require_encryption: bool | None = None, **fields: Any) -> None:
-        own = OwnSecurity(require_encryption, **fields)
+    @takes_parameters_of(OwnSecurity)
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        own = OwnSecurity(*args, **fields)
         self._own = own
         known = {name: value for name, value in own.fields().items() if name in self.__slots__}
         super().__init__(**known)  # stored in _own, through the properties below
         install()
 
     @classmethod
+    @takes_parameters_of(OwnSecurity.temporary)
     def temporary(cls, **fields: Any) -> Security:
         """Create TLS material in memory, as `sealwire.security.Security.temporary`."""
         return cls._carrying(OwnSecurity.temporary(**fields))
@@ -57,15 +68,15 @@ class Security(DaskSecurity):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self)._carrying, (self._own,)
 
-    def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
+    def get_tls_config_for_role(self, role: Role) -> RoleConfig:
         """Return the values for a role, as `sealwire.security.Security` does."""
         return self._own.get_tls_config_for_role(role)
 
-    def get_connection_args(self, role: str) -> dict[str, Any]:
+    def get_connection_args(self, role: Role) -> ConnectionArgs:
         """Return arguments for `connect`, as `sealwire.security.Security` does."""
         return _marked(self._own.get_connection_args(role), role)
 
-    def get_listen_args(self, role: str) -> dict[str, Any]:
+    def get_listen_args(self, role: Role) -> ListenArgs:
         """Return arguments for `listen`, as `sealwire.security.Security` does."""
         return _marked(self._own.get_listen_args(role), role)
 
@@ -80,12 +91,12 @@ class Security(DaskSecurity):
         return self._own._repr_html_()
 
 
-def _marked(args: dict[str, Any], role: str) -> dict[str, Any]:
+def _marked(args: _Args, role: str) -> _Args:
     """Mark plain links that were allowed by decision, and a role that has no context."""
     if not args["require_encryption"]:
-        args[DECIDED] = True
+        cast(dict[str, Any], args)[DECIDED] = True
     if args["ssl_context"] is None:
-        args[ROLE] = role
+        cast(dict[str, Any], args)[ROLE] = role
     return args
 
 

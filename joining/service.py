@@ -148,7 +148,7 @@ class JoinServer(FrameServer):
             found = decode(question, stream.peer)
         except JoinError as error:
             refusal = CommClosedError(str(error), peer=stream.peer)
-            refusal.kind = "question"
+            refusal.kind = "message"
             stream.fail(refusal)
             raise refusal from None
         found["nonce"] = nonce
@@ -187,7 +187,7 @@ class JoinServer(FrameServer):
             return answer
         except Refused as error:
             refused = error
-            self._log.refused(error.kind, lambda: f"refused {stream.peer}: {refused}")
+            self._log.refused("not-allowed", lambda: f"refused {stream.peer}: {refused}")
             return {"refused": str(error), "kind": error.kind}
         except Unavailable as error:
             return {"busy": str(error)}

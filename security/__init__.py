@@ -22,6 +22,7 @@ from .errors import (
     SessionResumed,
     UnknownParameter,
 )
+from .parameters import ConnectionArgs, ListenArgs, Role
 from .security import Security
 
 if TYPE_CHECKING:
@@ -35,11 +36,14 @@ __all__ = [
     "CertificateInfo",
     "CertificateUnreadable",
     "ConfigError",
+    "ConnectionArgs",
     "Identity",
     "KeyMismatch",
+    "ListenArgs",
     "PEMError",
     "PEMNotFound",
     "PeerNotAllowed",
+    "Role",
     "Security",
     "SecurityError",
     "SessionResumed",

@@ -11,12 +11,12 @@ from typing import Any
 from . import config, pem
 from .contexts import allowlist, policy
 from .errors import ConfigError
+from .parameters import ROLES
 from .pem_shapes import without_mark
 from .quoting import hides_key, key_damage, shown
 
-__all__ = ["DAY", "FIELDS", "MATERIAL", "ROLES", "SOURCES", "as_html", "as_shown", "checked"]
+__all__ = ["DAY", "FIELDS", "MATERIAL", "SOURCES", "as_html", "as_shown", "checked"]
 
-ROLES = ("client", "scheduler", "worker")
 MATERIAL = ("tls_ca_file", *(f"tls_{role}_{part}" for role in ROLES for part in ("cert", "key")))
 SOURCES = (*MATERIAL, "tls_crl_file")  # paths or PEM text
 DAY = 86400.0

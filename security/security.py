@@ -12,21 +12,36 @@ import logging
 import ssl
 import threading
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import belonging, config, paths, pem, permissions
+from . import belonging, config, pem, permissions
 from .contexts import allowlist, policy, reloading
 from .errors import ConfigError, SecurityError, UnknownParameter
-from .fields import DAY, FIELDS, MATERIAL, ROLES, as_html, as_shown, checked
+from .fields import DAY, FIELDS, checked
+from .parameters import (
+    ROLES,
+    UNSET,
+    AllowedPeers,
+    ConnectionArgs,
+    ListenArgs,
+    Passwords,
+    Pem,
+    Role,
+    RoleConfig,
+    TLSVersion,
+)
 from .quoting import shown
+from .values import Values
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["FIELDS", "ROLES", "Security"]
 
 logger = logging.getLogger("sealwire.security")
 
 
-class Security:
+class Security(Values):
     """TLS material and policy of a process or a cluster, for each role.
 
     All parameters are optional, and attributes of the same name; assigning validates again. CA,
@@ -94,36 +109,39 @@ class Security:
     Instances pickle, with absolute paths and PEM text (keys included), and are thread-safe.
     """
 
-    tls_ca_file: str | None
-    tls_ciphers: str | None
-    tls_min_version: ssl.TLSVersion
-    tls_max_version: ssl.TLSVersion | None
-    tls_client_cert: str | None
-    tls_client_key: str | None
-    tls_scheduler_cert: str | None
-    tls_scheduler_key: str | None
-    tls_worker_cert: str | None
-    tls_worker_key: str | None
-    tls_key_password: str | bytes | dict[str, str | bytes] | None
-    tls_crl_file: str | None
-    tls_allowed_peers: dict[str, tuple[str, ...]] | None
-    tls_reload_interval: float | None
-    tls_expiry_warning: float | None
-    tls_server_hostname: str | None
-    extra_conn_args: dict[str, Any]
-
-    _sources: dict[str, pem.Source]
-    _required: bool | None
     _lock: threading.Lock
     _watches: dict[str, tuple[object, reloading.Watch]]
     _warned: set[str]
 
-    def __init__(self, require_encryption: bool | None = None, **fields: Any) -> None:
-        for name in fields:
-            if name not in FIELDS:
-                near = difflib.get_close_matches(name, FIELDS, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FIELDS)}"
-                raise UnknownParameter(f"Security has no parameter {shown(name)}; {hint}")
+    def __init__(
+        self,
+        require_encryption: bool | None = None,
+        *,
+        tls_ca_file: Pem | None = UNSET,
+        tls_ciphers: str | None = UNSET,
+        tls_min_version: TLSVersion | None = UNSET,
+        tls_max_version: TLSVersion | None = UNSET,
+        tls_client_cert: Pem | None = UNSET,
+        tls_client_key: Pem | None = UNSET,
+        tls_scheduler_cert: Pem | None = UNSET,
+        tls_scheduler_key: Pem | None = UNSET,
+        tls_worker_cert: Pem | None = UNSET,
+        tls_worker_key: Pem | None = UNSET,
+        tls_key_password: Passwords | None = UNSET,
+        tls_crl_file: Pem | None = UNSET,
+        tls_allowed_peers: AllowedPeers | None = UNSET,
+        tls_reload_interval: float | str | None = UNSET,
+        tls_expiry_warning: float | str | None = UNSET,
+        tls_server_hostname: str | None = UNSET,
+        extra_conn_args: Mapping[str, Any] | None = UNSET,
+        **unknown: NoReturn,
+    ) -> None:
+        values = locals()
+        fields = {name: values[name] for name in FIELDS[1:] if values[name] is not UNSET}
+        for name in unknown:
+            near = difflib.get_close_matches(name, FIELDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FIELDS)}"
+            raise UnknownParameter(f"Security has no parameter {shown(name)}; {hint}")
         self._prepare()
         configured = config.read()
         given = checked("tls_ca_file", fields.get("tls_ca_file"))
@@ -143,7 +161,22 @@ class Security:
                 self._material(role)
 
     @classmethod
-    def temporary(cls, *, days: float = 365, **fields: Any) -> Security:
+    def temporary(
+        cls,
+        *,
+        days: float = 365,
+        require_encryption: bool | None = True,
+        tls_ciphers: str | None = UNSET,
+        tls_min_version: TLSVersion | None = UNSET,
+        tls_max_version: TLSVersion | None = UNSET,
+        tls_crl_file: Pem | None = UNSET,
+        tls_allowed_peers: AllowedPeers | None = UNSET,
+        tls_reload_interval: float | str | None = UNSET,
+        tls_expiry_warning: float | str | None = UNSET,
+        tls_server_hostname: str | None = UNSET,
+        extra_conn_args: Mapping[str, Any] | None = UNSET,
+        **unknown: NoReturn,
+    ) -> Self:
         """Create TLS material that exists only in memory: a CA and a certificate for each role.
 
         The CA's private key is discarded, so nobody can ever issue another certificate; two calls
@@ -153,15 +186,17 @@ class Security:
         ----------
         days : float, default 365
             Days of validity from now; it begins an hour ago.
-        **fields
-            Further parameters of `Security`, except certificates. Encryption is required unless
-            ``require_encryption=False`` is given.
+        require_encryption : bool, default True
+            Whether plain addresses are refused.
+        tls_ciphers, tls_min_version, … : optional
+            The further parameters of `Security`, except those that name certificates and keys.
 
         Raises
         ------
         AuthorityError
             For an unusable number of days.
         """
+        given = {name: value for name, value in locals().items() if name in FIELDS}
         from .ca.authority import Authority
 
         authority = Authority.create("sealwire temporary CA", days=days)
@@ -170,34 +205,9 @@ class Security:
             identity = authority.issue(role, days=days)
             made[f"tls_{role}_cert"] = identity.certificate
             made[f"tls_{role}_key"] = identity.key
-        fields.setdefault("require_encryption", True)
-        return cls(**made, **fields)
+        return cls(**made, **given, **unknown)
 
-    @property
-    def require_encryption(self) -> bool:
-        """Whether plain addresses are refused, on connect and on listen."""
-        if self._required is None:
-            return any(getattr(self, name) is not None for name in MATERIAL)
-        return self._required
-
-    @require_encryption.setter
-    def require_encryption(self, value: bool | None) -> None:
-        self._required = config.truth("require_encryption", value)
-
-    def fields(self) -> dict[str, Any]:
-        """Return every parameter with its current value.
-
-        ``Security(**security.fields())`` is equivalent. A path is a `str`, or a `pathlib.Path` if
-        it would be taken for PEM text or another path.
-        """
-        values = {name: getattr(self, name) for name in FIELDS}
-        for name, source in self._sources.items():
-            literal = paths.is_literal(source.value) and not pem.is_text(source.value)
-            if not source.in_memory and (source.hidden or not literal):
-                values[name] = Path(source.value)
-        return values
-
-    def get_tls_config_for_role(self, role: str) -> dict[str, str | None]:
+    def get_tls_config_for_role(self, role: Role) -> RoleConfig:
         """Return the values for a role: ``ca_file``, ``ciphers``, ``cert`` and ``key``.
 
         If one file contains both, the key's path is the certificate's, for those who pass paths on.
@@ -220,7 +230,7 @@ class Security:
             "key": key,
         }
 
-    def get_connection_args(self, role: str) -> dict[str, Any]:
+    def get_connection_args(self, role: Role) -> ConnectionArgs:
         """Return the arguments that a process of this role passes to `connect`.
 
         Returns
@@ -239,7 +249,7 @@ class Security:
             "extra_conn_args": dict(self.extra_conn_args),
         }
 
-    def get_listen_args(self, role: str) -> dict[str, Any]:
+    def get_listen_args(self, role: Role) -> ListenArgs:
         """Return the arguments that a process of this role passes to `listen`.
 
         Returns
@@ -290,7 +300,7 @@ class Security:
             raise failed
         return list(changed)
 
-    def _context(self, role: str, side: policy.Side) -> ssl.SSLContext | None:
+    def _context(self, role: Role, side: policy.Side) -> ssl.SSLContext | None:
         """Return the role's context, the same one until a value changes."""
         material = self._material(role)
         if material is None:
@@ -315,7 +325,7 @@ class Security:
         versions = self.tls_min_version, self.tls_max_version
         return policy.Policy(self.tls_ciphers, *versions, self.tls_server_hostname)
 
-    def _material(self, role: str) -> policy.Material | None:
+    def _material(self, role: Role) -> policy.Material | None:
         """Return what the contexts of a role are made from; None if it has no identity."""
         values = self.get_tls_config_for_role(role)
         trust = self._source("tls_ca_file", values["ca_file"])
@@ -339,12 +349,7 @@ class Security:
         allowed = allowlist.AllowedPeers(patterns) if patterns else None
         return policy.Material(trust, certificate, key, crl, password, allowed)
 
-    def _source(self, name: str, value: str | None) -> pem.Source | None:
-        """Return the source of a value; a new one if a subclass has replaced the value."""
-        known = self._sources.get(name)
-        return known if known and known.value == value else checked(name, value)
-
-    def _warn_of_missing(self, role: str) -> None:
+    def _warn_of_missing(self, role: Role) -> None:
         if self.require_encryption and role not in self._warned:
             self._warned.add(role)
             logger.warning(
@@ -355,43 +360,10 @@ class Security:
             )
 
     def _prepare(self) -> None:
+        super()._prepare()
         self._lock = threading.Lock()
         self._watches = {}
-        self._sources = {}
         self._warned = set()
-        self._required = None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_"):
-            value = checked(name, value)
-            if isinstance(value, pem.Source):
-                self._sources[name], value = value, value.value
-            else:
-                self._sources.pop(name, None)
-        super().__setattr__(name, value)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.fields()
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._prepare()
-        for name, value in state.items():
-            setattr(self, name, value)
-
-    def _shown(self) -> dict[str, str]:
-        """Return what may be shown of each field that is set: no PEM text, no `extra_conn_args`."""
-        shown = {"require_encryption": str(self.require_encryption)}
-        for name in FIELDS[1:-1]:
-            value = getattr(self, name)
-            if value is not None:
-                shown[name] = as_shown(name, value, self._sources.get(name))
-        return shown
-
-    def __repr__(self) -> str:
-        return f"Security({', '.join(f'{name}={text}' for name, text in self._shown().items())})"
-
-    def _repr_html_(self) -> str:
-        return as_html(self._shown())
 
 
 def _cert(role: str) -> str:

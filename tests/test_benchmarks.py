@@ -135,6 +135,78 @@ def test_verdicts(bench: Any, ours: float, verdict: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0], [1.0, 1.0]),
+        ([3.0, 1.0, 2.0], [1.0, 3.0]),
+        ([5.0, 1.0, 2.0, 3.0, 4.0], [1.0, 5.0]),
+        ([float(n) for n in range(8)], [1.0, 6.0]),  # but for one in 14
+        ([float(n) for n in range(20)], [5.0, 14.0]),
+    ],
+)
+def test_intervals_of_medians(bench: Any, values: list[float], expected: list[float]) -> None:
+    assert bench.report.interval(values) == expected
+
+
+@pytest.mark.parametrize(
+    ("ours", "undecided"),
+    [([700, 800, 900, 800, 900], False), ([390, 410, 800, 800, 900], True), ([10] * 5, False)],
+)
+def test_more_rounds_where_a_bar_is_within_the_interval(
+    bench: Any, ours: list[float], undecided: bool
+) -> None:
+    figures = {
+        "stock": bench.report.summary({"trips": [100.0] * 5}),
+        "standalone": bench.report.summary({"trips": ours}),
+    }
+    result = {"case": "concurrent", "link": "tls", "figures": figures}
+    assert bench.report.undecided(result) is undecided
+
+
+def test_who_begins_changes_and_what_is_undecided_goes_on(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.measure, "start", lambda *_: dict.fromkeys(pairs, Done()))
+    monkeypatch.setattr(bench.measure.ExitStack, "close", lambda _: None)
+
+    class Done:
+        def do(self, *_: Any) -> dict[str, float]:
+            return {}
+
+    tasks = [
+        bench.measure.Task(bench.cases.BY_NAME[name], "tcp", ["stock", "standalone", "dask"])
+        for name in ("round-trip", "connections")
+    ]
+    pairs = [(name, "tcp") for name in ("stock", "standalone", "dask")]
+    done = [
+        (task.case.name, name)
+        for task, name, _ in bench.measure.run(
+            tasks,
+            rounds=2,
+            seconds=0,
+            fresh=True,
+            quick=False,
+            credentials={},
+            progress=lambda _: None,
+            undecided=lambda task: task.case.name == "connections",
+        )
+    ]
+    turns = [
+        [name for case, name in done if case == each] for each in ("round-trip", "connections")
+    ]
+    first, second = ["stock", "standalone", "dask"], ["standalone", "dask", "stock"]
+    assert turns == [first + second, first + second + ["dask", "stock", "standalone"] + first]
+
+
+def test_workloads_run(bench: Any, credentials: dict[str, str]) -> None:
+    case = bench.cases.BY_NAME["workloads"]
+    options = {**case.options, "scale": 0.02}
+    figures = bench.cluster.do("dask/untouched", "tls", credentials, TINY, options)
+    assert set(figures) >= set(bench.report.figures_of(case)) - {"exchange"}
+    assert all(seconds > 0 for seconds in figures.values())
+
+
 def test_less_is_better_of_memory(bench: Any) -> None:
     summary = bench.report.summary({"sender_rss": [7.0], "receiver_rss": [17.0]})
     result = {"case": "memory", "link": "tcp", "figures": {"dask": summary}}

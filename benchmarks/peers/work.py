@@ -118,14 +118,21 @@ async def batch(worker: Worker, *, seconds: float, of: str) -> dict[str, Any]:
     return await repeat(step, seconds, 5)
 
 
-async def payload(worker: Worker, *, seconds: float, size: int, most: int = MOST) -> dict[str, Any]:
-    """Large arrays one way, each acknowledged."""
+async def payload(
+    worker: Worker, *, seconds: float, size: int, most: int = MOST, flight: int = 1
+) -> dict[str, Any]:
+    """Large arrays one way, each acknowledged; up to `flight` are sent before the first answer."""
     comm = worker.comms[0]
     message = worker.adapter.payload(array(size))
 
     async def step(count: int) -> None:
-        for _ in range(count):
+        ahead = min(flight, count)
+        for _ in range(ahead):
             await comm.write(message)
+        for _ in range(count - ahead):
+            await comm.read()
+            await comm.write(message)
+        for _ in range(ahead):
             await comm.read()
 
     # Two buffers of the receiver's take turns. Memory that was free for a while has been taken back

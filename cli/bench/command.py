@@ -23,7 +23,7 @@ from sealwire.cli.console import visible
 if TYPE_CHECKING:
     from sealwire.cli.bench.client import Figure
     from sealwire.cli.demo.report import Story
-    from sealwire.security import Security
+    from sealwire.security import Role, Security
 
 CONNECT_TIMEOUT = 10.0
 STEP_TIMEOUT = 60.0  # seconds for one measurement, besides several times the requested ones
@@ -182,7 +182,7 @@ async def serve_until(story: Story, address: str, security: Security, duration: 
         await asyncio.sleep(duration)
 
 
-def link_of(address: str, security: Security, role: str) -> str:
+def link_of(address: str, security: Security, role: Role) -> str:
     """Return the scheme of an address: "tcp" only if it says so.
 
     Raises a ClickException for tls without a certificate, and for any other scheme.

@@ -11,9 +11,9 @@ from sealwire.cli.console import cell, to_json, visible
 
 if TYPE_CHECKING:
     from sealwire.cli.probe.diagnosis import Diagnosis
-    from sealwire.security import CertificateInfo, Security
+    from sealwire.security import CertificateInfo, Role, Security
 
-ROLES = ("client", "scheduler", "worker")
+ROLES: tuple[Role, ...] = ("client", "scheduler", "worker")
 
 
 @click.command("probe", short_help="Say what listens at an address, and what is wrong with it.")
@@ -37,7 +37,7 @@ ROLES = ("client", "scheduler", "worker")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     address: str,
-    role: str | None,
+    role: Role | None,
     ca: str | None,
     cert: str | None,
     key: str | None,
@@ -116,7 +116,7 @@ def command(
     raise SystemExit(found.outcome.value)
 
 
-def role_here() -> str:
+def role_here() -> Role:
     """Return the role to use if none is given: the client's, or one whose file is here."""
     from sealwire.security import SecurityError, config
     from sealwire.security.checks import presence
@@ -126,7 +126,8 @@ def role_here() -> str:
         here = [role for role in ROLES if presence.of(role, values) == presence.HERE]
     except SecurityError:  # which is told of later
         here = []
-    return next((role for role in ("client", "worker", "scheduler") if role in here), "client")
+    preferred: tuple[Role, ...] = ("client", "worker", "scheduler")
+    return next((role for role in preferred if role in here), "client")
 
 
 def make_security(fields: dict[str, Any]) -> Security:

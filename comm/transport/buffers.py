@@ -1,15 +1,25 @@
-"""Memory for received frames: fresh, writable, uninitialised.
+"""Memory for received frames: writable, with undefined content.
 
 numpy's allocator is used where numpy is already loaded: it does not clear memory, requests huge
 pages from 4 MiB up, and the C library reuses warm memory for blocks up to 32 MiB. Without numpy a
 bytearray is used up to that size, and above it a private mapping with huge pages, none of which is
 touched before the bytes arrive.
+
+Blocks of medium size are used again once their last user has dropped them. The C library would
+return much of the memory of several such blocks to the system, and page faults cost as much as
+receiving. It does so with each block where its thresholds are low, as in the workers that Dask's
+nanny starts. Whether a block has a user is told by its reference count: every view of it, of any
+library, holds a reference.
 """
 
 from __future__ import annotations
 
 import mmap
 import sys
+import sysconfig
+import threading
+from collections import deque
+from typing import Any
 
 __all__ = ["allocate"]
 
@@ -20,17 +30,27 @@ _PRIVATE: dict[str, int] = (
 )
 _MADV_HUGEPAGE: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
 
+_REUSED_FROM, _REUSED_TO = 32 << 10, 4 << 20  # bytes of a block that may be used again
+_KEPT = 8 << 20  # bytes of such blocks that a thread knows, used or not
+_TRIED = 4  # blocks to look at, the oldest first; more cost more than they save
+
 
 def allocate(size: int) -> memoryview:
-    """Allocate a writable buffer of `size` bytes with undefined content.
+    """Return a writable buffer of `size` bytes, which belongs to the caller.
 
     Raises `MemoryError` if the system refuses.
     """
+    if _REUSED_FROM <= size <= _REUSED_TO:
+        return _recycled.block(size)
+    return memoryview(_new(size))
+
+
+def _new(size: int) -> Any:
     empty = getattr(sys.modules.get("numpy"), "empty", None)  # None also during numpy's import
     if empty is not None:
-        return memoryview(empty(size, "u1"))
+        return empty(size, "u1")
     if size < MAPPED_FROM:
-        return memoryview(bytearray(size))
+        return bytearray(size)
     try:
         block = mmap.mmap(-1, size, **_PRIVATE)
     except (OSError, OverflowError, ValueError) as error:
@@ -40,4 +60,42 @@ def allocate(size: int) -> memoryview:
             block.madvise(_MADV_HUGEPAGE)
         except OSError:  # a kernel built without huge pages
             pass
-    return memoryview(block)
+    return block
+
+
+class _Recycled(threading.local):
+    """The blocks of medium size that a thread allocated last, the oldest first."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[Any] = deque()
+        self._size = 0
+        self._unused = 0  # the reference count of a block that only this object knows
+        if hasattr(sys, "getrefcount") and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+            self._blocks.append(bytearray(1))
+            self._unused = self._references()
+            self._blocks.clear()
+
+    def _references(self) -> int:
+        return sys.getrefcount(self._blocks[0])
+
+    def block(self, size: int) -> memoryview:
+        """Return a block that has no user, or a new one."""
+        if not self._unused:
+            return memoryview(_new(size))
+        blocks = self._blocks
+        for _ in range(min(_TRIED, len(blocks))):
+            # An eighth more than needed is not worth another block.
+            if size <= len(blocks[0]) <= size + size // 8 and self._references() == self._unused:
+                view = memoryview(blocks[0])[:size]
+                blocks.rotate(-1)
+                return view
+            blocks.rotate(-1)
+        made = _new(size)
+        self._size += size
+        while self._size > _KEPT:
+            self._size -= len(blocks.popleft())
+        blocks.append(made)
+        return memoryview(made)
+
+
+_recycled = _Recycled()

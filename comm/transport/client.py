@@ -15,12 +15,14 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tornado.netutil import Resolver
 from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 
 from ..addressing import Address
 from ..arguments import expect_secure
 from ..errors import CommClosedError
+from ..kinds import ErrorKind
 from ..limits import DEFAULT_LIMITS, Limits
 from ..tls_errors import NamingFiles
 from .connection import State
@@ -48,7 +50,7 @@ class FrameClient(TCPClient):
         As for `TCPClient`.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, resolver: Any = None) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, resolver: Resolver | None = None) -> None:
         super().__init__(resolver)
         self.limits = limits
 
@@ -351,7 +353,7 @@ def _expect_family(host: str, port: int, af: socket.AddressFamily) -> None:
         )
 
 
-def _kind(error: OSError) -> str:
+def _kind(error: OSError) -> ErrorKind:
     if isinstance(error, socket.gaierror):
         return "unresolved"
     if isinstance(error, ConnectionRefusedError):

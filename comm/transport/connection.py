@@ -25,20 +25,21 @@ from typing import Any
 
 from ..close_codes import CloseCode, is_sendable
 from ..errors import CommClosedError, FramingError
+from ..kinds import ErrorKind
 from ..limits import Limits
 from ..tls_errors import explain
 from ..wire import closing
 from ..wire.framing import Buffer, Frame
 from ..wire.hello import Agreement
-from .end_errors import closed_by_peer, closed_by_us
+from .bounded import new_sender
+from .end_errors import closed_by_peer, closed_by_us, hides_loss
 from .goodbye import is_calm, until_acknowledged
 from .handshake import Handshake
 from .liveness import liveness_of
 from .pending import too_late
 from .readiness import Readiness
 from .receiver import Receiver
-from .sender import Sender
-from .sockets import reset, unread
+from .sockets import outlive, reset, unread
 from .switch_interval import guard_of
 from .wakeup import Wakeup
 
@@ -83,13 +84,13 @@ class Connection:
         self.error: BaseException | None = None
         self.local_host_port: tuple[str, int] = ("", 0)
         self.tls_facts: dict[str, Any] = {}
-        self.tell: Callable[[str, Callable[[], str]], object] | None = None
+        self.tell: Callable[[ErrorKind, Callable[[], str]], object] | None = None
         self._loop = asyncio.get_running_loop()
         self.began = self._loop.time()
         self._guard = guard_of(self._loop)
         self._liveness = liveness_of(self._loop)
         self.readiness = Readiness(sock, self._loop)
-        self._sender = Sender(self, limits, peer, self._loop)
+        self._sender = new_sender(self, limits, peer, self._loop)
         self._receiver = Receiver(
             self,
             self._sender,
@@ -116,7 +117,7 @@ class Connection:
         self._when_closed: Callable[[], object] | None = None
         self._gone: asyncio.Future[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        self._reads_on = False  # what has arrived, though sending has failed
+        self._send_error: OSError | None = None  # what has arrived is read nevertheless
 
     def set_deadline(self, seconds: float) -> None:
         """Fail unless `established` is called within `seconds`; replaces an earlier deadline."""
@@ -163,13 +164,14 @@ class Connection:
     def broken(self, error: OSError) -> None:
         """Stop sending after an error; first receive what has arrived: it may give the reason."""
         receiver = self._receiver
+        if self.state not in _OVER:
+            self._send_error = error
         if not receiver.paused:
             receiver.receive(in_event=False)
         if self.state is State.OPEN and unread(self.socket):
             # More than one receive takes, or than the reader wants now. Go on without sending.
             self.state = State.CLOSING
             self.error = explain(error, self.peer, handshaking=False)
-            self._reads_on = True
             self._sender.end(functools.partial(_failure, self.peer, self.error))
             self.watch()
         else:
@@ -181,9 +183,19 @@ class Connection:
         self.fail(error)
 
     def slow_consumer(self, error: CommClosedError) -> None:
-        """Close because the peer takes too little of what is queued; nothing would reach it."""
+        """Close because the peer takes too little of what is queued.
+
+        It is told if it understands closing messages, and takes the message that it has in part
+        within `Limits.close_timeout`. Otherwise the connection is reset.
+        """
         error.peer = self.peer
-        self.close(error)
+        failure = functools.partial(_failure, self.peer, error)
+        announced = self.state is State.OPEN and self.agreement.closing
+        if announced and self._sender.drop_rest(failure):
+            self._begin_closing(error, error.reason, forget=False)
+            self._leaving = self._loop.create_task(self._leave())
+        else:
+            self.close(error)
         if self.tell is not None:
             self.tell(error.kind, error.__str__)
 
@@ -199,10 +211,14 @@ class Connection:
         """
         if self.state is State.CLOSED:
             return
+        said = None
         if error.closed_by != "us" and self.agreement.closing:
             said = self._receiver.closing_message()
             if said is not None:
                 error, cause = closed_by_peer(self.peer, said), None
+        if said is None and self._send_error is not None and hides_loss(error, self._send_error):
+            cause = self._send_error
+            error = explain(cause, self.peer, handshaking=self.state in _BEFORE_OPEN)
         error.peer = self.peer
         error.__cause__ = cause
         error.errno = getattr(cause, "errno", None)
@@ -220,6 +236,7 @@ class Connection:
     def peer_closed(self, said: closing.Closing) -> CommClosedError:
         """Close after the peer's closing message; return the error to raise for it."""
         error = closed_by_peer(self.peer, said)
+        self.inbox.clear()  # nothing follows it
         self.ended(error)
         return error.again()
 
@@ -256,7 +273,8 @@ class Connection:
             self._sender.send_eof()
             self._receiver.bypass_tls()
             if self.state is State.CLOSING:
-                self._gone = self._loop.create_future()
+                if self._gone is None:
+                    self._gone = self._loop.create_future()
                 await until_acknowledged(self.socket, self._gone, self.limits.close_timeout)
 
     def close(self, error: BaseException | None = None) -> None:
@@ -268,12 +286,15 @@ class Connection:
             self._sender.release()  # messages held back to be coalesced
         if self.state is State.CLOSED:
             return
-        if self.state is not State.CLOSING or self._reads_on:
+        if self.state is not State.CLOSING or self._send_error is not None:
             self.error = error
         self.state = State.CLOSED
+        self._send_error = None
         error = self.error
         if self._sender.outbox:
             reset(self.socket)
+        else:
+            outlive(self.socket, self.limits.keepalive_timeout)
         self._cancel_deadline()
         self._liveness.forget(self)
         self.readiness.stop()
@@ -334,7 +355,10 @@ class Connection:
                     self.inbox.clear()
                     self._sender.answer_eof()  # of TLS alone; the rest follows from `close`
                     return
-            await self._say_goodbye()
+            if self._leaving is not None:
+                await asyncio.wait([self._leaving])
+            else:
+                await self._say_goodbye()
         finally:
             self.close()
 

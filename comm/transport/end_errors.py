@@ -8,28 +8,33 @@ messages (`Agreement.closing`), an end without one is a loss.
 
 from __future__ import annotations
 
-from ..close_codes import CLEAN, CloseCode
+import errno
+import ssl
+
+from ..close_codes import CLEAN, REASON_LENGTH, CloseCode
 from ..errors import CommClosedError, quoted
+from ..kinds import ErrorKind
 from ..wire.closing import Closing
 
-__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "is_broken", "names"]
+__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "hides_loss", "is_broken", "names"]
 
-_REFUSED = {
+_REFUSED: dict[int, ErrorKind] = {
     CloseCode.PROTOCOL_ERROR: "framing",
     CloseCode.UNKNOWN_TYPE: "message",
     CloseCode.BAD_MESSAGE: "message",
     CloseCode.TOO_LARGE: "too-large",
 }
-_KINDS = {
+_KINDS: dict[int, ErrorKind] = {
     CloseCode.GOING_AWAY: "going-away",
     CloseCode.SLOW_CONSUMER: "slow-consumer",
     CloseCode.HANDLER_FAILED: "handler-failed",
 }
-_REMEDIES = {
+_REMEDIES: dict[ErrorKind, str] = {
     "framing": "do not send it again; check that both sides run the same version",
     "message": "do not send it again; register its types on both sides, or mend it",
     "too-large": "send less at once, or raise the limit on the other side",
     "handler-failed": "see the peer's log",
+    "slow-consumer": "read faster, or raise Limits.max_queued on the other side",
 }
 
 
@@ -52,8 +57,8 @@ def closed_by_peer(peer: str, said: Closing) -> CommClosedError:
         error.clean = True
         return error
     code = _CODES.get(code, code)
-    refused = _REFUSED.get(code)  # type: ignore[call-overload]
-    kind = refused or _KINDS.get(code, "closed")  # type: ignore[call-overload]
+    refused = _REFUSED.get(code)
+    kind = refused or _KINDS.get(code, "closed")
     words = quoted(reason, len(reason))
     told = f" ({names(code)}{': ' if words else ''}{words})"
     doing = ", which refused a message" if refused else ""
@@ -109,6 +114,8 @@ def ended_by_peer(peer: str, where: str, *, notified: bool, announces: bool) -> 
 
 def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
     """Return the error for what comes after our own close."""
+    if reason:
+        reason = quoted(reason, REASON_LENGTH)  # as the peer is told
     told = f" ({names(code)}{': ' if reason else ''}{reason})" if code != 1000 or reason else ""
     error = CommClosedError(f"comm with {peer} is closed: we closed it{told}", peer=peer)
     error.kind = "closed"
@@ -117,6 +124,15 @@ def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
     error.closed_by = "us"
     error.clean = True
     return error
+
+
+def hides_loss(end: CommClosedError, before: OSError) -> bool:
+    """Whether an end of stream is none: a send has failed `before` with the error of the loss.
+
+    The system reports such an error once, and then an end of stream. ``EPIPE`` comes of a real one.
+    """
+    lost = type(end) is CommClosedError and end.kind in ("lost", "unannounced")
+    return lost and not isinstance(before, ssl.SSLError) and before.errno != errno.EPIPE
 
 
 def is_broken(end: CommClosedError) -> bool:

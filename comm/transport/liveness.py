@@ -18,7 +18,7 @@ import struct
 import weakref
 from typing import Any, NamedTuple, Protocol
 
-from .sockets import allow_round_trips
+from .sockets import allow_round_trips, reset
 
 __all__ = ["Liveness", "liveness_of"]
 
@@ -86,6 +86,7 @@ class Liveness:
             step = _STEP * seconds
             if left <= 0 and heard.owes and suspected:
                 self.forget(stream)
+                reset(stream.socket)  # only our side may be deaf: the other must not see an end
                 stream.lost(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
                 continue
             # One that has just been sent something after a long silence gets a step to answer.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from ..errors import CommClosedError
+from ..kinds import ErrorKind
 
 __all__ = ["Pending", "dropped", "too_late"]
 
@@ -86,7 +87,7 @@ def too_late(peer: str, stage: str, seconds: float) -> CommClosedError:
     )
 
 
-def dropped(peer: str, kind: str, why: str, remedy: str) -> CommClosedError:
+def dropped(peer: str, kind: ErrorKind, why: str, remedy: str) -> CommClosedError:
     """Return the error of a pending connection that we have dropped."""
     error = CommClosedError(f"connection with {peer} dropped: {why}; {remedy}", peer=peer)
     error.kind = kind

@@ -31,6 +31,7 @@ logger = logging.getLogger("sealwire.comm")
 
 _CLOSELY = 50e-6  # seconds; small messages in closer succession are coalesced
 _TOGETHER = 64 * 1024  # most bytes to hold back for it
+_BLOCKED = (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError)
 
 
 class Connection(Protocol):
@@ -170,7 +171,11 @@ class Sender:
                 sent = 0
                 try:
                     sent = self._channel.send(data)
-                except OSError:  # `flush` will meet and handle it
+                except _BLOCKED:  # `flush` will meet and handle it
+                    pass
+                except OSError as error:  # the system reports it once
+                    if self._connection is not None:
+                        self._connection.broken(error)
                     if self._failure is not None:
                         raise self._failure() from None
                 self.answering = False
@@ -263,6 +268,7 @@ class Sender:
         )
         error.kind = "slow-consumer"
         error.code = CloseCode.SLOW_CONSUMER
+        error.reason = f"{unsent} bytes were queued for it, the limit is {self._max_queued}"
         error.closed_by = "us"
         assert self._connection is not None
         self._connection.slow_consumer(error)
@@ -312,6 +318,14 @@ class Sender:
             except CommClosedError:
                 return False
         return self._failure is None
+
+    def drop_rest(self, failure: Callable[[], CommClosedError]) -> bool:
+        """Drop what is queued but for the message that the peer has in part.
+
+        Writers that wait for the others get `failure`. Returns whether that was possible, so that
+        another message can follow.
+        """
+        return False
 
     def send_eof(self) -> None:
         """Send end of file, unless something is unsent, which the peer must be able to notice."""

@@ -27,6 +27,7 @@ from ..addressing import format_address
 from ..arguments import expect_secure
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, EncryptionRequired
+from ..kinds import ErrorKind
 from ..limits import DEFAULT_LIMITS, Limits
 from ..listener_log import ListenerLog, ListenerStats
 from ..tls_errors import TLS_RECORD, named, not_tls
@@ -340,7 +341,7 @@ class FrameServer(TCPServer):
         owes = stream.state.value
         self._drop(stream, "crowded", f"its {owes} was not done and {why}", "try again")
 
-    def _drop(self, stream: FrameStream, kind: str, why: str, remedy: str) -> None:
+    def _drop(self, stream: FrameStream, kind: ErrorKind, why: str, remedy: str) -> None:
         self._end(stream, dropped(stream.peer, kind, why, remedy))
 
     def _end(self, stream: FrameStream, error: CommClosedError) -> None:

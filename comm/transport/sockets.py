@@ -35,6 +35,7 @@ __all__ = [
     "host_and_port",
     "is_dead",
     "numeric_address",
+    "outlive",
     "reset",
     "tune",
     "unacknowledged",
@@ -237,6 +238,22 @@ def reset(sock: socket.socket) -> None:
         logger.debug("cannot reset a connection: %s", error)
 
 
+def outlive(sock: socket.socket, seconds: float) -> None:
+    """Let the kernel go on sending for `seconds` what `sock` has sent last, once it is closed.
+
+    Linux gives up on a closed connection as soon as its pauses have grown to their bound, which is
+    1.4 s after the beginning of an outage if that is a second (`_bound_pauses`).
+    """
+    if _USER_TIMEOUT is None:
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, min(round(seconds * 1000), _MOST))
+    except OSError as error:  # it is gone already
+        logger.debug("cannot bound the end of a connection: %s", error)
+
+
+_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
+_MOST = 2**31 - 1  # milliseconds
 _AT_ONCE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 

@@ -129,9 +129,10 @@ def check_structure(header: Buffer, depth: int = DEPTH) -> None:
 class Budget:
     """The bounds of one message being decoded; `frames` are those its header may reference."""
 
-    __slots__ = ("_frames",)
+    __slots__ = ("_all", "_frames")
 
     def __init__(self, frames: Sequence[Frame]) -> None:
+        self._all = frames
         self._frames: list[Frame | None] = list(frames)
 
     def frame(self, index: Any) -> memoryview:

@@ -143,6 +143,20 @@ class Outbox:
             size -= len(chunk)
             chunks.popleft()
 
+    def drop_after(self, end: int) -> None:
+        """Drop what was queued after the first `end` bytes ever queued."""
+        if self._small:
+            self._join()
+        chunks = self._chunks
+        surplus = self.queued - end
+        self.queued = end
+        while surplus:
+            last = chunks.pop()
+            if len(last) > surplus:
+                chunks.append(memoryview(last)[: len(last) - surplus])
+                return
+            surplus -= len(last)
+
     def clear(self) -> None:
         """Drop the rest."""
         self._chunks.clear()

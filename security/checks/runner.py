@@ -22,6 +22,7 @@ from ..ca.store import CONFIG, CRL, KEYS, TRUST, IdentityFile, Store
 from ..config import KEYS as FIELDS
 from ..config import PRELOAD, UnknownKey
 from ..errors import PeerNotAllowed, SecurityError
+from ..parameters import Role
 from ..pem import CRL_LIMIT, Source, source
 from ..security import ROLES, Security
 from ..x509.certinfo import CertificateInfo, hexadecimal
@@ -32,7 +33,7 @@ from .selftest import refusal
 
 __all__ = ["check_configuration", "check_folder", "worst_first"]
 
-_DIALS = (
+_DIALS: tuple[tuple[Role, Role], ...] = (
     ("client", "scheduler"),
     ("client", "worker"),
     ("worker", "scheduler"),
@@ -257,6 +258,8 @@ def _handshakes(security: Security, here: Sequence[str]) -> Iterator[Finding]:
                 continue
             accepting = security.get_listen_args(server)["ssl_context"]
             dialling = security.get_connection_args(client)["ssl_context"]
+            if accepting is None or dialling is None:  # a role that is here has both
+                continue
             error = refusal(accepting, dialling)
             why = getattr(error, "verify_message", None) or getattr(error, "reason", None)
             if error is None or why in told:

@@ -21,6 +21,7 @@ from sealwire.comm import (
     listen,
     register_type,
 )
+from sealwire.comm.wire import closing
 from support.aio import aio, until
 from support.endings import documented, error_of, row
 from support.links import (
@@ -70,8 +71,8 @@ async def cannot(comm: Comm) -> None:
 
 def test_the_documentation_has_a_row_for_each_code_and_kind() -> None:
     rows = documented()
-    assert len(rows) == 12
-    assert {code for _, code, _, _ in rows} == {*CloseCode, 4999} - {CloseCode.SLOW_CONSUMER}
+    assert len(rows) == 13
+    assert {code for _, code, _, _ in rows} == {*CloseCode, 4999}
 
 
 ENDS = {
@@ -262,7 +263,30 @@ async def test_a_code_that_cannot_be_sent_closes_nothing(code: Any) -> None:
         assert await b.read() == "still"
 
 
-REASONS = ["", "a" * 999, "b" * 5000, "\ud800 alone", "\x1b[31m", "❄" * 1000]
+BAD_REASONS = [None, b"bytes", bytearray(b""), 0, 3.5, ["a list"], ("a", "tuple"), CloseCode.NORMAL]
+
+
+@pytest.mark.parametrize("reason", BAD_REASONS, ids=repr)
+@pytest.mark.parametrize("code", [1000, 1001, 3000])
+@aio
+async def test_a_reason_that_is_no_text_closes_nothing(reason: Any, code: int) -> None:
+    async with pair("tcp") as (a, b):
+        with pytest.raises(TypeError, match="cannot close with a reason of type"):
+            await a.close(code, reason)
+        await a.write("still")
+        assert await b.read() == "still"
+
+
+REASONS = [
+    "",
+    "x" * 1_000_000,
+    "one\ntwo; three\x00",
+    "a" * 999,
+    "b" * 5000,
+    "\ud800 alone",
+    "\x1b[31m",
+    "❄" * 1000,
+]
 
 
 @pytest.mark.parametrize("reason", REASONS, ids=lambda reason: ascii(reason[:10]))
@@ -273,13 +297,16 @@ async def test_any_reason_arrives_as_visible_text(reason: str) -> None:
         error = await error_of(b.read())
         assert error.reason.isprintable()
         assert len(error.reason) == min(len(reason), 1000)
+        ours = await error_of(a.write(1))
+        assert ours.reason == error.reason
+        for text in (str(ours), str(error)):
+            assert text.isprintable()
+            assert len(text) < 1200
 
 
 @aio
 async def test_closing_messages_of_random_bytes_are_none() -> None:
     """They are messages, good or bad, or what `closing` says; nothing else comes of them."""
-    from sealwire.comm.wire import closing
-
     source = random.Random(0)
     good = bytearray(closing.encode(3000, "why"))
     assert closing.decode([good]) == (3000, "why")
@@ -291,3 +318,17 @@ async def test_closing_messages_of_random_bytes_are_none() -> None:
         assert said is None or (1000 <= said.code <= 4999 and said.reason.isprintable())
     for frames in ([], [b""], [good, b""], [good + b"\x00"], [memoryview(good)[:-1]]):
         assert closing.decode(frames) is None
+
+
+@schemes
+@aio
+async def test_nothing_follows_a_closing_message(scheme: str) -> None:
+    """Whatever a peer sends after it."""
+    async with pair(scheme) as (a, b):
+        stream: Any = a._stream  # type: ignore[attr-defined]
+        for frame in (closing.encode(1000, ""), b"\x01", closing.encode(3000, "again"), b"\x02"):
+            stream.write([frame])
+        assert [message async for message in b] == []
+        for _ in range(3):
+            error = await error_of(b.read())
+            assert (error.code, error.reason, error.closed_by) == (1000, "", "peer")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
+import dataclasses
+import errno
 import socket
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import uvloop
@@ -16,12 +15,11 @@ from sealwire.comm import (
     CloseCode,
     Comm,
     CommClosedError,
-    ConnectError,
     Limits,
     connect,
     listen,
 )
-from support import programs
+from sealwire.comm.transport.sockets import reset
 from support.aio import aio, until
 from support.endings import documented, error_of, row
 from support.links import (
@@ -31,7 +29,6 @@ from support.links import (
     listen_args,
     message,
     pair,
-    security,
 )
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -148,130 +145,34 @@ async def test_an_abort_is_no_orderly_end(scheme: str, loop_factory: LoopFactory
 
 
 @schemes
-@loops
-@pytest.mark.parametrize("state", ["idle", "sending", "receiving", "waiting"])
 @aio
-async def test_a_killed_peer_is_no_orderly_end(
-    scheme: str, state: str, loop_factory: LoopFactory
-) -> None:
-    """``kill -9``, in whatever state it is; its kernel ends the connection as for a close."""
-    ended: asyncio.Future[CommClosedError] = asyncio.get_running_loop().create_future()
-    ready = asyncio.Event()
-
-    async def handler(comm: Comm) -> None:
-        state = await comm.read()
-        await comm.write("go")
-        await ready.wait()
-        flood = None
-        if state == "receiving":
-
-            async def send() -> None:
-                while True:
-                    await comm.write(bytes(1_000_000))
-
-            flood = asyncio.ensure_future(send())
-        try:
-            async for _ in comm:
-                pass
-            ended.set_exception(AssertionError("ended as if in order"))
-        except CommClosedError as error:
-            ended.set_result(error)
-        if flood is not None:
-            assert (await error_of(flood)).code == CloseCode.ABNORMAL
-
-    async with listen(f"{scheme}://127.0.0.1:0", handler, **listen_args(scheme)) as listener:
-        loop = asyncio.get_running_loop()
-        name = "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
-        command = programs.command("sitting_peer", listener.contact_address, state, name)
-        process = await asyncio.to_thread(
-            subprocess.Popen, command, env=programs.environment(), cwd=Path("/"),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        with process:
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                process.stdin.write(pickle.dumps(security()))
-                process.stdin.close()
-                assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
-                ready.set()
-            finally:
-                process.kill()
-            error = await ended
-    assert (error.code, error.closed_by, error.clean) == (CloseCode.ABNORMAL, "lost", False)
-    assert row(error) in documented()
-
-
-async def _cutting_proxy(target: str, records: int) -> tuple[asyncio.Server, str, list[int]]:
-    """A proxy that ends both directions in order after so many TLS records to who dialled.
-
-    Returns besides it its address, and a list that gets an entry for each record.
-    """
-    host, _, port = target.partition("://")[2].rpartition(":")
-    passed: list[int] = []
-
-    async def there(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            sink.write(data)
-
-    async def back(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while len(passed) < records:
-            head = await source.readexactly(5)
-            sink.write(head + await source.readexactly(int.from_bytes(head[3:], "big")))
-            passed.append(len(head))
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        sending = asyncio.ensure_future(there(reader, far_writer))
-        try:
-            await back(far_reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        sending.cancel()
-        writer.close()
-        far_writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server, f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}", passed
+async def test_a_reset_that_a_send_meets_is_no_orderly_end(scheme: str) -> None:
+    """The system reports it once; to who then reads, the stream has merely ended."""
+    for announces in (True, False):
+        async with pair(scheme) as (a, b):
+            await a.write(1)
+            await b.read()
+            near, far = (comm._stream for comm in (a, b))  # type: ignore[attr-defined]
+            near.agreement = dataclasses.replace(near.agreement, closing=announces)
+            reset(far.socket)
+            b.abort()
+            for _ in range(2):
+                error = await error_of(a.write(2))
+                assert (error.code, error.kind) == (CloseCode.ABNORMAL, "lost")
+                assert "reset by peer" in str(error)
+                assert error.errno == errno.ECONNRESET or scheme == "tls"
 
 
 @aio
-async def test_a_truncation_at_every_boundary_is_noticed() -> None:
-    """Whoever is on the way can end TCP in order, but cannot forge a close_notify."""
-    count = 8
-
-    async def send(comm: Comm) -> None:
-        await comm.read()
-        for number in range(count):
-            await comm.write(number)
-            await comm.read()
-
-    async def converse(records: int) -> tuple[list[int], int, CommClosedError | None]:
-        server, address, passed = await _cutting_proxy(listener.contact_address, records)
-        seen: list[int] = []
-        async with server:
-            try:
-                async with connect(address, timeout=20, **connect_args("tls")) as comm:
-                    await comm.write("go")
-                    async for number in comm:
-                        seen.append(number)
-                        await comm.write("next")
-            except CommClosedError as error:
-                return seen, len(passed), error
-            except ConnectError as error:  # it was cut before the hello was there
-                assert isinstance(error.__cause__, CommClosedError)
-                return seen, len(passed), error.__cause__
-        return seen, len(passed), None
-
-    async with listen("tls://127.0.0.1:0", send, **listen_args("tls")) as listener:
-        seen, whole, error = await converse(1000)
-        assert (seen, error) == (list(range(count)), None)
-        lengths = []
-        # The last two are the closing message and close_notify, either of which says all.
-        for records in range(whole - 2 - count, whole - 1):
-            seen, _, error = await converse(records)
-            lengths.append(len(seen))
-            assert seen == list(range(len(seen)))
-            assert error is not None, records
-            assert (error.code, error.clean) == (CloseCode.ABNORMAL, False), records
-        assert lengths == list(range(count + 1))
+async def test_a_write_after_the_end_of_a_peer_that_says_nothing() -> None:
+    """It meets a reset too, which the peer's kernel sends after an end in order."""
+    async with pair("tcp") as (a, b):
+        await a.write(1)
+        await b.read()
+        near = a._stream  # type: ignore[attr-defined]
+        near.agreement = dataclasses.replace(near.agreement, closing=False)
+        b.abort()
+        for _ in range(2):  # nothing is known of it yet; then the kernel takes no more
+            await a.write(bytes(20_000))
+        error = await error_of(a.write(3))
+        assert (error.code, error.kind) == (CloseCode.NO_STATUS, "unannounced")

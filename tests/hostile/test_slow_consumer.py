@@ -154,7 +154,8 @@ async def test_writer_and_reader_get_the_error(
     """All writers of a comm, and its reader; one line of log; nothing that was queued is kept."""
     caplog.set_level(logging.INFO, "sealwire")
     closed = CommClosedError if kind == "standalone" else distributed.comm.CommClosedError
-    async with pair(kind, scheme, {"max_queued": LIMIT, "write_ahead": MESSAGE}) as (near, _):
+    limits = {"max_queued": LIMIT, "write_ahead": MESSAGE, "close_timeout": 0.3}
+    async with pair(kind, scheme, limits) as (near, _):
         reading = asyncio.ensure_future(near.read())
         payload = np.ones(MESSAGE, "u1")
         message = payload if kind == "standalone" else to_serialize(payload)

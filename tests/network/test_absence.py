@@ -7,10 +7,13 @@ import time
 import pytest
 
 from support.activities import ROLES, at_work
+from support.endings import kind_of, told_of
 from support.faces import Face
 from support.network import FAULTS, HANG, Network, Side
 
 each_fault = pytest.mark.parametrize("fault", FAULTS)
+EVENTS = dict.fromkeys(FAULTS, "the network between is cut")
+EVENTS["interface"] = "a network interface goes"
 TOLERANCE = 0.5  # seconds; the kernel's timers, and a machine that others use too
 
 
@@ -31,6 +34,10 @@ def test_who_is_out_of_reach_is_given_up_in_time(
     late = {name: when - start for name, (when, _) in told.items() if when - start > keepalive}
     assert len(told) == len(both_faces) * len(ROLES) * 2
     assert not {name: s for name, s in late.items() if s > keepalive + TOLERANCE}
+    documented = told_of(EVENTS[fault])
+    assert documented.when == "within `keepalive_timeout`"
     for name, (_, error) in told.items():
+        kinds, _ = documented.kinds[name.partition(",")[0]]
+        assert kind_of(error) in kinds, (name, error)
         if fault in ("partition", "interface"):  # else one end may hear that the other gave up
             assert "connection timed out; check the network between" in str(error), name

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -157,6 +158,36 @@ class Network:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+STATES = (
+    "",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+)  # of Linux
+
+
+def states(side: Side) -> Counter[str]:
+    """How many connections of a host are in which state, but for those that only wait."""
+
+    async def read() -> Counter[str]:
+        with open("/proc/thread-self/net/tcp") as table:  # noqa: ASYNC230
+            lines = table.readlines()[1:]
+        return Counter(STATES[int(line.split()[3], 16)] for line in lines)
+
+    counted = side.do(read())
+    for idle in ("TIME_WAIT", "LISTEN"):
+        del counted[idle]
+    return counted
 
 
 #: what may go wrong, and which direction it concerns

@@ -85,12 +85,12 @@ class Stream:
         self.kernel = kernel
         self.ended: float | None = None
         self.socket: Any = self
-        self.options: list[tuple[int, int]] = []
+        self.options: list[tuple[int, Any]] = []
 
     def getsockopt(self, *_: int) -> bytes:
         return self.kernel(self.clock.now - 1000).packed()[:72]
 
-    def setsockopt(self, _: int, name: int, value: int) -> None:
+    def setsockopt(self, _: int, name: int, value: Any) -> None:
         self.options.append((name, value))
 
     def lost(self, error: OSError) -> None:
@@ -127,6 +127,7 @@ def test_a_peer_that_is_gone_is_noticed_in_time(
     clock.run(when + 2 * seconds)
     assert stream.ended is not None
     assert 0.9 * seconds - 1 <= stream.ended - when <= seconds
+    assert stream.options[-1] == (socket.SO_LINGER, sockets._AT_ONCE), "the other side is told"
 
 
 STAYS: dict[str, Callable[[float], Kernel]] = {

@@ -141,7 +141,8 @@ def test_a_connection_that_breaks_is_told_of_once(clock: Clock, queued_first: bo
     if queued_first:
         sending.sender.flush()
     else:
-        sending.sender.write([SMALL])
+        with pytest.raises(CommClosedError, match="gone"):
+            sending.sender.write([SMALL])
     assert sending.connection.told.count("broken") == 1
     for frames in ([SMALL], [SMALL, SMALL], [LARGE]):
         with pytest.raises(CommClosedError, match="gone"):

@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
 PACKAGES := comm security joining dask_backend cli
+INIT := ../../../sealwire/__init__.py
 
 .PHONY: demo test lint types unit soak bench bench-all install clean
 
@@ -23,7 +24,7 @@ lint: install
 
 # mypy follows real folders, not import hooks: show it the packages under their installed names.
 types: install $(TREE)
-	$(BIN)/mypy $(foreach p,$(PACKAGES),-p sealwire.$(p))
+	$(BIN)/mypy -p sealwire
 
 unit: install
 	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
@@ -52,6 +53,7 @@ $(STAMP): setup.cfg setup.py pyproject.toml Makefile
 $(TREE): Makefile
 	@mkdir -p $@
 	@for p in $(PACKAGES); do ln -sfn ../../../$$p $@/$$p; done
+	@ln -sfn $(INIT) $@/__init__.py
 	@touch $@
 
 clean:

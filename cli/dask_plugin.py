@@ -1,7 +1,7 @@
 """What Dask's command line imports of us: `dask sealwire`, and the backend where configured.
 
-Settings under ``sealwire.tls`` must hold in every process, also if nobody has named the preload.
-And `dask worker` opens its key before it imports the configured preloads, and would fail for an
+`dask_hook.py` does the latter for every process, but only for what is under ``sealwire.tls``. And
+`dask worker` opens its key before it imports the configured preloads, and would fail for an
 encrypted one. So where the configuration contains something of ours, the backend is installed now.
 Otherwise only the table of commands is imported. A `DASK_CONFIG` that names nothing is warned of.
 """
@@ -35,6 +35,7 @@ def install_if_configured(arguments: Sequence[str]) -> None:
             _PRELOAD in _listed(dask.config.get(f"distributed.{process}.preload", default=()))
             for process in _PROCESSES[command]
         )
+        or _is_hopeless(arguments)
     )
     path = os.environ.get("DASK_CONFIG")
     if named or (path and not os.path.isfile(path)):
@@ -58,6 +59,16 @@ def _install() -> None:
         install()
     except (JoinError, SecurityError) as error:
         sys.exit(f"Error: {error}")
+
+
+def _is_hopeless(arguments: Sequence[str]) -> bool:
+    """Whether TLS is asked for and nothing is there for it, of which our backend says more."""
+    import dask
+
+    asked = any(each.removeprefix("--protocol=") in ("tls", "tls://") for each in arguments)
+    asked = asked or any("tls://" in each for each in arguments)
+    given = any(each.startswith("--tls-") for each in arguments)
+    return asked and not given and not dask.config.get("distributed.comm.tls.ca-file", default=None)
 
 
 def _listed(preload: object) -> Sequence[object]:

@@ -16,7 +16,18 @@ from typing import Any
 
 from .addressing import Address, parse_address
 from .api import connect, listen
+from .broadcast import BroadcastResult, broadcast
+from .call_errors import (
+    CallError,
+    CallLost,
+    CallRefused,
+    CallTimeout,
+    RemoteError,
+    register_error,
+)
+from .calls import Calls
 from .close_codes import CloseCode
+from .codec import EncodedMessage
 from .codec import register as register_type
 from .errors import (
     AddressError,
@@ -37,6 +48,7 @@ from .interfaces import Backend, Comm, Connector, Listener
 from .kinds import ErrorKind
 from .limits import Limits
 from .listener_log import ListenerStats
+from .reconnect import ReconnectingClient
 from .registry import register as register_backend
 from .transport.switch_interval import configure as configure_gil
 
@@ -44,6 +56,12 @@ __all__ = [
     "Address",
     "AddressError",
     "Backend",
+    "BroadcastResult",
+    "CallError",
+    "CallLost",
+    "CallRefused",
+    "CallTimeout",
+    "Calls",
     "CloseCode",
     "Comm",
     "CommBusy",
@@ -54,6 +72,7 @@ __all__ = [
     "Connector",
     "DecodeError",
     "EncodeError",
+    "EncodedMessage",
     "EncryptionRequired",
     "ErrorKind",
     "FramingError",
@@ -63,11 +82,15 @@ __all__ = [
     "Listener",
     "ListenerStats",
     "MessageTooLarge",
+    "ReconnectingClient",
+    "RemoteError",
+    "broadcast",
     "configure_gil",
     "connect",
     "listen",
     "parse_address",
     "register_backend",
+    "register_error",
     "register_type",
 ]
 

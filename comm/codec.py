@@ -1,10 +1,10 @@
 """Encode messages as frames and decode them: msgpack, with buffers and arrays out of band.
 
-Nothing is ever pickled. A message is None, bool, int, float, str, datetime, list, tuple (arrives
-as a list), dict with scalar keys, anything bytes-like, a numpy array, or an object of a registered
-type. Frame 0, the header, holds its msgpack; a buffer of at least `OUT_OF_BAND` bytes is replaced
-there by a reference to a frame of its own, which is sent from the caller's memory and received
-into memory of its own.
+Nothing is ever pickled. A message is None, bool, int, float, str, datetime, list, tuple (arrives as
+a list), dict with scalar keys, bytes, bytearray, memoryview, a numpy array, or an object of a
+registered type; README has a table of what changes on the way. Frame 0, the header, holds its
+msgpack; a buffer of at least `OUT_OF_BAND` bytes is replaced there by a reference to a frame of its
+own, which is sent from the caller's memory and received into memory of its own.
 
 Every bytes-like value arrives writable: as a bytearray if it was short, else as a memoryview of
 the received frame. (Keys of dicts stay bytes.) A stock peer, which does not know the extension
@@ -30,7 +30,7 @@ decoding a search for the marker byte that precedes any bytes value.
 from __future__ import annotations
 
 from .decoding import decode
-from .encoding import OUT_OF_BAND, encode
+from .encoding import OUT_OF_BAND, EncodedMessage, encode
 from .extensions import register
 
-__all__ = ["OUT_OF_BAND", "decode", "encode", "register"]
+__all__ = ["OUT_OF_BAND", "EncodedMessage", "decode", "encode", "register"]

@@ -21,7 +21,7 @@ from .wire.budget import DEPTH, Budget, reason
 from .wire.framing import Buffer
 from .wire.place import INSIDE
 
-__all__ = ["OUT_OF_BAND", "encode"]
+__all__ = ["OUT_OF_BAND", "EncodedMessage", "encode"]
 
 OUT_OF_BAND = 4096
 """Bytes from which a buffer gets a frame of its own; copying a shorter one costs less."""
@@ -49,12 +49,62 @@ def encode(message: Any, buffers: bool = True, arrays: bool = True) -> list[Buff
             return [_plain.pack(message)]
     except Exception:  # the general way says where
         pass
+    if type(message) is EncodedMessage:
+        return message.frames(buffers, arrays)
     encoder = _Encoder(buffers, arrays)
     try:
         encoder.frames[0] = encoder.pack(message)
     except Exception as error:
         raise refusal(error) from cause_of(error)
     return encoder.frames
+
+
+class EncodedMessage:
+    """A message that is encoded once and can be written to any number of comms.
+
+    Parameters
+    ----------
+    message : object
+        As for `Comm.write`. Buffers and arrays in it are copied, so they may be changed afterwards;
+        the rest must not be while peers that lack our extension types may still be sent it.
+
+    Raises
+    ------
+    EncodeError
+        For a value without a wire form.
+
+    Examples
+    --------
+    ::
+
+        news = EncodedMessage({"op": "news", "data": data})
+        for comm in listener.comms:
+            await comm.write(news)
+    """
+
+    __slots__ = ("_frames", "_message")
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+        self._frames = {(True, True): _own(encode(message))}
+
+    def frames(self, buffers: bool, arrays: bool) -> list[Buffer]:
+        """Return the frames for a peer that understands this much, see `encode`."""
+        frames = self._frames.get((buffers, arrays))
+        if frames is None:
+            frames = _own(encode(self._message, buffers, arrays))
+            self._frames[buffers, arrays] = frames
+        return frames
+
+
+def _own(frames: list[Buffer]) -> list[Buffer]:
+    """`frames` that nobody can change."""
+    return [
+        frame
+        if type(frame) is bytes or (isinstance(frame, memoryview) and type(frame.obj) is bytes)
+        else bytes(frame)
+        for frame in frames
+    ]
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:

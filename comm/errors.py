@@ -14,9 +14,9 @@
     AddressError(ValueError)         not an address
     CommBusy(RuntimeError)           a second reader on one comm
 
-Whatever a peer does, sends or fails to send surfaces as a `CommClosedError`; only mistakes of
-the caller raise outside `CommError`. Messages have the form
-``<what failed> <subject>: <why, with numbers>; <what to do>``.
+The errors of calls are in `call_errors`. Whatever else a peer does, sends or fails to send surfaces
+as a `CommClosedError`; only mistakes of the caller raise outside `CommError`. Messages have the
+form ``<what failed> <subject>: <why, with numbers>; <what to do>``.
 """
 
 from __future__ import annotations

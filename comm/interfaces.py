@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Union
 from .addressing import Address
 from .close_codes import CloseCode
 from .errors import CommClosedError
-from .limits import Limits
+from .limits import DEFAULT_LIMITS, Limits
 from .listener_log import ListenerStats
 
 __all__ = ["Backend", "Comm", "Connector", "Handler", "Listener"]
@@ -58,8 +58,10 @@ class Comm(ABC):
         Parameters
         ----------
         message : object
-            None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, anything
-            bytes-like, a numpy array, or an object of a registered type, nested as needed.
+            None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, bytes,
+            bytearray, memoryview, a numpy array, or an object of a registered type, nested as
+            needed. Tuples arrive as lists, bytes writable, times with a zone in UTC; README has a
+            table of all changes.
 
         Returns
         -------
@@ -69,7 +71,7 @@ class Comm(ABC):
         Raises
         ------
         EncodeError
-            For a value without a wire form; nothing was sent.
+            For a value without a wire form, with its place; nothing was sent.
         MessageTooLarge
             For a message over a limit; nothing was sent.
         CommClosedError
@@ -80,6 +82,46 @@ class Comm(ABC):
         A cancelled write still sends its message, whole; its buffers must not be modified until the
         comm is closed.
         """
+
+    def write_nowait(self, message: Any) -> bool:
+        """Send `message` without waiting: what the kernel does not take now is queued.
+
+        Parameters
+        ----------
+        message : object
+            As for `write`. Buffers in it must not be changed before `drain`.
+
+        Returns
+        -------
+        bool
+            Whether there is room for more; if not, `drain` before the next one.
+
+        Raises
+        ------
+        EncodeError, MessageTooLarge, CommClosedError
+            As for `write`; also if more than `Limits.max_queued` bytes are queued already.
+        """
+        raise NotImplementedError(
+            f"cannot write to {self.peer_address} without waiting: {type(self).__name__} has no "
+            f"write_nowait; implement it as `Comm` describes"
+        )
+
+    async def drain(self) -> None:
+        """Wait until everything that was written is with the kernel.
+
+        Raises `CommClosedError` if the comm is closed before.
+        """
+        return
+
+    @property
+    def queued(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        return 0
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of this comm."""
+        return DEFAULT_LIMITS
 
     @abstractmethod
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:

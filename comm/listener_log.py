@@ -138,7 +138,10 @@ class ListenerLog:
             self._log_summary()
 
     def _log(self, kind: ErrorKind, words: Callable[[], str]) -> None:
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # the collector ends what a closed loop has left
+            return
         now = loop.time()
         full = len(self._logged_at) == self._logged_at.maxlen and now - self._logged_at[0] < _PERIOD
         if full and now - self._last_logged.get(kind, -_PERIOD) < _PERIOD:

@@ -7,7 +7,6 @@ An entry point of the group ``sealwire.backends`` is named after its scheme and 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from .errors import AddressError
 from .interfaces import Backend
@@ -45,6 +44,8 @@ def _load(scheme: str) -> Backend:
     if scheme in _OWN:
         backend_class = getattr(import_module(".tcp", __package__), _OWN[scheme])
     else:
+        from importlib.metadata import entry_points  # takes as long as all our imports
+
         found = entry_points(group=ENTRY_POINT_GROUP)
         names = {entry.name: entry for entry in found}
         if scheme not in names:

@@ -8,6 +8,7 @@ import logging
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from threading import get_ident
 from typing import Any, Literal
 
 from . import codec
@@ -48,6 +49,8 @@ class TCP(Comm):
 
     def __init__(self, stream: FrameStream) -> None:
         self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
 
     def __del__(self) -> None:
         """Close the socket of a comm that was garbage collected while open, from any thread."""
@@ -63,8 +66,12 @@ class TCP(Comm):
 
     async def read(self) -> Any:
         """Read the next message, see `Comm.read`."""
+        if get_ident() != self._thread:  # asyncio.get_running_loop may cost a system call
+            raise self._elsewhere()
         stream = self._stream
         while not stream.inbox:
+            if not self._loop.is_running():
+                raise self._elsewhere()
             await stream.arrival()
         frames = stream.take_frames()
         header = frames[0]
@@ -80,6 +87,8 @@ class TCP(Comm):
 
     async def write(self, message: Any) -> int:
         """Send a message, see `Comm.write`."""
+        if get_ident() != self._thread or not self._loop.is_running():
+            raise self._elsewhere()
         stream = self._stream
         agreed = stream.agreement
         frames = codec.encode(message, agreed.buffers, agreed.arrays)
@@ -88,9 +97,40 @@ class TCP(Comm):
             await stream.drain(leave)
         return size
 
+    def write_nowait(self, message: Any) -> bool:
+        """Send a message without waiting, see `Comm.write_nowait`."""
+        if get_ident() != self._thread:
+            raise self._elsewhere()
+        stream = self._stream
+        agreed = stream.agreement
+        _, leave = stream.write(codec.encode(message, agreed.buffers, agreed.arrays))
+        return leave is None or stream.bytes_queued <= stream.limits.write_ahead
+
+    async def drain(self) -> None:
+        """Wait until all that is queued is with the kernel."""
+        await self._stream.drain()
+
+    @property
+    def queued(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self._stream.bytes_queued
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of this comm."""
+        return self._stream.limits
+
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Send what is queued and why, then close, see `Comm.close`."""
+        if get_ident() != self._thread or not self._loop.is_running():
+            raise self._elsewhere()
         await self._stream.finish(expect_sendable(code), expect_reason(reason))
+
+    def _elsewhere(self) -> RuntimeError:
+        return RuntimeError(
+            f"cannot use the comm with {self._stream.peer} outside the event loop that it was "
+            f"opened in; use asyncio.run_coroutine_threadsafe(…, loop), or sealwire.comm.sync"
+        )
 
     def abort(self) -> None:
         """Close at once and drop what is queued."""

@@ -35,7 +35,15 @@ from . import (
 )
 from .backend import TCP, TLS, TCPBackend, TLSBackend
 
-__all__ = ["Change", "Patch", "Steps", "install", "installed", "uninstall"]
+__all__ = [
+    "Change",
+    "Patch",
+    "Steps",
+    "install",
+    "install_unless_decided",
+    "installed",
+    "uninstall",
+]
 
 _MISSING: Any = object()  # stands for an attribute that an object does not have itself
 
@@ -264,6 +272,7 @@ _TABLE: tuple[Change, ...] = (
 )
 
 _lock = threading.RLock()
+_decided = False  # whether a program has installed or uninstalled
 
 
 def install() -> None:
@@ -278,7 +287,9 @@ def install() -> None:
     -----
     If a step fails, everything is undone and the error raised.
     """
+    global _decided
     with _lock:
+        _decided = True
         try:
             for change in _TABLE:
                 change.apply()
@@ -293,9 +304,23 @@ def uninstall() -> None:
     What others have put in the place of our objects since then stays. Shared contexts and key
     passwords are dropped.
     """
+    global _decided
     with _lock:
+        _decided = True
         for change in reversed(_TABLE):
             change.undo()
+
+
+def install_unless_decided() -> bool:
+    """Install for a configuration that names something of ours, and say whether that was done.
+
+    Not after `uninstall`: a program that has called it wants distributed's own backends.
+    """
+    with _lock:
+        if _decided:
+            return False
+        install()
+        return True
 
 
 def installed() -> bool:

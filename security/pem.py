@@ -28,7 +28,7 @@ from pathlib import PurePath
 from .errors import ConfigError, KeyMismatch, PEMError, PEMNotFound
 from .paths import expanded
 from .pem_blocks import Block, blocks, is_torn
-from .pem_shapes import contents_of, decoded, looks_of, normalised, reason_of
+from .pem_shapes import contents_of, decoded, looks_of, normalised, password_hint, reason_of
 from .permissions import is_granted
 from .quoting import HIDDEN, damage, hides_key, printable, shown
 from .reading import read
@@ -86,6 +86,8 @@ class Source:
     def __post_init__(self) -> None:
         if self.in_memory is None:
             object.__setattr__(self, "in_memory", is_text(self.value))
+        if self.in_memory:
+            object.__setattr__(self, "looks", looks_of(self.value.encode("utf-8", "replace")))
 
     @property
     def place(self) -> str:
@@ -153,8 +155,7 @@ class Source:
                 "give the path of a PEM file or PEM text"
             ) from None
         text = normalised(decoded(data))
-        looks = "" if "-----BEGIN " in text else looks_of(data)
-        digest = hashlib.sha256(data).digest()
+        digest, looks = hashlib.sha256(data).digest(), looks_of(data)
         return dataclasses.replace(self, content=text, looks=looks, _digest=digest, status=status)
 
     def public(self) -> Source:
@@ -271,8 +272,9 @@ def load_crls(context: ssl.SSLContext, source: Source) -> None:
         try:
             context.load_verify_locations(cafile=path)
         except OSError as error:
+            why = reason_of(error, text)
             raise PEMError(
-                f"cannot use {source}: a CRL in it is damaged{reason_of(error)}; {source.again}"
+                f"cannot use {source}: a CRL in it is damaged{why}; {source.again}"
             ) from error
 
 
@@ -310,7 +312,7 @@ def load_identity(
         except PEMError:  # raised by the password callback, through OpenSSL
             raise
         except OSError as error:
-            raise _explained(error, certificate, holder, password is not None) from error
+            raise _explained(error, certificate, holder, password) from error
 
 
 def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | bytes]:
@@ -328,7 +330,7 @@ def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | 
 
 
 def _explained(
-    error: OSError, certificate: Source, holder: Source, with_password: bool
+    error: OSError, certificate: Source, holder: Source, password: str | bytes | None
 ) -> PEMError:
     """Explain why OpenSSL rejected an identity."""
     reason = getattr(error, "reason", None)
@@ -343,11 +345,13 @@ def _explained(
             f"cannot use {both}: too weak ({reason}); "
             "use RSA of 2048 bits or more, or P-256, and a SHA-2 signature"
         )
-    if with_password and any(block.is_encrypted for block in blocks(holder.read())):
+    if password is not None and any(block.is_encrypted for block in blocks(holder.read())):
         return PEMError(
-            f"cannot use {both}: the password does not open the private key; check tls_key_password"
+            f"cannot use {both}: the password does not open the private key; check "
+            f"tls_key_password{password_hint(password)}"
         )
-    return PEMError(f"cannot use {both}: not valid PEM data{reason_of(error)}; {holder.again}")
+    why = reason_of(error, certificate.read() + holder.read())
+    return PEMError(f"cannot use {both}: not valid PEM data{why}; {holder.again}")
 
 
 def _warn_if_exposed(holder: Source) -> None:

@@ -8,6 +8,7 @@ looks, with the command that makes PEM of it. No part of what was read is in any
 
 from __future__ import annotations
 
+import base64
 import re
 
 from . import der
@@ -19,6 +20,7 @@ __all__ = [
     "first_line",
     "looks_of",
     "normalised",
+    "password_hint",
     "reason_of",
     "without_mark",
 ]
@@ -37,6 +39,15 @@ _MARKS = (
     (b"\xff\xfe", "utf-16-le"),
     (b"\xfe\xff", "utf-16-be"),
 )
+_STRAY = re.compile(r"[^A-Za-z0-9+/=\s]")
+_MOST_STRAYS = 8
+_ARMOUR = re.compile(rb"(?i)\bbegin.{0,40}?(?:certificate|private|crl)", re.DOTALL)
+_LONGEST_BASE64 = 2**20
+# Encoded now: a process that has given up its rights may not be able to load a codec later.
+_WIDE = tuple(
+    (encoding, "-----BEGIN ".encode(encoding))
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+)
 _SAMPLE = 64  # bytes in which UTF-16 without a mark shows
 
 
@@ -49,6 +60,10 @@ def decoded(data: bytes) -> str:
         if data.startswith(mark):
             encoding = "ascii" if encoding == "utf-8" else encoding
             return data[len(mark) :].decode(encoding, "replace")
+    for encoding, begin in _WIDE:
+        at = data.find(begin)
+        if at >= 0:
+            return data[at % (int(encoding[4:6]) // 8) :].decode(encoding, "replace")
     head = data[: _SAMPLE - _SAMPLE % 2]
     for encoding, zeros, others in (
         ("utf-16-le", head[1::2], head[::2]),
@@ -120,13 +135,40 @@ _BEGINNINGS = (
 )
 
 
-def reason_of(error: Exception) -> str:
-    """OpenSSL's word for what it does not take, in brackets; "" if it has none."""
+def reason_of(error: Exception, text: str = "") -> str:
+    """Return what OpenSSL does not take: its word in brackets, and what is not base64."""
     reason = getattr(error, "reason", None)
-    return f" ({reason})" if reason else ""
+    return (f" ({reason})" if reason else "") + _strays(text)
+
+
+def _strays(text: str) -> str:
+    """Name the characters in blocks that cannot be part of them, of which no key consists."""
+    found: dict[str, None] = {}
+    for block in blocks(text):
+        lines = block.text.splitlines()[1:-1]
+        found.update(dict.fromkeys(_STRAY.findall("\n".join(x for x in lines if ":" not in x))))
+    if not found:
+        return ""
+    if found.keys() <= {"-", "_"}:
+        return ": it is base64url; write + and / in place of - and _"
+    shown = " ".join(sorted(found)[:_MOST_STRAYS])
+    return (
+        f": between its BEGIN and END lines are characters that are not base64 ({shown}), as mail, "
+        "HTML and program text have them around the lines; take them out"
+    )
+
+
+def password_hint(password: str | bytes) -> str:
+    """Say what a password has that may not be part of it; "" if nothing."""
+    text = password.decode("latin-1") if isinstance(password, bytes) else password
+    if text != text.strip():
+        return ", which begins or ends with white space or a line end"
+    return ", which is in quotes" if len(text) > 1 and text[0] == text[-1] in "'\"" else ""
 
 
 _REMEDIES = {
+    "X509 CERTIFICATE": "write CERTIFICATE in place of X509 CERTIFICATE",
+    "PUBLIC KEY": "give the certificate that was issued for it",
     "CERTIFICATE REQUEST": "a CA has yet to make a certificate of it",
     "OPENSSH PRIVATE KEY": "convert it: ssh-keygen -p -m PEM -f FILE",
     "PKCS7": "take the certificates out: openssl pkcs7 -print_certs -in FILE",
@@ -137,19 +179,46 @@ _REMEDIES = {
 def contents_of(found: list[Block], looks: str) -> str:
     """Return what was found instead of what was looked for, and how to convert it."""
     if not found:
-        return "nor any other complete PEM block" + (looks and f": {looks}")
+        return "nor any other complete PEM block" + (
+            f": {looks}" if looks else "; it must have a line with -----BEGIN"
+        )
     labels = dict.fromkeys(block.label for block in found)
     remedies = [_REMEDIES[label] for label in labels if label in _REMEDIES]
     return "; ".join(["only " + ", ".join(labels), *remedies])
 
 
-def looks_of(data: bytes) -> str:
-    """Return what a file without a PEM block looks like, and what to do; "" if unknown."""
+def looks_of(data: bytes, again: bool = True) -> str:
+    """Return what data without a PEM block looks like, and what to do; "" if unknown.
+
+    `again` says whether to look into base64.
+    """
     bare = data[:4096].lstrip(b"\xef\xbb\xbf\t\r\n ")
     for beginning, words in _BEGINNINGS:
         if bare.startswith(beginning):
             return words
-    return _looks_of_der(data) if data[:1] == b"\x30" and len(data) > 4 else ""
+    if data[:1] == b"\x30" and len(data) > 4:
+        return _looks_of_der(data)
+    if b"-----BEGIN " in data:
+        return (
+            "its BEGIN line has no END line of the same label, or there is more than ASCII between "
+            "them; it is cut short, or was pasted from a document"
+        )
+    if _ARMOUR.search(bare):
+        return (
+            "it looks like PEM text whose BEGIN line is damaged; write it in capitals, with five "
+            "plain dashes on both sides and plain spaces: -----BEGIN CERTIFICATE-----"
+        )
+    inner = _within_base64(data) if again else b""
+    words = looks_of(inner, again=False) if inner else ""
+    return words and f"it is base64 without BEGIN and END lines; decode it: base64 -d; then {words}"
+
+
+def _within_base64(data: bytes) -> bytes:
+    bare = b"".join(data[:_LONGEST_BASE64].split())
+    try:
+        return base64.b64decode(bare, validate=True) if len(data) <= _LONGEST_BASE64 else b""
+    except ValueError:
+        return b""
 
 
 def _looks_of_der(data: bytes) -> str:

@@ -10,10 +10,15 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from support.processes import Programs
 
 # Time is no verdict on a shared machine.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -35,6 +40,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="sealwire-tests-")
     config.stash[FOLDER] = tempfile.tempdir = os.environ["TMPDIR"] = folder
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    """Starts ``dask scheduler`` and ``dask worker``; ends all of them."""
+    from support.processes import Programs
+
+    with Programs(tmp_path) as started:
+        yield started
 
 
 def choose_hold() -> None:

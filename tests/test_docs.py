@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from sealwire.comm import Limits
 from sealwire.security.config import KEYS
+from support.kernel import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,12 +40,6 @@ def folder(tmp_path: Path) -> Path:
     assert "$ sealwire certs init\n" in README
     run(sys.executable, "-m", "sealwire.cli", "certs", "init", cwd=tmp_path)
     return tmp_path
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def test_server_and_client(folder: Path) -> None:

@@ -28,7 +28,8 @@ transport.readiness transport.race transport.inquiry transport.handshake_throttl
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
 transport.goodbye transport.sender transport.bounded transport.receiver transport.pending
 transport.connection transport.stream transport.greeting transport.client transport.server
-tcp api __init__
+tcp api
+call_envelopes call_errors call_outlet call_handlers caller calls reconnect broadcast sync __init__
 """
 SECURITY = """
 errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem config

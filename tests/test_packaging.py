@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
+import sys
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import sealwire
 from support.once import once
 from support.wheels import PATIENCE, PYTHON, ROOT, built, run
 
@@ -42,6 +45,50 @@ async def main():
 asyncio.run(main())
 """
 
+USE = """
+import asyncio, io, contextlib
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+c.register_type(Point, lambda point: {"x": point.x}, lambda fields: Point(fields["x"]))
+
+async def handler(comm):
+    async for message in comm:
+        await comm.write(message)
+
+async def main():
+    async with c.listen("127.0.0.1:0", handler) as listener, c.connect(
+        listener.contact_address, timeout=30
+    ) as comm:
+        await comm.write({"\\xfc": Point(b"x" * 10_000), "n": 1 << 70})
+        message = await comm.read()
+        assert type(message["\\xfc"]) is Point and message["n"] == 1 << 70
+        for wrong, text in (({"\\xfc": {1}}, "cannot encode set"), ({(1,): 1}, "dict key")):
+            try:
+                await comm.write(wrong)
+            except c.EncodeError as error:
+                if text not in str(error):
+                    raise
+            else:
+                raise SystemExit("nothing was raised")
+    for call in (c.connect, lambda *a, **k: c.listen(*a, handler, **k)):
+        try:
+            call("tcp://127.0.0.1:1", contxt=1)
+        except TypeError as error:
+            if "contxt" not in str(error):
+                raise
+        else:
+            raise SystemExit("nothing was raised")
+
+asyncio.run(main())
+with contextlib.redirect_stdout(io.StringIO()):
+    for name in c.__all__:
+        help(getattr(c, name))
+print("done")
+"""
+
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,12 +97,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the wheel, what it needs, and ipykernel."""
+    """The interpreter of an environment with the wheel, what it needs, and Jupyter's comm."""
 
     def install(folder: Path) -> None:
-        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
-        packages = (wheel, "ipykernel")
-        run(folder / PYTHON, "-m", "pip", "install", "--quiet", *packages, cwd=folder)
+        venv.create(folder, symlinks=os.name != "nt")
+        pip = (sys.executable, "-m", "pip", "--python", folder / PYTHON, "install", "--quiet")
+        run(*pip, "--no-compile", wheel, "comm", cwd=folder)
 
     return once(tmp_path_factory, "environment", install) / PYTHON
 
@@ -68,9 +115,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         metadata = archive.read(entry_points.replace("entry_points.txt", "METADATA")).decode()
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"sealwire"}
-    assert "sealwire/__init__.py" not in names
     inside = {name.split("/")[1] for name in names if name.startswith("sealwire/")}
-    assert inside == set(PACKAGES)
+    assert inside == {"__init__.py", "py.typed", *PACKAGES}
     for package in PACKAGES:
         assert f"sealwire/{package}/py.typed" in names
         sources = {f"sealwire/{package}/{path.name}" for path in (ROOT / package).glob("*.py")}
@@ -143,3 +189,39 @@ def test_the_demo_says_that_it_needs_dask(python: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "pip install 'sealwire[dask]'" in done.stderr
+
+
+def test_versions_are_read_when_asked_for(python: Path, tmp_path: Path) -> None:
+    """Reading metadata takes as long as all other imports together."""
+    script = (
+        "import sys, sealwire, sealwire.comm, sealwire.security\n"
+        "assert 'importlib.metadata' not in sys.modules\n"
+        "import importlib.metadata as m\n"
+        "print({m.version('sealwire'), sealwire.__version__, sealwire.comm.__version__})"
+    )
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    version = config["metadata"]["version"]
+    assert run(python, "-c", script, cwd=tmp_path) == f"{{{version!r}}}\n"
+    with pytest.raises(AttributeError, match="has no attribute '__verion__'"):
+        sealwire.__verion__  # type: ignore[attr-defined]  # noqa: B018
+
+
+FLAGS = (
+    ("-W", "error"),
+    ("-O",),
+    ("-OO",),
+    ("-X", "dev", "-W", "error"),
+    ("-X", "utf8=0", "-W", "error"),
+    ("-I",),
+    ("-b", "-W", "error"),
+)
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
+def test_it_works_in_odd_interpreters(flags: tuple[str, ...], python: Path, tmp_path: Path) -> None:
+    """Without assertions and docstrings, with every warning an error, in the C locale."""
+    printed = run(python, *flags, "-c", ECHO, cwd=tmp_path, LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert printed.startswith("TLSv1.3 ")
+    values = "import sealwire.comm as c\n" + USE
+    assert run(python, *flags, "-c", values, cwd=tmp_path, LC_ALL="C") == "done\n"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
+import pydoc
+import re
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,3 +163,57 @@ def test_misspelt_ones_do_not(way: dict[str, Any], recorded: Any) -> None:
 def test_a_server_name_is_none_of_tcp(host: str) -> None:
     with pytest.raises(TypeError, match="unexpected argument 'server_hostname'"):
         connect("tcp://127.0.0.1:1", server_hostname=host)
+
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+UNITS = {"s": 1, "ms": 1e-3, "KiB": 1 << 10, "MiB": 1 << 20}
+
+
+def amount(text: str) -> float | str:
+    """The number that a text begins with, in seconds or bytes; the text if there is none."""
+    found = re.match(r"([\d.,]+) ?(ms|s|KiB|MiB)?\b", text)
+    if found is None:
+        return text
+    return float(found[1].rstrip(",").replace(",", "")) * UNITS.get(found[2], 1)
+
+
+def test_help_of_limits_says_what_the_readme_says() -> None:
+    told = pydoc.plain(pydoc.render_doc(Limits))
+    defaults = Limits()
+    for field in dataclasses.fields(Limits):
+        (shown,) = re.findall(rf"^ \|  {field.name} : (?:int|float), default (.*)$", told, re.M)
+        (cell,) = re.findall(rf"^\| `sealwire.limits.{field.name.replace('_', '-')}` \| (.*?) \|",
+                             README, re.M)  # fmt: skip
+        cell = re.sub(r"^`distributed.*?`, else ", "", cell)
+        assert amount(shown) == amount(cell), field.name
+        if isinstance(amount(shown), float):
+            assert amount(shown) == getattr(defaults, field.name)
+    assert "Sizes are in\n |  bytes, times in seconds" in told
+
+
+ANSWERS: list[tuple[Any, list[str]]] = [
+    (connect, ["timeout : float, default 30", "Seconds for name resolution", "server_hostname"]),
+    (connect, ["TypeError", "ValueError", "EncryptionRequired", "ConnectTimeout", "ConnectError"]),
+    (listen, ["port 0, or none, any free port", "handler : callable", "OSError", "TypeError"]),
+    (Comm, ["read(self)", "write(self, message", "close(self, code", "abort(self)"]),
+    (Comm.write, ["EncodeError", "MessageTooLarge", "CommClosedError", "bytes", "write_ahead"]),
+    (Comm.read, ["CommClosedError", "CommBusy", "A cancelled read consumes nothing"]),
+    (Comm.close, ["CloseCode", "close_timeout", "3000 to 4999", "1000 characters"]),
+    (Security, ["TLS 1.2 if unset", "30 days or a third of its lifetime", "ConfigError"]),
+    (Security.get_listen_args, ["PEMError", "ssl_context", "require_encryption"]),
+    (comm.register_type, ["ValueError", "TypeError", "not of its subclasses", "DecodeError"]),
+]
+
+
+@pytest.mark.parametrize(("what", "words"), ANSWERS)
+def test_help_answers(what: Any, words: list[str]) -> None:
+    told = " ".join(pydoc.plain(pydoc.render_doc(what)).replace("|", " ").split())
+    assert [word for word in words if word not in told] == []
+
+
+@pytest.mark.parametrize("function", [connect, listen, comm.register_type, Security])
+def test_help_has_a_word_for_each_parameter(function: Any) -> None:
+    doc = inspect.getdoc(function) or ""
+    (section,) = re.findall(r"Parameters\n-+\n(.*?)\n\n\w+\n-+", doc, re.DOTALL)
+    told = {n for line in re.findall(r"^(\S.*?) : ", section, re.M) for n in line.split(", ")}
+    assert parameters(function).keys() - {"unknown"} <= told

@@ -6,8 +6,6 @@ import os
 import shlex
 from pathlib import Path
 
-PRELOAD = "--preload sealwire.dask_backend.preload"
-
 
 def next_steps(folder: Path, seen_at: str | None) -> str:
     """Return the text that `init` prints at its end."""
@@ -20,10 +18,10 @@ def next_steps(folder: Path, seen_at: str | None) -> str:
 Now, {place}:
 
   export DASK_CONFIG={config}
-  dask scheduler{listen} {PRELOAD}
-  dask worker tls://{host}:8786 {PRELOAD}
-  python -c 'import sealwire.dask_backend.preload
-from dask.distributed import Client; print(Client("tls://{host}:8786"))'
+  dask scheduler --protocol tls{listen}
+  dask worker tls://{host}:8786
+  python -c 'from dask.distributed import Client
+print(Client("tls://{host}:8786"))'
 
 Each machine needs ca.pem, crl.pem, dask.yaml and the file of its role; the
 other files stay here, ca-key.pem above all. To see whether everything fits, and

@@ -9,8 +9,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sealwire.cli.certs.next_steps import PRELOAD
-
 __all__ = ["MOUNT", "SNIPPETS", "Place"]
 
 MOUNT = "/etc/sealwire"
@@ -67,7 +65,7 @@ spec:
   securityContext: {{fsGroup: 1000}}
   containers:
     - name: worker
-      command: [dask, worker, "tls://scheduler:8786", --preload, sealwire.dask_backend.preload]
+      command: [dask, worker, "tls://scheduler:8786"]
       env:
         - {{name: DASK_CONFIG, value: {_scalar(f"{place.mount}/dask.yaml")}}}
       volumeMounts:
@@ -89,8 +87,8 @@ def compose(place: Place) -> str:
       - {volume}
 """
     commands = {
-        "scheduler": f"dask scheduler {PRELOAD}",
-        "worker": f"dask worker tls://scheduler:8786 {PRELOAD}",
+        "scheduler": "dask scheduler --protocol tls",
+        "worker": "dask worker tls://scheduler:8786",
     }
     services = "".join(
         service.format(
@@ -125,7 +123,7 @@ done
 
 # There:
 export DASK_CONFIG={shlex.quote(place.mount + "/dask.yaml")}
-dask worker tls://SCHEDULER:8786 {PRELOAD}
+dask worker tls://SCHEDULER:8786
 """
 
 
@@ -134,8 +132,8 @@ def slurm(place: Place) -> str:
     return f"""\
 # In the job's script:
 export DASK_CONFIG={shlex.quote(place.mount + "/dask.yaml")}
-dask scheduler {PRELOAD} --scheduler-file scheduler.json &
-srun dask worker --scheduler-file scheduler.json {PRELOAD}
+dask scheduler --protocol tls --scheduler-file scheduler.json &
+srun dask worker --scheduler-file scheduler.json
 """
 
 
@@ -155,7 +153,6 @@ def drop(place: Place) -> str:
 # In Python, where a client of the cluster can run; it says who held a connection with whom.
 from dask.distributed import Client
 from distributed.comm.core import Comm
-import sealwire.dask_backend.preload
 
 REVOKED = {{{serials}}}
 

@@ -282,6 +282,9 @@ class Connection:
 
         If unsent data is dropped, the connection is reset, so that the peer notices.
         """
+        if self._loop.is_closed():
+            self._abandon()
+            return
         if error is None:
             self._sender.release()  # messages held back to be coalesced
         if self.state is State.CLOSED:
@@ -336,8 +339,18 @@ class Connection:
         """Close, from any thread: for finalizers, which the garbage collector runs anywhere."""
         try:
             self._loop.call_soon_threadsafe(self.close)
-        except RuntimeError:  # the loop is closed, and does not watch the socket any more
-            self.socket.close()
+        except RuntimeError:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Close the socket alone: the loop is closed, so that it watches nothing and wakes nobody.
+
+        So it is if a coroutine is ended by the garbage collector, or a finalizer runs.
+        """
+        self.state = State.CLOSED
+        if self._sender.outbox:
+            reset(self.socket)
+        self.socket.close()
 
     async def finish(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Send what is queued, then `code` and `reason`, then end of file, and close.
@@ -373,3 +386,9 @@ class Connection:
     def bytes_out(self) -> int:
         """Payload bytes sent so far, without TLS overhead."""
         return self._sender.outbox.sent
+
+    @property
+    def bytes_queued(self) -> int:
+        """Bytes that are written and not with the kernel yet."""
+        outbox = self._sender.outbox
+        return outbox.queued - outbox.sent

@@ -21,7 +21,7 @@ from typing import Any
 
 try:
     import ctypes
-except ImportError:  # a Python built without it
+except ImportError:  # pragma: no cover - a Python built without it
     ctypes = None  # type: ignore[assignment]
 
 __all__ = ["Unusable", "bound", "library", "pointer", "why_not"]

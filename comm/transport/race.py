@@ -66,6 +66,7 @@ class Race:
         self._refused: dict[Place, OSError] = {}
         self._timers: list[asyncio.TimerHandle] = []  # for all of it, and for what is next
         self._outcome: socket.socket | OSError | None = None
+        self._over = False  # also once `winner` has taken the outcome
         self._waiting: Wakeup | None = None
 
     async def winner(self) -> socket.socket:
@@ -93,6 +94,7 @@ class Race:
 
     def close(self) -> None:
         """Close all sockets."""
+        self._over = True
         if isinstance(self._outcome, socket.socket):
             self._outcome.close()
         for timer in self._timers:
@@ -162,7 +164,7 @@ class Race:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        if self._outcome is None:
+        if not self._over:
             for timer in self._timers[1:]:
                 timer.cancel()
             pause = STAGGER if self._left and self._source_port is None else AGAIN
@@ -178,6 +180,8 @@ class Race:
         self._end(OSError(errno.ETIMEDOUT, f"no answer within {PATIENCE:g} s"))
 
     def _end(self, outcome: socket.socket | OSError) -> None:
+        """Resume the waiter, which has taken the outcome when this returns."""
+        self._over = True
         self._outcome = outcome
         for timer in self._timers:
             timer.cancel()

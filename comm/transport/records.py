@@ -37,7 +37,7 @@ from . import openssl
 
 try:
     import ctypes
-except ImportError:  # a Python built without it
+except ImportError:  # pragma: no cover - a Python built without it
     ctypes = None  # type: ignore[assignment]
 
 __all__ = ["RECORD", "Fill", "filler", "usable"]

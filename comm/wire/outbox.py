@@ -21,6 +21,13 @@ GATHERED = 4 << 20  # most bytes of one gathering send
 _RECORD = 16 * 1024  # the payload of a full TLS record
 
 
+def _kept(frame: Buffer) -> Buffer:
+    """`frame` as it is now: its writer does not wait, and may change its memory meanwhile."""
+    if isinstance(frame, memoryview) and type(frame.obj) is bytes:
+        return frame
+    return bytes(frame)
+
+
 class Outbox:
     """A queue of bytes.
 
@@ -69,7 +76,7 @@ class Outbox:
                 self._put_large(memoryview(frame))
                 borrowed = True
             elif length:  # an empty chunk would be offered for ever
-                self._small.append(frame)
+                self._small.append(frame if type(frame) is bytes else _kept(frame))
                 self._small_size += length
                 if self._small_size > CHUNK:
                     self._join()

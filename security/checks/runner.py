@@ -199,8 +199,8 @@ def _not_loaded(values: Mapping[str, Any], without: Iterable[str]) -> Iterator[F
         WARNING,
         "not-preloaded",
         ", ".join(without),
-        f"{' and '.join(names)} would not hold in every process: those that Dask starts from "
-        "Python, such as a client or a LocalCluster, do not load sealwire",
+        f"{' and '.join(names)} would not hold in every process: where sealwire is not installed "
+        "but only found on the path, a client or a LocalCluster does not load it",
         f"set each to [{PRELOAD}]",
     )
 

@@ -167,6 +167,7 @@ def _add(context: ssl.SSLContext, block: Block, trust: Source) -> None:
     try:
         context.load_verify_locations(cadata=block.text)
     except (ssl.SSLError, ValueError) as error:
+        why = reason_of(error, block.text)
         raise PEMError(
-            f"cannot use {trust}: a certificate in it is damaged{reason_of(error)}; {trust.again}"
+            f"cannot use {trust}: a certificate in it is damaged{why}; {trust.again}"
         ) from error

@@ -19,9 +19,10 @@ from sealwire.cli.demo.identities import IdentityFiles, write_roles
 from sealwire.comm import connect, listen
 from sealwire.security import Authority
 from support.aio import aio, until
+from support.forking import sealwire
 from support.processes import Program
 
-PROMPTLY = 60  # seconds until a command counts as hung
+PROMPTLY = 120  # seconds until a command counts as hung
 SECONDS = "0.05"  # of a measurement
 UNITS = {
     "round trip of 100 B, median": "µs",
@@ -33,14 +34,8 @@ UNITS = {
 
 
 def bench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sealwire.cli", "bench", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=PROMPTLY,
-        check=False,
-    )
+    code, output, errors = sealwire("bench", *arguments, folder=cwd)
+    return subprocess.CompletedProcess(arguments, code, output.decode(), errors.decode())
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,7 @@ import pytest
 
 from sealwire.security.x509.certinfo import CertificateInfo, hexadecimal
 from support import folders
-from support.certs_cli import good, run, told
-
-
-def codes(*arguments: str, code: int = 0) -> dict[str, str]:
-    done = run("check", *arguments, "--json")
-    assert done.exit_code == code, done.output
-    return {each["code"]: each["severity"] for each in json.loads(done.output)}
+from support.certs_cli import codes, good, run, told
 
 
 def pasted(text: str, command: str) -> list[str]:

@@ -22,7 +22,7 @@ from sealwire.cli.main import main
 from sealwire.security import config
 from sealwire.security.x509.certinfo import CertificateInfo
 from support import folders
-from support.certs_cli import ROLES, good, run, told
+from support.certs_cli import ROLES, codes, good, run, told
 
 
 @pytest.fixture
@@ -35,54 +35,48 @@ def machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return there
 
 
-def found(*arguments: str, code: int = 0) -> dict[str, str]:
-    done = run("check", *arguments, "--json")
-    assert done.exit_code == code, done.output
-    return {each["code"]: each["severity"] for each in json.loads(done.output)}
-
-
 @pytest.mark.parametrize("role", ROLES)
 def test_check_judges_the_one_role_that_is_here(home: Path, machine: Path, role: str) -> None:
     shutil.copy(home / "certs" / f"{role}.pem", machine)
     good("config", "--dir", str(machine))
     others = [each for each in ROLES if each != role]
-    assert found(str(machine)) == {"role-absent": "note"}
-    assert found(str(machine / "dask.yaml")) == {"role-absent": "note"}
-    assert found(str(machine), "--role", role) == {"role-absent": "note"}
-    assert found(str(machine), "--role", others[0], code=2)["unreadable"] == "error"
+    assert codes(str(machine)) == {"role-absent": "note"}
+    assert codes(str(machine / "dask.yaml")) == {"role-absent": "note"}
+    assert codes(str(machine), "--role", role) == {"role-absent": "note"}
+    assert codes(str(machine), "--role", others[0], code=2)["unreadable"] == "error"
     assert "all fits" in good("check", str(machine))
     assert f"only the role {role} was judged" in good("check", str(machine))
     # What is there is judged all the same.
     (machine / f"{role}.pem").write_text((home / "certs/ca.pem").read_text())
-    assert found(str(machine), code=2)["key-missing"] == "error"
+    assert codes(str(machine), code=2)["key-missing"] == "error"
     (machine / f"{role}.pem").unlink()
-    assert found(str(machine), code=2) == {"unreadable": "error"}, "no role's file at all"
+    assert codes(str(machine), code=2) == {"unreadable": "error"}, "no role's file at all"
 
 
 def test_check_of_a_folder_without_a_configuration(home: Path, machine: Path) -> None:
     (machine / "dask.yaml").unlink()
     shutil.copy(home / "certs/worker.pem", machine / "mine.pem")
-    assert found(str(machine)) == {}
-    assert found(str(machine), "--role", "worker") == {}
-    assert found(str(machine), "--role", "client", code=2) == {"role-missing": "error"}
+    assert codes(str(machine)) == {}
+    assert codes(str(machine), "--role", "worker") == {}
+    assert codes(str(machine), "--role", "client", code=2) == {"role-missing": "error"}
 
 
 def test_check_finds_a_configuration_for_another_place(home: Path, machine: Path) -> None:
     """Only where it is used: in the CA's folder it is made for wherever it goes."""
     shutil.copy(home / "certs/worker.pem", machine)
     (home / "certs").rename(home / "moved")
-    assert found(str(machine), code=1) == {"elsewhere": "warning", "role-absent": "note"}
+    assert codes(str(machine), code=1) == {"elsewhere": "warning", "role-absent": "note"}
     done = run("check", str(machine))
     advice = re.search(r"sealwire certs (config .*)", done.output)
     assert advice
     good(*advice[1].split())
-    assert found(str(machine)) == {"role-absent": "note"}
+    assert codes(str(machine)) == {"role-absent": "note"}
 
 
 def test_check_looks_at_certs_by_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "all fits in certs" in good("check")
     (home / "certs/worker.pem").chmod(0o644)
-    assert found(code=2) == {"key-exposed": "error"}
+    assert codes(code=2) == {"key-exposed": "error"}
     good("init", "other")
     monkeypatch.setenv("SEALWIRE_CERTS", "other")
     assert "all fits in other" in good("check")
@@ -95,7 +89,7 @@ def test_check_without_a_folder_is_of_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert found(code=2) == {"no-tls": "error"}
+    assert codes(code=2) == {"no-tls": "error"}
 
 
 @pytest.mark.parametrize("name", ["worker.pem", "crl.pem", "ca.pem", "chain.crt", "key-and-more"])
@@ -148,7 +142,7 @@ def test_known_keys_of_ours_are_no_finding(home: Path) -> None:
     read = yaml.safe_load(file.read_text())
     read["sealwire"] |= {"limits": {"max_frames": 9, "stop-timeout": "1 s"}, "gil": {"linger": 1}}
     file.write_text(yaml.safe_dump(read))
-    assert found() == {}
+    assert codes() == {}
 
 
 @pytest.mark.parametrize("role", ["worker", "scheduler"])
@@ -245,8 +239,8 @@ def test_an_identity_and_a_folder_for_each_of_many_hosts(home: Path) -> None:
             *more,
             *([node] * (node[0] == "1")),
         )
-    assert found("certs") == {}
-    assert found("deploy/node1.lab", code=1) == {"elsewhere": "warning", "role-absent": "note"}
+    assert codes("certs") == {}
+    assert codes("deploy/node1.lab", code=1) == {"elsewhere": "warning", "role-absent": "note"}
     again = told("issue", "worker", "--each", "node2.lab", "node4.lab", "--to", "deploy")
     assert {each["name"]: each["status"] for each in again["identities"]} == {
         "worker-node2.lab": "kept",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ from support.processes import HANG, PRELOAD, Programs
 
 CA = certs.root("ca")
 PASSWORDS = {"client": "open", "scheduler": "0123", "worker": "null"}
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    with Programs(tmp_path) as started:
-        yield started
 
 
 @pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
@@ -94,6 +87,13 @@ def written(path: Path, text: str) -> str:
         (["config", "list", "worker"], {"worker": PRELOAD[1]}, False),
         (["--version"], {"worker": PRELOAD[1]}, False),
         ([], {"worker": PRELOAD[1]}, False),
+        (["worker", "tls://x:1", "--no-nanny"], {}, True),  # which fails, and ours says why
+        (["scheduler", "--protocol", "tls"], {}, True),
+        (["scheduler", "--protocol=tls"], {}, True),
+        (["spec", "--spec", '{"cls": "x", "opts": {"scheduler": "tls://x:1"}}'], {}, True),
+        (["worker", "tls://x:1", "--tls-cert", "x.pem"], {}, False),
+        (["worker", "tcp://x:1"], {}, False),
+        (["scheduler", "--protocol", "tcp"], {}, False),
     ],
     ids=str,
 )

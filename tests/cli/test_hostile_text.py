@@ -26,6 +26,7 @@ from sealwire.cli.console import cell, to_json
 from sealwire.security.text import visible
 from support import evil, folders
 from support.certs_cli import request
+from support.checking import put
 from support.forking import sealwire
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute's length")
@@ -89,12 +90,6 @@ def look(folder: Path, *arguments: str, json_too: bool = True, **variables: str)
 def folder(tmp_path: Path) -> Path:
     """A folder that `init` has made."""
     return folders.found(tmp_path / "certs")
-
-
-def put(path: Path, text: str) -> Path:
-    path.touch(mode=0o600)
-    path.write_text(text)
-    return path
 
 
 SANS: dict[str, Any] = {

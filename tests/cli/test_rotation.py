@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -26,21 +25,18 @@ from distributed import Client
 from sealwire.dask_backend import Security
 from sealwire.security.ca.authority import Authority
 from sealwire.security.pem import blocks
+from support import HANG
+from support.forking import sealwire
 from support.processes import PRELOAD, Programs
-
-HANG = 60.0  # seconds after which something is stuck
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def certs(*arguments: str, folder: Path, code: int = 0) -> Any:
     """``sealwire certs`` with these arguments, beside the folder `certs`; what it says."""
-    command = [sys.executable, "-m", "sealwire.cli", "certs", *arguments, "--json"]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=HANG, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    exit_code, output, errors = sealwire("certs", *arguments, "--json", folder=folder)
+    assert exit_code == code, output + errors
+    return json.loads(output)
 
 
 class Visitor:

@@ -105,6 +105,25 @@ async def test_a_written_buffer_may_be_changed_at_once(scheme: str) -> None:
         await task
 
 
+@pytest.mark.parametrize("size", [1, 4095, 4096, 5000, 16 * 1024, 16 * 1024 + 1, 70_000])
+@pytest.mark.parametrize("kind", ["bytearray", "view", "array"])
+@aio
+async def test_a_buffer_of_any_size_may_be_changed_after_each_of_many_writes(
+    scheme: str, kind: str, size: int
+) -> None:
+    """Small ones too, which are batched: `write` returns before they are sent."""
+    async with pair(scheme) as (a, b):
+        content = bytearray(size)
+        array = np.frombuffer(content, dtype=np.uint8)
+        message = {"bytearray": content, "view": memoryview(content), "array": array}[kind]
+        for number in range(40):
+            array[:] = number
+            await a.write(message)
+        array[:] = 255
+        for number in range(40):
+            assert set(bytes(await b.read())) == {number}
+
+
 @aio
 async def test_addresses_and_facts(scheme: str) -> None:
     async with pair(scheme) as (a, b):

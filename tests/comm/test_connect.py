@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -32,17 +31,8 @@ from sealwire.comm import (
 from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.wire import hello
 from support.aio import aio
+from support.kernel import descriptors, free_port
 from support.links import SCHEMES, RawPeer, connect_args, echo, listen_args, message, security
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @asynccontextmanager

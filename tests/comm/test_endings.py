@@ -94,7 +94,13 @@ async def test_the_other_side_is_told_why(
 ) -> None:
     """Whether it reads, writes, iterates, or asks only afterwards; and nothing internal is told."""
     code, reason, kind, clean = ENDS[handler]
-    async with listen(f"{scheme}://127.0.0.1:0", handler, **listen_args(scheme)) as listener:
+    served: list[Comm] = []
+
+    async def serve(comm: Comm) -> None:
+        served.append(comm)
+        await handler(comm)
+
+    async with listen(f"{scheme}://127.0.0.1:0", serve, **listen_args(scheme)) as listener:
         for way in ("read", "iterate", "write", "later"):
             comm = await connect(listener.contact_address, **connect_args(scheme))
             assert comm.closed_by is None
@@ -133,6 +139,9 @@ async def test_the_other_side_is_told_why(
             again = await error_of(comm.write(1))
             assert (again.code, again.closed_by) == (code, "peer")
             await comm.close()
+            theirs = await error_of(served[-1].write(1))
+            assert (theirs.code, theirs.reason, theirs.closed_by) == (code, reason, "us")
+            assert served[-1].closed_by == "us"
 
 
 REFUSED = {

@@ -11,9 +11,8 @@ import pytest
 
 from sealwire.dask_backend import install, installed, uninstall
 from sealwire.security.ca.authority import Authority
-from support import observing
+from support import certs_cli, observing
 from support.parties import ROLES, Party
-from support.processes import Programs
 
 # Its functions run in processes that cannot import it.
 cloudpickle.register_pickle_by_value(observing)
@@ -98,8 +97,9 @@ def ours(scheme: str, make_party: Callable[..., Party]) -> Party:
     return make_party("ours", scheme)
 
 
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    """Starts ``dask scheduler`` and ``dask worker``; ends all of them."""
-    with Programs(tmp_path) as started:
-        yield started
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that ``sealwire certs init`` has made, for the tests of a file."""
+    folder = tmp_path_factory.mktemp("cluster") / "certs"
+    certs_cli.good("init", str(folder))
+    return folder

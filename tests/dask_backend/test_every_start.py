@@ -240,21 +240,36 @@ def test_dask_commands(
     scheduler.wait_for("listener on .*: we refused its certificate: it has been revoked")
 
 
-@pytest.mark.parametrize("loads", [False, True])
-def test_a_nanny_that_loads_nothing_of_ours_is_told_of(
-    loads: bool, folder: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
+STOCK_NANNY = """
+import asyncio, sys
+from distributed import Nanny
+
+async def run():
+    options = {"nthreads": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    config = {"distributed.worker.preload": [sys.argv[2]]}
+    env = {"DASK_SEALWIRE__TLS__CRL_FILE": sys.argv[3]}
+    async with Nanny(sys.argv[1], config=config, env=env, **options) as nanny:
+        await nanny.finished()
+
+asyncio.run(run())
+"""
+
+
+def test_a_nanny_that_is_not_protected_is_told_of(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
 ) -> None:
-    """As job queues start one, which does not look at distributed.nanny.preload."""
+    """One that has another configuration than its worker."""
     monkeypatch.setenv("DASK_CONFIG", str(folder / "dask.yaml"))
     _, address = programs.scheduler("tls")
-    worker = programs.start_module(
-        "distributed.cli.dask_worker", address, "--nanny", "--nthreads", "1", "--no-dashboard",
-        "--dashboard-address", "127.0.0.1:0", *(["--preload-nanny", PRELOAD[1]] if loads else []),
-    )  # fmt: skip
-    worker.wait_for("Registered to")
-    said = "".join(worker.output)
-    words = "the nanny of this worker is on distributed's own backend: sealwire.tls.crl-file and "
-    assert (words in said) is not loads, said
+    tree = yaml.safe_load((folder / "dask.yaml").read_text())
+    del tree["sealwire"], tree["distributed"]["nanny"]
+    (tmp_path / "nanny.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "nanny.yaml"))
+    worker = programs.run_code(STOCK_NANNY, address, PRELOAD[1], str(folder / "crl.pem"))
+    worker.wait_for(
+        "the nanny of this worker is on distributed's own backend: sealwire.tls.crl-file "
+        "does not hold for tls://"
+    )
 
 
 CLIENT = """

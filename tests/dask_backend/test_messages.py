@@ -15,18 +15,15 @@ from distributed.comm import connect, listen
 
 from sealwire.dask_backend import Security, install
 from sealwire.dask_backend.adoption import adopt
-from support import certs_cli
 from support.parties import ROLES, Party, asynchronous, echo
 from support.processes import HANG, PRELOAD, Program, Programs
 
 MakeParty = Callable[..., Party]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cluster") / "certs"
-    certs_cli.good("init", str(folder))
-    return folder
+@pytest.fixture
+def folder(made: Path) -> Path:
+    return made
 
 
 # A role without a certificate

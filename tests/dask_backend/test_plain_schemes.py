@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import dask
@@ -22,13 +22,6 @@ PEM = {"tls_ca_file": CA.pem}
 for role in ROLES:
     node = certs.leaf(CA, role)
     PEM[f"tls_{role}_cert"] = node.pem + node.key_pem
-
-
-@pytest.fixture(autouse=True)
-def installed() -> Iterator[None]:
-    install()
-    yield
-    uninstall()
 
 
 class Elsewhere(stock.TCPBackend):

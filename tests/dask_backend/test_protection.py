@@ -41,13 +41,6 @@ CONFIGURED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def installed() -> Iterator[None]:
-    install()
-    yield
-    uninstall()
-
-
 @pytest.fixture(params=CONFIGURED)
 def configured(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     with dask.config.set(CONFIGURED[request.param]):

@@ -18,7 +18,6 @@ from sealwire.comm import configure_gil
 from sealwire.comm.transport import openssl
 from sealwire.dask_backend import Security, install, preload, startup
 from sealwire.security.config import named_in_vain
-from support import certs_cli
 from support.parties import Party, asynchronous, echo
 from support.processes import HANG, PRELOAD, Program, Programs
 
@@ -31,11 +30,9 @@ def _nothing_said() -> None:
     startup.forget()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cluster") / "certs"
-    certs_cli.good("init", str(folder))
-    return folder
+@pytest.fixture
+def folder(made: Path) -> Path:
+    return made
 
 
 def written(path: Path, tree: dict[str, Any]) -> Path:
@@ -64,8 +61,9 @@ def empty(home: Path) -> tuple[str, str]:
     return str(home / "configs"), "a folder without a file that Dask reads"
 
 
-@pytest.mark.parametrize("make", [missing, relative, unexpanded, empty])
-@pytest.mark.parametrize("options", [PRELOAD, ()], ids=["preload", "plain"])
+@pytest.mark.parametrize(
+    ("make", "options"), [(missing, PRELOAD), (relative, ()), (unexpanded, PRELOAD), (empty, ())]
+)
 def test_a_process_names_a_configuration_that_is_not_there(
     make: Callable[[Path], tuple[str, str]],
     options: tuple[str, ...],

@@ -12,13 +12,14 @@ import time
 import pytest
 from cryptography import x509
 
-from sealwire.comm import Comm, HandshakeError, Limits, connect, listen
+from sealwire.comm import HandshakeError, Limits, connect, listen
 from sealwire.security import Security
 from support import attacker, certs, handshakes
 from support.aio import aio
 from support.ambush import Ambush
 from support.attacker import Context, Socket
 from support.crowds import meanwhile
+from support.links import echo
 from support.target import Target, check, count, figure
 
 KINDS = ["standalone", "dask"]
@@ -117,10 +118,6 @@ async def test_real_chains_are_let_in(version: ssl.TLSVersion) -> None:
     security = handshakes.security(node, [root])
     versions = {"tls_min_version": version, "tls_max_version": version}
     security = Security(**{**security.fields(), **versions})
-
-    async def echo(comm: Comm) -> None:
-        async for message in comm:
-            await comm.write(message)
 
     listener = listen("tls://127.0.0.1:0", echo, **security.get_listen_args("scheduler"))
     async with listener:

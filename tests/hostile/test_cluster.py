@@ -11,9 +11,9 @@ from pathlib import Path
 from support import attacker
 from support.processes import PRELOAD, Program, Programs
 from support.programs import command
-from support.target import check, figure, identities
+from support.target import check, count, figure, identities
 
-WORKERS, STALLED, FLOODS = 50, 300, 20
+WORKERS, STALLED, FLOODS = count(50, 16), count(300, 100), count(20, 8)
 #: what distributed logs of a worker that leaves while a batch is being written to it
 LEAVING = re.compile(
     r"distributed\.batched - INFO - Batched Comm Closed .*\n"

@@ -17,8 +17,11 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_gigabytes_through_one_comm(scheme: str) -> None:
-    """More than 31 bits count (in full runs 32), each way; a message at a time is held."""
-    size = count(9 * GiB // 2, 9 * GiB // 4)
+    """In full runs more than 32 bits count, each way; a message at a time is held.
+
+    tests/comm/transport/test_huge_messages.py has the counters beyond that in every run.
+    """
+    size = count(9 * GiB // 2, GiB // 4)
     with Target("standalone", scheme) as target:
         tls = attacker.context() if scheme == "tls" else None
         before = target.resident()
@@ -37,7 +40,7 @@ def test_gigabytes_through_one_comm(scheme: str) -> None:
 @each_kind
 def test_a_million_messages_through_one_comm(kind: str, scheme: str) -> None:
     """They leave nothing, not even 64 bytes each."""
-    number = count(1_000_000, 100_000)
+    number = count(1_000_000, 50_000)
     with Target(kind, scheme) as target:
         tls = attacker.context() if scheme == "tls" else None
         with attacker.enter(target.address, tls=tls) as sock:

@@ -50,7 +50,7 @@ def test_a_peer_that_takes_nothing_for_long_is_waited_for() -> None:
 
 def test_what_was_sent_before_a_close_arrives() -> None:
     """Also if the peer takes nothing for as long as a task may hold its loop."""
-    silence = count(20, 6)
+    silence = count(20, 3)
     with contextlib.ExitStack() as running:
         targets = [running.enter_context(Target(kind, "tcp")) for kind in KINDS]
         slow = [running.enter_context(attacker.enter(each.address)) for each in targets]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from contextlib import suppress
@@ -15,6 +14,7 @@ from sealwire.comm import Address
 from sealwire.comm.transport.client import FrameClient
 from support.activities import until
 from support.faces import Face, keep
+from support.kernel import descriptors
 from support.network import DEVICE, HOSTS, HOSTS_6, LINK_LOCAL, NOBODY, Network, Side
 
 TIMEOUT = 20.0
@@ -25,11 +25,7 @@ def nothing_left() -> Any:
     """No descriptor outlives a test; those of the sides are closed with them."""
     before = descriptors()
     yield
-    assert descriptors() <= before
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    until(lambda: descriptors() <= before, "descriptors are left", 10)
 
 
 async def dial(face: Face, address: str, timeout: float, start: float) -> float:

@@ -23,6 +23,7 @@ from sealwire.security import (
 from sealwire.security.pem import Source
 from sealwire.security.x509.certinfo import read_certificates
 from support import certs
+from support.folders import now
 from support.handshakes import VERSIONS, client_context, foreign_context, server_context, shake
 
 DAY = datetime.timedelta(days=1)
@@ -40,10 +41,6 @@ def parsed(identity: Identity) -> x509.Certificate:
 def info(text: str) -> CertificateInfo:
     (only,) = read_certificates(Source("certificate", text, in_memory=True))
     return only
-
-
-def now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
 
 
 def security(authority: Authority, identity: Identity) -> Security:

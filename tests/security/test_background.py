@@ -20,10 +20,9 @@ import pytest
 from sealwire.security import Authority, Security
 from sealwire.security.contexts import background, reloading
 from sealwire.security.contexts.background import Background
+from support import HANG
 from support.following import CA, NEW, OLD, OTHER_CA, PEER, Folder
 from support.handshakes import client_context, server_context, shake
-
-HANG = 60.0
 
 
 def shown(folder: Folder) -> bytes | None:

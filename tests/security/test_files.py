@@ -24,6 +24,7 @@ from sealwire.security.ca.renewal import revoke
 from sealwire.security.ca.store import Store
 from support import folders
 from support.certs_cli import run, texts
+from support.kernel import descriptors
 
 REVOKE = ("revoke", "worker")
 
@@ -339,12 +340,12 @@ def test_a_file_that_is_too_large_is_not_read(
 def test_a_folder_is_closed_with_its_last_user(tmp_path: Path) -> None:
     home = folders.found(tmp_path / "certs")
     gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(20):
         with locked(home):
             apply(revoke(Store(home), "worker", "unspecified")[1])
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_folders_that_two_make_at_once(tmp_path: Path) -> None:

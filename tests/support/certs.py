@@ -187,10 +187,10 @@ def resigned(node: Node, issuer: Node, change: Callable[[bytes], bytes], digest:
     """The certificate with its signed part changed and signed again by an RSA issuer."""
     certificate = node.certificate
     signed = change(certificate.tbs_certificate_bytes)
-    algorithm = change(_der(0x30, bytes.fromhex("06092a864886f70d01010b0500")))
+    algorithm = change(der(0x30, bytes.fromhex("06092a864886f70d01010b0500")))
     signature = issuer.key.sign(signed, padding.PKCS1v15(), digest)
-    body = signed + algorithm + _der(0x03, b"\0" + signature)
-    return Node(_der(0x30, body), node.key, node.chain)
+    body = signed + algorithm + der(0x03, b"\0" + signature)
+    return Node(der(0x30, body), node.key, node.chain)
 
 
 def with_sha1(node: Node, issuer: Node) -> Node:
@@ -205,12 +205,12 @@ def as_version_1(node: Node, issuer: Node) -> Node:
 
     def change(data: bytes) -> bytes:
         before, found, after = data.partition(version)
-        return _der(0x30, after) if found and len(before) <= 4 else data
+        return der(0x30, after) if found and len(before) <= 4 else data
 
     return resigned(node, issuer, change, hashes.SHA256())
 
 
-def _der(tag: int, body: bytes) -> bytes:
+def der(tag: int, body: bytes) -> bytes:
     size = len(body)
     if size < 128:
         return bytes([tag, size]) + body

@@ -43,6 +43,13 @@ def told(*arguments: str, **variables: str) -> Any:
     return json.loads(good(*arguments, "--json", **variables))
 
 
+def codes(*arguments: str, code: int = 0) -> dict[str, str]:
+    """What ``certs check`` finds, with its severity."""
+    done = run("check", *arguments, "--json")
+    assert done.exit_code == code, done.output
+    return {each["code"]: each["severity"] for each in json.loads(done.output)}
+
+
 def request(path: Path, name: str = "worker", key: Any = None, *sans: x509.GeneralName) -> Any:
     """A CSR, and its key."""
     key = key or certs.p256()

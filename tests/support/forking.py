@@ -17,13 +17,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from support import programs
+from support import HANG, programs
 
-HANG = 60.0  # seconds after which something is stuck
+#: what Dask imports; but not Dask, which reads the environment when it is imported
+BEFORE_DASK = [
+    *("cloudpickle", "concurrent.futures.process", "donfig", "importlib_metadata", "jinja2"),
+    *("multiprocessing.pool", "psutil", "tblib.pickling_support", "tlz", "toolz.curried", "yaml"),
+]
 
 #: what a program of a kind imports
 IMPORTS = {
-    "standalone": ["sealwire.comm", "sealwire.security"],
+    "standalone": ["sealwire.comm", "sealwire.security", *BEFORE_DASK],
     "dask": ["sealwire.comm", "sealwire.dask_backend", "distributed.comm"],
     "command line": [
         *(f"sealwire.cli.certs.{n}" for n in ("check", "init", "issue", "next_steps", "renew")),
@@ -32,6 +36,8 @@ IMPORTS = {
         *(f"sealwire.security.ca.{n}" for n in ("bootstrap", "renewal", "rotation", "store")),
         *("sealwire.cli.probe.connections", "sealwire.cli.probe.diagnosis", "sealwire.comm"),
         *("sealwire.security.checks.runner", "sealwire.cli.demo.report", "rich.table"),
+        *("cryptography.hazmat.backends.openssl.backend", "rich._emoji_codes", "_strptime"),
+        *BEFORE_DASK,
     ],
 }
 

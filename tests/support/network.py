@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from support import programs
+from support import HANG, programs
 
 DEVICE = "link0"
 HOSTS = ("10.77.0.1", "10.77.0.2")
@@ -26,7 +26,6 @@ HOSTS_6 = ("fd77::1", "fd77::2")
 LINK_LOCAL = ("fe80::1", "fe80::2")
 NOBODY = "10.77.0.99"  # whom neither side knows: nothing answers
 
-HANG = 60.0
 CLONE_NEWNET = 0x40000000
 
 Result = TypeVar("Result")

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from support import certs
+from support.certs import der
 
 SHA256 = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
 
@@ -23,14 +24,6 @@ class Odd(certs.Node):
     @property
     def pem(self) -> str:
         return ssl.DER_cert_to_PEM_cert(self.der)
-
-
-def der(tag: int, body: bytes) -> bytes:
-    size = len(body)
-    if size < 128:
-        return bytes([tag, size]) + body
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(length)]) + length + body
 
 
 def parts(body: bytes) -> list[bytes]:

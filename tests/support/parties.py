@@ -21,9 +21,10 @@ from distributed.comm import tcp as stock
 from distributed.comm.core import Comm, Listener
 
 from sealwire.dask_backend import Security, backend, install, uninstall
+from support import HANG
 
 ROLES = ("client", "scheduler", "worker")
-HANG = 30.0  # seconds after which a test has failed; none takes a tenth of it
+PATIENCE = 30.0  # seconds for a dial; it takes a moment
 
 CLASSES = {
     ("stock", "tcp"): stock.TCP,
@@ -84,7 +85,7 @@ class Party:
         return listen(f"{self.scheme}://{where}", handler, **args)
 
     async def connect(
-        self, address: str, role: str = "client", timeout: float = HANG, **extra: Any
+        self, address: str, role: str = "client", timeout: float = PATIENCE, **extra: Any
     ) -> Comm:
         select(self.kind)  # the registry is asked before connect() first waits
         args = {**self.security.get_connection_args(role), **extra}

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from support import programs
+from support import HANG, programs
 
 PRELOAD = ("--preload", "sealwire.dask_backend.preload")
-HANG = 60.0  # seconds after which a process that has not said what it should is stuck
 
 
 class Program:
@@ -85,6 +84,12 @@ class Programs:
     def start_module(self, name: str, *arguments: str) -> Program:
         """``python -m`` a module with these arguments."""
         program = Program([sys.executable, "-m", name, *arguments], self.folder)
+        self.started.append(program)
+        return program
+
+    def run_code(self, code: str, *arguments: str) -> Program:
+        """``python -c`` with these arguments."""
+        program = Program([sys.executable, "-c", code, *arguments], self.folder)
         self.started.append(program)
         return program
 

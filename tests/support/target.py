@@ -15,9 +15,8 @@ from typing import Any
 
 import psutil
 
-from support import certs, forking, programs
+from support import HANG, certs, forking, programs
 
-HANG = forking.HANG
 #: of the line that a process with our backend logs of itself at its start
 START = "INFO:sealwire.dask_backend:sealwire "
 MiB = 1 << 20

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import site
 import subprocess
 import sys
+import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -44,3 +47,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     (wheel,) = once(tmp_path_factory, "wheel", build).glob("*.whl")
     return wheel
+
+
+def installed(wheel: Path, folder: Path) -> Path:
+    """An interpreter that finds the wheel, as users install it, and all else where we have it.
+
+    Nothing is downloaded. What it finds of ours is the wheel: no editable installation applies.
+    """
+    venv.create(folder, symlinks=os.name != "nt")
+    (packages,) = folder.rglob("site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
+    return folder / PYTHON

@@ -6,21 +6,17 @@ pyright's rules are run by basedpyright, which comes as one package and needs no
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import site
 import subprocess
 import sys
-import venv
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.once import once
-from support.wheels import PYTHON, ROOT, built
+from support.wheels import PYTHON, ROOT, built, installed
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 300  # seconds until a checker counts as hung
@@ -32,17 +28,11 @@ Said = dict[int, str]
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter that finds the wheel, as users install it, and all else where we have it."""
+    """An interpreter with the wheel."""
     wheel = built(tmp_path_factory)
-
-    def install(folder: Path) -> None:
-        venv.create(folder, symlinks=os.name != "nt")
-        (packages,) = folder.rglob("site-packages")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(packages)
-        (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
-
-    return once(tmp_path_factory, "checked", install) / PYTHON
+    return (
+        once(tmp_path_factory, "checked", lambda folder: installed(wheel, folder) and None) / PYTHON
+    )
 
 
 def mypy(python: Path, path: Path, cwd: Path) -> Said:

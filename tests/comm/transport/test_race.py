@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from sealwire.comm.transport import race
 from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.transport.race import Place, Race
 from support.aio import aio, until
+from support.kernel import descriptors
 
 Make = Callable[[], Place]
 
@@ -34,6 +34,14 @@ def silent(keeping: ExitStack) -> Place:
 
 def refusing(keeping: ExitStack) -> Place:
     bound = keeping.enter_context(socket.socket())
+    bound.bind(("127.0.0.1", 0))
+    return socket.AF_INET, bound.getsockname()
+
+
+def refusing_for_now(keeping: ExitStack) -> Place:
+    """Another socket may listen there."""
+    bound = keeping.enter_context(socket.socket())
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", 0))
     return socket.AF_INET, bound.getsockname()
 
@@ -57,10 +65,6 @@ def unreachable(keeping: ExitStack) -> Place:
 def keeping() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
 
 
 def nothing(sock: socket.socket) -> None:
@@ -118,6 +122,28 @@ async def test_what_is_silent_is_tried_anew(
     assert descriptors() > before  # who cancels may come back
     running.close()
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("first", [[], [refusing], [silent], [unreachable, refusing]], ids=len)
+@aio
+async def test_a_race_that_is_over_dials_no_more(
+    first: list[Any], keeping: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is over by success or by a refusal, which is known at once or later."""
+    monkeypatch.setattr(race, "STAGGER", 0.02)
+    monkeypatch.setattr(race, "AGAIN", 0.02)
+    places = [make(keeping) for make in first]
+    refused = refusing_for_now(keeping)
+    with pytest.raises(OSError, match="refused"):
+        await Race([refused], lambda sock: None).winner()
+    with socket.create_server(refused[1], reuse_port=True) as listening:
+        (await Race([*places, refused], lambda sock: None).winner()).close()
+        listening.accept()[0].close()
+        listening.settimeout(0)
+        for _ in range(4):
+            await asyncio.sleep(0.03)
+            with pytest.raises(BlockingIOError):
+                listening.accept()
 
 
 @aio

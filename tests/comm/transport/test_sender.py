@@ -204,6 +204,51 @@ def test_a_slow_consumer_is_closed_at_its_bound(clock: Clock, largest: int) -> N
     assert not sending.sender.outbox  # freed
 
 
+def test_a_slow_consumer_that_takes_some_meanwhile_is_kept(clock: Clock) -> None:
+    """A writer that does not wait may not have let the loop run: the socket is asked once more."""
+    sending = Sending(Wire([0, 0, 10_000]), max_queued=1000)
+    for _ in range(20):
+        sending.sender.write([SMALL])
+    assert sending.connection.error is None
+    assert sending.sizes[0] > 1000
+    sending.loop.turn()
+    assert sum(sending.sizes) == 20 * SIZE
+
+
+def test_a_slow_consumer_whose_connection_breaks_meanwhile_is_told_of_that(clock: Clock) -> None:
+    sending = Sending(Wire([0, 0, ConnectionResetError("gone")]), max_queued=1000)
+
+    def write_on() -> None:
+        for _ in range(20):
+            sending.sender.write([SMALL])
+
+    with pytest.raises(CommClosedError, match="gone"):
+        write_on()
+    assert sending.connection.told[-1] == "broken"
+
+
+@pytest.mark.parametrize("sizes", [[100, 5000, 900], [5000, 100, 900], [100, 100, 5000]])
+def test_the_largest_message_that_is_queued_has_its_place(clock: Clock, sizes: list[int]) -> None:
+    sending = Sending(Wire(itertools.repeat(0, 100)), max_queued=1000)  # type: ignore[arg-type]
+    for size in sizes:
+        sending.sender.write([bytes(size)])
+    assert sending.connection.error is None
+    assert sending.sender.outbox.queued == sum(sizes) + 3 * ONE_FRAME
+
+
+@pytest.mark.parametrize("takes", [[0], [50, 0]], ids=["nothing", "some"])
+def test_what_was_held_back_and_is_not_taken_is_watched_for(clock: Clock, takes: list[int]) -> None:
+    sending = Sending(Wire([SIZE, *takes]))
+    for _ in range(3):
+        sending.sender.write([SMALL])
+    sending.connection.told.clear()
+    sending.loop.turn()
+    assert sending.connection.told == ["watch"]
+    assert sending.sender.blocked
+    sending.sender.flush()
+    assert sum(sending.sizes) == 3 * SIZE
+
+
 def test_a_message_that_is_too_large_leaves_all_as_it_was(clock: Clock) -> None:
     sending = Sending(Wire(), max_message_size=1000)
     with pytest.raises(MessageTooLarge, match="1001 bytes, the limit is 1000"):

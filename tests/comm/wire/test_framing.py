@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Iterator
 
@@ -13,13 +12,10 @@ from hypothesis import strategies as st
 from sealwire.comm import FramingError, MessageTooLarge
 from sealwire.comm.wire.foreign import name_foreign
 from sealwire.comm.wire.framing import Splitter, pack
+from support.attacker import words
 
 MAX_SIZE = 1 << 20
 MAX_FRAMES = 1000
-
-
-def words(*numbers: int) -> bytes:
-    return struct.pack(f"<{len(numbers)}Q", *numbers)
 
 
 class Collector:

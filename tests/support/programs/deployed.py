@@ -13,7 +13,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -43,7 +42,6 @@ def local(**options: Any) -> Any:
 
 
 def subprocesses(**options: Any) -> Any:
-    import_module(PRELOAD)  # first of all: there is no scheduler here to import it
     from distributed.deploy.subprocess import SubprocessCluster
 
     tempfile.tempdir = os.getcwd()  # for its scheduler file, which may be left there
@@ -70,8 +68,7 @@ def jobs(**options: Any) -> Any:
         worker_extra_args=[
             *("--host", "127.0.0.1"),
             *("--dashboard-address", "127.0.0.1:0"),
-            *("--preload", PRELOAD),
-            *("--preload-nanny", PRELOAD),
+            *(("--preload", PRELOAD, "--preload-nanny", PRELOAD) if "security" in options else ()),
         ],
         **options,
     )
@@ -80,7 +77,6 @@ def jobs(**options: Any) -> Any:
 
 
 def ssh(**options: Any) -> Any:
-    import_module(PRELOAD)  # first of all: there is no scheduler here to import it
     from distributed import SSHCluster
 
     return SSHCluster(

@@ -10,6 +10,7 @@ code. See `support.forking`.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -63,6 +64,8 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     for module in sys.argv[2:]:
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # or the first collection in each process would copy all of it
     if (program := requested(control)) is not None:
         run(program)
 

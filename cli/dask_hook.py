@@ -1,0 +1,138 @@
+"""What every process that imports Dask imports of us: the backend follows where it is configured.
+
+Not every process is started by a command whose plugin finds our settings, nor has a preload: a
+script with a `Client` or a `LocalCluster`, ``python -m distributed.cli.dask_worker``, which job
+queues and `dask ssh` run, the nanny of its workers. Settings under ``sealwire.tls`` must hold
+there, too. Dask has no entry point for that; the one for `sizeof` is loaded by every `import dask`.
+
+It arms distributed's `Security`, which every scheduler, worker, nanny, client and cluster asks for
+its TLS contexts: the first use for which something is configured installs the backend. Without such
+settings nothing else of this package is imported. Imports nothing but the standard library, since
+an error here would be one of `import dask`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["arm"]
+
+_MODULE = "distributed.security"
+_METHODS = ("__init__", "get_connection_args", "get_listen_args")
+
+logger = logging.getLogger("sealwire.dask_backend")
+
+_told: set[object] = set()  # what has been warned of: roles, and a DASK_CONFIG
+_armed: list[tuple[type[Any], str, Any, Any]] = []  # class, method, original, ours
+
+
+def arm(_: object = None) -> None:
+    """Arm distributed's `Security`, now or when it is imported; dask passes its `sizeof`."""
+    module = sys.modules.get(_MODULE)
+    if module is not None:
+        _arm(module)
+    elif not any(isinstance(each, _Finder) for each in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder:
+    """Finds nothing itself, and arms the one module as soon as it has been executed."""
+
+    def __init__(self) -> None:
+        self._asking = False
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != _MODULE or self._asking:
+            return None
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asking = False
+        if spec is not None and spec.loader is not None:
+            # Of the loader itself, not a wrapper of it: others ask it for the module's source.
+            loader: Any = spec.loader
+            loader.exec_module = functools.partial(self._execute, loader, loader.exec_module)
+        return spec
+
+    def _execute(
+        self, loader: Any, execute: Callable[[ModuleType], None], module: ModuleType
+    ) -> None:
+        del loader.exec_module
+        execute(module)
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        _arm(module)
+
+
+def _arm(module: ModuleType) -> None:
+    kind = getattr(module, "Security", None)
+    if isinstance(kind, type) and not _armed:
+        for name in _METHODS:
+            original = vars(kind).get(name)
+            if callable(original):
+                ours = _asking_first(kind, name, original)
+                _armed.append((kind, name, original, ours))
+                setattr(kind, name, ours)
+
+
+def _disarm() -> None:
+    while _armed:
+        kind, name, original, ours = _armed.pop()
+        if vars(kind).get(name) is ours:
+            setattr(kind, name, original)
+
+
+def _asking_first(kind: type[Any], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _installs():
+            return getattr(kind, name)(self, *args, **kwargs)
+        made = original(self, *args, **kwargs)
+        if isinstance(made, dict) and made.get("require_encryption") and args:
+            _tell_missing(made, *args)
+        return made
+
+    return method
+
+
+def _tell_missing(made: dict[str, Any], role: object) -> None:
+    """Warn of a role without a certificate, of which distributed's error names no setting."""
+    if made.get("ssl_context", _armed) is None and role not in _told:
+        _told.add(role)
+        logger.warning(
+            "role %s has no certificate or no CA, and encryption is required: it can neither "
+            "connect nor listen; set distributed.comm.tls.%s.cert and distributed.comm.tls.ca-file "
+            "(tls_%s_cert and tls_ca_file of a Security)",
+            role,
+            role,
+            role,
+        )
+
+
+def _installs() -> bool:
+    """Install the backend if something is configured for it; whether that was done now."""
+    import dask
+
+    named = os.environ.get("DASK_CONFIG")
+    if named and named not in _told and not os.path.exists(named):
+        _told.add(named)
+        from sealwire.dask_backend.startup import tell_configuration
+
+        tell_configuration()
+    if not dask.config.get("sealwire.tls", default=None):
+        return False
+    _disarm()
+    from sealwire.dask_backend.patches import install_unless_decided
+
+    return install_unless_decided()

@@ -1,0 +1,271 @@
+"""The errors of calls, and how an error of a handler travels: as its name, text and chosen fields.
+
+    CallError(Exception)                       .method .may_have_run
+    ├─ CallRefused                             the other side did not run it; .kind
+    ├─ CallTimeout(TimeoutError)               its deadline has passed
+    ├─ CallLost(CommClosedError)               the comm ended before the reply; .code .reason …
+    └─ RemoteError                             the handler raised; .name .message
+
+Nothing is pickled, and no class is looked up by a name that a peer sends: an error becomes an
+object of a class only if `register_error` was called for it here, and a `RemoteError` else. A peer
+can raise none but those, and texts from it are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
+
+from .errors import CommClosedError, quoted
+
+__all__ = [
+    "CallError",
+    "CallLost",
+    "CallRefused",
+    "CallTimeout",
+    "RefusalKind",
+    "RemoteError",
+    "describe",
+    "is_expected",
+    "late",
+    "lost",
+    "refused",
+    "register_error",
+    "revive",
+]
+
+_CALL = "call "
+_LONGEST_NAME = 200  # characters
+_LONGEST_TEXT = 4000
+
+RefusalKind = Literal["unknown-method", "bad-arguments", "bad-request", "overloaded", "stopping"]
+
+_Class = TypeVar("_Class", bound=type[Exception])
+
+
+class CallError(Exception):
+    """Base class of the errors of a call.
+
+    Attributes
+    ----------
+    method : str
+        What was called.
+    may_have_run : bool
+        Whether the other side may have run the call, in part or as a whole. If not, it can be
+        repeated without harm.
+    """
+
+    method = ""
+    may_have_run = True
+
+    def named(self, method: str) -> None:
+        """Say what was called, in the text too."""
+        if not self.method:
+            self.method = method
+            text = self.args[0] if len(self.args) == 1 else ""
+            if isinstance(text, str) and text.startswith(_CALL):
+                self.args = (f"call of {quoted(method, 100)!r} {text[len(_CALL) :]}",)
+
+
+class CallRefused(CallError):
+    """The other side did not run the call, and says why.
+
+    Attributes
+    ----------
+    kind : {"unknown-method", "bad-arguments", "bad-request", "overloaded", "stopping"}
+        Why. After ``"overloaded"`` and ``"stopping"`` another attempt may succeed.
+    """
+
+    may_have_run = False
+    kind: RefusalKind = "bad-request"
+
+
+class CallTimeout(CallError, TimeoutError):
+    """The deadline of a call has passed before its reply arrived."""
+
+
+class CallLost(CallError, CommClosedError):
+    """The comm has ended before the reply arrived; ``code`` and ``reason`` are those of its end."""
+
+
+class RemoteError(CallError):
+    """The handler raised an error whose class is not registered here.
+
+    Attributes
+    ----------
+    name : str
+        The class's module and name at the other side, or the name it is registered with there.
+    message : str
+        The text of the error.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(name, message)
+        self.name = name
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}" if self.message else self.name
+
+
+class _Registered(NamedTuple):
+    name: str
+    fields: tuple[str, ...]
+
+
+_by_class: dict[type[Exception], _Registered] = {}
+_by_name: dict[str, type[Exception]] = {}
+
+
+def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | None = None) -> _Class:
+    """Let errors of `cls` and its subclasses arrive as `cls`; both sides register it.
+
+    Parameters
+    ----------
+    cls : type of Exception
+        It is made by ``cls(message, **fields)``, with values that a peer has sent, which it must
+        check. If that raises, the error arrives as a `RemoteError`.
+    fields : collection of str, optional
+        Attributes that travel along, as far as they can be encoded.
+    name : str, optional
+        The name on the wire, by default the class's module and qualified name.
+
+    Returns
+    -------
+    type
+        `cls`, so that this can be used as a decorator.
+
+    Raises
+    ------
+    TypeError
+        If `cls` is not a class of errors, or is one of the errors of calls themselves.
+    ValueError
+        If the name belongs to another class, or is longer than 200 characters.
+
+    Examples
+    --------
+    ::
+
+        @register_error
+        class OutOfStock(Exception):
+            pass
+
+        register_error(KeyError)
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Exception)) or issubclass(cls, CallError):
+        raise TypeError(
+            f"cannot register {cls!r} as an error: need a class of Exception other than CallError"
+        )
+    if isinstance(fields, str) or not all(isinstance(field, str) for field in fields):
+        raise TypeError(f"cannot register {cls!r}: fields is {fields!r}, need a list of names")
+    name = name or _name(cls)
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"cannot register {cls!r}: its name has {len(name)} characters, at most "
+            f"{_LONGEST_NAME} are sent; choose a shorter one"
+        )
+    if _by_name.get(name, cls) is not cls:
+        raise ValueError(f"cannot register {cls!r}: the name {name!r} is taken; choose another")
+    _by_class[cls] = _Registered(name, tuple(fields))
+    _by_name[name] = cls
+    return cls
+
+
+def _name(cls: type) -> str:
+    prefix = "" if cls.__module__ == "builtins" else f"{cls.__module__}."
+    return f"{prefix}{cls.__qualname__}"
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether its class, or one above, is registered: it is part of what a handler promises."""
+    return any(cls in _by_class for cls in type(error).__mro__)
+
+
+def describe(error: BaseException) -> list[Any]:
+    """Return ``[name, message, fields]`` for an error of a handler; the fields may be anything."""
+    if isinstance(error, RemoteError):  # of a call that the handler has made
+        return [error.name, error.message, {}]
+    for cls in type(error).__mro__:
+        entry = _by_class.get(cls)
+        if entry is not None:
+            fields = {field: getattr(error, field, None) for field in entry.fields}
+            return [entry.name, _text(error), fields]
+    return [_name(type(error))[:_LONGEST_NAME], _text(error), {}]
+
+
+def _text(error: BaseException) -> str:
+    """Return the error's message: what it was made with, if that is one text, else its `str`."""
+    args = error.args
+    try:
+        text = args[0] if len(args) == 1 and type(args[0]) is str else str(error)
+    except Exception:  # of the error's own __str__
+        text = "(its text cannot be made)"
+    return _sendable(text)
+
+
+def _sendable(text: str) -> str:
+    """`text`, cut, without lone surrogates, which have no form in UTF-8."""
+    return text[:_LONGEST_TEXT].encode(errors="replace").decode()
+
+
+def revive(described: Any) -> Exception:
+    """Return the error that a peer has described; anything else is described as it is."""
+    if type(described) is not list or len(described) != 3:
+        return RemoteError("unknown", "the other side has sent an error that is none")
+    name, message, given = described
+    name = name[:_LONGEST_NAME] if isinstance(name, str) else "unknown"
+    message = message[:_LONGEST_TEXT] if isinstance(message, str) else ""
+    cls = _by_name.get(name)
+    if cls is not None:
+        known = _by_class[cls].fields
+        fields = given if isinstance(given, dict) else {}
+        try:
+            made = cls(message, **{field: fields.get(field) for field in known})
+        except Exception:  # a peer's values do not suit it
+            made = None
+        if isinstance(made, Exception):
+            return made
+    return RemoteError(name, message)
+
+
+def refused(kind: Any, text: Any, peer: str) -> CallError:
+    """Return the error for a refusal by the peer, whose words may be anything."""
+    if kind == "expired":
+        return CallTimeout(
+            f"call to {peer} timed out: it was not done at its deadline there; allow it more time"
+        )
+    why = quoted(text, _LONGEST_TEXT) if isinstance(text, str) else "it does not say why"
+    kind = kind if kind in get_args(RefusalKind) else "bad-request"
+    error = CallRefused(f"call to {peer} refused: {why}; {_REMEDIES[kind]}")
+    error.kind = kind
+    return error
+
+
+_REMEDIES = {
+    "unknown-method": "check the name, and that both sides are of the same version",
+    "bad-arguments": "pass what the method takes",
+    "bad-request": "check that both sides are of the same version",
+    "overloaded": "call again later, or make fewer calls at once",
+    "stopping": "call again once it has been replaced",
+}
+
+
+def late(peer: str, seconds: float, *, sent: bool) -> CallTimeout:
+    """Return the error for a deadline that has passed here."""
+    why = "no reply within" if sent else "it could not be sent within"
+    error = CallTimeout(f"call to {peer} timed out: {why} {seconds:.3g} s; allow it more time")
+    error.may_have_run = sent
+    return error
+
+
+def lost(peer: str, failure: CommClosedError, *, sent: bool) -> CallLost:
+    """Return the error for a call whose comm has ended, as `failure` says."""
+    why, _, remedy = str(failure).partition("; ")
+    ran = "it may have run" if sent else "it was not sent"
+    error = CallLost(f"call to {peer} lost, {ran}: {why}; {remedy or 'connect again'}", peer=peer)
+    error.code, error.reason = failure.code, failure.reason
+    error.closed_by, error.clean = failure.closed_by, failure.clean
+    error.retryable, error.kind = failure.retryable, failure.kind
+    error.may_have_run = sent
+    error.__cause__ = failure.again()
+    return error

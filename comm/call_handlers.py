@@ -1,0 +1,330 @@
+"""The side of a call that runs it: handlers, how many run at once, deadlines, cancellation.
+
+A plain function runs at once, within the event that delivered the request; a coroutine function
+runs in a task. At most `max_running` tasks run; further requests wait in a line, also while the
+peer does not take our replies, and are refused once the line is full. So a peer makes us keep at
+most `max_running + max_waiting` requests, and never keeps us from reading: what it sends may be
+the replies that our handlers wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from .call_envelopes import (
+    FAR,
+    MOST,
+    REFUSAL,
+    RESPONSE,
+    BadRequest,
+    Violation,
+    check,
+    number_of,
+)
+from .call_errors import RefusalKind, describe, is_expected
+from .call_outlet import Outlet
+from .errors import EncodeError, MessageTooLarge, quoted
+from .interfaces import Comm
+
+__all__ = ["Handling"]
+
+logger = logging.getLogger("sealwire.comm")
+
+_MOST_UNREAD = 10_000  # short answers that may be queued for a peer that takes none
+_LAST_GRACE = 1.0  # seconds for a handler to end that was cancelled
+
+
+class _Running:
+    """A handler in a task; `number` is None for that of a notification."""
+
+    __slots__ = ("method", "number", "started", "task", "timer", "why")
+
+    def __init__(self, number: int | None, method: str) -> None:
+        self.number = number
+        self.method = method
+        self.started = False
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.why = ""  # we have cancelled it: because of "peer", "deadline", "stop"
+
+    def cancel(self, why: str) -> None:
+        if not self.why:
+            self.why = why
+            if self.started and self.task is not None:
+                self.task.cancel()
+
+
+class _Request(NamedTuple):
+    """What waits in the line; `deadline` is in the loop's time."""
+
+    number: int | None
+    method: str
+    args: list[Any]
+    kwargs: dict[str, Any] | None
+    deadline: float | None
+
+
+class Handling:
+    """Runs what the peer of one comm calls.
+
+    Attributes
+    ----------
+    running : dict
+        The handlers in tasks, by the number of the call; of notifications, by a negative one.
+    """
+
+    def __init__(
+        self,
+        comm: Comm,
+        outlet: Outlet,
+        handlers: Mapping[str, Callable[..., Any]],
+        max_running: int,
+        max_waiting: int,
+    ) -> None:
+        self._comm = comm
+        self._outlet = outlet
+        self._handlers = dict(handlers)
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._loop = asyncio.get_running_loop()
+        self.running: dict[int, _Running] = {}
+        self._waiting: dict[int, _Request] = {}
+        self._stopping = False
+        self._ended = False
+        self._unread = 0  # answers queued since the peer last took everything
+        self._notifications = itertools.count(-1, -1)
+        self._dropped = False
+        outlet.when_drained(self._resume)
+
+    # From the peer
+
+    def request(self, message: list[Any]) -> None:
+        """Run what a REQUEST asks for, or line it up, or refuse it. Raises `Violation`."""
+        try:
+            _, number, method, seconds, kwargs, *args = message
+        except ValueError:
+            self.refuse(number_of(message), "bad-request", f"it has {len(message)} parts, need 5")
+            return
+        if type(number) is not int or not 0 <= number <= MOST:
+            number_of(message)
+        if number in self.running or number in self._waiting:
+            raise Violation(f"call {number} a second time")
+        plain = seconds is None or (type(seconds) is float and seconds > 0)
+        if kwargs is not None or type(method) is not str or not plain:
+            try:
+                check(method, seconds, kwargs)
+            except BadRequest as error:
+                self.refuse(number, "bad-request", str(error))
+                return
+        if self._waiting or self._stopping or self._is_busy():
+            self._line_up(number, number, method, args, kwargs, seconds)
+        else:
+            self._start(number, number, method, args, kwargs, seconds)
+
+    def notification(self, message: list[Any]) -> None:
+        """Run what a NOTIFICATION asks for, or line it up, or drop it. Raises `Violation`."""
+        try:
+            if len(message) < 3:
+                raise BadRequest(f"it has {len(message)} parts, need 3")
+            _, method, kwargs, *args = message
+            check(method, None, kwargs)
+        except BadRequest as error:
+            raise Violation(f"a bad notification: {error}") from None
+        key = next(self._notifications)
+        if self._waiting or self._stopping or self._is_busy():
+            self._line_up(key, None, method, args, kwargs, None)
+        else:
+            self._start(key, None, method, args, kwargs, None)
+
+    def cancel(self, number: int) -> None:
+        """Cancel a call that the peer has given up, if it has not ended."""
+        self._waiting.pop(number, None)
+        running = self.running.get(number)
+        if running is not None:
+            running.cancel("peer")
+
+    def answer(self, message: list[Any]) -> None:
+        """Send a short message that the peer has asked for; end the comm if it takes too few."""
+        if not self._outlet.full:
+            self._unread = 0
+        else:
+            self._unread += 1
+            if self._unread > _MOST_UNREAD and not self._comm.closed():
+                logger.warning(
+                    "comm with %s closed: it does not take the answers to its calls, %d are queued",
+                    self._comm.peer_address,
+                    self._unread,
+                )
+                self._comm.abort()
+        self._outlet.put(message)
+
+    def refuse(self, number: int, kind: RefusalKind, why: str) -> None:
+        """Say that call `number` is not run."""
+        self.answer([REFUSAL, number, kind, why])
+
+    # Running
+
+    def _is_busy(self) -> bool:
+        return self._outlet.full or len(self.running) >= self._max_running
+
+    def _line_up(
+        self, key: int, number: int | None, method: str, args: Any, kwargs: Any, seconds: Any
+    ) -> None:
+        if self._stopping:
+            self._turn_away(number, method, "stopping", "the other side is stopping")
+        elif len(self._waiting) < self._max_waiting:
+            deadline = None if seconds is None else self._loop.time() + min(seconds, FAR)
+            self._waiting[key] = _Request(number, method, args, kwargs, deadline)
+        else:
+            count = len(self.running) + len(self._waiting)
+            self._turn_away(number, method, "overloaded", f"{count} calls run or wait there")
+
+    def _turn_away(self, number: int | None, method: str, kind: RefusalKind, why: str) -> None:
+        if number is not None:
+            self.refuse(number, kind, why)
+        elif not self._dropped:
+            self._dropped = True
+            logger.warning(
+                "notification %r from %s dropped: %s; further ones are not logged, use calls for "
+                "what must arrive",
+                quoted(method, 100),
+                self._comm.peer_address,
+                why,
+            )
+
+    def _start(
+        self, key: int, number: int | None, method: str, args: Any, kwargs: Any, seconds: Any
+    ) -> None:
+        """Call the handler; reply, or make a task of what it returns."""
+        handler = self._handlers.get(method)
+        if handler is None:
+            why = f"it has no method {quoted(method, 100)!r}"
+            self._turn_away(number, method, "unknown-method", why)
+            return
+        try:
+            result = handler(*args, **kwargs) if kwargs else handler(*args)
+        except (Exception, asyncio.CancelledError) as error:
+            trace = error.__traceback__
+            if isinstance(error, TypeError) and (trace is None or trace.tb_next is None):
+                self._turn_away(number, method, "bad-arguments", quoted(str(error), 1000))
+            else:
+                self._reply_error(number, method, error)
+            return
+        if hasattr(type(result), "__await__"):
+            running = self.running[key] = _Running(number, method)
+            if seconds is not None and seconds < FAR:
+                running.timer = self._loop.call_later(seconds, running.cancel, "deadline")
+            running.task = self._loop.create_task(self._run(key, running, result))
+        elif number is not None:
+            self._reply(number, method, result)
+
+    async def _run(self, key: int, running: _Running, result: Any) -> None:
+        """Await what a handler has returned, and reply."""
+        number, method = running.number, running.method
+        try:
+            if running.why:  # cancelled before it could begin
+                _discard(result)
+                raise asyncio.CancelledError
+            running.started = True
+            value = await result
+            if number is not None:
+                if self._outlet.full:
+                    await self._outlet.drained()
+                self._reply(number, method, value)
+        except (Exception, asyncio.CancelledError) as error:
+            if not (isinstance(error, asyncio.CancelledError) and running.why):
+                self._reply_error(number, method, error)
+            elif running.why == "deadline" and number is not None:
+                self._outlet.put([REFUSAL, number, "expired", ""])
+        finally:
+            if running.timer is not None:
+                running.timer.cancel()
+            del self.running[key]
+            if self._waiting:
+                self._resume()
+
+    def _resume(self) -> None:
+        """Start what waits in the line, as far as it may."""
+        waiting = self._waiting
+        while waiting and not self._is_busy():
+            key = next(iter(waiting))
+            number, method, args, kwargs, deadline = waiting.pop(key)
+            left = None if deadline is None else deadline - self._loop.time()
+            if left is None or left > 0:
+                self._start(key, number, method, args, kwargs, left)
+            elif number is not None:
+                self._outlet.put([REFUSAL, number, "expired", ""])
+
+    # Replies
+
+    def _reply(self, number: int, method: str, result: Any) -> None:
+        """Send a result; one that cannot be sent becomes an error of the call."""
+        outlet = self._outlet
+        try:
+            if not outlet.send([RESPONSE, number, None, result]):
+                outlet.fill()
+        except Exception as error:  # the code of a registered type may raise anything
+            self._reply_error(number, method, error)
+
+    def _reply_error(self, number: int | None, method: str, error: BaseException) -> None:
+        """Send an error of a handler; log it unless it is one that it promises."""
+        if self._ended or self._comm.closed():
+            return
+        if isinstance(error, (EncodeError, MessageTooLarge)):  # of its result, or of another comm
+            self._log("handler of %r, called by %s, failed: %s", method, str(error))
+        elif not is_expected(error):
+            self._log("handler of %r, called by %s, failed", method, exc_info=error)
+        if number is None:
+            return
+        described = describe(error)
+        try:
+            self._outlet.put([RESPONSE, number, described, None])
+        except Exception:  # its fields cannot be encoded
+            self._outlet.put([RESPONSE, number, [*described[:2], {}], None])
+
+    def _log(self, text: str, method: str, *more: str, exc_info: Any = None) -> None:
+        peer = self._comm.peer_address
+        logger.error(text, quoted(method, 100), peer, *more, exc_info=exc_info)
+
+    # The end
+
+    async def stop(self, grace: float | None) -> None:
+        """Refuse what is new or waits; let what runs finish within `grace`, then cancel it."""
+        self._stopping = True
+        waiting, self._waiting = self._waiting, {}
+        for request in waiting.values():
+            why = "the other side is stopping"
+            self._turn_away(request.number, request.method, "stopping", why)
+        own = asyncio.current_task()
+        if grace is not None:
+            await _finished(self.running.values(), own, grace)
+        for running in self.running.values():
+            if running.task is not own:
+                running.cancel("stop")
+        await _finished(self.running.values(), own, _LAST_GRACE)
+
+    def end(self) -> None:
+        """Cancel what runs: the comm has ended, nobody waits for it."""
+        self._ended = self._stopping = True
+        self._waiting.clear()
+        for running in self.running.values():
+            running.cancel("peer")
+
+
+async def _finished(
+    several: Iterable[_Running], own: asyncio.Task[Any] | None, seconds: float | None
+) -> None:
+    tasks = [each.task for each in several if each.task is not None and each.task is not own]
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
+
+
+def _discard(result: Any) -> None:
+    """Drop what a handler has returned, without a warning that nobody has awaited it."""
+    give_up = getattr(result, "close", None) or getattr(result, "cancel", None)
+    if give_up is not None:
+        give_up()

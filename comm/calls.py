@@ -1,0 +1,274 @@
+"""Request and reply over one comm: many calls at once, in both directions.
+
+`Calls` owns the comm: it is the only one that reads from it, until the comm ends. What the peer
+calls is run by `call_handlers`; `call_errors` are the errors of a call, `call_envelopes` what
+travels. A deadline travels as the seconds that remain, so the clocks of the two sides need not
+agree, and is kept by both. Giving up a call, by cancellation or its deadline, cancels its handler.
+
+A call costs a future, and a timer if it has a deadline. A message that is no part of a call ends
+the comm with the code ``PROTOCOL_ERROR``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from .call_envelopes import (
+    CANCEL,
+    NOTIFICATION,
+    PING,
+    PONG,
+    REFUSAL,
+    REQUEST,
+    RESPONSE,
+    Violation,
+    number_of,
+    shown,
+)
+from .call_errors import lost, refused, revive
+from .call_handlers import Handling
+from .caller import Caller
+from .close_codes import CloseCode
+from .errors import CommClosedError
+from .interfaces import Comm
+
+__all__ = ["Calls"]
+
+logger = logging.getLogger("sealwire.comm")
+
+
+class Calls(Caller):
+    """Calls in both directions over a comm, which is read by nobody else from then on.
+
+    Closed by `close`, by leaving ``async with``, or with the comm. Must be made in a running loop,
+    the comm's.
+
+    Parameters
+    ----------
+    comm : Comm
+    handlers : mapping of str to callable, optional
+        What the peer may call: functions, which must return at once, and coroutine functions. They
+        are called with the arguments of the call. What they return, or raise (see
+        `register_error`), is the reply; it must not be changed before it was sent.
+    max_pending : int, default 1024
+        Calls of ours that may await replies at once; further ones wait.
+    max_running : int, default 128
+        Coroutine functions that run at once for the peer.
+    max_waiting : int, default 1024
+        Requests of the peer that may wait for that; further ones are refused as ``"overloaded"``.
+
+    Attributes
+    ----------
+    comm : Comm
+
+    Examples
+    --------
+    ::
+
+        async def serve(comm):  # the handler of a listener
+            async with Calls(comm, {"add": lambda a, b: a + b}) as calls:
+                await calls.serve()
+
+        async with Calls(await connect(address)) as calls:
+            print(await calls.call("add", 1, 2, timeout=5))
+    """
+
+    def __init__(
+        self,
+        comm: Comm,
+        handlers: Mapping[str, Callable[..., Any]] | None = None,
+        *,
+        max_pending: int = 1024,
+        max_running: int = 128,
+        max_waiting: int = 1024,
+    ) -> None:
+        handlers = {} if handlers is None else handlers
+        bounds = {
+            "max_pending": max_pending,
+            "max_running": max_running,
+            "max_waiting": max_waiting,
+        }
+        _check(comm, handlers, bounds)
+        super().__init__(comm, max_pending)
+        self._handling = Handling(comm, self._outlet, handlers, max_running, max_waiting)
+        self._reader = self._loop.create_task(self._read())
+
+    # Reading
+
+    async def _read(self) -> None:
+        comm = self.comm
+        read, take = comm.read, self._take
+        try:
+            while True:
+                take(await read())
+        except CommClosedError as error:
+            self._end(error)
+        except Violation as error:
+            logger.warning("comm with %s closed: got %s, which is no call", self._peer, error)
+            reason = f"got {error}, which is no call"
+            closing = self._loop.create_task(comm.close(CloseCode.PROTOCOL_ERROR, reason))
+            await asyncio.sleep(0)  # it has begun
+            failure = await _why_closed(comm)
+            failure.clean = False
+            self._end(failure)
+            await closing
+        finally:
+            if self._failure is None:  # cancelled, or a comm that raises something else
+                comm.abort()
+                self._end(await _why_closed(comm))
+
+    def _take(self, message: Any) -> None:
+        """Act on a message. Raises `Violation` if it is no part of a call."""
+        if type(message) is not list or not message or type(message[0]) is not int:
+            first = message[0] if type(message) is list and message else message
+            raise Violation(f"a message that is or begins with {shown(first)}")
+        kind = message[0]
+        if kind == RESPONSE:
+            if len(message) != 4 or type(message[1]) is not int:
+                raise Violation(f"a response of {len(message)} parts")
+            _, number, error, result = message
+            future = self._pending.pop(number, None)
+            if future is not None and not future.done():  # else the call was given up
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(revive(error))
+            if self._turns.waiting:
+                self._turns.next()
+        elif kind == REQUEST:
+            self._handling.request(message)
+        elif kind == NOTIFICATION:
+            self._handling.notification(message)
+        else:
+            self._take_other(kind, number_of(message), message)
+
+    def _take_other(self, kind: int, number: int, message: list[Any]) -> None:
+        if kind == CANCEL:
+            self._handling.cancel(number)
+        elif kind == PING:
+            self._handling.answer([PONG, number])
+        elif kind == PONG:
+            ping = self._pings.pop(number, None)
+            if ping is not None and not ping.done():
+                ping.set_result(None)
+        elif kind == REFUSAL and len(message) == 4:
+            future = self._pending.pop(number, None)
+            if future is not None and not future.done():
+                future.set_exception(refused(message[2], message[3], self._peer))
+            self._turns.next()
+        else:
+            raise Violation(f"a message of type {kind} and {len(message)} parts")
+
+    # The end
+
+    def _end(self, failure: CommClosedError) -> None:
+        """Tell everybody who waits that the comm has ended."""
+        self._failure = failure
+        for pending in (self._pending, self._pings):
+            for future in pending.values():
+                if not future.done():
+                    future.set_exception(lost(self._peer, failure, sent=True))
+            pending.clear()
+        self._deadlines.end()
+        self._turns.end()
+        self._handling.end()
+
+    async def wait_closed(self) -> None:
+        """Wait until the comm has ended, in whatever way; `failure` says in which."""
+        await asyncio.wait([self._reader])
+
+    async def serve(self) -> None:
+        """Wait until the comm has ended; handlers run with or without it.
+
+        Raises
+        ------
+        CommClosedError
+            If it ended otherwise than because one side closed it and nothing was wrong.
+        """
+        await self.wait_closed()
+        assert self._failure is not None
+        if not self._failure.clean:
+            raise self._failure.again()
+
+    async def close(
+        self, code: int = CloseCode.NORMAL, reason: str = "", *, grace: float | None = None
+    ) -> None:
+        """Refuse further calls of the peer, let those that run finish, then close the comm.
+
+        Parameters
+        ----------
+        code, reason : optional
+            As for `Comm.close`.
+        grace : float, optional
+            Seconds until handlers that still run are cancelled; at once without it. Our own calls
+            go on meanwhile; those that are pending then are lost.
+        """
+        self._expect_here()
+        if grace is not None and not (type(grace) in (int, float) and grace >= 0):
+            raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
+        await self._handling.stop(grace)
+        await self.comm.close(code, reason)
+        await self.wait_closed()
+
+    @property
+    def failure(self) -> CommClosedError | None:
+        """Why the comm has ended, None before that; the error of a clean end, too."""
+        return self._failure
+
+    def closed(self) -> bool:
+        """Whether the comm has ended, or begun to: nothing more can be called."""
+        return self._failure is not None or self.comm.closed()
+
+    @property
+    def pending(self) -> int:
+        """How many of our calls await replies."""
+        return len(self._pending)
+
+    @property
+    def running(self) -> int:
+        """How many handlers run in tasks for the peer."""
+        return len(self._handling.running)
+
+    async def __aenter__(self) -> Calls:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None or not isinstance(error, Exception):
+            await self.close()
+        else:
+            await self.close(CloseCode.HANDLER_FAILED, f"its user raised {type(error).__name__}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} pending={self.pending} running={self.running} {self.comm}>"
+
+
+async def _why_closed(comm: Comm) -> CommClosedError:
+    try:
+        await comm.read()
+    except CommClosedError as error:
+        return error
+    except Exception:  # of a comm that is none of ours
+        logger.exception("comm with %s does not say why it is closed", comm.peer_address)
+    return CommClosedError(f"comm with {comm.peer_address} closed by us; connect again")
+
+
+def _check(comm: Any, handlers: Any, bounds: Mapping[str, Any]) -> None:
+    if not isinstance(comm, Comm):
+        raise TypeError(f"cannot make calls over {comm!r}: need a Comm; await connect(…) gives one")
+    if not isinstance(handlers, Mapping):
+        raise TypeError(f"bad handlers {handlers!r}: need a mapping of names to functions")
+    for name, handler in handlers.items():
+        if not isinstance(name, str) or not callable(handler):
+            raise TypeError(f"bad handler {name!r}: {handler!r}, need a name and a function")
+    for name, value in bounds.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"bad {name} {value!r}: need an int of at least 1")

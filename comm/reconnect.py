@@ -1,0 +1,351 @@
+"""A client that connects again, for as long as that can help.
+
+Attempts are made after a random pause below a bound that doubles from `backoff` to `backoff_cap`
+("full jitter"), so that the clients of a server that was restarted do not all come at once. The
+bound is `backoff` again once a session has lasted longer than the bound before it. An end that
+another attempt would only repeat is final: an error that is not `retryable`, such as
+`HandshakeError`, or a close code among `final_codes`.
+
+A call that was not sent, or that the server refused because it was stopping, waits for the next
+session. One that may have run is sent again only if the caller says that it is idempotent, and
+not if the comm ended because of a message: it may have been this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from types import TracebackType
+from typing import Any, Union
+
+from .api import connect
+from .call_errors import CallLost, CallRefused, CallTimeout, lost
+from .caller import expect_seconds
+from .calls import Calls
+from .close_codes import CloseCode
+from .errors import CommClosedError, CommError
+
+__all__ = ["ReconnectingClient"]
+
+logger = logging.getLogger("sealwire.comm")
+
+_POISON = frozenset(
+    {
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.UNKNOWN_TYPE,
+        CloseCode.BAD_MESSAGE,
+        CloseCode.TOO_LARGE,
+    }
+)
+_TRANSIENT = frozenset({"overloaded", "stopping"})
+
+OnConnect = Callable[[Calls], Union[Awaitable[object], object]]  # noqa: UP007 (evaluated on 3.10)
+
+
+class ReconnectingClient:
+    """`Calls` over a comm that is replaced when it is lost.
+
+    Connects as soon as it is made, in a running loop, and until it is closed.
+
+    Parameters
+    ----------
+    address : str
+        As for `connect`.
+    handlers : mapping of str to callable, optional
+        As for `Calls`.
+    on_connect : callable, optional
+        Called with the `Calls` of each new session, before those of other callers are sent; a
+        function or a coroutine function. `CallTimeout`, `CallLost`, and `CallRefused` by a server
+        that is overloaded or stopping, end the session; any other error ends the client.
+    backoff, backoff_cap : float, default 0.1 and 30
+        Bounds of the pause before an attempt, in seconds.
+    connect_timeout : float, default 10
+        Seconds of an attempt.
+    ping_interval : float, optional
+        Seconds between two pings; a session is given up if one has no answer for as long. Without
+        it a peer whose process is stopped goes unnoticed; one whose machine has gone does not.
+    final_codes : collection of int, default ``PROTOCOL_ERROR``
+        Close codes of the server after which it is not tried again.
+    **connect_args
+        Further arguments of `connect`.
+
+    Raises
+    ------
+    TypeError, ValueError, AddressError, EncryptionRequired
+        At once, as `connect` and `Calls`.
+
+    Examples
+    --------
+    ::
+
+        async def register(calls):
+            await calls.call("register", name)
+
+        async with ReconnectingClient(address, on_connect=register) as client:
+            await client.call("put", key, value, timeout=60, idempotent=True)
+    """
+
+    def __init__(
+        self,
+        address: str,
+        handlers: Mapping[str, Callable[..., Any]] | None = None,
+        *,
+        on_connect: OnConnect | None = None,
+        backoff: float = 0.1,
+        backoff_cap: float = 30.0,
+        connect_timeout: float = 10.0,
+        ping_interval: float | None = None,
+        final_codes: Collection[int] = (CloseCode.PROTOCOL_ERROR,),
+        **connect_args: Any,
+    ) -> None:
+        self.address = address
+        self._handlers = {} if handlers is None else handlers
+        self._on_connect = on_connect
+        self._backoff = expect_seconds(backoff)
+        self._backoff_cap = max(self._backoff, expect_seconds(backoff_cap))
+        self._ping_interval = None if ping_interval is None else expect_seconds(ping_interval)
+        self._final_codes = frozenset(final_codes)
+        self._connect_args = {**connect_args, "timeout": expect_seconds(connect_timeout)}
+        self._first = connect(address, **self._connect_args)  # checks the arguments
+        self._loop = asyncio.get_running_loop()
+        self._calls: Calls | None = None
+        self._last: CommError | None = None  # why there is no session
+        self._final: Exception | None = None  # and why there will be none
+        self._waiting: set[asyncio.Future[Calls]] = set()
+        self._sessions = 0
+        self._task = self._loop.create_task(self._run())
+
+    async def call(
+        self,
+        method: str,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        idempotent: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a method of the server as `Calls.call`, in this session or a later one.
+
+        Parameters
+        ----------
+        method, *args, **kwargs
+            As for `Calls.call`.
+        timeout : float, optional
+            Seconds for all of it, waiting for a session included.
+        idempotent : bool, default False
+            Whether it does no harm to run it twice: it is sent again then, for as long as it takes.
+
+        Raises
+        ------
+        CallLost
+            If the comm ended and the call may have run, and is not `idempotent`; or if the client
+            is closed.
+        CallTimeout, CallRefused, RemoteError, EncodeError, MessageTooLarge
+            As from `Calls.call`.
+        CommError
+            If the server cannot be reached, for a reason that another attempt does not mend.
+        """
+        deadline = None if timeout is None else self._loop.time() + expect_seconds(timeout)
+        while True:
+            try:
+                calls = await self.session(_left(deadline, self._loop))
+                left = _left(deadline, self._loop)
+                return await calls.call(method, *args, timeout=left, **kwargs)
+            except CallLost as error:
+                error.named(method)
+                again = idempotent and error.code not in _POISON
+                if self._final is not None or (error.may_have_run and not again):
+                    raise
+            except CallRefused as error:
+                if error.kind != "stopping":
+                    raise
+                if self._calls is calls:
+                    self._calls = None  # what waits is for the next one
+            except CallTimeout as error:
+                error.named(method)
+                raise
+
+    async def session(self, timeout: float | None = None) -> Calls:
+        """Return the `Calls` of the current session; wait for one if there is none.
+
+        Raises `CallTimeout`, `CallLost` if the client is closed, or what is final.
+        """
+        calls = self._calls
+        if calls is not None and not calls.closed():
+            return calls
+        if self._final is not None:
+            raise _copy(self._final)
+        waiter: asyncio.Future[Calls] = self._loop.create_future()
+        self._waiting.add(waiter)
+        timer = None
+        if timeout is not None:
+            timer = self._loop.call_later(expect_seconds(timeout), self._too_late, waiter, timeout)
+        try:
+            return await waiter
+        finally:
+            self._waiting.discard(waiter)
+            if timer is not None:
+                timer.cancel()
+
+    async def sessions(self) -> AsyncIterator[Calls]:
+        """Yield the `Calls` of the current session and of each later one, until `close`."""
+        seen: Calls | None = None
+        while True:
+            try:
+                calls = await self.session()
+                if calls is seen:
+                    await calls.serve()
+                    continue
+            except CallLost:
+                return
+            except CommClosedError:
+                if self._final is not None:
+                    raise
+                continue
+            seen = calls
+            yield calls
+
+    def _too_late(self, waiter: asyncio.Future[Calls], seconds: float) -> None:
+        if not waiter.done():
+            why = f": {str(self._last).partition('; ')[0]}" if self._last else ""
+            error = CallTimeout(
+                f"call to {self.address} timed out: no session within {seconds:.3g} s{why}; check "
+                f"that the server runs, or allow more time"
+            )
+            error.may_have_run = False
+            waiter.set_exception(error)
+
+    # Sessions
+
+    async def _run(self) -> None:
+        """Connect, again and again."""
+        bound = self._backoff
+        connecting = self._first
+        try:
+            while True:
+                began = self._loop.time()
+                try:
+                    ended = await self._use(Calls(await connecting, self._handlers))
+                    if ended.code in self._final_codes:
+                        raise ended
+                    end: CommError = ended
+                    if self._loop.time() - began > bound:
+                        bound = self._backoff
+                except CommError as error:
+                    if not error.retryable or getattr(error, "code", None) in self._final_codes:
+                        raise
+                    end = error
+                self._last = end
+                logger.info("no session with %s: %s; trying again", self.address, end)
+                await asyncio.sleep(random.uniform(0, bound))
+                bound = min(self._backoff_cap, 2 * bound)
+                connecting = connect(self.address, **self._connect_args)
+        except Exception as error:
+            logger.error("no session with %s, and none will be tried: %s", self.address, error)
+            self._finish(error)
+
+    async def _use(self, calls: Calls) -> CommClosedError:
+        """Offer a session until it ends; return why it did."""
+        pinging: asyncio.Task[None] | None = None
+        try:
+            if self._ping_interval is not None:
+                pinging = self._loop.create_task(_ping(calls, self._ping_interval))
+            await self._greet(calls)
+            if not calls.closed():
+                self._calls = calls
+                for waiter in self._waiting:
+                    if not waiter.done():
+                        waiter.set_result(calls)
+            await calls.serve()
+        except CommClosedError:
+            pass
+        finally:
+            if pinging is not None:
+                pinging.cancel()
+            if calls.failure is None:  # it is us who end
+                calls.comm.abort()
+                await calls.wait_closed()
+        assert calls.failure is not None
+        return calls.failure
+
+    async def _greet(self, calls: Calls) -> None:
+        if self._on_connect is None:
+            return
+        try:
+            done = self._on_connect(calls)
+            if inspect.isawaitable(done):
+                await done
+        except (CallTimeout, CallRefused) as error:
+            if isinstance(error, CallRefused) and error.kind not in _TRANSIENT:
+                raise
+            logger.warning("session with %s ended by on_connect: %s", self.address, error)
+            await calls.close()
+
+    # The end
+
+    def _finish(self, error: Exception) -> None:
+        """There will be no session any more."""
+        self._final = error
+        self._calls = None
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(_copy(error))
+
+    async def close(
+        self, code: int = CloseCode.NORMAL, reason: str = "", *, grace: float | None = None
+    ) -> None:
+        """End the session as `Calls.close`, and have no other. Pending calls are lost."""
+        calls = self._calls
+        if self._final is None:
+            closed = CommClosedError(f"client of {self.address} closed; make another one")
+            closed.closed_by, closed.clean, closed.code = "us", True, CloseCode.NORMAL
+            self._finish(lost(self.address, closed, sent=False))
+        if calls is not None:
+            await calls.close(code, reason, grace=grace)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def closed(self) -> bool:
+        """Whether there will be no further session."""
+        return self._final is not None
+
+    async def __aenter__(self) -> ReconnectingClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+async def _ping(calls: Calls, interval: float) -> None:
+    """Ping until there is no answer for as long as the pause between two pings."""
+    try:
+        while True:
+            await asyncio.sleep(interval)
+            await calls.ping(timeout=interval)
+    except CallTimeout:
+        logger.warning(
+            "comm with %s closed: no answer to a ping for %g s; see whether that process is "
+            "stopped or overloaded",
+            calls.comm.peer_address,
+            interval,
+        )
+        calls.comm.abort()
+    except CallLost:
+        pass
+
+
+def _left(deadline: float | None, loop: asyncio.AbstractEventLoop) -> float | None:
+    return None if deadline is None else max(1e-6, deadline - loop.time())
+
+
+def _copy(error: Exception) -> Exception:
+    """Return `error` for another caller: raising the same one twice mixes tracebacks."""
+    return error.again() if isinstance(error, CommError) else error

@@ -1,0 +1,26 @@
+"""Has numbers squared: client.py ADDRESS NAME COUNT"""
+
+import asyncio
+import sys
+
+from common import credentials
+
+from sealwire.comm import ReconnectingClient
+
+
+async def main(address, name, count):
+    async with ReconnectingClient(
+        address, ping_interval=5, **credentials(address, "client")
+    ) as farm:
+
+        async def square(number):
+            key = f"{name}-{number}"  # with it, both calls may be repeated
+            await farm.call("submit", key, "square", number, idempotent=True)
+            kind, value, _ = await farm.call("result", key, idempotent=True)
+            return value if kind == "result" else 0
+
+        print(sum(await asyncio.gather(*map(square, range(int(count))))))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,246 @@
+"""What a hostile or broken peer can do to calls: nothing but lose its own."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from sealwire.comm import (
+    CallLost,
+    CallRefused,
+    Calls,
+    CallTimeout,
+    CloseCode,
+    CommClosedError,
+    Limits,
+    RemoteError,
+)
+from support.aio import aio, until
+from support.calling import Sleeper, called_by_hand, calls_pair
+from support.links import pair
+
+NO_CALLS: list[Any] = [
+    None, 0, "", b"x", {}, [], {"op": "call"}, [None], ["call"], [True, 1], [[]], [1.0, 2],
+    [-1, 0], [7, 0], [99, 0, 0, 0], [2**70, 0],
+    [0], [0, None], [0, "1", "now", None, None], [0, -1, "now", None, None],
+    [0, 2**63, "now", None, None], [0, True, "now", None, None], [0, [], "now", None, None],
+    [1], [1, 0], [1, 0, None], [1, [], None, None], [1, 0, None, None, None],
+    [2], [2, "now"], [2, 1, None], [2, "now", []], [2, "now", {1: 2}], [2, [], None],
+    [3], [3, None], [3, "1"], [3, []], [4], [4, -1], [4, {}], [5], [5, 1.0],
+    [6, 0], [6, 0, "stopping"], [6, None, "stopping", ""],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", NO_CALLS, ids=repr)
+@aio
+async def test_what_is_no_call_ends_the_comm(message: Any) -> None:
+    async with called_by_hand({"now": lambda: 1}) as (comm, called):
+        await comm.write(message)
+        with pytest.raises(CommClosedError, match="which is no call") as caught:
+            await comm.read()
+        assert (caught.value.code, caught.value.closed_by) == (CloseCode.PROTOCOL_ERROR, "peer")
+        with pytest.raises(CommClosedError) as caught:
+            await called.serve()
+        assert (caught.value.code, caught.value.closed_by) == (CloseCode.PROTOCOL_ERROR, "us")
+
+
+BAD_REQUESTS: list[Any] = [
+    [0, 1], [0, 1, "now"], [0, 1, "now", None],
+    [0, 1, None, None, None], [0, 1, b"now", None, None], [0, 1, [], None, None],
+    [0, 1, "now", 0, None], [0, 1, "now", -1, None], [0, 1, "now", "5", None],
+    [0, 1, "now", True, None], [0, 1, "now", float("nan"), None], [0, 1, "now", [1], None],
+    [0, 1, "now", None, []], [0, 1, "now", None, {1: 2}], [0, 1, "now", None, "a"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", BAD_REQUESTS, ids=repr)
+@aio
+async def test_a_bad_request_is_refused(message: Any) -> None:
+    async with called_by_hand({"now": lambda: 1}) as (comm, _):
+        await comm.write(message)
+        assert (await comm.read())[:3] == [6, 1, "bad-request"]
+        await comm.write([0, 2, "now", None, None])
+        assert await comm.read() == [1, 2, None, 1]
+
+
+@pytest.mark.parametrize("seconds", [1, 5.0, 1e9, float("inf"), 2**63])
+@aio
+async def test_any_deadline_ahead_is_one(seconds: Any) -> None:
+    async with called_by_hand({"now": lambda: 1, "sleep": lambda: asyncio.sleep(0)}) as (comm, _):
+        for number, method in enumerate(["now", "sleep"]):
+            await comm.write([0, number, method, seconds, None])
+            assert (await comm.read())[:3] == [1, number, None]
+
+
+@aio
+async def test_a_number_in_use_ends_the_comm() -> None:
+    sleeper = Sleeper()
+    async with called_by_hand({"sleep": sleeper}, max_running=1) as (comm, _):
+        await comm.write([0, 7, "sleep", None, None])
+        await comm.write([0, 7, "sleep", None, None])
+        with pytest.raises(CommClosedError, match="call 7 a second time"):
+            await comm.read()
+        await sleeper.until(lambda s: s.started == s.cancelled)
+
+
+@aio
+async def test_replies_that_nobody_waits_for_are_dropped() -> None:
+    async with pair("tcp") as (comm, b), Calls(b) as calls:
+        for number in range(1000):
+            await comm.write([1, number, None, number])
+            await comm.write([5, number])
+            await comm.write([3, number])
+            await comm.write([6, number, "stopping", ""])
+        await comm.write([4, 1])
+        assert await comm.read() == [5, 1]
+        assert calls.pending == 0
+        assert not calls.closed()
+
+
+ERRORS: list[tuple[Any, str, str]] = [
+    (1, "unknown", "the other side has sent an error that is none"),
+    ([], "unknown", "the other side has sent an error that is none"),
+    (["builtins.SystemExit", "", {}], "builtins.SystemExit", ""),
+    (["os.system", "ls", {}], "os.system", "ls"),
+    ([None, None, None], "unknown", ""),
+    (["n" * 10_000, "m" * 1_000_000, {}], "n" * 200, "m" * 4000),
+]
+
+
+@pytest.mark.parametrize(("error", "name", "message"), ERRORS, ids=[0, 1, 2, 3, 4, 5])
+@aio
+async def test_any_error_of_a_peer_is_one(error: Any, name: str, message: str) -> None:
+    async with pair("tcp") as (comm, b), Calls(b) as calls:
+        task = asyncio.ensure_future(calls.call("x"))
+        number = (await comm.read())[1]
+        await comm.write([1, number, error, None])
+        with pytest.raises(RemoteError) as caught:
+            await task
+        assert (caught.value.name, caught.value.message) == (name, message)
+
+
+@pytest.mark.parametrize("kind", [None, 1, "other", [], "expired", "stopping"])
+@aio
+async def test_any_refusal_of_a_peer_is_one(kind: Any) -> None:
+    async with pair("tcp") as (comm, b), Calls(b) as calls:
+        task = asyncio.ensure_future(calls.call("x"))
+        number = (await comm.read())[1]
+        await comm.write([6, number, kind, "why;\n" * 10_000])
+        with pytest.raises(CallTimeout if kind == "expired" else CallRefused) as caught:
+            await task
+        assert len(str(caught.value)) < 5000
+
+
+# Bounds
+
+
+@aio
+async def test_handlers_beyond_the_bound_wait_and_then_are_refused() -> None:
+    sleeper = Sleeper()
+    async with calls_pair({"sleep": sleeper}, max_running=2, max_waiting=3) as (calls, called):
+        tasks = [asyncio.ensure_future(calls.call("sleep", number)) for number in range(8)]
+        await until(lambda: sum(task.done() for task in tasks) == 3)
+        for task in tasks[5:]:
+            with pytest.raises(CallRefused) as caught:
+                await task
+            assert caught.value.kind == "overloaded"
+        assert called.running == sleeper.started == 2
+        tasks[2].cancel()  # waits there
+        await asyncio.wait([tasks[2]])
+        with pytest.raises(CallTimeout):
+            await calls.call("sleep", timeout=0.05)  # takes its place, and waits too long
+        sleeper.go.set()
+        assert await asyncio.gather(*tasks[:2], *tasks[3:5]) == [0, 1, 3, 4]
+        assert sleeper.started == 4
+
+
+@aio
+async def test_calls_beyond_the_bound_wait_for_their_turn() -> None:
+    sleeper = Sleeper()
+    handlers = {"sleep": sleeper, "now": lambda: 1}
+    async with calls_pair(handlers, ours_with={"max_pending": 2}) as (calls, called):
+        tasks = [asyncio.ensure_future(calls.call("sleep", number)) for number in range(2)]
+        await sleeper.until(lambda s: s.started == 2)
+        late = asyncio.ensure_future(calls.call("now", timeout=0.05))
+        given_up = asyncio.ensure_future(calls.call("now"))
+        others = [asyncio.ensure_future(calls.call("now")) for _ in range(20)]
+        with pytest.raises(CallTimeout, match="could not be sent within") as caught:
+            await late
+        assert not caught.value.may_have_run
+        given_up.cancel()
+        assert calls.pending == called.running == 2
+        assert await calls.ping() >= 0
+        sleeper.go.set()
+        assert await asyncio.gather(*tasks, *others) == [0, 1, *[1] * 20]
+
+
+@aio
+async def test_calls_that_wait_learn_that_the_comm_has_ended() -> None:
+    sleeper = Sleeper()
+    async with calls_pair({"sleep": sleeper}, ours_with={"max_pending": 1}) as (calls, called):
+        tasks = [asyncio.ensure_future(calls.call("sleep")) for _ in range(5)]
+        await sleeper.until(lambda s: s.started == 1)
+        called.comm.abort()
+        for number, task in enumerate(tasks):
+            with pytest.raises(CallLost) as caught:
+                await task
+            assert caught.value.may_have_run == (number == 0)
+
+
+@aio
+async def test_notifications_beyond_the_bound_are_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sleeper = Sleeper()
+    async with calls_pair({"sleep": sleeper}, max_running=2, max_waiting=2) as (calls, _):
+        for _ in range(50):
+            await calls.notify("sleep")
+        await calls.ping()
+        sleeper.go.set()
+        await sleeper.until(lambda s: s.started == 4)
+    (record,) = caplog.records
+    assert "notification 'sleep'" in record.getMessage()
+
+
+@aio
+async def test_large_calls_in_both_directions_do_not_block_each_other() -> None:
+    """More than sockets, read_ahead and write_ahead hold together."""
+    limits = Limits(write_ahead=100_000, read_ahead=100_000)
+    large = bytes(4 << 20)
+    handlers = {"echo": lambda value: value, "later": Sleeper()}
+    handlers["later"].go.set()
+    async with calls_pair(handlers, handlers, limits=limits) as (calls, called):
+        for replies in await asyncio.gather(
+            *(
+                side.call(way, large)
+                for _ in range(8)
+                for side in (calls, called)
+                for way in handlers
+            )
+        ):
+            assert replies == large
+
+
+@aio
+async def test_a_peer_that_reads_no_replies_costs_a_bounded_amount() -> None:
+    """It is not answered any more, and in the end disconnected."""
+    tracemalloc.start()
+    try:
+        limits = Limits(write_ahead=100_000, read_ahead=100_000)
+        reply = bytes(50_000)
+        async with pair("tcp", limits) as (comm, b), Calls(b, {"get": lambda: reply}) as called:
+
+            async def ask() -> None:
+                for number in range(200_000):  # and read nothing
+                    await comm.write([0, number, "get", None, None])
+
+            with pytest.raises(CommClosedError):
+                await ask()
+            _, peak = tracemalloc.get_traced_memory()
+            assert peak < 40 << 20
+            assert called.closed()
+    finally:
+        tracemalloc.stop()

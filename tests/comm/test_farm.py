@@ -1,0 +1,197 @@
+"""The example of a task farm, in real processes: killed, poisoned and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import itertools
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sealwire.comm import CallRefused, EncodeError, ReconnectingClient, RemoteError
+from sealwire.security import Security
+from support.aio import aio
+from support.links import SCHEMES
+from support.processes import Program
+from support.restarting import free_port
+
+FARM = Path(__file__).resolve().parents[2] / "examples" / "farm"
+START = {
+    "asyncio": "import runpy, sys; sys.path.insert(0, sys.argv[1]); sys.argv[:2] = [];",
+    "uvloop": "import uvloop; uvloop.install();",
+}
+START["uvloop"] = START["asyncio"] + START["uvloop"]
+RUN = "runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+class Farm:
+    """The processes of one farm."""
+
+    def __init__(self, folder: Path, scheme: str, loop: str) -> None:
+        self.folder = folder
+        self.address = f"{scheme}://127.0.0.1:{free_port()}"
+        self._code = START[loop] + RUN
+        self._started: list[Program] = []
+
+    def start(self, name: str, *arguments: str) -> Program:
+        path = str(FARM / f"{name}.py")
+        command = [sys.executable, "-c", self._code, str(FARM), path, self.address, *arguments]
+        program = Program(command, self.folder)
+        self._started.append(program)
+        return program
+
+    def scheduler(self) -> Program:
+        program = self.start("scheduler", "tasks")
+        program.wait_for("scheduler at")
+        return program
+
+    def worker(self) -> Program:
+        program = self.start("worker", "4")
+        program.wait_for("worker")
+        return program
+
+    def end(self) -> None:
+        for program in self._started:
+            program.process.kill()
+            program.process.wait()
+            program.finish()
+
+
+def kill(program: Program) -> None:
+    program.process.kill()
+    program.process.wait()
+
+
+def stop(program: Program) -> int:
+    program.process.send_signal(signal.SIGTERM)
+    return program.process.wait(30)
+
+
+LINKS = [(scheme, loop) for scheme in SCHEMES for loop in START]
+two_links = pytest.mark.parametrize("farm", [LINKS[0], LINKS[-1]], ids="-".join, indirect=True)
+
+
+@pytest.fixture(params=LINKS, ids="-".join)
+def farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Farm]:
+    scheme, loop = request.param
+    if scheme == "tls":
+        command = [sys.executable, "-m", "sealwire.cli", "certs", "init"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    made = Farm(tmp_path, scheme, loop)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def client_of(farm: Farm) -> ReconnectingClient:
+    args = {}
+    if farm.address.startswith("tls"):
+        certs = farm.folder / "certs"
+        security = Security(
+            tls_ca_file=str(certs / "ca.pem"), tls_client_cert=str(certs / "client.pem")
+        )
+        args = security.get_connection_args("client")
+    return ReconnectingClient(farm.address, backoff_cap=1, **args)
+
+
+async def beside(function: Callable[[Program], object], program: Program) -> object:
+    return await asyncio.get_running_loop().run_in_executor(None, function, program)
+
+
+@aio
+async def test_no_task_is_lost_or_done_twice_unnoticed(farm: Farm) -> None:
+    """Under a scheduler and a worker that are killed, and a worker that is stopped in order."""
+    scheduler = farm.scheduler()
+    workers = [farm.worker(), farm.worker()]
+    notes = farm.folder / "notes"
+    attempts = {}
+    async with client_of(farm) as client:
+
+        async def have_done(number: int) -> None:
+            key = f"note-{number}"
+            await client.call("submit", key, "note", str(notes), key, idempotent=True)
+            kind, value, attempts[key] = await client.call("result", key, idempotent=True)
+            assert (kind, value) == ("result", None)
+
+        for round_ in range(4):
+            tasks = [asyncio.ensure_future(have_done(100 * round_ + n)) for n in range(100)]
+            for done in itertools.islice(asyncio.as_completed(tasks), 20):
+                await done
+            if round_ == 0:
+                await beside(kill, scheduler)
+                scheduler = farm.scheduler()
+            elif round_ == 1:
+                await beside(kill, workers[0])
+                workers[0] = farm.worker()
+            elif round_ == 2:
+                assert await beside(stop, workers[1]) == 0
+                workers[1] = farm.worker()
+            await asyncio.gather(*tasks)
+    ran = collections.Counter(notes.read_text().split())
+    assert ran.keys() == attempts.keys() == {f"note-{n}" for n in range(400)}
+    assert all(count <= attempts[key] for key, count in ran.items())
+    assert await beside(stop, scheduler) == 0
+    assert [await beside(stop, worker) for worker in workers] == [0, 0]
+
+
+@two_links
+@aio
+async def test_poison_is_refused_and_the_farm_goes_on(farm: Farm) -> None:
+    farm.scheduler()
+    farm.worker()
+    async with client_of(farm) as client:
+        with pytest.raises(EncodeError):
+            await client.call("submit", "a", "square", object(), idempotent=True)
+        with pytest.raises(CallRefused, match="no method 'sumbit'"):
+            await client.call("sumbit", "a", "square", 2)
+        with pytest.raises(CallRefused, match="missing 1 required"):
+            await client.call("submit", "a")
+        with pytest.raises(RemoteError, match="TypeError"):  # it does not fit in the file
+            await client.call("submit", "b", "square", b"bytes")
+        with pytest.raises(RemoteError, match="NoSuchTask"):  # not registered here
+            await client.call("result", "nothing")
+        for key, call, why in (
+            ("c", ("set", [1]), "cannot encode"),
+            ("d", ("nothing",), "KeyError"),
+            ("e", ("square", "a"), "TypeError"),
+        ):
+            await client.call("submit", key, *call)
+            kind, text, attempts = await client.call("result", key, timeout=30)
+            assert (kind, attempts) == ("error", 1)
+            assert why in text
+        await client.call("submit", "f", "square", 3)
+        assert await client.call("result", "f", timeout=30) == ["result", 9, 1]
+
+
+@aio
+async def test_a_stop_lets_what_runs_finish(farm: Farm) -> None:
+    scheduler = farm.scheduler()
+    worker = farm.worker()
+    async with client_of(farm) as client:
+        for key in "abcd":
+            await client.call("submit", key, "sleep", 1.0)
+        await client.call("submit", "e", "square", 5)  # waits for a slot
+        results = [asyncio.ensure_future(client.call("result", key)) for key in "abcd"]
+        while (farm.folder / "tasks").read_text().count('"attempt"') < 4:
+            await asyncio.sleep(0.01)
+        assert await beside(stop, worker) == 0
+        assert await asyncio.gather(*results) == [["result", None, 1]] * 4
+        farm.worker()
+        kind, value, _ = await client.call("result", "e", timeout=30)
+        assert (kind, value) == ("result", 25)
+    assert await beside(stop, scheduler) == 0
+
+
+@two_links
+@aio
+async def test_the_client_of_the_example(farm: Farm) -> None:
+    farm.scheduler()
+    farm.worker()
+    for _ in range(2):  # the second has everything from the file
+        farm.start("client", "squares", "50").wait_for(f"^{sum(n**2 for n in range(50))}$")

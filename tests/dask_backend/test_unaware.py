@@ -1,0 +1,288 @@
+"""What is configured holds in every process that imports Dask, by whatever it was started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from distributed.comm import listen
+
+from sealwire.security.config import PROCESSES
+from support import certs_cli
+from support.handshakes import told_at
+from support.parties import echo, select
+from support.processes import HANG, Programs
+from support.programs import command, environment
+
+Config = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a configuration that names a CRL and an allow-list, and no preload."""
+    folder = tmp_path_factory.mktemp("cluster") / "certs"
+    certs_cli.good("init", str(folder))
+    certs_cli.good("issue", "worker", "node8.lab", "--dir", str(folder))
+    certs_cli.good("revoke", "worker-node8.lab", "--dir", str(folder))
+    tree = yaml.safe_load((folder / "dask.yaml").read_text())
+    for process in PROCESSES:
+        del tree["distributed"][process]
+    (folder / "plain.yaml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+# Ways to configure
+
+
+def by_file(folder: Path, home: Path) -> Config:
+    return {"DASK_CONFIG": str(folder / "plain.yaml")}
+
+
+def by_folder(folder: Path, home: Path) -> Config:
+    return {"DASK_CONFIG": str(placed(folder, home / "configs"))}
+
+
+def by_root(folder: Path, home: Path) -> Config:
+    return {"DASK_ROOT_CONFIG": str(placed(folder, home / "etc"))}
+
+
+def by_home(folder: Path, home: Path) -> Config:
+    placed(folder, home / ".config" / "dask")
+    return {}
+
+
+def by_variables(folder: Path, home: Path) -> Config:
+    """The protections alone by variables, the rest by a file, as an operator adds them."""
+    tree = yaml.safe_load((folder / "plain.yaml").read_text())
+    tls = tree.pop("sealwire")["tls"]
+    file = home / "stock.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    return {
+        "DASK_CONFIG": str(file),
+        "DASK_SEALWIRE__TLS__CRL_FILE": tls["crl-file"],
+        "DASK_SEALWIRE__TLS__ALLOWED_PEERS": repr(tls["allowed-peers"]),
+    }
+
+
+def placed(folder: Path, target: Path) -> Path:
+    target.mkdir(parents=True)
+    (target / "any.yml").write_text((folder / "plain.yaml").read_text())
+    return target
+
+
+def surroundings(config: Config, home: Path) -> dict[str, str]:
+    """An environment of nothing but a configuration, as that of `env -i` and of most managers."""
+    kept = {name: value for name, value in environment().items() if name in ("PATH", "PYTHONPATH")}
+    return {
+        **kept,
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "DASK_TEMPORARY_DIRECTORY": str(home),
+        **config,
+    }
+
+
+@contextmanager
+def started(arguments: list[str], config: Config, home: Path) -> Iterator[list[str]]:
+    process = subprocess.Popen(
+        arguments,
+        cwd=home,
+        env=surroundings(config, home),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("["), (line, process.communicate(timeout=HANG)[1])
+        yield json.loads(line)
+        _, words = process.communicate("", timeout=HANG)
+        assert process.returncode == 0, words
+    finally:
+        process.kill()
+        process.wait()
+
+
+def context(folder: Path, name: str) -> ssl.SSLContext:
+    made = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    made.check_hostname = False
+    made.load_cert_chain(folder / f"{name}.pem")
+    return made
+
+
+def expect_guarded(addresses: list[str], folder: Path, stranger: str) -> None:
+    """Each port refuses who is revoked, and who is not on its list."""
+    for address in addresses:
+        with pytest.raises(ssl.SSLError, match="REVOKED"):
+            told_at(address, context(folder, "worker-node8.lab"))
+        told = told_at(address, context(folder, stranger))
+        assert "match none of the peers that are allowed here" in told["refused"], address
+
+
+WAYS = [by_file, by_folder, by_root, by_home, by_variables]
+KINDS = ["scheduler", "threads", "processes", "spawn", "fork", "forkserver"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        *((kind, by_variables) for kind in KINDS),
+        *(("scheduler", way) for way in WAYS if way is not by_variables),
+    ],
+)
+def test_scripts(kind: str, way: Callable[..., Config], folder: Path, tmp_path: Path) -> None:
+    config = way(folder, tmp_path)
+    with started(command("unaware", kind), config, tmp_path) as addresses:
+        assert len(addresses) == {"processes": 3, "threads": 2}.get(kind, 1)
+        expect_guarded(addresses[:1], folder, "scheduler")
+        expect_guarded(addresses[1:], folder, "client")
+
+
+@pytest.mark.parametrize("way", [by_file, by_home, by_variables])
+def test_modules_that_others_run(
+    way: Callable[..., Config],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    programs: Programs,
+) -> None:
+    """`dask ssh` and job queues run these; no plugin of the command line is loaded."""
+    for name, value in surroundings(way(folder, tmp_path), tmp_path).items():
+        monkeypatch.setenv(name, value)
+    scheduler = programs.start_module(
+        "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+        "--protocol", "tls", "--dashboard-address", "127.0.0.1:0",
+    )  # fmt: skip
+    address = scheduler.wait_for(r"Scheduler at:\s+(\S+)")[1]
+    worker = programs.start_module(
+        "distributed.cli.dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1",
+        "--dashboard-address", "127.0.0.1:0", "--local-directory", str(tmp_path),
+    )  # fmt: skip
+    worker.wait_for("Registered to")
+    said = "".join(worker.output)
+    found = re.findall(r"Start (?:worker at:\s+|Nanny at: ')(\w+://[\d.:]+)", said)
+    assert len(found) == 2, said
+    expect_guarded([address], folder, "scheduler")
+    expect_guarded(found, folder, "client")
+    for kind, ports in (("worker", 1), ("nanny", 2)):
+        home = tmp_path / kind
+        home.mkdir()
+        with started(command("unaware", kind, address), way(folder, home), home) as listens:
+            assert len(listens) == ports
+            expect_guarded(listens, folder, "client")
+    assert "its own backend" in "".join(scheduler.output)
+
+
+@pytest.mark.parametrize("way", [by_file, by_home, by_variables])
+def test_a_client(way: Callable[..., Config], folder: Path, tmp_path: Path) -> None:
+    """Refuses a scheduler whose certificate is revoked, and says why."""
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.pem"))
+    server.load_cert_chain(folder / "worker-node8.lab.pem")
+    server.verify_mode = ssl.CERT_REQUIRED
+
+    async def refused() -> str:
+        select("stock")
+        async with listen("tls://127.0.0.1:0", echo, ssl_context=server) as listener:
+            done = await asyncio.to_thread(
+                subprocess.run,
+                command("unaware", "client", listener.contact_address),
+                cwd=tmp_path,
+                env=surroundings(way(folder, tmp_path), tmp_path),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=HANG,
+            )
+        return str(done.stdout)
+
+    assert "it has been revoked" in asyncio.run(refused())
+
+
+UNTOUCHED = """
+import sys
+import distributed
+from distributed import Security
+fields = dict(tls_ca_file=FILE, tls_client_cert=FILE)
+Security().get_connection_args("client")
+assert not [name for name in sys.modules if name.startswith("sealwire.") and "cli" not in name]
+import dask
+dask.config.set({"sealwire.tls.reload-interval": "1 s"})
+Security()
+from sealwire.dask_backend import installed, uninstall
+assert installed() and "dask_hook" not in Security.__init__.__code__.co_filename
+uninstall()
+Security()
+assert not installed()
+"""
+
+
+def test_nothing_is_loaded_where_nothing_is_configured(tmp_path: Path) -> None:
+    """And what a program decides itself stays."""
+    subprocess.run(
+        [sys.executable, "-c", UNTOUCHED.replace("FILE", "None")],
+        cwd=tmp_path,
+        env=surroundings({}, tmp_path),
+        timeout=HANG,
+        check=True,
+    )
+
+
+MISSING = """
+import sys
+from distributed import Client
+try:
+    Client("tls://127.0.0.1:1", timeout=5)
+except TypeError as error:
+    print("role client has no certificate" in str(error))
+"""
+
+
+def test_a_role_without_a_certificate_is_named(folder: Path, tmp_path: Path) -> None:
+    """Where nothing of ours is configured either, distributed's words name no setting."""
+    tls = {"ca-file": str(folder / "ca.pem"), "worker": {"cert": str(folder / "worker.pem")}}
+    tree = {"distributed": {"comm": {"require-encryption": True, "tls": tls}}}
+    (tmp_path / "stock.yaml").write_text(yaml.safe_dump(tree))
+    done = subprocess.run(
+        [sys.executable, "-c", MISSING],
+        cwd=tmp_path,
+        env=surroundings({"DASK_CONFIG": str(tmp_path / "stock.yaml")}, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    assert done.stdout == "False\n"  # the error is distributed's
+    assert done.stderr.count("set distributed.comm.tls.client.cert and ") == 1
+
+
+@pytest.mark.parametrize("kind", ["scheduler", "client"])
+def test_a_configuration_that_is_not_there_is_named(kind: str, tmp_path: Path) -> None:
+    """Also by a script, which is all that would tell it from one that is protected."""
+    code = (
+        "import dask; dask.config.set({'distributed.comm.require-encryption': False})\n"
+        "from distributed import Security\n"
+        f"for _ in range(3): Security().get_connection_args({kind!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=surroundings({"DASK_CONFIG": "certs/dask.yml"}, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    said = done.stderr.replace(str(tmp_path), "~")
+    assert said.count("DASK_CONFIG names 'certs/dask.yml'") == 1, said
+    assert "which does not exist" in said

@@ -1,0 +1,163 @@
+"""What a new user does: the README's commands in their order, in new shells and an empty home."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.handshakes import told_at
+from support.processes import HANG, Program, Programs
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEPLOYING = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
+QUIET = "--host 127.0.0.1 --dashboard-address 127.0.0.1:0"
+ANY_PORT = "--port 0"
+
+
+def section(page: str, title: str) -> str:
+    found = re.search(rf"^## {re.escape(title)}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+def commands(text: str) -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def code(text: str, word: str) -> str:
+    return next(
+        each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if word in each
+    )
+
+
+class User:
+    """Opens new shells in an empty home, of which each knows nothing of the others."""
+
+    def __init__(self, home: Path, programs: Programs) -> None:
+        self.home = home
+        self.programs = programs
+        self.environment = {
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        }
+
+    def shell(self, *lines: str) -> list[str]:
+        """What runs `lines` in a new shell."""
+        pairs = [f"{name}={value}" for name, value in self.environment.items()]
+        lead = ["env", "-i", *pairs, "PYTHONUNBUFFERED=1", "bash", "-euc"]
+        *before, last = lines
+        return [*lead, "\n".join([*before, f"exec {last}"])]
+
+    def run(self, *lines: str) -> str:
+        done = subprocess.run(
+            self.shell(*lines), cwd=self.home, capture_output=True, text=True, timeout=HANG
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, *lines: str) -> Program:
+        program = Program(self.shell(*lines), self.home)
+        self.programs.started.append(program)
+        return program
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Iterator[User]:
+    with Programs(tmp_path) as programs:
+        user = User(tmp_path, programs)
+        for line in commands(section(README, "Certificates")):
+            user.run(line)
+        user.run("sealwire certs issue worker gone.lab")
+        user.run("sealwire certs revoke worker-gone.lab")
+        yield user
+
+
+def expect_revoked(user: User, address: str) -> None:
+    """A worker that is revoked is refused."""
+    context = ssl.create_default_context(cafile=str(user.home / "certs/ca.pem"))
+    context.check_hostname = False
+    context.load_cert_chain(user.home / "certs/worker-gone.lab.pem")
+    with pytest.raises(ssl.SSLError, match="REVOKED"):
+        told_at(address, context)
+
+
+def test_the_command_line_of_the_readme(user: User, tmp_path: Path) -> None:
+    """In terminals with the configuration; the client and the cluster also in others."""
+    text = section(README, "Dask, from the command line")
+    export, scheduler, worker, *_ = commands(text)
+    assert export.startswith("export DASK_CONFIG=")
+    first = user.start(export, f"{scheduler} {QUIET} {ANY_PORT}")
+    address = first.wait_for(r"Scheduler at:\s+(tls://\S+)")[1]
+    port = address.rpartition(":")[2]
+    second = user.start(export, f"{worker.replace('8786', port)} {QUIET}")
+    second.wait_for("Registered to")
+    (tmp_path / "client.py").write_text(code(text, "Client(").replace("8786", port))
+    (tmp_path / "cluster.py").write_text(
+        code(section(README, "Dask, from Python"), "LocalCluster(")
+    )
+    for script in ("client.py", "cluster.py"):
+        assert user.run(export, f"python {script}") == "4950\n"
+        assert user.run(f"python {script}") == "4950\n"
+    probe = next(line for line in commands(text) if "probe" in line)
+    said = user.run(export, probe.replace("tls://10.0.0.5:8786", address))
+    assert "each side accepts the other's certificate" in " ".join(said.split())
+    expect_revoked(user, address)
+    assert "its own backend" in "".join(first.output + second.output)
+
+
+def test_a_terminal_without_the_configuration(user: User, tmp_path: Path) -> None:
+    """Nothing plain is started, and the setting that is missing is named."""
+    _, scheduler, worker, *_ = commands(section(README, "Dask, from the command line"))
+    for line, role in ((f"{scheduler} {ANY_PORT}", "scheduler"), (worker, "worker")):
+        program = user.start(f"{line} {QUIET}")
+        program.wait_for(f"role {role} has no certificate .* distributed.comm.tls.{role}.cert")
+        assert program.process.wait(HANG) != 0
+        assert "tcp://" not in "".join(program.output)
+
+
+def test_the_options_of_the_readme(user: User, tmp_path: Path) -> None:
+    """Instead of the configuration, with the CRL named by a variable."""
+    _, scheduler, worker, *_ = commands(section(README, "Dask, from the command line"))
+    crl = f"export DASK_SEALWIRE__TLS__CRL_FILE={tmp_path}/certs/crl.pem"
+    options = "--tls-ca-file certs/ca.pem --tls-cert certs/{0}.pem --tls-key certs/{0}.pem"
+    first = user.start(crl, f"{scheduler} {QUIET} {ANY_PORT} {options.format('scheduler')}")
+    address = first.wait_for(r"Scheduler at:\s+(tls://\S+)")[1]
+    line = worker.replace("8786", address.rpartition(":")[2])
+    user.start(crl, f"{line} {QUIET} {options.format('worker')}").wait_for("Registered to")
+    expect_revoked(user, address)
+
+
+@pytest.mark.parametrize("where", ["DASK_CONFIG", "~/.config/dask"])
+def test_the_commands_of_the_deployments(where: str, user: User, tmp_path: Path) -> None:
+    """With `DASK_CONFIG`, and without it from the other place that the page names."""
+    export, scheduler, worker = commands(section(DEPLOYING, "`dask scheduler` and `dask worker`"))
+    if where == "DASK_CONFIG":
+        export = export.replace("/etc/sealwire", "$HOME/certs")
+    else:
+        assert where in DEPLOYING
+        user.run("mkdir -p .config/dask")
+        user.run("cp certs/dask.yaml .config/dask/")
+        export = ":"
+    first = user.start(export, f"{scheduler} {QUIET} {ANY_PORT}")
+    address = first.wait_for(r"Scheduler at:\s+(tls://\S+)")[1]
+    line = worker.replace("node1:8786", address.removeprefix("tls://"))
+    user.start(export, f"{line} {QUIET}").wait_for("Registered to")
+    bare = line.replace("tls://", "")  # the scheme is configured
+    user.start(export, f"{bare} {QUIET}").wait_for("Registered to")
+    (tmp_path / "client.py").write_text(
+        f"from distributed import Client\n"
+        f"with Client('{address.removeprefix('tls://')}') as client:\n"
+        f"    client.wait_for_workers(2)\n"
+        f"    print(client.submit(sum, range(100)).result())\n"
+    )
+    assert user.run(export, "python client.py") == "4950\n"
+    expect_revoked(user, address)

@@ -1,0 +1,124 @@
+"""The source archive: what is in it, and that its tests run where there is no repository."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+
+from support.once import once
+from support.wheels import LEFT_OUT, PATIENCE, PYTHON, ROOT, installed, run
+
+FOLDERS = ("comm", "security", "dask_backend", "cli", "sealwire", "tests", "docs", "examples")
+# What tells whether it is whole: the layers read every file, others documents and examples.
+TESTS = (
+    "tests/test_layers.py",
+    "tests/test_architecture.py",
+    "tests/comm/test_values_table.py",
+    "tests/test_docs.py::test_the_readme_shows_the_example",
+)
+RUN = f"import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *{TESTS!r}]))"
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the archive's content in `source`, and an environment with a wheel of that."""
+
+    def build(folder: Path) -> None:
+        copy = folder / "copy"
+        left_out = shutil.ignore_patterns(*(".*", "build", "dist", "*.egg-info", "__pycache__"))
+        shutil.copytree(ROOT, copy, ignore=left_out)
+        run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, copy, cwd=folder)
+        (archive,) = folder.glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder / "unpacked", filter="data")
+        (source,) = (folder / "unpacked").iterdir()
+        source.rename(folder / "source")
+        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
+        run(*pip, "--wheel-dir", folder, archive, cwd=folder)
+        (wheel,) = folder.glob("*.whl")
+        installed(wheel, folder / "environment")
+        shutil.rmtree(copy)
+
+    return once(tmp_path_factory, "sdist", build)
+
+
+def files(folder: Path) -> set[str]:
+    return {
+        path.relative_to(folder).as_posix()
+        for name in FOLDERS
+        for path in (folder / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    }
+
+
+def test_it_has_what_the_repository_has(unpacked: Path) -> None:
+    assert files(unpacked / "source") == files(ROOT)
+    above = {path.name for path in ROOT.iterdir() if path.is_file() and path.name[0] != "."}
+    assert above <= {path.name for path in (unpacked / "source").iterdir()}
+    assert not [path for path in (unpacked / "source").rglob("*") if path.name == "__pycache__"]
+
+
+def test_its_tests_run(unpacked: Path) -> None:
+    done = subprocess.run(
+        [unpacked / "environment" / PYTHON, "-I", "-c", RUN],
+        cwd=unpacked / "source",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 300
+    assert "skipped" not in done.stdout
+
+
+def description(unpacked: Path) -> str:
+    message = message_from_bytes((unpacked / "source" / "PKG-INFO").read_bytes())
+    assert message["Description-Content-Type"] == "text/markdown"
+    return str(message.get_payload(decode=True), "utf-8")
+
+
+def test_links_of_the_description_lead_somewhere(unpacked: Path) -> None:
+    """An index shows it away from the repository: a relative link is a dead one."""
+    text = description(unpacked)
+    assert text.startswith("# sealwire\n")
+    assert "docs/certificates.md covers deployments" in text
+    assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
+
+
+def test_links_are_absolute_once_the_address_is_known(unpacked: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(unpacked / "source", copy, ignore=LEFT_OUT)
+    settings = (copy / "setup.cfg").read_text(encoding="utf-8")
+    address = "https://code.example/sealwire"
+    urls = f"[metadata]\nproject_urls =\n    Source = {address}\n"
+    (copy / "setup.cfg").write_text(settings.replace("[metadata]\n", urls), encoding="utf-8")
+    print_it = "import setup; print(setup.long_description())"
+    text = run(sys.executable, "-c", f"import sys; sys.argv[1:] = ['--name']; {print_it}", cwd=copy)
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    version = config["metadata"]["version"]
+    shown = f"[docs/errors.md]({address}/blob/v{version}/docs/errors.md)"
+    assert shown in text
+    assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
+
+
+def test_every_python_that_is_claimed_is_one_that_is_run() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    classifiers = config["metadata"]["classifiers"]
+    claimed = re.findall(r"Python :: (3\.\d+)$", classifiers, re.MULTILINE)
+    (pythons,) = re.findall(
+        r"^PYTHONS = \[(.*)\]$", (ROOT / "noxfile.py").read_text(), re.MULTILINE
+    )
+    assert claimed == re.findall(r"[\d.]+", pythons)
+    assert re.findall(r"Operating System :: (.*)$", classifiers, re.MULTILINE) == ["POSIX :: Linux"]
+    assert "Linux is tested." in (ROOT / "README.md").read_text(encoding="utf-8")

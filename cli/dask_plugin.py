@@ -27,8 +27,10 @@ def install_if_configured(arguments: Sequence[str]) -> None:
     command = next((each for each in arguments if not each.startswith("-")), None)
     if command not in _PROCESSES:
         return
+    joins = os.environ.get("SEALWIRE_JOIN") or dask.config.get("sealwire.join", default=None)
     named = (
-        dask.config.get("sealwire.tls", default=None)
+        joins
+        or dask.config.get("sealwire.tls", default=None)
         or any(
             _PRELOAD in _listed(dask.config.get(f"distributed.{process}.preload", default=()))
             for process in _PROCESSES[command]
@@ -40,10 +42,23 @@ def install_if_configured(arguments: Sequence[str]) -> None:
         from sealwire.dask_backend.startup import tell_configuration
 
         if named:
-            from sealwire.dask_backend import install
-
-            install()
+            _install()
         tell_configuration()
+
+
+def _install() -> None:
+    """Install the backend; end the process if it was to join and could not.
+
+    Dask would go on without this package's commands, and so without TLS.
+    """
+    from sealwire.dask_backend import install
+    from sealwire.joining import JoinError
+    from sealwire.security import SecurityError
+
+    try:
+        install()
+    except (JoinError, SecurityError) as error:
+        sys.exit(f"Error: {error}")
 
 
 def _is_hopeless(arguments: Sequence[str]) -> bool:

@@ -26,6 +26,7 @@ from . import (
     deployers,
     guard,
     logs,
+    membership,
     refusals,
     settings,
     silence,
@@ -269,6 +270,11 @@ _TABLE: tuple[Change, ...] = (
     Steps(logs.follow_distributed, logs.unfollow, "our log goes where distributed's goes"),
     Steps(_register, _nothing, "who asks distributed's classes whether our comm is one is told so"),
     *(_backend(scheme, kind) for scheme, kind in _OURS.items()),
+    Steps(
+        membership.begin,
+        membership.end,
+        "where a service to join is named, the process has an identity before it needs one",
+    ),
 )
 
 _lock = threading.RLock()

@@ -46,6 +46,8 @@ USES = {
     "ListenerLog._log": {"logger"},
     "_TABLE": {"Patch", "adoption", "guard", "logs"},
     "renew": {"_renewed", "within", "is_revoked"},
+    "Desk.join": {"grants", "verifies", "_must_be_valid", "Asked", "uses"},
+    "proved": {"sha256", "service", "nonce", "request"},
 }
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("comm", "security", "dask_backend", "cli")
+PACKAGES = ("comm", "security", "joining", "dask_backend", "cli")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
@@ -42,14 +42,18 @@ ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.
 ca.inventory ca.relocation
 checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
 """
-ORDER = {"comm": COMM.split(), "security": SECURITY.split()}
+JOINING = """
+errors tokens messages ledger requests desk service client files memory member __init__
+"""
+ORDER = {"comm": COMM.split(), "security": SECURITY.split(), "joining": JOINING.split()}
 
 # Which package may import which of ours.
 ABOVE = {
     "comm": set(),
     "security": set(),
-    "dask_backend": {"comm", "security"},
-    "cli": {"comm", "security", "dask_backend"},
+    "joining": {"comm", "security"},
+    "dask_backend": {"comm", "security", "joining"},
+    "cli": {"comm", "security", "joining", "dask_backend"},
 }
 
 
@@ -170,12 +174,12 @@ def test_packages_stand_on_each_other() -> None:
     assert not wrong
 
 
-def test_comm_and_security_do_without_dask() -> None:
+def test_comm_security_and_joining_do_without_dask() -> None:
     """Only security/config.py looks for Dask, and only when configuration is read."""
     wrong = [
         str(found)
         for found in all_imports()
-        if package_of(found.by) in ("comm", "security")
+        if package_of(found.by) in ("comm", "security", "joining")
         and package_of(found.of) in ("dask", "distributed")
         and not (found.by == "sealwire.security.config" and found.lazy)
     ]

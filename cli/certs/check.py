@@ -107,12 +107,14 @@ def _branches() -> dict[str, list[str]]:
     """Return the keys below `sealwire` that the security package does not know."""
     from sealwire.comm import Limits
     from sealwire.comm.transport.switch_interval import Policy
+    from sealwire.joining.member import SETTINGS
 
     limits = [field.name.replace("_", "-") for field in dataclasses.fields(Limits)]
     return {
         "sealwire.limits": limits,
         "sealwire.gil": list(Policy._fields),
         "sealwire.unix": ["allow-plain"],
+        "sealwire.join": list(SETTINGS),
     }
 
 

@@ -11,14 +11,17 @@ COMMANDS = {
     "config": "sealwire.cli.certs.config",
     "init": "sealwire.cli.certs.init",
     "issue": "sealwire.cli.certs.issue",
+    "join": "sealwire.cli.certs.join",
     "list": "sealwire.cli.certs.list",
     "pack": "sealwire.cli.certs.pack",
     "renew": "sealwire.cli.certs.renew",
     "revoke": "sealwire.cli.certs.revoke",
     "rotate-ca": "sealwire.cli.certs.rotate",
+    "serve": "sealwire.cli.certs.serve",
     "show": "sealwire.cli.certs.show",
     "sign": "sealwire.cli.certs.sign",
     "snippet": "sealwire.cli.certs.snippet",
+    "token": "sealwire.cli.certs.token",
 }
 
 
@@ -43,6 +46,8 @@ def command() -> None:
       sealwire certs pack --to deploy              a folder to copy to each machine
       sealwire certs revoke worker-node7.lab            shut it out
       sealwire certs rotate-ca                     a new CA, without a stop
+      sealwire certs token --role worker           for a machine that joins by itself
+      sealwire certs serve                         hands certificates out for tokens
 
     Exit codes: 0 done, 1 failed, 2 wrong usage. `check` has its own: see its --help.
     """

@@ -99,8 +99,7 @@ class FrameServer(TCPServer):
     ) -> None:
         context = ssl_options if ssl_context is None else ssl_context
         if context is not None:
-            instead = "pass **security.get_listen_args(role)"
-            expect_secure(type(self).__name__, context, "server", instead)
+            self.expect_context(context)
         elif require_encryption:
             raise EncryptionRequired(
                 f"refusing {type(self).__name__} without an ssl_context: encryption is required; "
@@ -122,6 +121,22 @@ class FrameServer(TCPServer):
         self._log = ListenerLog(self._own_address, limits.max_log_lines)
 
     # To be overridden
+
+    def expect_context(self, context: ssl.SSLContext) -> None:
+        """Raise unless the context identifies peers; for a subclass that has another way to.
+
+        Parameters
+        ----------
+        context : ssl.SSLContext
+            What the server was given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the class documents them.
+        """
+        instead = "pass **security.get_listen_args(role)"
+        expect_secure(type(self).__name__, context, "server", instead)
 
     async def greet(self, stream: FrameStream) -> None:
         """Exchange hellos with a stream whose TLS handshake is done; may be overridden.

@@ -26,9 +26,10 @@ from ..x509.templates import now
 from .atomic_files import Write
 from .folder import Folder
 
-__all__ = ["JOURNAL", "Journal", "Record"]
+__all__ = ["JOURNAL", "SERVICE", "Journal", "Record"]
 
 JOURNAL = "journal.tsv"
+SERVICE = "joined/authority"  # the own certificate of `certs serve`, which is in no file
 
 _HEADING = "# time\tevent\tserial\tissuer\tuntil or reason\tsubject\tfile\n"
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -121,6 +122,11 @@ class Journal:
         """Return a path as the journal has it: relative to its folder where possible."""
         full, home = os.path.abspath(path), os.path.abspath(self.path.parent)
         return os.path.relpath(full, home) if full.startswith(home + os.sep) else full
+
+    def take(self, record: Record) -> None:
+        """Take in a record that the file has by now."""
+        self._empty = False
+        self.records.append(record)
 
     def write(self, records: Iterable[Record]) -> list[Write]:
         """Return the writes that append records; none for no records."""

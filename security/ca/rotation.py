@@ -26,6 +26,7 @@ from ..x509.certinfo import hexadecimal
 from ..x509.templates import now
 from .atomic_files import Write
 from .authority import Authority
+from .journal import SERVICE
 from .store import KEYS, TRUST, Store
 
 __all__ = ["begin", "complete", "counted", "left_behind", "loose_keys", "remedy"]
@@ -120,6 +121,7 @@ def left_behind(store: Store) -> list[str]:
         f"serial {hexadecimal(record.serial)}" if record.file == "-" else record.file: record
         for record in store.journal.issued()
     }
+    last.pop(SERVICE, None)  # it is of the oldest CA on purpose, and follows by itself
     for file, record in last.items():
         alive = record.until > now() and record.serial not in revoked
         if record.issuer in outgoing and alive and file not in here:

@@ -48,9 +48,9 @@ class Background:
         self._lock = threading.Lock()
         self._run: _Run | None = None
 
-    def look(self) -> None:
-        """Run the work if it is due, and wait for it for a moment."""
-        deadline = time.monotonic() + PATIENCE
+    def look(self, patience: float = PATIENCE) -> None:
+        """Run the work if it is due, and wait for it for a moment, or for `patience` seconds."""
+        deadline = time.monotonic() + patience
         while self._is_due():
             run, own = self._started()
             if run.slow or not run.done.wait(max(0.0, deadline - time.monotonic())):

@@ -112,6 +112,11 @@ class Expiry:
             self._due = time.monotonic() + _CHECK_INTERVAL
             self.warn(time.time())
 
+    def is_over(self) -> bool:
+        """Whether any of them has passed, so that what the files have now may be better."""
+        now = time.time()
+        return any(deadline.end < now for deadline in self._deadlines)
+
     def warn(self, now: float) -> None:
         """Warn of each deadline that is near at `now`, unless that was done within a day."""
         for deadline in self._deadlines:

@@ -26,7 +26,7 @@ from .. import permissions
 from ..errors import ConfigError, SecurityError
 from ..pem import Source
 from ..reading import Stamp, are_settled, look_at
-from .background import Background
+from .background import PATIENCE, Background
 from .expiry import Expiry, deadlines
 from .policy import Material, Policy, SealedContext, Side, empty_context, load
 
@@ -42,6 +42,9 @@ DEFAULT_INTERVAL = 1.0
 # often only another file helps.
 _RETRY = 1.0
 _LONGEST_PAUSE = 64.0
+
+# Seconds that a handshake waits for a check where what it has is expired, so that it would fail.
+_RATHER = 2.0
 _SIDES: tuple[Side, ...] = ("server", "client")
 
 Digests = dict[str, bytes]
@@ -225,7 +228,7 @@ class Watch:
     def present(self, side: Side) -> SealedContext:
         """Return the context for a handshake that begins now."""
         if time.monotonic() >= self._due:
-            self._background.look()
+            self._background.look(_RATHER if self._expiry.is_over() else PATIENCE)
         self._expiry.look()
         return self.built[side]
 

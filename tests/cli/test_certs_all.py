@@ -39,7 +39,13 @@ def test_every_example_is_understood(name: str, tmp_path: Path) -> None:
     help_text = command.help or ""
     examples = re.findall(rf"^\s*sealwire certs {name}\b(.*)$", help_text, re.MULTILINE)
     assert examples
-    for name_of_file in ("node8.csr", "certs/worker.pem", "hosts.txt", ".ca-password"):
+    for name_of_file in (
+        "node8.csr",
+        "certs/worker.pem",
+        "hosts.txt",
+        ".ca-password",
+        "worker.token",
+    ):
         (tmp_path / name_of_file).parent.mkdir(exist_ok=True)
         (tmp_path / name_of_file).touch()
     for example in examples:
@@ -127,6 +133,9 @@ def test_a_failure_is_json_as_well(home: Path, name: str) -> None:
         "snippet": ["ssh", "--dir", "nowhere"],
         "init": ["certs"],
         "issue": ["worker"],
+        "join": ["127.0.0.1:1", "--token", "none"],
+        "serve": ["--dir", "nowhere"],
+        "token": ["--list", "--dir", "nowhere"],
         "renew": ["nobody"],
         "revoke": ["nobody"],
         "rotate-ca": ["--name", "sealwire CA"],

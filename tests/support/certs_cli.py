@@ -24,6 +24,7 @@ WRITERS = {
     "rotate-ca": ["rotate-ca"],
     "config": ["config", "--seen-at", "/etc/sealwire"],
     "pack": ["pack", "--to", "deploy"],
+    "token": ["token", "--role", "worker", "--out", "worker.token"],
 }
 
 

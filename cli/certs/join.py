@@ -1,0 +1,150 @@
+"""`sealwire certs join`: makes a key here, and gets a certificate for a token."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sealwire.cli.certs.common import (
+    ROLES,
+    Failed,
+    duration,
+    errors,
+    finish,
+    folder_option,
+    json_option,
+    options,
+)
+from sealwire.cli.certs.config import seen_at_option
+from sealwire.cli.console import visible
+
+if TYPE_CHECKING:
+    from sealwire.joining.client import Joined
+    from sealwire.joining.files import Place
+
+VARIABLE = "SEALWIRE_TOKEN"
+_LARGEST = 4096  # bytes of a file with a token
+
+
+@click.command("join", short_help="Get a certificate from a CA's service, with a token.")
+@click.argument("address", metavar="HOST[:PORT]")
+@click.argument("names", nargs=-1)
+@options(
+    click.option("--token", help=f"The token; better a file or {VARIABLE}: arguments are public."),
+    click.option(
+        "--token-file",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="A file with the token.",
+    ),
+    click.option("--role", type=click.Choice(ROLES), help="Refuse a token for another role."),
+    click.option(
+        "--name", "node", metavar="NAME", help="Who it is, in links and logs.  [default: this host]"
+    ),
+    click.option(
+        "--wait",
+        default="1m",
+        show_default=True,
+        help="For how long to try again while the service is not there.",
+    ),
+    seen_at_option("the folder's path"),
+    folder_option,
+    json_option,
+)
+def command(
+    address: str,
+    names: tuple[str, ...],
+    token: str | None,
+    token_file: Path | None,
+    role: str | None,
+    node: str | None,
+    wait: str,
+    seen_at: str | None,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Make a key, and get a certificate for it and NAMES from `certs serve` at HOST.
+
+    The service is verified by the CA's digest in the token before anything is sent to it. In the
+    folder are then ca.pem, crl.pem, dask.yaml and ROLE.pem, which has the key and is readable by
+    you alone. If the answer was lost, give the same command again: the key is kept, and the token
+    is good for it.
+
+    \b
+      sealwire certs join scheduler.lab --token-file worker.token
+      SEALWIRE_TOKEN=… sealwire certs join 10.0.0.1:8788 node7.lab 10.0.0.7
+
+    Exit codes: 0 joined, 1 failed, 2 wrong usage.
+    """
+    with errors():
+        from sealwire.joining.client import address_of
+        from sealwire.joining.errors import JoinError, Refused
+        from sealwire.joining.files import Place
+        from sealwire.joining.tokens import Token
+
+        try:
+            place_of = address_of(address)
+            parsed = Token.parse(_token(token, token_file))
+            patience = duration(wait).total_seconds()
+            with Place.of(folder) as place:
+                place.must_suit(parsed, role or "")
+                asked: dict[str, Any] = {
+                    "role": role or "",
+                    "node": _node(names) if node is None else node,
+                    "hosts": names,
+                }
+                try:
+                    joined = asyncio.run(_joined(place_of, parsed, place, patience, asked))
+                except Refused:
+                    place.forget_key()
+                    raise
+                finish(
+                    place.writes(joined, seen_at),
+                    dry_run=False,
+                    as_json=as_json,
+                    result=_result(joined),
+                )
+                place.forget_key()
+        except JoinError as error:
+            raise Failed(str(error)) from error
+    if not as_json:
+        hours = joined.lifetime / 3600
+        config = os.path.join(seen_at or os.path.abspath(folder), "dask.yaml")
+        click.echo(visible(f"joined as {joined.role}, for {hours:g} h; DASK_CONFIG={config}"))
+
+
+async def _joined(
+    address: Any, token: Any, place: Place, patience: float, asked: dict[str, Any]
+) -> Joined:
+    from sealwire.joining.client import join, patiently
+
+    key = place.key()
+    return await patiently(lambda: join(address, token, key, **asked), patience)
+
+
+def _result(joined: Joined) -> dict[str, Any]:
+    return {"role": joined.role, "lifetime": joined.lifetime}
+
+
+def _token(given: str | None, file: Path | None) -> str:
+    """Return the token's text, from wherever it was given."""
+    if given is not None and file is not None:
+        raise click.UsageError("give --token or --token-file, not both")
+    if file is not None:
+        with file.open("rb") as opened:
+            return opened.read(_LARGEST).decode("utf-8-sig", "replace")
+    text = given if given is not None else os.environ.get(VARIABLE, "")
+    if not text.strip():
+        raise click.UsageError(f"give the token: --token-file, or the variable {VARIABLE}")
+    return text
+
+
+def _node(names: tuple[str, ...]) -> str:
+    """Return the name of this machine, if it has one that says more than a role."""
+    name = names[0] if names else socket.gethostname()
+    usable = name.isprintable() and len(name) <= 64 and "*" not in name
+    return name if usable and name.lower() not in (*ROLES, "authority") else ""

@@ -1,0 +1,206 @@
+"""`sealwire certs token`: makes, lists and revokes tokens with which processes join."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sealwire.cli.certs.common import (
+    ROLES,
+    Failed,
+    duration,
+    finish,
+    folder_options,
+    moment,
+    opened,
+    options,
+)
+from sealwire.cli.console import cell, to_json, visible
+
+if TYPE_CHECKING:
+    from sealwire.joining.ledger import Grant, Ledger
+    from sealwire.joining.tokens import Token
+    from sealwire.security.ca.store import Store
+
+
+def _duration(context: click.Context, parameter: click.Parameter, text: str) -> datetime.timedelta:
+    return duration(text)
+
+
+@click.command("token", short_help="Make a token with which processes join.")
+@options(
+    click.option("--role", type=click.Choice(ROLES), help="What whoever joins with it may be."),
+    click.option(
+        "--uses", type=int, default=1, show_default=True, help="How many keys may join with it."
+    ),
+    click.option(
+        "--expires",
+        default="1h",
+        show_default=True,
+        callback=_duration,
+        help="For how long it can be used, such as 30m, 12h or 7d.",
+    ),
+    click.option(
+        "--lifetime",
+        default="1d",
+        show_default=True,
+        callback=_duration,
+        help="How long its certificates are valid; processes renew theirs.",
+    ),
+    click.option(
+        "--names",
+        multiple=True,
+        metavar="PATTERN",
+        help="Which names its certificates may have, such as *.lab.example.  [default: all but "
+        "those of roles]",
+    ),
+    click.option("--about", default="", help="A note for --list."),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A file to write it to, readable by you alone, instead of the terminal.",
+    ),
+    click.option("--list", "listed", is_flag=True, help="List the tokens, without their secrets."),
+    click.option("--revoke", metavar="ID", help="Let nobody join with this token any more."),
+    *folder_options,
+)
+def command(
+    role: str | None,
+    out: Path | None,
+    listed: bool,
+    revoke: str | None,
+    folder: Path,
+    password_file: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Make a token, with which a process that has no certificate gets one from `certs serve`.
+
+    The token is printed alone on standard output, and cannot be shown again: the folder has only
+    what verifies it. It is a secret until it is used or expired; give it to others as a file or an
+    environment variable, since arguments of commands can be seen by everyone on a machine.
+
+    \b
+      sealwire certs token --role worker --out worker.token
+      sealwire certs token --role worker --uses 40 --expires 12h --about "job 4711"
+      sealwire certs token --role client --names alice --lifetime 7d --out alice.token
+      sealwire certs token --list
+      sealwire certs token --revoke b3bc608a
+
+    Revoking a token shuts out nobody who has joined: see `revoke`.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage.
+    """
+    if sum((role is not None, listed, revoke is not None)) != 1:
+        raise click.UsageError("give one of --role, --list and --revoke")
+    with opened(folder, password_file, dry_run or listed) as store:
+        from sealwire.joining.errors import JoinError
+        from sealwire.joining.ledger import Ledger
+
+        try:
+            ledger = Ledger(store.folder)
+            if listed:
+                _show(ledger, as_json)
+            elif revoke is not None:
+                _revoke(ledger, revoke, dry_run, as_json)
+            else:
+                _make(store, ledger, str(role), out, dry_run, as_json, **given)
+        except JoinError as error:
+            raise Failed(str(error)) from error
+
+
+def _make(
+    store: Store,
+    ledger: Ledger,
+    role: str,
+    out: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    *,
+    names: tuple[str, ...],
+    **given: Any,
+) -> None:
+    from sealwire.joining.tokens import Token
+    from sealwire.security.ca.atomic_files import Write, apply
+
+    # With one CA there is no need for its key, and so for its password.
+    several = len(store.trusted) > 1
+    token = Token.make([each.parsed for each in store.authorities] if several else store.trusted)
+    line = ledger.make(token, role, names=names or ("*",), **given)
+    writes = ledger.write([line])
+    if out is not None:
+        writes.append(Write(out, token.text() + "\n", "the token", private=True, new=True))
+    ledger.take(line)
+    shown = None if dry_run or out is not None else token.text()
+    if as_json or dry_run:
+        result = {**_about(ledger.grants[token.id]), "token": shown}
+        finish(writes, dry_run=dry_run, as_json=as_json, result=result)
+    else:
+        apply(writes)
+        if shown is not None:
+            click.echo(shown)
+    if not as_json:
+        click.echo(visible(_words(token, role, out, dry_run, given)), err=True)
+
+
+def _words(token: Token, role: str, out: Path | None, dry_run: bool, given: dict[str, Any]) -> str:
+    uses = "one use" if given["uses"] == 1 else f"{given['uses']} uses"
+    where = f" in {out}" if out is not None else ""
+    what = f"for a {role}, of {uses}, to be used within {given['expires']}"
+    return f"would be made: {what}" if dry_run else f"token {token.id}{where}: {what}"
+
+
+def _revoke(ledger: Ledger, name: str, dry_run: bool, as_json: bool) -> None:
+    grant = ledger.find(name)
+    lines = [] if grant.revoked is not None else [ledger.end(grant, "revoked", "by command")]
+    result = {"revoked": [grant.id], "used_by": [each.names for each in grant.used.values()]}
+    finish(ledger.write(lines) if lines else [], dry_run=dry_run, as_json=as_json, result=result)
+    if not as_json:
+        users = ", ".join(each.names for each in grant.used.values())
+        after = f"; joined with it, and not shut out by this: {users}" if users else ""
+        when = (
+            "was revoked before" if not lines else "would be revoked" if dry_run else "is revoked"
+        )
+        click.echo(visible(f"token {grant.id} {when}{after}"))
+
+
+def _show(ledger: Ledger, as_json: bool) -> None:
+    grants = list(ledger.grants.values())
+    if as_json:
+        click.echo(to_json({"tokens": [_about(each) for each in grants]}))
+        return
+    from sealwire.cli.demo.report import output, table
+
+    made = table("Tokens", "id", "role", "status", "used", "until", "names", "used by", "about")
+    for each in grants:
+        users = [f"{line.names} from {line.about}" for line in each.used.values()]
+        more = f" and {len(users) - 3} more" if len(users) > 3 else ""
+        row = (
+            each.id, each.role, each.status, f"{len(each.used)} of {each.uses}",
+            f"{each.until:%Y-%m-%d %H:%M}", " ".join(each.names), "\n".join(users[:3]) + more,
+            each.about,
+        )  # fmt: skip
+        made.add_row(*map(cell, row))
+    output().print(made)
+
+
+def _about(grant: Grant) -> dict[str, Any]:
+    return {
+        "id": grant.id,
+        "role": grant.role,
+        "status": grant.status,
+        "uses": grant.uses,
+        "made": moment(grant.made),
+        "until": moment(grant.until),
+        "lifetime": grant.lifetime,
+        "names": list(grant.names),
+        "about": grant.about,
+        "used": [
+            {"name": line.names, "key": key, "from": line.about, "time": moment(line.time)}
+            for key, line in grant.used.items()
+        ],
+    }

@@ -1,0 +1,188 @@
+"""Joining a cluster with a token, at `install`: where `SEALWIRE_JOIN` names a service.
+
+The process asks for its identity before anything of Dask's needs one, keeps it in memory
+(`joining.memory`), and names it to Dask's configuration by paths, so that everything else is as
+with files: `Security` of either class, contexts that follow them, what is set in ``sealwire.tls``.
+
+Dask hands its configuration on to the processes it starts. There are paths in it and no secrets:
+the workers of a nanny read their identity out of the nanny's memory, and have the new one when it
+has renewed. The token is removed from the environment and the configuration as soon as it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask
+
+from sealwire.security import config
+from sealwire.security.config import KEYS, PRELOAD, PROCESSES
+from sealwire.security.security import ROLES
+
+from .settings import any_certificate
+
+if TYPE_CHECKING:
+    from sealwire.joining import Member, Token
+
+__all__ = ["begin", "end", "member"]
+
+logger = logging.getLogger("sealwire.dask_backend")
+
+SERVICE, TOKEN, TOKEN_FILE = "SEALWIRE_JOIN", "SEALWIRE_TOKEN", "SEALWIRE_TOKEN_FILE"
+#: in the environment of child processes: role, paths and lifetime of what this one was given
+JOINED = "SEALWIRE_JOINED"
+
+_WAIT = 60.0  # seconds for the service to be there
+_LARGEST = 4096  # bytes of a file with a token
+_NEAR = 0.25  # of the lifetime, before whose end the log warns of it
+
+_member: Member | None = None
+_set: Any = None  # what was configured, to be undone
+
+
+def member() -> Member | None:
+    """Return this process's membership; None if it has none of its own."""
+    return _member
+
+
+def begin() -> None:
+    """Join, if that is wanted, and configure Dask to use what was given. Raises `JoinError`."""
+    global _member
+    address = _address()
+    if not address or _set is not None:
+        return
+    inherited = _inherited()
+    if inherited is not None:
+        _configure(*inherited)
+        return
+    if any_certificate():
+        logger.warning(
+            "not joining at %s: certificates are configured under distributed.comm.tls, and are "
+            "used; remove them, or %s",
+            address,
+            SERVICE,
+        )
+        return
+    from sealwire.joining import Member, address_of
+
+    place, token = address_of(address), _token()
+    given = dask.config.get("sealwire.join.name", None)
+    node = _host() if given is None else str(given)
+    key = "sealwire.join.wait"
+    wait = config.duration(key, dask.config.get(key, None), bare="s")
+    made = Member.join(place, token, node=node, patience=_WAIT if wait is None else wait)
+    _forget_token()
+    made.start()
+    _member = made
+    has = made.joined.role, made.paths, made.joined.lifetime
+    _configure(*has)
+    os.environ[JOINED] = json.dumps(has)
+    logger.info(
+        "joined at %s as %s with token %s, for %.1f h; renewed by itself",
+        place,
+        made.joined.role,
+        token.id,
+        made.joined.lifetime / 3600,
+    )
+
+
+def end() -> None:
+    """Undo `begin`: the identity is dropped, and the configuration as it was."""
+    global _member, _set
+    made, _member = _member, None
+    before, _set = _set, None
+    if before is not None:
+        before.__exit__(None, None, None)
+    if made is not None:
+        os.environ.pop(JOINED, None)
+        made.stop()
+
+
+def _configure(role: str, paths: dict[str, str], lifetime: float) -> None:
+    from sealwire.joining.member import CAS, CRL, IDENTITY
+    from sealwire.security.ca.bootstrap import PEERS
+
+    global _set
+    values: dict[str, Any] = {
+        KEYS["tls_ca_file"]: paths[CAS],
+        KEYS[f"tls_{role}_cert"]: paths[IDENTITY],
+    }
+    if role == "worker":  # for clients inside tasks
+        values[KEYS["tls_client_cert"]] = paths[IDENTITY]
+    if CRL in paths:
+        values[KEYS["tls_crl_file"]] = paths[CRL]
+    decided = {
+        KEYS["require_encryption"]: True,
+        "distributed.comm.default-scheme": "tls",
+        KEYS["tls_allowed_peers"]: {name: list(peers) for name, peers in PEERS.items()},
+        KEYS["tls_expiry_warning"]: f"{lifetime * _NEAR:.0f} s",  # later than renewals
+    }
+    stock = {KEYS["require_encryption"]: None, "distributed.comm.default-scheme": "tcp"}
+    values |= {k: v for k, v in decided.items() if dask.config.get(k, None) == stock.get(k)}
+    for process in PROCESSES:
+        key = f"distributed.{process}.preload"
+        there = dask.config.get(key, None) or []
+        modules = list(there) if isinstance(there, (list, tuple)) else [there]
+        if PRELOAD not in modules:
+            values[key] = [*modules, PRELOAD]
+    _set = dask.config.set(values)
+
+
+def _address() -> str:
+    return os.environ.get(SERVICE, "") or str(dask.config.get("sealwire.join.address", None) or "")
+
+
+def _inherited() -> tuple[str, dict[str, str], float] | None:
+    """Return role, paths and lifetime of what a parent process was given, if it is there."""
+    from sealwire.joining.member import CAS, IDENTITY
+
+    try:
+        role, given, lifetime = json.loads(os.environ.get(JOINED, ""))
+        paths = {str(name): str(path) for name, path in given.items()}
+        there = role in ROLES and all(os.path.exists(paths[name]) for name in (CAS, IDENTITY))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return (role, paths, float(lifetime)) if there else None
+
+
+def _token() -> Token:
+    """Return the token, from wherever it is given. Raises `JoinError`."""
+    from sealwire.joining import JoinError, Token, TokenError
+
+    text = os.environ.get(TOKEN, "")
+    file = os.environ.get(TOKEN_FILE, "") or dask.config.get("sealwire.join.token-file", None)
+    if not text.strip() and file:
+        try:
+            with Path(str(file)).expanduser().open("rb") as opened:
+                text = opened.read(_LARGEST).decode("utf-8-sig", "replace")
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise JoinError(f"cannot read the token in {file}: {why}") from None
+    text = text if text.strip() else str(dask.config.get("sealwire.join.token", None) or "")
+    if not text.strip():
+        raise TokenError(
+            f"cannot join: {SERVICE} is set, and there is no token; give {TOKEN} or {TOKEN_FILE}, "
+            "or sealwire.join.token-file"
+        )
+    return Token.parse(text)
+
+
+def _forget_token() -> None:
+    """Keep the token from the processes that this one starts."""
+    os.environ.pop(TOKEN, None)
+    if dask.config.get("sealwire.join.token", None) is not None:
+        dask.config.set({"sealwire.join.token": None})
+
+
+def _host() -> str:
+    """Return the name of this machine, if it is one that a node can have."""
+    from sealwire.joining.messages import AUTHORITY
+
+    name = socket.gethostname()
+    fits = name.isprintable() and 0 < len(name) <= 64 and "*" not in name
+    return name if fits and name.lower() not in (*ROLES, AUTHORITY) else ""

@@ -1,0 +1,377 @@
+"""Asking the service: to join with a token, to renew with a certificate, for the lists.
+
+Joining takes two connections. The first verifies nothing and sends nothing but a hello: it is told
+the CAs' certificates, and takes the one that the token names by its digest, or goes. The second
+trusts that CA alone, and OpenSSL verifies the service by it; only then is the question sent. Those
+who renew know the CA already.
+
+`ask` and its like are coroutines. They make one attempt each, with one deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from tornado.util import TimeoutError as TornadoTimeoutError
+
+from sealwire.comm.addressing import Address, parse_address
+from sealwire.comm.errors import AddressError, CommError, HandshakeError
+from sealwire.comm.limits import Limits
+from sealwire.comm.transport.client import FrameClient
+from sealwire.comm.transport.stream import FrameStream
+from sealwire.comm.wire import hello
+from sealwire.security import PEMError
+from sealwire.security.pem import blocks, load_identity, source
+from sealwire.security.x509 import keys, names
+from sealwire.security.x509.names import split
+
+from . import messages
+from .errors import JoinError, Refused, Unavailable, WrongAuthority
+from .messages import PORT
+from .tokens import Token
+
+__all__ = [
+    "Joined",
+    "Lists",
+    "address_of",
+    "join",
+    "lists",
+    "patiently",
+    "renew",
+    "signing_request",
+]
+
+TIMEOUT = 20.0  # seconds for one attempt
+
+_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between attempts
+_T = TypeVar("_T")
+
+_LIMITS = Limits(max_message_size=64 << 20, max_hello_size=64 << 10, max_frames=8)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a process has been given, as PEM text; the repr omits the key.
+
+    Attributes
+    ----------
+    role : str
+    certificate, key : str
+    cas, crl : str
+        The CAs to trust, and their revocation lists; "" if there is none.
+    lifetime : float
+        Seconds from when it was asked for.
+    signer : str
+        Which key of the CA has signed it.
+    """
+
+    role: str
+    certificate: str
+    key: str = field(repr=False)
+    cas: str
+    crl: str
+    lifetime: float
+    signer: str = ""
+
+    def with_lists(self, cas: str, crl: str) -> Joined:
+        """Return the same with other CAs and revocation lists."""
+        return dataclasses.replace(self, cas=cas, crl=crl)
+
+
+class Lists(NamedTuple):
+    """The CAs to trust and their revocation lists, and which key of the CA signs now."""
+
+    cas: str
+    crl: str
+    signer: str
+
+
+class _Context(ssl.SSLContext):
+    """A client's context for one connection with the service."""
+
+    admits_strangers = False
+
+    @classmethod
+    def of(cls, cas: str | None) -> _Context:
+        """One that trusts these CAs, or with None whoever answers."""
+        context = (cls if cas is not None else _Unverified)(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False  # the digest says who it is, and its role; no name does
+        if cas is None:
+            context.verify_mode = ssl.CERT_NONE
+        else:
+            context.load_verify_locations(cadata=cas)
+        return context
+
+
+class _Unverified(_Context):
+    """For the first connection, over which nothing is sent."""
+
+    admits_strangers = True
+
+
+def address_of(text: str) -> Address:
+    """Return the address of a service: ``HOST[:PORT]`` or ``tls://HOST[:PORT]``.
+
+    Raises `JoinError`.
+    """
+    try:
+        found = parse_address(text)
+    except AddressError as error:
+        raise JoinError(f"bad address of the service: {error}") from None
+    if found.scheme not in ("", "tls") or not found.host:
+        raise JoinError(
+            f"bad address of the service {text!r}: write HOST:PORT, such as scheduler:{PORT}"
+        )
+    return Address("tls", found.host, found.port or PORT)
+
+
+def signing_request(key: keys.PrivateKey, node: str = "", hosts: Iterable[str] = ()) -> bytes:
+    """Return a signing request as DER, for a node of that name and its hosts and addresses.
+
+    Raises `SecurityError` for what is no name.
+    """
+    by_name, by_address = split(hosts)
+    subject = names.subject(node) if node else x509.Name([])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if by_name or by_address:
+        wanted = names.alternatives(node, by_name, by_address, None)
+        builder = builder.add_extension(x509.SubjectAlternativeName(wanted), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+async def join(
+    address: Address,
+    token: Token,
+    key: keys.PrivateKey,
+    *,
+    role: str = "",
+    node: str = "",
+    hosts: Iterable[str] = (),
+    timeout: float = TIMEOUT,
+) -> Joined:
+    """Join with a token, for a key; after a lost answer, ask again with the same key.
+
+    Parameters
+    ----------
+    address : Address
+        From `address_of`.
+    token : Token
+    key : private key
+    role : str, optional
+        What the token must be for; any by default.
+    node : str, optional
+        The name of this process or machine, in links and logs.
+    hosts : iterable of str, optional
+        Host names and addresses for the certificate.
+    timeout : float, optional
+        Seconds for all of it.
+
+    Raises
+    ------
+    WrongAuthority
+        If the service is not of a CA that the token names; nothing was sent to it.
+    Refused
+        If the service refuses.
+    Unavailable
+        If it cannot be reached or is busy.
+    """
+    request = signing_request(key, node, hosts)
+    async with _within(address, timeout):
+        cas = await _named(address, token)
+        async with _opened(address, _Context.of(cas)) as (stream, said):
+            service = _certificate_of(stream)
+            proof = token.sign(messages.proved(service, said.nonce, request))
+            question = {
+                "asks": "join",
+                "token": token.id,
+                "proof": proof,
+                "request": request,
+                "role": role,
+            }
+            answer = await _asked(stream, question)
+    return _joined(answer, key)
+
+
+async def renew(
+    address: Address, present: Joined, key: keys.PrivateKey, *, timeout: float = TIMEOUT
+) -> Joined:
+    """Renew what was given, for a new key. Raises as `join` does."""
+    request = signing_request(key)
+    async with _within(address, timeout), _opened(address, _of(present)) as (stream, _):
+        answer = await _asked(stream, {"asks": "renew", "request": request})
+    return _joined(answer, key)
+
+
+async def lists(address: Address, present: Joined, *, timeout: float = TIMEOUT) -> Lists:
+    """Return the CAs to trust and the revocation lists, as they are now. Raises as `join` does."""
+    async with _within(address, timeout), _opened(address, _of(present)) as (stream, _):
+        answer = await _asked(stream, {"asks": "lists"})
+    return Lists(*(messages.field(answer, name, str) for name in Lists._fields))
+
+
+async def patiently(attempt: Callable[[], Awaitable[_T]], patience: float) -> _T:
+    """Return what `attempt` does; while the service is unavailable, try again for a while.
+
+    `patience` is in seconds, counted to the beginning of the last attempt.
+    """
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + patience, _PAUSE
+    while True:
+        try:
+            return await attempt()
+        except Unavailable:
+            wait = pause * random.uniform(0.5, 1.0)
+            if loop.time() + wait > deadline:
+                raise
+            await asyncio.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """The service's hello."""
+
+    nonce: bytes
+    cas: str
+
+
+def _of(present: Joined) -> _Context:
+    """Return a context that trusts the CAs that are known, and shows what was given."""
+    context = _Context.of(present.cas)
+    certificate, key = source("certificate", present.certificate), source("key", present.key)
+    assert certificate is not None
+    assert key is not None
+    load_identity(context, certificate, key)
+    return context
+
+
+async def _named(address: Address, token: Token) -> str:
+    """Return the certificates of the CAs that the token names, of those that the service shows."""
+    async with _opened(address, _Context.of(None)) as (_, said):
+        found = [block.text for block in blocks(said.cas) if block.is_certificate]
+    chosen = [text for text in found if _is_named(text, token)]
+    if not chosen:
+        raise WrongAuthority(
+            f"cannot join at {address}: the service there is not one of the CA that made the token "
+            f"(it shows {len(found)} CAs, none with the token's digest); nothing was sent to it: "
+            "check the address, and that the token is of this cluster"
+        )
+    return "\n".join(chosen) + "\n"
+
+
+def _is_named(text: str, token: Token) -> bool:
+    try:
+        return token.names(x509.load_pem_x509_certificate(text.encode()))
+    except Exception:  # a stranger's: it may hold anything
+        return False
+
+
+@contextlib.asynccontextmanager
+async def _opened(address: Address, context: _Context) -> AsyncIterator[tuple[FrameStream, _Said]]:
+    """Connect, exchange hellos; yield the stream and what the service said."""
+    stream = await FrameClient(_LIMITS).dial(address, context=context)
+    try:
+        verified = context.verify_mode is ssl.CERT_REQUIRED
+        if verified and not messages.is_authority(stream.tls_facts["peercert"]):
+            raise WrongAuthority(
+                f"cannot join at {address}: what answers there has a certificate of the CA, and is "
+                "no service of it but a process of the cluster; nothing was sent to it: check the "
+                "address"
+            )
+        stream.write([hello.own()])
+        found = hello.decode(await stream.read_frames(), stream.peer)
+        stream.agreement = hello.agree(found, stream.peer)
+        said = found.get(messages.HELLO)
+        if not isinstance(said, dict):
+            raise WrongAuthority(
+                f"cannot join at {address}: what answers there is no service to join; nothing was "
+                f"sent to it: check the address, whose port is {PORT} unless `certs serve` was "
+                "told another"
+            )
+        nonce, cas = messages.field(said, "nonce", bytes), messages.field(said, "cas", str)
+        stream.established()
+        yield stream, _Said(nonce, cas)
+        await stream.finish()
+    finally:
+        stream.close()
+
+
+def _certificate_of(stream: FrameStream) -> bytes:
+    assert isinstance(stream.socket, ssl.SSLSocket)
+    found = stream.socket.getpeercert(binary_form=True)
+    assert found is not None, "its context requires one"
+    return found
+
+
+async def _asked(stream: FrameStream, question: Mapping[str, object]) -> dict[str, object]:
+    stream.write([messages.encode(question)])
+    answer = messages.decode(await stream.read_frames(), stream.peer)
+    if "busy" in answer:
+        raise Unavailable(f"{stream.peer}: {_words(answer['busy'])}")
+    if "refused" in answer:
+        raise Refused(
+            f"refused by {stream.peer}: {_words(answer['refused'])}",
+            str(answer.get("kind", "refused"))[:20],
+        )
+    return answer
+
+
+def _words(text: object) -> str:
+    return "".join(c if c.isprintable() else "?" for c in str(text)[:500])
+
+
+def _joined(answer: dict[str, object], key: keys.PrivateKey) -> Joined:
+    certificate = messages.field(answer, "certificate", str)
+    role = messages.field(answer, "role", str)
+    try:
+        found = x509.load_pem_x509_certificate(certificate.encode())
+    except ValueError:
+        raise JoinError("bad answer of the service: its certificate is damaged") from None
+    if not keys.same(found.public_key(), key.public_key()):
+        raise JoinError("bad answer of the service: its certificate is for another key")
+    if names.common_name(found.subject) != role:
+        raise JoinError("bad answer of the service: its certificate is for another role")
+    cas, crl, signer = (messages.field(answer, name, str) for name in Lists._fields)
+    lifetime = messages.field(answer, "lifetime", float)
+    return Joined(role, certificate, keys.write(key), cas, crl, lifetime, signer)
+
+
+@contextlib.asynccontextmanager
+async def _within(address: Address, seconds: float) -> AsyncIterator[None]:
+    """Bound a block in time, and translate what the network and TLS raise in it."""
+    task = asyncio.current_task()
+    assert task is not None
+    over = False
+
+    def end() -> None:
+        nonlocal over
+        over = True
+        task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(seconds, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not over:
+            raise
+        raise Unavailable(
+            f"cannot ask {address}: no answer within {seconds:g} s; check that `sealwire certs "
+            "serve` runs there"
+        ) from None
+    except HandshakeError as error:
+        raise WrongAuthority(f"cannot ask {address}: {error}") from None
+    except (CommError, TornadoTimeoutError, PEMError) as error:
+        raise Unavailable(f"cannot ask {address}: {error}") from None
+    finally:
+        timer.cancel()

@@ -1,0 +1,399 @@
+"""What the service decides: who may join, who may renew, and what is written before an answer.
+
+Everything here is synchronous, for one thread, and happens under the lock of the CA's folder, so
+that two services and the commands never decide at once. The folder's files are read again when they
+have changed. What is written, in this order: the use of the token in the ledger, the certificate in
+the journal; each is synced before what follows. A crash between them costs nothing: the same key
+asks again. Only then is the answer given.
+
+What is checked, in this order, so that a stranger costs a look-up: the token's name, the proof, the
+token's state, the request, its names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sealwire.security import AuthorityError
+from sealwire.security.ca.atomic_files import Write, apply, locked
+from sealwire.security.ca.authority import Authority
+from sealwire.security.ca.crl import read_lists
+from sealwire.security.ca.folder import Folder
+from sealwire.security.ca.journal import JOURNAL, SERVICE, Record
+from sealwire.security.ca.store import CRL, KEYS, TRUST, Store
+from sealwire.security.x509 import keys, names
+from sealwire.security.x509.templates import BACKDATED, now
+
+from .errors import JoinError, Refused, Unavailable
+from .ledger import LEDGER, Grant, Ledger, Line
+from .messages import AUTHORITY
+from .requests import FOLDER, Asked, key_in, signed
+from .tokens import verifies
+
+__all__ = ["Desk", "Given", "Own", "Trust"]
+
+logger = logging.getLogger("sealwire.joining")
+
+_OWN_DAYS = 7.0  # validity of the service's own certificate
+_KEPT = 1000  # certificates kept for those who ask again
+_OFTEN, _LONGEST_WAIT = 120, 60.0  # times in a lifetime to renew at most; seconds
+_PERIOD = datetime.timedelta(minutes=1)  # between two alarms about one token
+
+_Stamp = tuple[int, int, int] | None
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The CAs and their revocation lists, as PEM text, and which key of the CA signs now."""
+
+    cas: str
+    crl: str
+    signer: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a process is given: its certificate as PEM text, and what to trust."""
+
+    certificate: str
+    trust: Trust
+    role: str
+    lifetime: float
+    until: datetime.datetime
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether most of its lifetime is left."""
+        return (self.until - now()).total_seconds() > self.lifetime / 2
+
+
+@dataclass(frozen=True)
+class Own:
+    """The service's own certificate and key as PEM text, and when to ask for another."""
+
+    certificate: str
+    key: str = field(repr=False)
+    der: bytes = field(repr=False)
+    until: datetime.datetime
+    authority: bytes = field(repr=False)  # the CA's certificate, as DER
+
+
+class Desk:
+    """The CA in a folder, asked by processes that join or renew.
+
+    Raises `SecurityError` or `JoinError` if the folder, its keys or its ledger cannot be used.
+    `password` decrypts the CA's keys, and is kept: a rotation brings others.
+    """
+
+    def __init__(self, folder: Path, password: bytes | None = None) -> None:
+        self._folder = Folder(folder)
+        self._password = password
+        self._store: Store | None = None
+        self._ledger: Ledger | None = None
+        self._stamps: dict[str, _Stamp] = {}
+        self._keys: list[keys.PrivateKey] = []
+        self._crl = ""
+        self._lineages: dict[int, str] = {}  # serial -> name in the journal
+        self._revoked: set[str | int] = set()  # serials, and the keys that joined
+        self._recent: dict[tuple[str, str], Given] = {}
+        self._order: deque[tuple[str, str]] = deque()
+        self._alarms: dict[str, datetime.datetime] = {}
+        self._renewed: dict[str, float] = {}  # name in the journal -> when
+        Store(self._folder)  # says what is missing, before anything is made to lock it
+        with self._open() as (store, _):
+            store.signer()
+
+    # For everybody
+
+    def trust(self) -> Trust:
+        """Return the CAs and revocation lists."""
+        with self._open() as (store, _):
+            return self._trusted(store)
+
+    def own(self, before: Own | None = None) -> Own:
+        """Return an identity for the service, the one of `before` as long as it is good.
+
+        It is of the oldest CA that is valid: those who have not heard of the newer one know it.
+        """
+        with self._open() as (store, _):
+            signer = _oldest(store)
+            der = signer.parsed.public_bytes(Encoding.DER)
+            good = before is not None and before.authority == der
+            if before is not None and good and before.until - now() > _own_lifetime() / 3:
+                return before
+            made = signer.issue(
+                AUTHORITY, days=_OWN_DAYS, kind=keys.kind_of(signer.parsed.public_key())
+            )
+            certificate = x509.load_pem_x509_certificate(made.certificate.encode())
+            self._record(store, certificate, signer, SERVICE)
+            return Own(
+                made.certificate,
+                made.key,
+                certificate.public_bytes(Encoding.DER),
+                certificate.not_valid_after_utc,
+                der,
+            )
+
+    # Joining
+
+    def join(
+        self, token: str, proof: bytes, what: bytes, request: bytes, role: str, peer: str
+    ) -> Given:
+        """Return what a process is given for a token, or raise `Refused`.
+
+        `what` is what the proof must be a signature of, `request` the signing request as DER,
+        `role` the one that the process expects, or "" for any. The same key may ask again.
+        """
+        with self._open() as (store, ledger):
+            grant = ledger.grants.get(token)
+            if grant is None:
+                raise Refused("the service knows no such token", "unknown")
+            if not verifies(grant.public, proof, what):
+                raise Refused("the token was not proved", "proof")
+            self._must_be_valid(ledger, grant)
+            if role and role != grant.role:
+                raise Refused(
+                    f"the token is for a {grant.role}, and a {role} asks; use one made for it",
+                    "role",
+                )
+            asked = Asked(request)
+            if asked.digest not in grant.used and len(grant.used) >= grant.uses:
+                self._raise_alarm(grant, peer)
+                raise Refused(
+                    f"the token was used before, by {_users(grant)}, and is good for "
+                    f"{_times(grant.uses)}; if that was not you, revoke it and them",
+                    "used",
+                )
+            return self._joined(store, ledger, grant, asked, peer)
+
+    def _joined(self, store: Store, ledger: Ledger, grant: Grant, asked: Asked, peer: str) -> Given:
+        asked.must_fit(grant)
+        name = asked.name(grant.role)
+        if asked.short in self._revoked:
+            raise Refused(f"{name} is revoked; have another token made", "revoked")
+        known = self._recent.get((grant.id, asked.digest))
+        trust = self._trusted(store)
+        if known is not None and known.trust.signer == trust.signer and known.is_fresh:
+            return replace(known, trust=trust)
+        signer = store.signer()
+        # Signed before the use is written, so that a request that cannot be granted uses nothing,
+        # and handed out after: nobody has seen it before both lines are on the disk.
+        text = signed(signer, asked, grant)
+        certificate = x509.load_pem_x509_certificate(text.encode())
+        if asked.digest not in grant.used:
+            until = certificate.not_valid_after_utc
+            self._write(ledger, ledger.use(grant, asked.digest, until, name, peer))
+        self._record(store, certificate, signer, name)
+        given = self._given(store, certificate, grant.role, grant.lifetime)
+        self._keep((grant.id, asked.digest), given)
+        return given
+
+    def _must_be_valid(self, ledger: Ledger, grant: Grant) -> None:
+        status = grant.status
+        if status == "revoked":
+            raise Refused("the token is revoked", "revoked")
+        if status == "of the future":
+            raise Refused(
+                f"the token was made {grant.made:%Y-%m-%d %H:%M} UTC, which is later than the "
+                "service's clock; set the clock right",
+                "clock",
+            )
+        if status == "expired":
+            if grant.expired is None:
+                self._write(ledger, ledger.end(grant, "expired", "asked for when it was over"))
+            raise Refused(
+                f"the token expired {grant.until:%Y-%m-%d %H:%M} UTC; have another one made",
+                "expired",
+            )
+
+    def _raise_alarm(self, grant: Grant, peer: str) -> None:
+        last = self._alarms.get(grant.id)
+        if last is not None and abs(now() - last) < _PERIOD:
+            return
+        self._alarms[grant.id] = now()
+        logger.warning(
+            "token %s was presented by %s with a key of its own, and had been used by %s: it may "
+            "be stolen; if they are strangers: sealwire certs token --revoke %s, and revoke them",
+            grant.id,
+            peer,
+            _users(grant),
+            grant.id,
+        )
+
+    # Renewing
+
+    def renew(self, present: bytes, request: bytes) -> Given:
+        """Return a new certificate for the holder of `present`, which TLS has verified.
+
+        With its subject and names, for the key of `request`. Raises `Refused`.
+        """
+        with self._open() as (store, ledger):
+            old = x509.load_der_x509_certificate(present)
+            name = self._lineages.get(old.serial_number)
+            if name is None or not name.startswith(f"{FOLDER}/") or store.issuer_of(old) is None:
+                raise Refused(
+                    "the certificate was not given to a process that joined; "
+                    "renew it where it was issued: sealwire certs renew",
+                    "foreign",
+                )
+            if key_in(name) in self._revoked or old.serial_number in self._revoked:
+                raise Refused(f"{name} is revoked", "revoked")
+            if old.not_valid_after_utc < now():
+                raise Refused("the certificate has expired; join again", "expired")
+            asked = Asked(request)
+            lifetime = _lifetime(ledger, name, old)
+            self._must_wait(name, lifetime)
+            signer = store.signer()
+            try:
+                text = signer.renew(old, asked.csr.public_key(), days=lifetime / 86400)
+            except (AuthorityError, ValueError) as error:
+                raise Refused(str(error), "request") from None
+            certificate = x509.load_pem_x509_certificate(text.encode())
+            self._record(store, certificate, signer, name)
+            return self._given(store, certificate, names.common_name(old.subject), lifetime)
+
+    def _must_wait(self, name: str, lifetime: float) -> None:
+        """Raise `Unavailable` for one who renews all the time, and would fill the journal."""
+        last, present = self._renewed.get(name), time.monotonic()
+        if last is not None and present - last < min(lifetime / _OFTEN, _LONGEST_WAIT):
+            raise Unavailable("it was renewed a moment ago")
+        if len(self._renewed) >= _KEPT * 10:
+            self._renewed.clear()
+        self._renewed[name] = present
+
+    def member(self, present: bytes) -> bool:
+        """Whether a certificate that TLS has verified is of one who may ask for the lists."""
+        with self._open() as (store, _):
+            return store.issuer_of(x509.load_der_x509_certificate(present)) is not None
+
+    # The folder
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[tuple[Store, Ledger]]:
+        """Lock the folder; yield what is in it, read again where it has changed."""
+        with locked(self._folder):
+            seen = {name: _stamp(self._folder, name) for name in (TRUST, KEYS, CRL, JOURNAL)}
+            if self._store is None or any(self._stamps.get(n) != s for n, s in seen.items()):
+                self._read(seen)
+            ledger = _stamp(self._folder, LEDGER)
+            if self._ledger is None or ledger != self._stamps.get(LEDGER):
+                self._ledger = Ledger(self._folder)
+                self._stamps[LEDGER] = ledger
+            assert self._store is not None
+            yield self._store, self._ledger
+
+    def _read(self, seen: dict[str, _Stamp]) -> None:
+        store = Store(self._folder, self._password)
+        if self._keys and seen[KEYS] == self._stamps.get(KEYS):
+            store.private_keys = self._keys  # decrypting them takes a while, by design
+        self._keys = store.private_keys
+        _oldest(store)
+        self._crl = self._folder.text(CRL) if seen[CRL] is not None else ""
+        self._lineages, self._revoked = {}, set()
+        for record in store.journal.records:
+            self._note(record)
+        ours = [each.parsed.subject for each in store.authorities]
+        for crl in read_lists(self._crl):
+            if crl.issuer in ours:
+                self._revoke(entry.serial_number for entry in crl)
+        self._store = store
+        self._stamps.update(seen)
+
+    def _note(self, record: Record) -> None:
+        if record.event == "issued":
+            self._lineages[record.serial] = record.file
+        elif record.event == "revoked":
+            self._revoke([record.serial])
+
+    def _revoke(self, serials: Iterator[int] | Sequence[int]) -> None:
+        """Note serials as revoked, and the keys that joined, with all that came of them."""
+        for serial in serials:
+            self._revoked.add(serial)
+            name = self._lineages.get(serial, "")
+            if name.startswith(f"{FOLDER}/"):
+                self._revoked.add(key_in(name))
+
+    def _record(
+        self, store: Store, certificate: x509.Certificate, signer: Authority, name: str
+    ) -> None:
+        """Write a certificate into the journal."""
+        record = store.journal.issue(certificate, signer.parsed, store.path / name)
+        self._apply(store.journal.write([record]), JOURNAL)
+        store.journal.take(record)
+        self._note(record)
+
+    def _write(self, ledger: Ledger, line: Line) -> None:
+        self._apply(ledger.write([line]), LEDGER)
+        ledger.take(line)
+
+    def _apply(self, writes: Sequence[Write], name: str) -> None:
+        try:
+            apply(writes)
+        except BaseException:
+            self._stamps.pop(name, None)  # read again what the disk has
+            raise
+        self._stamps[name] = _stamp(self._folder, name)
+
+    def _trusted(self, store: Store) -> Trust:
+        cas = "".join(each.public_bytes(Encoding.PEM).decode() for each in store.trusted)
+        return Trust(cas, self._crl, keys.identifier(store.signer().parsed.public_key()))
+
+    def _given(
+        self, store: Store, certificate: x509.Certificate, role: str, lifetime: float
+    ) -> Given:
+        text = certificate.public_bytes(Encoding.PEM).decode()
+        ends = certificate.not_valid_after_utc
+        return Given(text, self._trusted(store), role, lifetime, ends)
+
+    def _keep(self, name: tuple[str, str], given: Given) -> None:
+        self._recent[name] = given
+        self._order.append(name)
+        if len(self._order) > _KEPT:
+            self._recent.pop(self._order.popleft(), None)
+
+
+def _lifetime(ledger: Ledger, name: str, old: x509.Certificate) -> float:
+    """Seconds that a renewal is valid: as its token says, else as long as the last."""
+    if name in ledger.lifetimes:
+        return ledger.lifetimes[name]
+    lasted = old.not_valid_after_utc - old.not_valid_before_utc - BACKDATED
+    return max(60.0, lasted.total_seconds())
+
+
+def _oldest(store: Store) -> Authority:
+    valid = [each for each in store.authorities if each.parsed.not_valid_after_utc > now()]
+    if not valid:
+        raise JoinError(
+            f"cannot serve {store.path}: its CA has expired; make another one with: "
+            "sealwire certs rotate-ca"
+        )
+    return valid[-1]
+
+
+def _own_lifetime() -> datetime.timedelta:
+    return datetime.timedelta(days=_OWN_DAYS)
+
+
+def _stamp(folder: Folder, name: str) -> _Stamp:
+    found = folder.look(name)
+    return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _users(grant: Grant) -> str:
+    lines = list(grant.used.values())
+    shown = ", ".join(f"{each.names} from {each.about}" for each in lines[:3])
+    return f"{shown} and {len(lines) - 3} more" if len(lines) > 3 else shown
+
+
+def _times(uses: int) -> str:
+    return "one key" if uses == 1 else f"{uses} keys"

@@ -1,0 +1,102 @@
+"""Signing requests of those who join: what they ask for, and whether their token allows it."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from cryptography import x509
+
+from sealwire.security import SecurityError
+from sealwire.security.ca.authority import Authority
+from sealwire.security.security import ROLES
+from sealwire.security.x509 import keys, names
+
+from .errors import Refused
+from .ledger import Grant
+from .messages import AUTHORITY
+from .tokens import key_digest
+
+__all__ = ["FOLDER", "Asked", "key_in", "signed"]
+
+FOLDER = "joined"  # in the journal: what was given to joined processes, none of it a file
+_MOST_NAMES = 32
+
+
+class Asked:
+    """A signing request. Raises `Refused` for one that cannot be read or is not its key's."""
+
+    def __init__(self, der: bytes) -> None:
+        try:
+            self.csr = x509.load_der_x509_csr(der)
+            key = self.csr.public_key()
+            weak = keys.weakness(key)
+            if weak is None and not self.csr.is_signature_valid:
+                weak = "not the one that signed the request"
+            self.alternatives = names.extension(self.csr)
+            self.node = names.common_name(self.csr.subject)
+        except Exception as error:  # it is a stranger's, and cryptography raises many kinds
+            raise Refused(
+                f"the signing request cannot be read ({type(error).__name__})", "request"
+            ) from None
+        if weak is not None:
+            raise Refused(f"the key of the request is {weak}", "request")
+        self.digest = key_digest(key).hex()
+
+    @property
+    def hosts(self) -> list[str]:
+        """The DNS names and addresses that it asks for."""
+        found = [each.value for each in self.alternatives if isinstance(each, x509.DNSName)]
+        return [*found, *self.addresses]
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that it asks for."""
+        return [str(e.value) for e in self.alternatives if isinstance(e, x509.IPAddress)]
+
+    def must_fit(self, grant: Grant) -> None:
+        """Raise `Refused` unless the token allows every name."""
+        asked = [*([self.node] if self.node else []), *self.hosts]
+        others = [e for e in self.alternatives if not isinstance(e, x509.DNSName | x509.IPAddress)]
+        if others or len(asked) > _MOST_NAMES:
+            raise Refused(
+                f"the request asks for {len(asked)} names and {len(others)} of other kinds; up to "
+                f"{_MOST_NAMES} hosts and addresses can be had",
+                "names",
+            )
+        for name in asked:
+            fits = any(fnmatchcase(name.lower(), each.lower()) for each in grant.names)
+            if not fits or "*" in name or name.lower() in (*ROLES, AUTHORITY):
+                shown = "".join(c if c.isprintable() else "?" for c in name[:80])
+                raise Refused(f"the token does not allow the name {shown!r}", "names")
+
+    def name(self, role: str) -> str:
+        """Return its name in the journal, which ends with the key."""
+        node = "".join(c if c.isalnum() or c in "._-" else "_" for c in self.node[:64])
+        return f"{FOLDER}/{role}-{node}-{self.short}" if node else f"{FOLDER}/{role}-{self.short}"
+
+    @property
+    def short(self) -> str:
+        """Its key, as names in the journal have it."""
+        return self.digest[:16]
+
+
+def key_in(name: str) -> str:
+    """Return the key in a name of the journal."""
+    return name.rpartition("-")[2]
+
+
+def signed(signer: Authority, asked: Asked, grant: Grant) -> str:
+    """Return a certificate for a request that fits its token. Raises `Refused`."""
+    try:
+        hosts, addresses = names.split(asked.hosts)
+        node = asked.node or names.node_among(asked.hosts, names.constraints_of(signer.parsed))
+        return signer.sign(
+            asked.csr,
+            grant.role,
+            days=grant.lifetime / 86400,
+            names=hosts,
+            ips=addresses,
+            node=node,
+        )
+    except (SecurityError, ValueError) as error:
+        raise Refused(str(error), "request") from None

@@ -1,0 +1,339 @@
+"""`certs token`, `serve` and `join`: what they print, write and leave, as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sealwire.joining import Token
+from sealwire.security import Security
+from support.certs_cli import good, run, told
+from support.processes import Program
+
+SECRET = re.compile(r"sealwire_join_[a-z2-7]+")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    good("init", str(tmp_path / "ca"))
+    return tmp_path / "ca"
+
+
+class Serving:
+    """`certs serve` as a process."""
+
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
+        arguments = ["certs", "serve", "--host", "127.0.0.1", "--port", "0", "--dir", str(folder)]
+        before = dict(os.environ)
+        os.environ.update(environment)
+        try:
+            self.program = Program(
+                [sys.executable, "-m", "sealwire.cli", *arguments, *options], folder.parent
+            )
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        self.address = self.program.wait_for(r"serving the CA at tls://(\S+)")[1]
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.program.process.terminate()
+        assert self.program.process.wait(30) == 0
+        self.program.finish()
+        assert "Traceback" not in self.output
+
+    @property
+    def output(self) -> str:
+        return "".join(self.program.output)
+
+
+@pytest.fixture
+def serving(folder: Path) -> Iterator[Serving]:
+    with Serving(folder) as service:
+        yield service
+
+
+def token_of(folder: Path, *options: str) -> str:
+    done = run("token", "--role", "worker", "--dir", str(folder), *options)
+    assert done.exit_code == 0, done.output
+    return Token.parse(SECRET.findall(done.output)[0]).text()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_token_is_alone_on_standard_output(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sealwire.cli", "certs", "token", "--role", "worker"],
+        cwd=folder.parent, env={**os.environ, "SEALWIRE_CERTS": str(folder)}, check=True,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    token = Token.parse(done.stdout)
+    assert done.stdout == f"{token.text()}\n"
+    assert token.id in done.stderr
+    assert not SECRET.search(done.stderr)
+
+
+def test_tokens_are_listed_and_revoked_without_their_secrets(folder: Path) -> None:
+    where = ("--dir", str(folder))
+    text = token_of(folder, "--uses", "2", "--names", "*.lab", "--about", "job 4711")
+    token = Token.parse(text)
+    (row,) = told("token", "--list", *where)["tokens"]
+    assert (row["id"], row["role"], row["status"]) == (token.id, "worker", "valid")
+    assert (row["names"], row["about"], row["uses"], row["used"]) == (["*.lab"], "job 4711", 2, [])
+    assert good("token", "--revoke", token.id[:8], *where, "--dry-run").count("would be revoked")
+    assert told("token", "--list", *where)["tokens"][0]["status"] == "valid"
+    assert "is revoked" in good("token", "--revoke", token.id[:8], *where)
+    assert "was revoked before" in good("token", "--revoke", token.id, *where)
+    listed = good("token", "--list", *where) + good("token", "--list", *where, "--json")
+    assert "revoked" in listed
+    assert not SECRET.search(listed)
+    assert run("token", "--revoke", "zzz", *where).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [], ["--role", "worker", "--list"], ["--list", "--revoke", "a"],
+        ["--role", "authority"], ["--role", "worker", "--expires", "soon"],
+        ["--role", "worker", "--lifetime", "-1h"], ["--role", "worker", "--uses", "many"],
+    ],
+)  # fmt: skip
+def test_wrong_usage(folder: Path, arguments: list[str]) -> None:
+    assert run("token", *arguments, "--dir", str(folder)).exit_code == 2
+    assert not (folder / "tokens.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--uses", "0"], ["--expires", "9999w"], ["--names", "a b"], ["--lifetime", "0m"]],
+)
+def test_values_that_fail(folder: Path, arguments: list[str]) -> None:
+    done = run("token", "--role", "worker", *arguments, "--dir", str(folder))
+    assert done.exit_code == 1
+    assert "cannot make a token" in done.output
+    assert not (folder / "tokens.tsv").exists()
+
+
+def test_a_dry_run_makes_nothing(folder: Path) -> None:
+    done = run("token", "--role", "worker", "--dry-run", "--dir", str(folder))
+    assert done.exit_code == 0
+    assert not SECRET.search(done.output)
+    assert not (folder / "tokens.tsv").exists()
+
+
+def test_a_token_in_a_file_is_private_and_never_replaced(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "worker.token"
+    arguments = ("token", "--role", "worker", "--dir", str(folder), "--out", str(out))
+    umask = os.umask(0)
+    try:
+        assert not SECRET.search(run(*arguments).output)
+    finally:
+        os.umask(umask)
+    assert mode(out) == 0o600
+    text = out.read_text()
+    assert Token.parse(text)
+    again = run(*arguments)
+    assert (again.exit_code, out.read_text()) == (1, text)
+    assert len(told("token", "--list", "--dir", str(folder))["tokens"]) == 1
+
+
+def test_from_a_token_to_files_that_work(serving: Serving, folder: Path, tmp_path: Path) -> None:
+    text = token_of(folder)
+    here = tmp_path / "node" / "certs"
+    out = good(
+        "join", serving.address, "node7.lab", "10.0.0.7", "--dir", str(here), SEALWIRE_TOKEN=text
+    )
+    assert not SECRET.search(out)
+    assert {p.name for p in here.iterdir()} == {
+        "ca.pem", "crl.pem", "dask.yaml", "worker.pem", ".lock",
+    }  # fmt: skip
+    assert (mode(here), mode(here / "worker.pem"), mode(here / "ca.pem")) == (0o700, 0o600, 0o644)
+    assert "all fits" in good("check", str(here))
+    security = Security(tls_ca_file=here / "ca.pem", tls_worker_cert=here / "worker.pem")
+    assert security.get_connection_args("worker")["ssl_context"] is not None
+    (row,) = told("token", "--list", "--dir", str(folder))["tokens"]
+    assert row["status"] == "used up"
+    assert row["used"][0]["name"].startswith("joined/worker-node7.lab-")
+    names = [each["name"] for each in told("list", "--dir", str(folder))]
+    assert row["used"][0]["name"] in names
+    good("revoke", row["used"][0]["name"], "--dir", str(folder))
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(
+    serving: Serving, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command is killed after it was given the certificate, before it has written it."""
+    from sealwire.joining import files
+
+    text, here = token_of(folder), tmp_path / "node"
+    arguments = ("join", serving.address, "--dir", str(here))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Place, "writes", killed)
+        assert run(*arguments, SEALWIRE_TOKEN=text).exit_code != 0
+    assert mode(here / "joining.key") == 0o600
+    assert not (here / "worker.pem").exists()
+    good(*arguments, SEALWIRE_TOKEN=text)
+    assert not (here / "joining.key").exists()
+    elsewhere = run("join", serving.address, "--dir", str(tmp_path / "b"), SEALWIRE_TOKEN=text)
+    assert elsewhere.exit_code == 1
+    assert "used before" in elsewhere.output
+    assert not list((tmp_path / "b").glob("*.pem"))
+    assert not list((tmp_path / "b").glob("*.key"))
+
+
+def test_what_is_there_is_not_replaced(serving: Serving, folder: Path, tmp_path: Path) -> None:
+    text = token_of(folder, "--uses", "9")
+    good("init", str(tmp_path / "other"))
+    here = tmp_path / "node"
+    good("join", serving.address, "--dir", str(here), SEALWIRE_TOKEN=text)
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / "ca.pem").write_text((tmp_path / "other" / "ca.pem").read_text())
+    for place, why in ((here, "worker.pem already"), (folder, "folder of a CA"),
+                       (stranger, "of another CA")):  # fmt: skip
+        before = {p.name: p.read_bytes() for p in place.iterdir()}
+        done = run("join", serving.address, "--dir", str(place), SEALWIRE_TOKEN=text)
+        assert done.exit_code == 1
+        assert why in done.output
+        after = {p.name: p.read_bytes() for p in place.iterdir() if p.name != ".lock"}
+        before.pop(".lock", None)
+        if place == folder:
+            continue
+        assert after == before
+    (row,) = told("token", "--list", "--dir", str(folder))["tokens"]
+    assert len(row["used"]) == 1
+
+
+def test_two_roles_share_a_folder(serving: Serving, folder: Path, tmp_path: Path) -> None:
+    here = tmp_path / "node"
+    good("join", serving.address, "--dir", str(here), SEALWIRE_TOKEN=token_of(folder))
+    (here / "dask.yaml").write_text((here / "dask.yaml").read_text() + "# mine\n")
+    done = run("token", "--role", "client", "--dir", str(folder))
+    text = SECRET.findall(done.output)[0]
+    arguments = ("join", serving.address, "--role", "client", "--dir", str(here))
+    wrong = run(*arguments, SEALWIRE_TOKEN=token_of(folder))
+    assert wrong.exit_code == 1
+    assert "for a worker" in wrong.output
+    good(*arguments, SEALWIRE_TOKEN=text)
+    assert (here / "client.pem").exists()
+    assert (here / "dask.yaml").read_text().endswith("# mine\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code"),
+    [
+        (["127.0.0.1:1"], {}, 2),
+        (["127.0.0.1:1"], {"SEALWIRE_TOKEN": "  "}, 2),
+        (["127.0.0.1:1"], {"SEALWIRE_TOKEN": "sealwire_join_abc"}, 1),
+        (["127.0.0.1:1", "--token", "hunter2"], {}, 1),
+        (["tcp://127.0.0.1:1"], {"SEALWIRE_TOKEN": "x"}, 1),
+        (["http://127.0.0.1/"], {"SEALWIRE_TOKEN": "x"}, 1),
+        ([""], {"SEALWIRE_TOKEN": "x"}, 1),
+        (["a:b:c"], {"SEALWIRE_TOKEN": "x"}, 1),
+        (["127.0.0.1:99999"], {"SEALWIRE_TOKEN": "x"}, 1),
+    ],
+)
+def test_bad_arguments_are_told_before_anything_is_made(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str], code: int
+) -> None:
+    done = run("join", *arguments, "--dir", str(tmp_path / "node"), **variables)
+    assert done.exit_code == code, done.output
+    assert "hunter2" not in done.output
+    assert not (tmp_path / "node").exists()
+
+
+def test_a_service_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
+    text = token_of(folder)
+    arguments = ("join", "127.0.0.1:1", "--wait", "0m", "--dir", str(tmp_path / "node"))
+    done = run(*arguments, SEALWIRE_TOKEN=text)
+    assert done.exit_code == 1
+    assert "cannot ask tls://127.0.0.1:1" in done.output
+    assert not SECRET.search(done.output)
+
+
+def test_nothing_secret_is_in_logs_or_the_list_of_processes(
+    serving: Serving, folder: Path, tmp_path: Path
+) -> None:
+    text, refused = token_of(folder), token_of(folder, "--names", "nobody")
+    file = tmp_path / "token"
+    file.write_text(text)
+    command = [sys.executable, "-m", "sealwire.cli", "certs", "join", serving.address]
+    joining = subprocess.Popen(
+        [*command, "--token-file", str(file), "--dir", str(tmp_path / "node")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    lines = [" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)]
+    output, _ = joining.communicate(timeout=60)
+    assert joining.returncode == 0, output
+    again = run("join", serving.address, "--dir", str(tmp_path / "b"), SEALWIRE_TOKEN=refused)
+    assert "does not allow" in again.output
+    keys = [(tmp_path / "node/worker.pem").read_text(), (folder / "ca-key.pem").read_text()]
+    body = [line for key in keys for line in key.splitlines() if len(line) > 60]
+    shown = "\n".join([*lines, output, again.output, serving.output])
+    kept = "".join((folder / name).read_text() for name in ("tokens.tsv", "journal.tsv"))
+    assert any("certs join" in line for line in lines)
+    for secret in (text, refused, text[-60:], refused[-60:], *body[:1]):
+        assert secret not in shown
+        assert secret not in kept
+
+
+@pytest.mark.parametrize("how", ["file", "variable"])
+def test_an_encrypted_ca_is_opened_without_a_prompt(tmp_path: Path, how: str) -> None:
+    folder, file = tmp_path / "ca", tmp_path / "password"
+    file.write_text("pässword 1\n")
+    good("init", str(folder), "--password-file", str(file))
+    text = token_of(folder)  # needs no password: the CA's certificate is enough
+    secret = {"SEALWIRE_CA_PASSWORD": "pässword 1"} if how == "variable" else {}
+    options = ["--password-file", str(file)] if how == "file" else []
+    with Serving(folder, *options, **secret) as service:
+        good("join", service.address, "--dir", str(tmp_path / "node"), SEALWIRE_TOKEN=text)
+        assert "pässword" not in service.output
+    for wrong in ({}, {"SEALWIRE_CA_PASSWORD": "wrong"}):
+        done = run("serve", "--host", "127.0.0.1", "--port", "0", "--dir", str(folder), **wrong)
+        assert done.exit_code == 1
+        assert "password" in done.output
+
+
+def test_what_cannot_be_served_is_told(tmp_path: Path, folder: Path, serving: Serving) -> None:
+    where = ("serve", "--host", "127.0.0.1")
+    assert "no ca.pem" in run(*where, "--dir", str(tmp_path / "none")).output
+    port = serving.address.rpartition(":")[2]
+    again = subprocess.run(
+        [sys.executable, "-m", "sealwire.cli", "certs", *where, "--port", port, "--dir", folder],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert again.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in again.stderr
+    (folder / "tokens.tsv").write_text("\t" * 9 + "\t.\n")
+    done = run(*where, "--port", "0", "--dir", str(folder))
+    assert done.exit_code == 1
+    assert "line 1 is damaged" in done.output
+
+
+def test_json(serving: Serving, folder: Path, tmp_path: Path) -> None:
+    made: Any = json.loads(run("token", "--role", "client", "--json", "--dir", str(folder)).output)
+    assert Token.parse(made["token"]).id == made["id"]
+    joined = told(
+        "join", serving.address, "--dir", str(tmp_path / "n"), SEALWIRE_TOKEN=made["token"]
+    )
+    assert joined["role"] == "client"
+    assert {Path(each["path"]).name for each in joined["written"]} >= {"client.pem", "ca.pem"}
+    assert "PRIVATE" not in json.dumps(joined)

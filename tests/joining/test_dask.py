@@ -1,0 +1,238 @@
+"""Dask's own programs with a token each: from empty homes to a cluster that computes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import psutil
+import pytest
+
+from sealwire.dask_backend import install, installed, membership, uninstall
+from support.certs_cli import good, run
+from support.processes import Program
+
+SECRET = re.compile(r"sealwire_join_[a-z2-7]+")
+CLIENT = """
+import json, os, sys
+import dask
+import sealwire.dask_backend.preload
+from dask.distributed import Client, get_client
+
+def of_worker():
+    return dict(os.environ), json.dumps(dask.config.config, default=str), os.getpid()
+
+def inside():
+    with get_client() as client:
+        return client.submit(sum, range(10)).result()
+
+with Client(sys.argv[1]) as client:
+    client.wait_for_workers(int(sys.argv[2]), timeout=60)
+    assert client.submit(sum, range(100)).result(60) == 4950
+    assert client.submit(sum, client.map(lambda n: n * n, range(50))).result(60) == 40425
+    assert client.submit(inside).result(60) == 45
+    told = {"workers": client.run(of_worker), "client": of_worker()}
+    links = client.run(lambda dask_worker: str(dask_worker.listeners[0].contact_address))
+    assert all(each.startswith("tls://") for each in links.values())
+print(json.dumps(told))
+"""
+
+
+class Cluster:
+    """A CA with its service, and processes that have no files at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ca = path / "ca"
+        good("init", str(self.ca))
+        self.started: list[Program] = []
+        serve = ("certs", "serve", "--host", "127.0.0.1", "--port", "0", "--dir", str(self.ca))
+        service = self.start("service", "sealwire.cli", *serve)
+        self.service = service.wait_for(r"serving the CA at tls://(\S+)")[1]
+
+    def start(self, home: str, *module: str, **variables: str) -> Program:
+        """``python -m`` a module, in an empty home."""
+        place = self.path / f"home-{home}"
+        place.mkdir()
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DASK_", "SEALWIRE_"))}
+        before = dict(os.environ)
+        os.environ.clear()
+        os.environ.update({**kept, "HOME": str(place), **variables})
+        try:
+            program = Program([sys.executable, "-m", *module], place)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        self.started.append(program)
+        return program
+
+    def token(self, role: str, *options: str) -> str:
+        done = run("token", "--role", role, "--dir", str(self.ca), *options)
+        return SECRET.findall(done.output)[0]
+
+    def joining(self, role: str, *options: str) -> dict[str, str]:
+        """The two variables."""
+        return {"SEALWIRE_JOIN": self.service, "SEALWIRE_TOKEN": self.token(role, *options)}
+
+    def scheduler(self) -> str:
+        options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        started = self.start(
+            "scheduler", "dask", "scheduler", *options, **self.joining("scheduler")
+        )
+        return started.wait_for(r"Scheduler at:\s+(\S+)")[1]
+
+    def worker(self, scheduler: str, name: str, *options: str, **variables: str) -> Program:
+        return self.start(
+            name, "dask", "worker", scheduler, "--host", "127.0.0.1", "--nthreads", "1",
+            "--no-dashboard", *options, **(variables or self.joining("worker")),
+        )  # fmt: skip
+
+    def client(self, scheduler: str, workers: int) -> Any:
+        place = self.path / "home-client"
+        place.mkdir()
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DASK_", "SEALWIRE_"))}
+        done = subprocess.run(
+            [sys.executable, "-c", CLIENT, scheduler, str(workers)], cwd=place, text=True,
+            env={**kept, "HOME": str(place), **self.joining("client")}, timeout=120,
+            capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + self.output
+        return json.loads(done.stdout)
+
+    @property
+    def output(self) -> str:
+        return "".join(line for each in self.started for line in each.output)
+
+    def end(self) -> None:
+        for program in reversed(self.started):
+            family = [program.process.pid]
+            if psutil.pid_exists(program.process.pid):
+                tree = psutil.Process(program.process.pid).children(recursive=True)
+                family += [each.pid for each in tree]
+            program.process.terminate()
+            left = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
+            for each in psutil.wait_procs(left, timeout=20)[1]:
+                each.kill()
+            program.process.wait()
+            program.finish()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def test_a_cluster_without_a_file_copied(cluster: Cluster) -> None:
+    """A scheduler, four workers in three commands, a client with a client inside its tasks."""
+    scheduler = cluster.scheduler()
+    assert scheduler.startswith("tls://")
+    cluster.worker(scheduler, "one", "--nworkers", "2")
+    cluster.worker(scheduler, "two")
+    cluster.worker(scheduler, "three", "--no-nanny")
+    told = cluster.client(scheduler, 4)
+    assert len(told["workers"]) == 4
+    for environment, configuration, pid in (*told["workers"].values(), told["client"]):
+        shown = json.dumps(environment) + configuration
+        assert "SEALWIRE_TOKEN" not in environment
+        assert not SECRET.search(shown), "nothing that a task sees has a token"
+        assert "PRIVATE KEY" not in shown
+        assert pid
+    listed = json.loads(good("token", "--list", "--json", "--dir", str(cluster.ca)))["tokens"]
+    assert [(each["role"], each["status"]) for each in listed] == [
+        ("scheduler", "used up"), *[("worker", "used up")] * 3, ("client", "used up"),
+    ]  # fmt: skip
+    files = [p for p in cluster.path.rglob("home-*/**/*") if p.is_file()]
+    assert not [p for p in files if b"PRIVATE KEY" in p.read_bytes() or p.suffix == ".pem"]
+    assert not SECRET.search(cluster.output)
+    assert "Traceback" not in cluster.output
+
+
+@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
+def test_a_worker_whose_token_is_no_good_ends_with_the_reason(cluster: Cluster, nanny: str) -> None:
+    used = cluster.joining("worker")
+    good("join", cluster.service, "--dir", str(cluster.path / "n"),
+         SEALWIRE_TOKEN=used["SEALWIRE_TOKEN"])  # fmt: skip
+    cases = {
+        "used": (used, "was used before"),
+        "typo": ({**used, "SEALWIRE_TOKEN": used["SEALWIRE_TOKEN"][:-1]}, "wrong or missing"),
+        "none": ({"SEALWIRE_JOIN": cluster.service}, "there is no token"),
+        "no-file": ({"SEALWIRE_JOIN": cluster.service, "SEALWIRE_TOKEN_FILE": "/none"},
+                    "cannot read the token"),
+    }  # fmt: skip
+    for name, (variables, why) in cases.items():
+        program = cluster.worker("tls://127.0.0.1:1", name, nanny, **variables)
+        program.process.wait(60)
+        program.finish()
+        said = "".join(program.output)
+        assert program.process.returncode == 1, said
+        assert "Error: " in said
+        assert why in said
+        assert "Traceback" not in said
+        assert not SECRET.search(said)
+
+
+def test_a_token_in_a_file_and_an_address_in_the_configuration(cluster: Cluster) -> None:
+    scheduler = cluster.scheduler()
+    file = cluster.path / "worker.token"
+    file.write_text(cluster.token("worker") + "\n")
+    started = cluster.worker(
+        scheduler, "one", DASK_SEALWIRE__JOIN__ADDRESS=cluster.service,
+        DASK_SEALWIRE__JOIN__TOKEN_FILE=str(file), DASK_SEALWIRE__JOIN__NAME="rack 7",
+    )  # fmt: skip
+    started.wait_for(r"joined at tls://\S+ as worker")
+    started.wait_for(r"Registered to:\s+tls://")
+    assert "joined/worker-rack_7-" in good("token", "--list", "--json", "--dir", str(cluster.ca))
+
+
+@pytest.fixture
+def backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The registry, the configuration and the environment are as they were."""
+    before, variables = installed(), dict(os.environ)
+    with dask.config.set(dict(dask.config.config)):
+        uninstall()
+        yield
+        uninstall()
+    os.environ.clear()
+    os.environ.update(variables)
+    if before:
+        install()
+
+
+@pytest.mark.usefixtures("backends")
+def test_uninstalling_drops_the_identity_and_restores_the_configuration(cluster: Cluster) -> None:
+    key = "distributed.comm.tls.ca-file"
+    before = json.dumps(dask.config.config, sort_keys=True, default=str)
+    os.environ.update(cluster.joining("client"))
+    install()
+    member = membership.member()
+    assert member is not None
+    assert dask.config.get(key) == member.paths["ca.pem"]
+    install()
+    assert membership.member() is member, "once"
+    uninstall()
+    assert membership.member() is None
+    assert json.dumps(dask.config.config, sort_keys=True, default=str) == before
+    assert not os.path.exists(member.paths["identity.pem"])
+
+
+@pytest.mark.usefixtures("backends")
+def test_certificates_that_are_configured_are_used(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.environ.update(cluster.joining("client"))
+    with dask.config.set({"distributed.comm.tls.ca-file": str(cluster.ca / "ca.pem")}):
+        install()
+        assert membership.member() is None
+    assert any("not joining" in record.getMessage() for record in caplog.records)
+    assert "used up" not in good("token", "--list", "--json", "--dir", str(cluster.ca))

@@ -1,0 +1,57 @@
+"""docs/joining.md: its commands, in its order, against its service; its links and its figures."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from sealwire.joining import Token
+from sealwire.joining.tokens import PREFIX
+from sealwire.security import Authority
+from support.processes import Program
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "joining.md").read_text()
+COMMANDS = re.findall(r"^\$ (.*)$", PAGE, re.MULTILINE)
+CERTS = [sys.executable, "-m", "sealwire.cli", "certs"]
+
+
+def test_its_commands_run_in_its_order(tmp_path: Path) -> None:
+    (tmp_path / "sealwire").write_text(f'#!/bin/sh\nexec {sys.executable} -m sealwire.cli "$@"\n')
+    (tmp_path / "sealwire").chmod(0o755)
+    environment = {
+        **os.environ, "HOME": str(tmp_path / "home"), "PATH": f"{tmp_path}:{os.environ['PATH']}"
+    }  # fmt: skip
+
+    def play(line: str) -> str:
+        done = subprocess.run(
+            ["sh", "-e", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (line, done.stderr)
+        return done.stdout
+
+    init, serve, *rest = COMMANDS
+    play(init)
+    assert serve == "sealwire certs serve"
+    service = Program([*CERTS, "serve", "--host", "127.0.0.1", "--port", "0"], tmp_path)
+    address = service.wait_for(r"serving the CA at tls://(\S+)")[1]
+    assert len(rest) >= 4
+    said = "".join(play(line.replace("scheduler.lab:8788", address)) for line in rest)
+    assert {p.name for p in (tmp_path / "home/certs").glob("*.pem")} == {
+        "ca.pem", "crl.pem", "worker.pem",
+    }  # fmt: skip
+    assert "joined/worker-" in said
+    service.process.terminate()
+    assert service.process.wait(30) == 0
+    service.finish()
+
+
+def test_its_links_and_figures() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
+        assert (DOCS / target).exists(), target
+    token = Token.make([Authority.create("lab CA").parsed])
+    assert f"one line of {len(token.text())} characters, `{PREFIX}…`" in PAGE

@@ -1,0 +1,149 @@
+"""Renewing over a real service, and who stands in its place."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sealwire.comm.addressing import Address
+from sealwire.joining import (
+    Desk,
+    Joined,
+    JoinServer,
+    Refused,
+    Unavailable,
+    WrongAuthority,
+    join,
+    lists,
+    renew,
+)
+from sealwire.joining.client import patiently, signing_request
+from sealwire.joining.desk import Own
+from sealwire.joining.service import limits
+from sealwire.security.ca.atomic_files import apply, locked
+from sealwire.security.ca.renewal import revoke
+from sealwire.security.ca.store import Store
+from sealwire.security.x509 import keys
+from sealwire.security.x509.certinfo import CertificateInfo
+from support.aio import aio
+from support.joining import CA, HOUR, ask
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> CA:
+    return CA(tmp_path / "ca")
+
+
+def info(joined: Joined) -> CertificateInfo:
+    return CertificateInfo.of(x509.load_pem_x509_certificate(joined.certificate.encode()))
+
+
+def trusted(ca: CA) -> str:
+    return (ca.path / "ca.pem").read_text()
+
+
+async def refused(kind: str, attempt: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        await attempt
+    assert caught.value.kind == kind, caught.value
+    return str(caught.value)
+
+
+def shut_out(ca: CA, name: str) -> None:
+    with locked(ca.path) as folder:
+        _, writes = revoke(Store(folder), name, "keyCompromise")
+        apply(writes)
+
+
+@aio
+async def test_renewing(ca: CA) -> None:
+    token = ca.token(lifetime=HOUR / 30)
+    async with ca.service() as address:
+        joined = await join(address, token, keys.generate(), node="a", hosts=["a.lab"])
+        latest = joined
+        for _ in range(3):
+            key, before = keys.generate(), latest
+            latest = await patiently(functools.partial(renew, address, before, key), 20)
+            assert latest.key == keys.write(key)
+        assert info(latest).names == info(joined).names
+        assert info(latest).subject == info(joined).subject
+        assert latest.lifetime == 120
+        assert len(set(ca.issued())) == 1, "under one name, by which all can be revoked"
+        shut_out(ca, ca.issued()[0])
+        for each in (joined, latest):
+            await refused("revoked", renew(address, each, keys.generate()))
+        await refused("revoked", join(address, token, keys.read(joined.key, "", None)))
+        await refused("revoked", join(address, token, keys.read(joined.key, ""), node="b"))
+        cas, crl, _ = await lists(address, latest)
+    found = x509.load_pem_x509_crl(crl.encode())
+    assert {entry.serial_number for entry in found} == {
+        record.serial for record in Store(ca.path).journal.issued() if "worker-a" in record.file
+    }
+    assert cas == trusted(ca)
+
+
+@aio
+async def test_one_revoked_serial_ends_all_that_came_of_its_key(ca: CA) -> None:
+    async with ca.service() as address:
+        first = await join(address, ca.token(), keys.generate())
+        second = await renew(address, first, keys.generate())
+        with pytest.raises(Unavailable, match="a moment ago"):
+            await renew(address, second, keys.generate())
+        shut_out(ca, f"{info(first).serial:x}")
+        await refused("revoked", renew(address, second, keys.generate()))
+
+
+@aio
+async def test_who_may_not_renew(ca: CA, tmp_path: Path) -> None:
+    other = CA(tmp_path / "other")
+    given = (ca.path / "worker.pem").read_text()
+    cut = given.index("-----BEGIN PRIVATE")
+    issued = Joined("worker", given[:cut], given[cut:], trusted(ca), "", 1.0)
+    foreign = (other.path / "worker.pem").read_text()
+    cut = foreign.index("-----BEGIN PRIVATE")
+    stranger = Joined("worker", foreign[:cut], foreign[cut:], trusted(ca), "", 1.0)
+    async with ca.service() as address:
+        await refused("foreign", renew(address, issued, keys.generate()))
+        with pytest.raises(Exception, match=r"TLS handshake|closed"):
+            await renew(address, stranger, keys.generate())
+        for asks in ("renew", "lists"):
+            asked = {"asks": asks, "request": signing_request(keys.generate())}
+            await refused("anonymous", ask(address, trusted(ca), asked))
+
+
+@aio
+async def test_the_lists_are_for_everybody_with_a_certificate(ca: CA) -> None:
+    given = (ca.path / "scheduler.pem").read_text()
+    cut = given.index("-----BEGIN PRIVATE")
+    issued = Joined("scheduler", given[:cut], given[cut:], trusted(ca), "", 1.0)
+    async with ca.service() as address:
+        found = await lists(address, issued)
+    assert found[:2] == (trusted(ca), (ca.path / "crl.pem").read_text())
+
+
+@aio
+async def test_a_process_of_the_cluster_in_the_place_of_the_service(ca: CA) -> None:
+    """A stolen worker key has a certificate of the CA: it is still no service."""
+    given = (ca.path / "worker.pem").read_text()
+    cut = given.index("-----BEGIN PRIVATE")
+    found = x509.load_pem_x509_certificate(given.encode())
+    der = found.public_bytes(Encoding.DER)
+    own = Own(given[:cut], given[cut:], der, found.not_valid_after_utc, b"")
+    thief = JoinServer(Desk(ca.path), own, trusted(ca), limits())
+    thief.listen(0, "127.0.0.1")
+    address = Address("tls", *thief.address)
+    token, key = ca.token(), keys.generate()
+    with pytest.raises(WrongAuthority, match="no service of it but a process"):
+        await join(address, token, key)
+    async with ca.service() as good:
+        joined = await join(good, token, key)
+    for attempt in (renew(address, joined, keys.generate()), lists(address, joined)):
+        with pytest.raises(WrongAuthority, match="no service of it but a process"):
+            await attempt
+    thief.stop()
+    thief.close()

@@ -91,6 +91,8 @@ async def main(backend: Backend) -> None:
         listener.contact_address, timeout=3, server_hostname="cluster.example", **dialling
     ) as other:
         await other.write([1, 2.0, b"x"])
+    dialled: asyncio.Task[Comm] = asyncio.create_task(connect(listener.contact_address))
+    (await dialled).abort()
     of_third_parties: dict[str, Any] = {"bandwidth": 5}
     await connect("rdma://node:1", **of_third_parties)
     await connect("rdma://node:1", connection_args=of_third_parties)

@@ -6,7 +6,6 @@ one that pyright has no rule for.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from sealwire.comm import CloseCode, Comm, CommClosedError, Limits, connect, listen, register_type
@@ -101,7 +100,6 @@ async def main() -> None:
     await comm.read()  # wrong
     with connect("tcp://127.0.0.1:1"):  # wrong
         pass
-    asyncio.create_task(connect("tcp://127.0.0.1:1"))  # wrong
     connect("tcp://127.0.0.1:1")  # wrong for mypy
     listen("tcp://127.0.0.1:1", handler)  # wrong for mypy
     await listen("tcp://127.0.0.1:1")  # wrong

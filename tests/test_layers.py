@@ -28,7 +28,8 @@ transport.readiness transport.race transport.inquiry transport.handshake_throttl
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
 transport.goodbye transport.sender transport.bounded transport.receiver transport.end_watch
 transport.pending transport.connection transport.stream transport.writing transport.greeting
-transport.client transport.server transport.local ends tcp unix memory testing api
+transport.client transport.acceptor transport.server transport.local ends tcp unix memory testing
+api
 calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.calls calls.reconnect
 broadcast sync __init__
 """

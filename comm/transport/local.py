@@ -134,9 +134,7 @@ class LocalServer(FrameServer):
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Begin to accept on listening sockets; `stop` closes them."""
-        added = list(sockets)
-        self._listening += added
-        self._accept_on(added)
+        self._acceptor.add(sockets)
 
     def admit_as(self, sock: socket.socket, name: str) -> None:
         """Serve a socket that is connected already, whose peer has this name."""

@@ -31,6 +31,7 @@ from ..kinds import ErrorKind
 from ..limits import DEFAULT_LIMITS, Limits
 from ..listener_log import ListenerLog, ListenerStats
 from ..tls_errors import TLS_RECORD, named, not_tls
+from .acceptor import Acceptor
 from .connection import State
 from .end_errors import is_broken
 from .goodbye import answer_plain
@@ -38,13 +39,11 @@ from .greeting import exchange_hellos, is_probe
 from .handshake_throttle import HandshakeThrottle
 from .inquiry import HTTP_REQUEST
 from .pending import Pending, dropped, too_late
-from .readiness import Readiness
-from .sockets import INHERITED, STARVED, descriptor_limit, has_caller, host_and_port, tune
+from .sockets import INHERITED, descriptor_limit, host_and_port, tune
 from .stream import FrameStream
 
 __all__ = ["FrameServer"]
 
-_PAUSE = 0.1  # seconds to stop accepting for when resources are exhausted
 _PEEK = 16  # bytes that identify what a peer speaks
 
 logger = logging.getLogger("sealwire.comm")
@@ -110,10 +109,8 @@ class FrameServer(TCPServer):
         self.scheme = "tcp" if context is None else "tls"
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._listening: list[socket.socket] = []
+        self._acceptor = Acceptor(self._loop, limits.max_accepts, self._admit, self._make_room)
         self._last_address: tuple[str, int] = ("", 0)
-        self._accepting: list[Readiness] = []
-        self._pause_timer: asyncio.TimerHandle | None = None
         self._pending: Pending[FrameStream] = Pending(limits.handshake_timeout, self._loop.time)
         self._deadline_timer: asyncio.Handle | None = None  # the timer for expired deadlines
         self.tasks: set[asyncio.Task[None]] = set()  # of all connections, pending ones included
@@ -209,17 +206,12 @@ class FrameServer(TCPServer):
         if INHERITED:
             for listening in added:
                 tune(listening, self._limits.keepalive_timeout)
-        self._listening += added
-        if self._pause_timer is None:
-            self._accept_on(added)
+        self._acceptor.add(added)
 
     def stop(self) -> None:
         """Stop accepting. Pending connections have `Limits.stop_timeout` to finish their hello."""
-        self._pause_accepting(None)
         self._last_address = self.address
-        sockets, self._listening = self._listening, []
-        for listening in sockets:
-            listening.close()
+        self._acceptor.stop()
         if self._pending:
             self._loop.call_later(self._limits.stop_timeout, self.drop_pending)
         else:
@@ -239,9 +231,9 @@ class FrameServer(TCPServer):
     @property
     def address(self) -> tuple[str, int]:
         """Host and port; if both families are bound those of IPv4, which more peers can reach."""
-        if not self._listening:
+        if not self._acceptor.sockets:
             return self._last_address
-        chosen = min(self._listening, key=lambda sock: sock.family != socket.AF_INET)
+        chosen = min(self._acceptor.sockets, key=lambda sock: sock.family != socket.AF_INET)
         return host_and_port(chosen.getsockname())
 
     @property
@@ -254,47 +246,10 @@ class FrameServer(TCPServer):
 
     # Accepting
 
-    def _accept_on(self, sockets: Iterable[socket.socket]) -> None:
-        for listening in sockets:
-            readiness = Readiness(listening, self._loop)
-            readiness.on_readable(functools.partial(self._accept, listening))
-            self._accepting.append(readiness)
-
-    def _pause_accepting(self, seconds: float | None) -> None:
-        """Stop watching the listening sockets, for `seconds` or, with None, for good."""
-        while self._accepting:
-            self._accepting.pop().stop()
-        if self._pause_timer is not None:
-            self._pause_timer.cancel()
-            self._pause_timer = None
-        if seconds is not None:
-            self._pause_timer = self._loop.call_later(seconds, self._resume_accepting)
-
-    def _resume_accepting(self) -> None:
-        self._pause_timer = None
-        self._accept_on(self._listening)
-
-    def _accept(self, listening: socket.socket) -> None:
-        for _ in range(self._limits.max_accepts):
-            try:
-                accepted, address = listening.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                # Other errors than STARVED are those of connections that broke in the backlog.
-                if error.errno in STARVED and not self._make_room(listening, error):
-                    return
-            else:
-                self._admit(accepted, address)
-
-    def _make_room(self, listening: socket.socket, error: OSError) -> bool:
-        """Drop the oldest pending connection; return whether to accept again at once."""
-        if not has_caller(listening):
-            return False
-        why = (error.strerror or str(error)).lower()
+    def _make_room(self, why: str) -> bool:
+        """Drop the oldest pending connection, because of `why`; return whether there was one."""
         self._log.starved(f"{why} (this process may open {descriptor_limit()})")
         if not self._pending:
-            self._pause_accepting(_PAUSE)
             return False
         self._drop_crowded(next(iter(self._pending)), why)
         return True

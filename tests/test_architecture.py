@@ -29,7 +29,7 @@ USES = {
     "Readiness": {"add_reader", "add_writer", "remove_reader", "remove_writer"},
     "Connection.close": {"CLOSED", "stop", "end"},
     "ended_by_peer": {"notified", "announces", "NO_STATUS"},
-    "FrameServer._admit": {"FrameStream", "add", "create_task"},
+    "Acceptor._accept": {"accept", "_admit", "STARVED"},
     "FrameServer._drop_late": {"late", "too_late", "_end"},
     "Pending.late": {"_deadlines", "_clock"},
     "HandshakeThrottle.take": {"_waiting", "_left"},

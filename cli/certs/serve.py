@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,10 +71,10 @@ def command(
         from sealwire.joining.desk import Desk
         from sealwire.joining.errors import JoinError
 
-        _log(logging.WARNING if quiet else logging.INFO)
         try:
-            desk = Desk(folder, password_from(password_file))
-            asyncio.run(_serve(desk, host, port, as_json))
+            with _logging(logging.WARNING if quiet else logging.INFO):
+                desk = Desk(folder, password_from(password_file))
+                asyncio.run(_serve(desk, host, port, as_json))
         except JoinError as error:
             raise Failed(str(error)) from error
         except KeyboardInterrupt:
@@ -105,7 +107,8 @@ async def _serve(desk: Desk, host: str, port: int, as_json: bool) -> None:
         server.close()
 
 
-def _log(level: int) -> None:
+@contextlib.contextmanager
+def _logging(level: int) -> Iterator[None]:
     """Log to standard error, with a time, escaped."""
     from sealwire.cli.console import _ToStderr
 
@@ -114,10 +117,14 @@ def _log(level: int) -> None:
             return visible(super().format(record), lines=bool(record.exc_info))
 
     logger = logging.getLogger("sealwire")
-    for handler in list(logger.handlers):
-        if isinstance(handler, _ToStderr):
-            logger.removeHandler(handler)
+    before = logger.handlers[:], logger.level
+    logger.handlers = [each for each in before[0] if not isinstance(each, _ToStderr)]
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.handlers = before[0]
+        logger.setLevel(before[1])

@@ -29,6 +29,7 @@ from sealwire.comm import (
     listen,
     sync,
 )
+from support import HANG
 from support.aio import aio
 from support.links import SCHEMES, connect_args, echo, listen_args, pair
 
@@ -112,10 +113,14 @@ def test_a_read_that_timed_out_loses_nothing() -> None:
 def test_ctrl_c_interrupts_a_read_that_loses_nothing(tmp_path: Path) -> None:
     """In a process of its own, whose main thread waits."""
     program = """
-import sys
+import sys, threading, time
 from sealwire.comm import sync
 with sync.connect(sys.argv[1]) as comm:
-    print("reads", flush=True)
+    def tell():
+        while comm._reading is None:
+            time.sleep(0.001)
+        print("reads", flush=True)
+    threading.Thread(target=tell).start()
     try:
         comm.read()
     except KeyboardInterrupt:
@@ -134,14 +139,9 @@ with sync.connect(sys.argv[1]) as comm:
     ):
         assert process.stdout is not None
         assert process.stdout.readline() == "reads\n"
-        lines: list[str] = []
-        reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
-        reader.start()
-        while reader.is_alive() and not lines:  # it may not wait yet
-            process.send_signal(signal.SIGINT)
-            reader.join(0.2)
-        reader.join(30)
-        assert [line.strip() for line in lines] == ["interrupted", "after"]
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=HANG)
+        assert output.split() == ["interrupted", "after"]
 
 
 def test_threads_share_a_comm_but_one_reads() -> None:

@@ -23,6 +23,7 @@ from tornado.tcpserver import TCPServer
 
 from sealwire.comm import Address, transport
 from sealwire.comm.transport.client import FrameClient
+from sealwire.comm.transport.local import LocalServer
 from sealwire.comm.transport.server import FrameServer
 from support.aio import aio
 
@@ -67,7 +68,7 @@ async def of_tornado() -> set[str]:
 
 
 def test_our_classes_are_seen() -> None:
-    assert ours() == {FrameServer, FrameClient}
+    assert ours() == {FrameServer, FrameClient, LocalServer}
     assert all(issubclass(kind, BASES) for kind in ours())
 
 

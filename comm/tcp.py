@@ -71,9 +71,12 @@ class TCP(Comm):
             raise self._elsewhere()
         stream = self._stream
         while not stream.inbox:
-            if not self._loop.is_running():
-                raise self._elsewhere()
-            await stream.arrival()
+            try:
+                await stream.arrival()
+            except RuntimeError:  # of asyncio, in another loop than the comm's
+                if not self._loop.is_running():
+                    raise self._elsewhere() from None
+                raise
         frames = stream.take_frames()
         header = frames[0]
         if header and header[0] in closing.EXTENSIONS and stream.agreement.closing:

@@ -30,7 +30,7 @@ _PRIVATE: dict[str, int] = (
 )
 _MADV_HUGEPAGE: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
 
-_REUSED_FROM, _REUSED_TO = 32 << 10, 4 << 20  # bytes of a block that may be used again
+_REUSED_FROM, _REUSED_TO = 192 << 10, 4 << 20  # bytes of a block that may be used again
 _KEPT = 8 << 20  # bytes of such blocks that a thread knows, used or not
 _TRIED = 4  # blocks to look at, the oldest first; more cost more than they save
 

@@ -181,8 +181,11 @@ class Sender:
                 self.answering = False
                 self._last_send = time.perf_counter()
                 size = length + ONE_FRAME
-                outbox.sent_directly(data, sent)
-                if sent < size:
+                if sent == size:
+                    outbox.queued += size
+                    outbox.sent += size
+                else:
+                    outbox.sent_directly(data, sent)
                     self._largest = size
                     self.flush()
                     if self._connection is not None:

@@ -16,6 +16,7 @@ has arrived, so a lying peer makes it hold no more than the peer really sent.
 
 from __future__ import annotations
 
+import functools
 import struct
 from bisect import bisect_right
 from collections import deque
@@ -60,6 +61,7 @@ ONE_FRAME = 24
 """Bytes that `pack_one` gives."""
 
 
+@functools.lru_cache(1024)  # faster than a call, and lengths repeat
 def pack_one(length: int) -> bytes:
     """`pack` for a message of a single frame, the common case."""
     return _ONE_FRAME.pack(16 + length, 1, length)

@@ -92,7 +92,9 @@ def test_what_is_alive_never_changes(numpy: bool, monkeypatch: pytest.MonkeyPatc
     chance = random.Random(5)
     alive: list[tuple[memoryview, int]] = []
     for number in range(3000):
-        size = chance.choice([1, 1 << 15, 40_000, 45_000, 1 << 17, (1 << 17) + 9, 1 << 20, 1 << 22])
+        size = chance.choice(
+            [1, 1 << 15, 200_000, 210_000, 1 << 18, (1 << 18) + 9, 1 << 20, 1 << 22]
+        )
         view = allocate(size)
         assert (view.nbytes, view.readonly, view.format) == (size, False, "B")
         mark = number % 251
@@ -107,7 +109,7 @@ def test_what_is_alive_never_changes(numpy: bool, monkeypatch: pytest.MonkeyPatc
 
 
 def test_little_is_kept_for_later() -> None:
-    for size in (1 << 15, 1 << 18, 1 << 20, 3 << 20, 1 << 22):
+    for size in (192 << 10, 1 << 18, 1 << 20, 3 << 20, 1 << 22):
         held = [allocate(size) for _ in range(50)]
         del held
         kept = buffers._recycled._blocks
@@ -115,7 +117,7 @@ def test_little_is_kept_for_later() -> None:
     assert sum(map(len, kept)) > 0
 
 
-@pytest.mark.parametrize("size", [0, 1, (1 << 15) - 1, (1 << 22) + 1, 40 << 20])
+@pytest.mark.parametrize("size", [0, 1, (192 << 10) - 1, (1 << 22) + 1, 40 << 20])
 def test_other_sizes_are_not_kept(size: int) -> None:
     assert allocate(size).nbytes == size
     assert not buffers._recycled._blocks

@@ -27,7 +27,7 @@ types: install $(TREE)
 	$(BIN)/mypy -p sealwire
 
 unit: install
-	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 # The attacks of tests/hostile with the promised counts, a message of 5 GiB, then mixed load for SOAK_SECONDS.
 soak: install

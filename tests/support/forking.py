@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from support import HANG, programs
 
 #: what Dask imports; but not Dask, which reads the environment when it is imported
 BEFORE_DASK = [
-    *("cloudpickle", "concurrent.futures.process", "donfig", "importlib_metadata", "jinja2"),
+    *("cloudpickle", "concurrent.futures.process", "donfig", "jinja2"),
+    *(name for name in ("importlib_metadata",) if find_spec(name)),  # before Python 3.12
     *("multiprocessing.pool", "psutil", "tblib.pickling_support", "tlz", "toolz.curried", "yaml"),
 ]
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("comm", "security", "joining", "dask_backend", "cli")
+PACKAGES = ("comm", "security", "joining", "dask_backend", "cli", "testing")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
@@ -46,7 +46,13 @@ checks.selftest checks.findings checks.presence checks.certificates checks.runne
 JOINING = """
 errors tokens messages ledger requests desk service client files memory member __init__
 """
-ORDER = {"comm": COMM.split(), "security": SECURITY.split(), "joining": JOINING.split()}
+TESTING = "identities preload clusters __init__ fixtures"
+ORDER = {
+    "comm": COMM.split(),
+    "security": SECURITY.split(),
+    "joining": JOINING.split(),
+    "testing": TESTING.split(),
+}
 
 # Which package may import which of ours.
 ABOVE = {
@@ -55,6 +61,7 @@ ABOVE = {
     "joining": {"comm", "security"},
     "dask_backend": {"comm", "security", "joining"},
     "cli": {"comm", "security", "joining", "dask_backend"},
+    "testing": {"comm", "security", "dask_backend", "cli"},
 }
 
 

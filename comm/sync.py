@@ -27,7 +27,6 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from types import TracebackType
 from typing import Any, TypeVar
 
 from . import api, interfaces
@@ -35,6 +34,7 @@ from .calls import calls
 from .calls.caller import expect_seconds
 from .close_codes import CloseCode
 from .errors import CommBusy, CommClosedError
+from .leaving import SyncLeaving
 
 __all__ = ["Calls", "Comm", "connect"]
 
@@ -156,7 +156,7 @@ def _abort(future: concurrent.futures.Future[interfaces.Comm]) -> None:
         comm.abort()
 
 
-class Comm:
+class Comm(SyncLeaving):
     """A comm, see `sealwire.comm.Comm`, whose methods block.
 
     Made by `connect`. ``for message in comm`` and ``with comm`` do what ``async for`` and ``async
@@ -247,20 +247,6 @@ class Comm:
                 raise
             yield message
 
-    def __enter__(self) -> Comm:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None or not isinstance(error, Exception):
-            self.close()
-        else:
-            self.close(CloseCode.HANDLER_FAILED, f"its user raised {type(error).__name__}")
-
     def __repr__(self) -> str:
         return f"<sync {self._comm!r}>"
 
@@ -269,7 +255,7 @@ async def _read(comm: interfaces.Comm) -> Any:
     return await comm.read()
 
 
-class Calls:
+class Calls(SyncLeaving):
     """Calls over a comm of `connect`, see `sealwire.comm.Calls`; its methods block.
 
     Parameters
@@ -322,20 +308,6 @@ class Calls:
     def closed(self) -> bool:
         """Whether the comm has ended, or begun to."""
         return self._calls.closed()
-
-    def __enter__(self) -> Calls:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None or not isinstance(error, Exception):
-            self.close()
-        else:
-            self.close(CloseCode.HANDLER_FAILED, f"its user raised {type(error).__name__}")
 
 
 def _threaded(handler: Callable[..., Any]) -> Callable[..., Any]:

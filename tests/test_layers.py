@@ -19,7 +19,8 @@ PACKAGES = ("comm", "security", "joining", "dask_backend", "cli", "testing")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-close_codes kinds errors limits listener_log addressing arguments wire.foreign wire.framing
+close_codes leaving signals
+kinds errors limits listener_log addressing arguments wire.foreign wire.framing
 wire.budget wire.place arrays extensions encoding_errors encoding decoding codec wire.hello
 wire.closing wire.outbox interfaces registry serving
 tls_details tls_errors

@@ -35,6 +35,7 @@ from sealwire.comm.transport.local import (
 )
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.security import ConfigError
+from sealwire.security.quoting import shown
 
 from .backend import TCP, TCPConnector, TCPListener
 from .guard import refuse_plain
@@ -65,8 +66,8 @@ _ALLOW = "sealwire.unix.allow-plain"
 def _refuse_plain(address: str, connection_args: Mapping[str, Any], *, listens: bool) -> None:
     """Raise where encryption is required, unless this machine is configured to count as safe."""
     allowed = dask.config.get(_ALLOW, False)
-    if not isinstance(allowed, bool):
-        raise ConfigError(f"bad setting {_ALLOW}: got {allowed!r}; write true or false")
+    if allowed is not None and not isinstance(allowed, bool):
+        raise ConfigError(f"bad setting {_ALLOW}: got {shown(allowed)}; write true or false")
     if not allowed:
         refuse_plain(f"unix://{address}", connection_args, listens=listens)
 

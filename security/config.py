@@ -36,9 +36,11 @@ __all__ = [
     "duration",
     "files",
     "leaves",
+    "located",
     "named_in_vain",
     "read",
     "truth",
+    "unknown_in",
     "unknown_keys",
     "warn_of_unknown",
     "without_preload",
@@ -115,7 +117,7 @@ def read(file: str | None = None) -> dict[str, Any]:
     """
     get = _getter(file)
     _warn_of_unknown(get)
-    values = {field: _located(field, get(key)) for field, key in KEYS.items()}
+    values = {field: located(field, get(key)) for field, key in KEYS.items()}
     values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
     return values
@@ -138,7 +140,7 @@ def unknown_keys(file: str | None = None) -> list[UnknownKey]:
     ConfigError
         If the configuration is malformed.
     """
-    return list(_unknown(_getter(file)))
+    return list(unknown_in(_getter(file)))
 
 
 def warn_of_unknown() -> None:
@@ -147,7 +149,7 @@ def warn_of_unknown() -> None:
 
 
 def _warn_of_unknown(get: Callable[[str], Any]) -> None:
-    for unknown in _unknown(get):
+    for unknown in unknown_in(get):
         if unknown.key not in _reported:
             _reported.add(unknown.key)
             hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
@@ -208,6 +210,8 @@ def _places() -> list[str]:
         import donfig
 
         return list(donfig.Config("dask").paths)
+    except ValueError as error:
+        raise _unreadable(error) from None
     return list(dask.config.paths)
 
 
@@ -256,6 +260,8 @@ def _getter(file: str | None = None) -> Callable[[str], Any]:
         import dask.config
     except ImportError:
         return _without_dask(file)
+    except ValueError as error:  # of a file, whatever it is that imports dask
+        raise _unreadable(error) from None
     if file is not None:
         return _without_dask(file)
     return lambda key: dask.config.get(key, default=None)
@@ -269,13 +275,17 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
         if file is not None:
             config = donfig.Config("dask", paths=[*config.paths, file])
     except ValueError as error:
-        # A parser quotes the lines it fails on, which may be those of a key.
-        why = redacted(str(error))
-        raise ConfigError(f"cannot read the configuration: {why}") from None
+        raise _unreadable(error) from None
     return lambda key: config.get(key, default=None)
 
 
-def _located(field: str, value: Any) -> Any:
+def _unreadable(error: ValueError) -> ConfigError:
+    # A parser quotes the lines it fails on, which may be those of a key.
+    return ConfigError(f"cannot read the configuration: {redacted(str(error))}")
+
+
+def located(field: str, value: Any) -> Any:
+    """Return the configured value of a field, with `~` and `$NAME` replaced if it is a path."""
     if not field.endswith(_PATHS) or not isinstance(value, str) or is_text(value):
         return value
     return expanded(KEYS[field], value)
@@ -289,7 +299,8 @@ def _as_written(key: str, value: Any) -> Any:
     return value if isinstance(value, (str, bytes)) else os.environ.get(variable, value)
 
 
-def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
+def unknown_in(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
+    """Yield the unknown keys of a configuration, of which `get` returns a value or mapping."""
     theirs = [key.removeprefix(f"{_TLS}.") for key in KEYS.values() if key.startswith(_TLS)]
     for name in leaves(_tree(get, _TLS)):
         yield from _unless_known(_TLS, name, theirs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from dask.utils import parse_bytes, parse_timedelta
 from jsonschema import Draft202012Validator
 
+from sealwire.cli.config.command import THEIRS
 from sealwire.comm import Limits
 from sealwire.comm.transport.switch_interval import Policy
 from sealwire.dask_backend import membership, settings, unix
@@ -164,3 +166,20 @@ def test_variables_that_come_first_are_named() -> None:
         if "x-variable" in each.about
     }
     assert named == {membership.SERVICE, membership.TOKEN, membership.TOKEN_FILE}
+
+
+def test_the_page_has_what_the_schema_has() -> None:
+    """`python docs/settings_table.py` writes it again."""
+    made = importlib.util.spec_from_file_location("settings_table", ROOT / "docs/settings_table.py")
+    assert made is not None
+    assert made.loader is not None
+    table = importlib.util.module_from_spec(made)
+    made.loader.exec_module(table)
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert table.written(page) == page
+    for key in schema.settings():
+        assert f"| `{key.rpartition('.')[2]}` |" in page
+    for field, key in KEYS.items():
+        assert key.startswith("sealwire.") or f"| `{key}` | `{field}` |" in page
+    for key in (*THEIRS[:3], "distributed.{scheduler,worker,nanny,client}.preload"):
+        assert f"| `{key}` |" in page

@@ -17,9 +17,7 @@ def tables() -> str:
     for section, about in schema.sections().items():
         made += [f"### `sealwire.{section}`\n", f"{about['description']}\n"]
         made += ["| key | default | meaning |", "|---|---|---|"]
-        made += [
-            _row(schema.settings()[f"sealwire.{section}.{key}"]) for key in about["properties"]
-        ]
+        made += [_row(every[f"sealwire.{section}.{key}"]) for key in about["properties"]]
         made.append("")
     return "\n".join(made)
 

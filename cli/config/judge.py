@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from importlib.util import find_spec
 from typing import Any
 
@@ -72,7 +71,6 @@ def _in_dask(key: str, value: Any) -> None:
     from sealwire.comm import Limits
     from sealwire.dask_backend import settings, unix
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     name = key.rpartition(".")[2].replace("-", "_")
     setting = schema.settings().get(key)
     if key.startswith("sealwire.limits.") and setting is not None:

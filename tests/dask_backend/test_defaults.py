@@ -16,7 +16,7 @@ from sealwire.cli import dask_hook
 from sealwire.comm import Limits
 from sealwire.dask_backend import defaults, settings
 from sealwire.dask_backend.settings import apply_gil_policy, encryption_required, limits
-from sealwire.security import ConfigError, Security, schema
+from sealwire.security import ConfigError, Security, config, schema
 
 PROGRAM = """
 import json, os, sys
@@ -131,9 +131,11 @@ def test_what_is_no_mapping_is_kept_and_told(name: str, wrong: Any) -> None:
 
 
 def test_misspelt_limits_are_told_by_the_first_connection(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no certificate is configured, nothing else reads the configuration."""
+    monkeypatch.setattr(config, "_reported", set())
+    settings.forget()
     with dask.config.set({"sealwire.limits.max-quued": "1 MiB"}):
         limits()
         limits()

@@ -19,8 +19,9 @@ PACKAGES = ("comm", "security", "joining", "dask_backend", "cli")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-close_codes kinds errors limits listener_log addressing arguments wire.foreign wire.framing
-wire.budget wire.place arrays extensions encoding_errors encoding decoding codec wire.hello
+close_codes kinds errors limits statistics listener_log addressing arguments wire.foreign
+wire.framing wire.budget wire.place arrays extensions encoding_errors encoding decoding codec
+wire.hello
 wire.closing wire.outbox interfaces registry serving
 tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup

@@ -56,6 +56,8 @@ class Sender:
         What has yet to be sent.
     answering : bool
         Something was received since the last send, so the peer may be waiting for an answer.
+    messages : int
+        How many messages were written, not counting the hello and the closing message.
     held_back : bool
         Small messages are held back until the next event-loop iteration.
     wants_read : bool
@@ -79,6 +81,7 @@ class Sender:
         "_write_ahead",
         "answering",
         "held_back",
+        "messages",
         "outbox",
         "wants_read",
     )
@@ -92,6 +95,7 @@ class Sender:
     ) -> None:
         self.outbox = Outbox(limits, peer)
         self.answering = True
+        self.messages = -1
         self.held_back = False
         self.wants_read = False
         self._connection: Connection | None = connection
@@ -179,6 +183,7 @@ class Sender:
                     if self._failure is not None:
                         raise self._failure() from None
                 self.answering = False
+                self.messages += 1
                 self._last_send = time.perf_counter()
                 size = length + ONE_FRAME
                 if sent == size:
@@ -208,6 +213,7 @@ class Sender:
         if frame is not None and not outbox:
             try:
                 self.write([frame])
+                self.messages -= 1
             except CommClosedError:  # it was lost a moment ago: who closes need not know
                 pass
         elif frame is not None:
@@ -229,6 +235,7 @@ class Sender:
         before = outbox.queued
         idle = before == outbox.sent
         borrowed = outbox.put(frames, shared)
+        self.messages += 1
         size = outbox.queued - before
         if idle:
             if self.answering or borrowed or time.perf_counter() - self._last_send > _CLOSELY:

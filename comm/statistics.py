@@ -94,7 +94,7 @@ class Statistics:
     bytes_in, bytes_out : int
         Payload, without the overhead of TLS, of all connections.
     messages_in, messages_out : int
-        Those read and written, without hellos and closing messages.
+        Those read and written, without hellos; what says why a comm is closed is one, too.
     send_queue : int
         Bytes that are written and not with the kernel yet.
     accepted, greeted, pending, refused, starved

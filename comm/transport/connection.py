@@ -243,7 +243,6 @@ class Connection:
         """Close after the peer's closing message; return the error to raise for it."""
         error = closed_by_peer(self.peer, said)
         self.inbox.clear()  # nothing follows it
-        self._receiver.messages -= 1  # it is none
         self.ended(error)
         return error.again()
 

@@ -379,6 +379,7 @@ class Receiver:
         said = closing.decode(self.inbox[-1][0]) if self.inbox else None
         if said is not None:
             self.inbox.pop()
+            self.messages += 1
         return said
 
     def _reset(self) -> CommClosedError:

@@ -57,7 +57,7 @@ class Sender:
     answering : bool
         Something was received since the last send, so the peer may be waiting for an answer.
     messages : int
-        How many messages were written, not counting the hello and the closing message.
+        How many messages were written, not counting the hello.
     held_back : bool
         Small messages are held back until the next event-loop iteration.
     wants_read : bool
@@ -213,7 +213,6 @@ class Sender:
         if frame is not None and not outbox:
             try:
                 self.write([frame])
-                self.messages -= 1
             except CommClosedError:  # it was lost a moment ago: who closes need not know
                 pass
         elif frame is not None:

@@ -36,7 +36,8 @@ broadcast sync __init__
 """
 SECURITY = """
 errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem config
-contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.expiry
+contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
+contexts.expiry
 x509.keys x509.names x509.certinfo x509.above belonging contexts.description
 contexts.sealed contexts.policy fields values contexts.background contexts.reloading
 x509.templates ca.authority security

@@ -279,7 +279,7 @@ class FrameStream(Connection):
         receiver, sender = self._receiver, self._sender
         return (
             receiver.bytes_in,
-            sender.outbox.sent,
+            self.bytes_out,
             max(receiver.messages, 0),
             max(sender.messages, 0),
         )
@@ -292,7 +292,7 @@ class FrameStream(Connection):
     @property
     def bytes_out(self) -> int:
         """Payload bytes sent so far, without TLS overhead."""
-        return self._sender.outbox.sent
+        return self._sender.outbox.sent + self._sender.bypassed
 
     @property
     def bytes_queued(self) -> int:

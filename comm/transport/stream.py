@@ -279,7 +279,7 @@ class FrameStream(Connection):
         receiver, sender = self._receiver, self._sender
         return (
             receiver.bytes_in,
-            sender.outbox.sent + sender.bypassed,
+            self.bytes_out,
             max(receiver.messages, 0),
             max(sender.messages, 0),
         )

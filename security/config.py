@@ -129,7 +129,7 @@ def read(file: str | None = None) -> dict[str, Any]:
 def unknown_keys(
     file: str | None = None, branches: Mapping[str, Iterable[str]] | None = None
 ) -> list[UnknownKey]:
-    """List the keys under `distributed.comm.tls` and `sealwire.tls` that nothing reads.
+    """List the keys under ``distributed.comm.tls`` and ``sealwire.tls`` that nothing reads.
 
     Parameters
     ----------

@@ -151,7 +151,9 @@ def test_the_closing_message() -> None:
 
 
 def test_the_refusal_is_one() -> None:
-    with pytest.raises(HandshakeError, match=r"it refused our certificate: its names \(CN=worker\)"):
+    with pytest.raises(
+        HandshakeError, match=r"it refused our certificate: its names \(CN=worker\)"
+    ):
         hello.decode(frames_of(REFUSAL))
     why = msgpack.unpackb(frames_of(REFUSAL)[0])["refused"]
     (made,) = frames_of(hello.refusal(why))

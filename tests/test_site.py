@@ -61,6 +61,32 @@ def test_every_page_is_within_two_clicks_of_the_first() -> None:
     assert set(PAGES) - near - further - {DOCS / "index.md"} == set()
 
 
+def test_ten_questions_are_answered_within_two_clicks() -> None:
+    """The anchor stands on its page, and in a link on the first page or on one that it leads to."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    answers = re.findall(r"^\| .*\? \| \[.*\]\((docs/[\w.]+)#([\w-]+)\) \|$", text, re.MULTILINE)
+    assert len(answers) == 10
+    index = DOCS / "index.md"
+    for name, anchor in answers:
+        page = ROOT / name
+        assert anchor in anchors(page), anchor
+        links_to_it = {(index.parent / link).resolve() for link in links(index) if "#" in link}
+        assert Path(f"{page}#{anchor}") in links_to_it, anchor
+        assert len(section(page, anchor).split()) > 40, "an answer, not a heading"
+
+
+def section(page: Path, anchor: str) -> str:
+    """What stands below a heading, up to the next one that is not below it."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        level = len(line) - len(line.lstrip("#"))
+        if level and slug(line[level + 1 :]) == anchor:
+            body = lines[number + 1 :]
+            ends = (n for n, each in enumerate(body) if re.match(rf"#{{1,{level}}} ", each))
+            return "\n".join(body[: next(ends, len(body))])
+    return ""
+
+
 def test_a_site_is_made_of_it_by_every_make_test() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"^test: .*\bdocs\b", makefile, re.MULTILINE)

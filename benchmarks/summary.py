@@ -99,7 +99,7 @@ def text(run: dict[str, Any]) -> list[str]:
         "",
         *table(run, STANDALONE),
         "",
-        "### What is lost",
+        "## What is lost",
         "",
         "Every figure of the run that is better without sealwire.",
         "",

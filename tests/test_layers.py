@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli")
+PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli", "testing")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
@@ -51,11 +51,13 @@ errors tokens messages ledger requests desk service client files memory member _
 METRICS = """
 series collector registration __init__
 """
+TESTING = "identities preload clusters __init__ fixtures"
 ORDER = {
     "comm": COMM.split(),
     "security": SECURITY.split(),
     "joining": JOINING.split(),
     "metrics": METRICS.split(),
+    "testing": TESTING.split(),
 }
 
 # Which package may import which of ours.
@@ -66,6 +68,7 @@ ABOVE = {
     "metrics": {"comm", "security"},
     "dask_backend": {"comm", "security", "joining", "metrics"},
     "cli": {"comm", "security", "joining", "dask_backend"},
+    "testing": {"comm", "security", "dask_backend", "cli"},
 }
 
 

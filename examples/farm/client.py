@@ -8,7 +8,7 @@ from sealwire.security import Security
 
 
 async def main(address, name, count):
-    args = Security().get_connection_args("client")
+    args = Security().get_connection_args("client")  # over tls://, those of DASK_CONFIG
     async with ReconnectingClient(address, ping_interval=5, **args) as farm:
 
         async def square(number):

@@ -1,9 +1,8 @@
 """Keeps tasks in a file, gives them to workers, tells results: scheduler.py ADDRESS FILE
 
 A task is accepted once it is in the file, and done once its result is; so a scheduler that is
-killed goes on where it was. What a lost worker has not done is given to another one. The file also
-has each attempt, so whoever gets a result learns whether the task may have run more than once.
-Over tls://, the certificates are those of DASK_CONFIG, as `sealwire certs init` says.
+killed goes on where it was. What a lost worker has not done is given to another one. Results tell
+how many attempts there were, since one of them may have run the task unheard.
 """
 
 import asyncio
@@ -32,8 +31,7 @@ class Scheduler:
 
     def replay(self, kind, key, value):
         if kind == "task":
-            self.tasks[key], self.attempts[key] = value, 0
-            self.results[key] = asyncio.get_running_loop().create_future()
+            self.tasks[key], self.attempts[key], self.results[key] = value, 0, asyncio.Future()
         elif kind == "attempt":
             self.attempts[key] += 1
         else:

@@ -22,7 +22,7 @@ async def run(function, *args):
 
 
 async def main(address, slots):
-    args = Security().get_connection_args("worker")
+    args = Security().get_connection_args("worker")  # over tls://, those of DASK_CONFIG
     args["on_connect"] = lambda calls: calls.notify("join", int(slots))
     async with ReconnectingClient(address, {"run": run}, ping_interval=5, **args) as client:
         print("worker", flush=True)

@@ -51,10 +51,11 @@ def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
         ) as cluster,
         Client(cluster) as client,
     ):
-        before = look(client, scheme, workers)
-        client.restart()
-        after = look(client, scheme, workers)
-        assert len(before & after) == 1  # this process
+        before = after = look(client, scheme, workers)
+        if workers == 2:  # as many processes are started as in a cluster of four
+            client.restart()
+            after = look(client, scheme, workers)
+            assert len(before & after) == 1  # this process
     assert not any(psutil.pid_exists(pid) for pid in (before | after) - {os.getpid()})
     print("as it should be")
 

@@ -37,7 +37,8 @@ SECURITY = """
 errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.expiry
 x509.keys x509.names x509.certinfo x509.above belonging contexts.description
-contexts.sealed contexts.policy fields values contexts.background contexts.reloading
+contexts.sealed contexts.policy fields values contexts.background x509.revoked contexts.open_peers
+contexts.reloading
 x509.templates ca.authority security
 ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.rotation
 ca.inventory ca.relocation

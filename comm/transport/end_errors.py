@@ -16,7 +16,15 @@ from ..errors import CommClosedError, quoted
 from ..kinds import ErrorKind
 from ..wire.closing import Closing
 
-__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "hides_loss", "is_broken", "names"]
+__all__ = [
+    "closed_by_peer",
+    "closed_by_us",
+    "ended_by_peer",
+    "hides_loss",
+    "is_broken",
+    "names",
+    "peer_revoked",
+]
 
 _REFUSED: dict[int, ErrorKind] = {
     CloseCode.PROTOCOL_ERROR: "framing",
@@ -28,12 +36,14 @@ _KINDS: dict[int, ErrorKind] = {
     CloseCode.GOING_AWAY: "going-away",
     CloseCode.SLOW_CONSUMER: "slow-consumer",
     CloseCode.HANDLER_FAILED: "handler-failed",
+    CloseCode.REVOKED: "revoked",
 }
 _REMEDIES: dict[ErrorKind, str] = {
     "framing": "do not send it again; check that both sides run the same version",
     "message": "do not send it again; register its types on both sides, or mend it",
     "too-large": "send less at once, or raise the limit on the other side",
     "handler-failed": "see the peer's log",
+    "revoked": "issue a new certificate for this side",
     "slow-consumer": "read faster, or raise Limits.max_queued on the other side",
 }
 
@@ -73,7 +83,7 @@ def closed_by_peer(peer: str, said: Closing) -> CommClosedError:
     error.reason = reason
     error.closed_by = "peer"
     error.clean = code in CLEAN
-    error.retryable = refused is None
+    error.retryable = refused is None and kind != "revoked"
     return error
 
 
@@ -123,6 +133,21 @@ def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
     error.reason = reason
     error.closed_by = "us"
     error.clean = True
+    return error
+
+
+def peer_revoked(peer: str, why: str) -> CommClosedError:
+    """Return the error for a comm that we end since its peer is nobody any more."""
+    error = CommClosedError(
+        f"comm with {peer} closed: {why}; issue a new certificate for the other side, if it is to "
+        "come back",
+        peer=peer,
+    )
+    error.kind = "revoked"
+    error.code = CloseCode.REVOKED
+    error.reason = why
+    error.closed_by = "us"
+    error.retryable = False
     return error
 
 

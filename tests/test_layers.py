@@ -45,7 +45,8 @@ ca.inventory ca.relocation
 checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
 """
 JOINING = """
-errors tokens messages ledger requests archive given desk service client files memory member __init__
+errors tokens messages ledger requests archive given desk service client files memory
+member __init__
 """
 ORDER = {"comm": COMM.split(), "security": SECURITY.split(), "joining": JOINING.split()}
 

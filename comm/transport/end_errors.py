@@ -24,6 +24,7 @@ __all__ = [
     "is_broken",
     "names",
     "peer_revoked",
+    "reset_or_timed_out",
 ]
 
 _REFUSED: dict[int, ErrorKind] = {
@@ -163,3 +164,11 @@ def hides_loss(end: CommClosedError, before: OSError) -> bool:
 def is_broken(end: CommClosedError) -> bool:
     """Whether an end is worth a log line: peers of other implementations never announce theirs."""
     return not end.clean and end.kind != "unannounced"
+
+
+def reset_or_timed_out(peer: str, where: str) -> CommClosedError:
+    """Return the error for a loss that OpenSSL reports as end of file, before Python 3.12."""
+    return CommClosedError(
+        f"connection with {peer} lost{where}: connection reset by peer, or connection timed out "
+        f"(through TLS it cannot be told); see the peer's log"
+    )

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import distributed.scheduler
 import distributed.worker
 from distributed.client import Client
 from distributed.comm import registry
@@ -34,6 +35,8 @@ from . import (
     startup,
 )
 from .backend import TCP, TLS, TCPBackend, TLSBackend
+from .dashboard.extension import NAME, SchedulerExtension
+from .dashboard.report import METRIC, metric
 from .unix import UnixBackend, available
 
 __all__ = [
@@ -266,6 +269,18 @@ _TABLE: tuple[Change, ...] = (
         "connect",
         refusals.patient,
         "a worker that its scheduler refuses does not dial nine times a second",
+    ),
+    Patch(
+        distributed.worker.DEFAULT_METRICS,
+        METRIC,
+        lambda _: metric,
+        "a worker's heartbeats tell of its links, as the dashboard's page shows them",
+    ),
+    Patch(
+        distributed.scheduler.DEFAULT_EXTENSIONS,
+        NAME,
+        lambda _: SchedulerExtension,
+        "and a scheduler has that page",
     ),
     Steps(logs.follow_distributed, logs.unfollow, "our log goes where distributed's goes"),
     Steps(_register, _nothing, "who asks distributed's classes whether our comm is one is told so"),

@@ -27,7 +27,7 @@ from ..errors import ConfigError, SecurityError
 from ..pem import Source
 from ..reading import Stamp, are_settled, look_at
 from .background import PATIENCE, Background
-from .expiry import Expiry, deadlines
+from .expiry import Deadline, Expiry, deadlines
 from .policy import Material, Policy, SealedContext, Side, empty_context, load
 
 __all__ = ["DEFAULT_INTERVAL", "FollowingContext", "Watch"]
@@ -113,6 +113,11 @@ class FollowingContext(SealedContext):
     def material(self) -> Material | None:
         """As `SealedContext.material`."""
         return self._watch.built[self._side].material
+
+    @property
+    def deadlines(self) -> tuple[Deadline, ...]:
+        """When its certificates and CRLs end; a check for new ones begins if it is due."""
+        return self._watch.deadlines
 
     def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
         """As `SealedContext.lacks`, of the current context."""
@@ -224,6 +229,12 @@ class Watch:
                 self._outer[side] = FollowingContext.of(self, side, self._policy)
             self.built[side].owner = weakref.ref(self._outer[side])
             return self._outer[side]
+
+    @property
+    def deadlines(self) -> tuple[Deadline, ...]:
+        """Of what is in use now: the same tuple until it is replaced."""
+        self._background.begin()
+        return self._expiry.deadlines
 
     def present(self, side: Side) -> SealedContext:
         """Return the context for a handshake that begins now."""

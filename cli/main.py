@@ -27,6 +27,7 @@ COMMANDS = {
     "certs": "sealwire.cli.certs.group",
     "demo": "sealwire.cli.demo.command",
     "probe": "sealwire.cli.probe.command",
+    "top": "sealwire.cli.top.command",
 }
 
 

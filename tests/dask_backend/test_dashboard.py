@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
+import signal
 import socket
 import ssl
+import subprocess
+import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from sealwire.cli.main import main
 from sealwire.security.ca.authority import Authority, Identity
+from support import HANG
 from support.parties import ROLES
 from support.processes import PRELOAD, Program, Programs, tls_options
 from support.web import Page, get, get_json, until
@@ -208,3 +217,86 @@ def test_headers_let_nothing_else_in(cluster: Cluster) -> None:
             assert "http://" not in body.replace("http://www.w3.org/2000/svg", "")
             assert "https://" not in body
         assert page != "sealwire.json" or json.loads(body)
+
+
+# The same in a terminal
+
+
+def top(cluster: Cluster, *arguments: str, address: str = "", role: str = "client") -> Result:
+    given = ["--ca", cluster.files["tls_ca_file"], "--cert", cluster.files[f"tls_{role}_cert"]]
+    return CliRunner().invoke(main, ["top", address or cluster.address, *given, *arguments])
+
+
+def test_top_tells_the_same_as_json(cluster: Cluster) -> None:
+    done = top(cluster, "--json", "--find", "worker")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.output)
+    names = [row["name"] for row in told["processes"]]
+    assert sorted(names) == ["worker ours", "worker stock"]
+    assert set(told) == set(cluster.view())
+    assert {row["process"] for row in told["links"]} >= {"worker ours"}
+    assert len(json.loads(top(cluster, "--json", "--rows", "1").output)["links"]) == 1
+
+
+def test_top_shows_tables(cluster: Cluster) -> None:
+    done = top(cluster, "--once")
+    assert done.exit_code == 0, done.output
+    for words in ("worker ours", "■ distributed's backend", "CN=scheduler", "round trip", "1.3"):
+        assert words in done.output
+    assert "\x1b" not in done.output
+
+
+def test_top_says_what_is_in_its_way(cluster: Cluster, tmp_path: Path) -> None:
+    worker = cluster.process("worker ours")["address"]
+    free = "tls://127.0.0.1:9"
+    for address, options, code, words in [
+        (worker, ("--timeout", "1"), 1, "give the address of a scheduler"),
+        (free, ("--timeout", "1"), 1, f"cannot ask {free}"),
+        ("tls://127.0.0.1", (), 2, "need tls://host:port"),
+        ("nonsense://x:1", ("--timeout", "1"), 1, "nonsense"),
+        (cluster.address, ("--key", str(tmp_path / "none.pem")), 3, "none.pem"),
+    ]:
+        done = top(cluster, *options, address=address)
+        assert (done.exit_code, words in done.output) == (code, True), done.output
+        assert "Traceback" not in done.output
+        told = top(cluster, *options, "--json", address=address).stdout
+        assert code == 2 or words in json.loads(told)["error"]
+
+
+def test_top_is_refused_with_a_certificate_of_another_ca(cluster: Cluster, tmp_path: Path) -> None:
+    other = Authority.create("cluster").issue("client")
+    write(tmp_path / "other.pem", other)
+    given = ["--ca", cluster.files["tls_ca_file"], "--cert", str(tmp_path / "other.pem")]
+    done = CliRunner().invoke(main, ["top", cluster.address, *given, "--timeout", "30"])
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
+
+
+def test_top_lives_until_it_is_interrupted(cluster: Cluster) -> None:
+    near, far = pty.openpty()
+    given = ["--ca", cluster.files["tls_ca_file"], "--cert", cluster.files["tls_client_cert"]]
+    command = [sys.executable, "-m", "sealwire.cli", "top", cluster.address, *given]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"}
+    process = subprocess.Popen(
+        [*command, "--interval", "0.5"], stdin=far, stdout=far, stderr=far, env=environment
+    )
+    os.close(far)
+    try:
+        seen = b""
+        deadline = time.monotonic() + HANG
+        while seen.count(b"worker ours") < 2 and time.monotonic() < deadline:
+            seen += os.read(near, 65536)  # two pictures, at least
+        process.send_signal(signal.SIGINT)
+        assert process.wait(HANG) == 0
+        while select.select([near], [], [], 0)[0]:
+            try:
+                seen += os.read(near, 65536)
+            except OSError:  # the other end is closed
+                break
+    finally:
+        process.kill()
+        process.wait()
+        os.close(near)
+    assert seen.count(b"worker ours") >= 2, seen
+    assert b"\x1b[?1049l" in seen  # the screen is as it was before
+    assert b"Traceback" not in seen

@@ -64,6 +64,8 @@ def array_to_parts(array: numpy.ndarray[Any, Any]) -> tuple[Any, list[int], str,
     import numpy
 
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    if dtype.kind in "MV":
+        _check_values(array)
     flat = numpy.ascontiguousarray(array.T if order == "F" else array)
     # As uint8, since the buffer protocol does not support datetime64.
     view = flat.reshape(-1).view("u1").data if flat.nbytes else memoryview(b"")
@@ -93,22 +95,45 @@ def array_from_parts(dtype: Any, shape: Any, order: Any, data: Frame) -> Any:
     array = numpy.ndarray(shape, described, data if size else bytearray(), 0, None, order)
     if array.nbytes != len(data) or array.dtype != described:
         raise ValueError(f"numpy makes {array.nbytes} bytes of an array that came with {len(data)}")
-    if described.kind in "UV":
-        _check_text(array)
+    if described.kind in "MUV":
+        _check_values(array)
     return array
 
 
-def _check_text(array: Any) -> None:
-    """Raise `ValueError` if a text in `array` holds invalid code points: it could not be read."""
+def _check_values(array: Any) -> None:
+    """Raise `ValueError` for texts and dates in `array` that numpy could hold and not print."""
     if array.dtype.names is not None:
         for name in array.dtype.names:
-            _check_text(array[name])
+            _check_values(array[name])
+    elif array.dtype.kind == "M" and array.nbytes:
+        _check_dates(array)
     elif array.dtype.kind == "U" and array.nbytes:
         import numpy
 
         characters = numpy.ascontiguousarray(array).view(f"{array.dtype.str[0]}u4")
         if characters.max() > sys.maxunicode:
             raise ValueError(f"an array of text with a character {characters.max():#x}")
+
+
+def _check_dates(array: Any) -> None:
+    """Raise `ValueError` for a date whose count of plain units is beyond 64 bits.
+
+    Printing one raises `OverflowError` from numpy 2.5 on. Only units with a multiple, such as 25 s,
+    can have them.
+    """
+    import numpy
+
+    unit, multiple = numpy.datetime_data(array.dtype)
+    if multiple == 1:
+        return
+    most = (2**63 - 1) // multiple
+    counts = array.view(f"{array.dtype.str[0]}i8")
+    beyond = ((counts > most) | (counts < -most)) & ~numpy.isnat(array)
+    if beyond.any():
+        raise ValueError(
+            f"a date of {counts[beyond].flat[0]} times {multiple} {unit}, beyond the 64 bits that "
+            f"numpy counts {unit} in"
+        )
 
 
 def _dtype(description: Any) -> Any:

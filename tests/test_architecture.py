@@ -24,7 +24,7 @@ USES = {
     "Receiver.receive": {"_take_in", "resume"},
     "_Filler._read": {"filterfalse", "map", "RECORD"},
     "pointer": {"why_not", "_checked"},
-    "Receiver._take_in": {"paused", "read_ahead", "feed"},
+    "Receiver._may_go_on": {"paused", "read_ahead", "watch"},
     "Splitter": {"feed", "advance", "max_frames"},
     "Readiness": {"add_reader", "add_writer", "remove_reader", "remove_writer"},
     "Connection.close": {"CLOSED", "stop", "end"},

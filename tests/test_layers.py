@@ -34,7 +34,7 @@ calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.call
 broadcast sync __init__
 """
 SECURITY = """
-errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem config
+errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem schema config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.expiry
 x509.keys x509.names x509.certinfo x509.above belonging contexts.description
 contexts.sealed contexts.policy fields values contexts.background contexts.reloading

@@ -16,7 +16,15 @@ from ..errors import CommClosedError, quoted
 from ..kinds import ErrorKind
 from ..wire.closing import Closing
 
-__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "hides_loss", "is_broken", "names"]
+__all__ = [
+    "closed_by_peer",
+    "closed_by_us",
+    "ended_by_peer",
+    "hides_loss",
+    "is_broken",
+    "names",
+    "reset_or_timed_out",
+]
 
 _REFUSED: dict[int, ErrorKind] = {
     CloseCode.PROTOCOL_ERROR: "framing",
@@ -138,3 +146,11 @@ def hides_loss(end: CommClosedError, before: OSError) -> bool:
 def is_broken(end: CommClosedError) -> bool:
     """Whether an end is worth a log line: peers of other implementations never announce theirs."""
     return not end.clean and end.kind != "unannounced"
+
+
+def reset_or_timed_out(peer: str, where: str) -> CommClosedError:
+    """Return the error for a loss that OpenSSL reports as end of file, before Python 3.12."""
+    return CommClosedError(
+        f"connection with {peer} lost{where}: connection reset by peer, or connection timed out "
+        f"(through TLS it cannot be told); see the peer's log"
+    )

@@ -54,6 +54,8 @@ class Sender:
     ----------
     outbox : Outbox
         What has yet to be sent.
+    bypassed : int
+        Bytes of the messages that the socket took at once, so that they were never in the outbox.
     answering : bool
         Something was received since the last send, so the peer may be waiting for an answer.
     held_back : bool
@@ -78,6 +80,7 @@ class Sender:
         "_waiters",
         "_write_ahead",
         "answering",
+        "bypassed",
         "held_back",
         "outbox",
         "wants_read",
@@ -91,6 +94,7 @@ class Sender:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.outbox = Outbox(limits, peer)
+        self.bypassed = 0
         self.answering = True
         self.held_back = False
         self.wants_read = False
@@ -182,8 +186,7 @@ class Sender:
                 self._last_send = time.perf_counter()
                 size = length + ONE_FRAME
                 if sent == size:
-                    outbox.queued += size
-                    outbox.sent += size
+                    self.bypassed += size
                 else:
                     outbox.sent_directly(data, sent)
                     self._largest = size

@@ -251,7 +251,7 @@ class FrameStream(Connection):
     @property
     def bytes_out(self) -> int:
         """Payload bytes sent so far, without TLS overhead."""
-        return self._sender.outbox.sent
+        return self._sender.outbox.sent + self._sender.bypassed
 
     @property
     def bytes_queued(self) -> int:

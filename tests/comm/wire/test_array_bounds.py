@@ -113,6 +113,46 @@ def test_text_that_is_none_is_no_array() -> None:
     assert "0x110000" in refusal(array([["t", [["u", "<U1", [2]]]]], [1], b"A\0\0\0" + bad))
 
 
+OVERFLOWING = [(25, 2**62), (2, 2**62), (2, -(2**62) - 1), (999_999_999, 2**34), (7, 2**63 - 1)]
+UNITS = ["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_date_that_numpy_could_not_print_is_none(unit: str) -> None:
+    for multiple, count in OVERFLOWING:
+        for order in "<>":
+            dtype = f"{order}M8[{multiple}{unit}]"
+            dates = np.array([0, 1, count], f"{order}i8")
+            for described, shape, content in (
+                (dtype, [3], dates.tobytes()),
+                (dtype, [1, 3], dates.tobytes()),
+                ([["n", "|u1"], ["d", dtype, [3]]], [1], b"x" + dates.tobytes()),
+                ([["n", [["d", dtype]]]], [3], dates.tobytes()),
+            ):
+                assert f"{count} times {multiple} {unit}" in refusal(
+                    array(described, shape, content)
+                )
+            unsendable = dates.view(dtype)
+            for made in (unsendable, np.zeros(2, [("d", dtype, 3)]), unsendable[::-1]):
+                if made.dtype.names:
+                    made["d"] = unsendable
+                with pytest.raises(EncodeError, match="beyond the 64 bits"):
+                    encode(made)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_other_date_travels_and_can_be_printed(unit: str) -> None:
+    for multiple in (1, 2, 15, 999_999_999):
+        most = (2**63 - 1) // multiple
+        dtype = f"<M8[{multiple}{unit}]" if multiple > 1 else f"<M8[{unit}]"
+        dates = np.array([0, 1, -1, most, -most, np.iinfo("i8").min], "i8").view(dtype)
+        value = travel(dates)
+        assert value.dtype == dates.dtype
+        assert value.tobytes() == dates.tobytes()
+        assert repr(value)
+        assert str(travel(dates.view(f"m8[{multiple}{unit}]")))
+
+
 UNSENDABLE = {
     "an array with gaps": np.zeros(2, np.dtype([("a", "u1"), ("b", "f8")], align=True)),
     "an array of long doubles": np.zeros(2, np.longdouble),

@@ -90,6 +90,7 @@ def lowest(session: nox.Session) -> None:
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
     session.run("pytest", "-p", "no:cacheprovider", *arguments)
     folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder / "certs", ignore_errors=True)
     session.install("--target", str(folder / "click"), requirement("click", "oldest"))
     for words in ("--version", "certs init", "certs list", "certs check", "config", "probe --help"):
         command = ("python", "-m", "sealwire.cli", *words.split())

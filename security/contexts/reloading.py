@@ -235,7 +235,7 @@ class Watch:
 
     def look(self) -> None:
         """Have the files checked if that is due, and wait for it for a moment."""
-        self._background.look()
+        self._background.look(PATIENCE)
 
     def in_use(self) -> status.Status:
         """Return what the handshakes use now."""

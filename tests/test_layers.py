@@ -6,6 +6,7 @@ Every import counts: at the top of a file, inside a function, and for type check
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 from graphlib import CycleError, TopologicalSorter
@@ -131,6 +132,7 @@ def imports_of(path: Path, root: Path = ROOT) -> list[Import]:
     return found
 
 
+@functools.cache
 def all_imports() -> list[Import]:
     return [found for path in sources() for found in imports_of(path)]
 

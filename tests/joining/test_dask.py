@@ -117,10 +117,12 @@ def test_a_token_in_a_file_and_an_address_in_the_configuration(cluster: Cluster)
     scheduler = cluster.scheduler()
     file = cluster.path / "worker.token"
     file.write_text(cluster.token("worker") + "\n")
+    file.chmod(0o644)
     started = cluster.worker(
         scheduler, "one", DASK_SEALWIRE__JOIN__ADDRESS=cluster.service,
         DASK_SEALWIRE__JOIN__TOKEN_FILE=str(file), DASK_SEALWIRE__JOIN__NAME="rack 7",
     )  # fmt: skip
+    started.wait_for(r"the token in \S+ can be read by group or others \(mode 0644\)")
     started.wait_for(r"joined at tls://\S+ as worker")
     started.wait_for(r"Registered to:\s+tls://")
     assert "joined/worker-rack_7-" in good("token", "--list", "--json", "--dir", str(cluster.ca))

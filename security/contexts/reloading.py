@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import logging
 import math
-import os
 import ssl
 import threading
 import time
@@ -29,8 +28,10 @@ from .. import permissions
 from ..errors import ConfigError, SecurityError
 from ..pem import Source
 from ..reading import Stamp, are_settled, look_at
+from . import status
 from .background import PATIENCE, Background
-from .expiry import Expiry, deadlines
+from .expiry import Deadline, Expiry, deadlines
+from .forks import building
 from .open_peers import OpenPeers
 from .policy import Material, Policy, SealedContext, Side, empty_context, load
 
@@ -117,6 +118,11 @@ class FollowingContext(SealedContext):
     def material(self) -> Material | None:
         """As `SealedContext.material`."""
         return self._watch.built[self._side].material
+
+    @property
+    def deadlines(self) -> tuple[Deadline, ...]:
+        """When its certificates and CRLs end; a check for new ones begins if it is due."""
+        return self._watch.deadlines
 
     def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
         """As `SealedContext.lacks`, of the current context."""
@@ -215,7 +221,7 @@ class Watch:
         self._update()
         self._due = time.monotonic() + interval if self._paths else math.inf
         self._background = Background(self._check, lambda: time.monotonic() >= self._due)
-        _watches.add(self)
+        status.watched(self)
 
     def renew_locks(self) -> None:
         """Replace the locks: in a forked child nobody is left to release them."""
@@ -231,6 +237,12 @@ class Watch:
             self.built[side].owner = weakref.ref(self._outer[side])
             return self._outer[side]
 
+    @property
+    def deadlines(self) -> tuple[Deadline, ...]:
+        """Of what is in use now: the same tuple until it is replaced."""
+        self._background.begin()
+        return self._expiry.deadlines
+
     def present(self, side: Side) -> SealedContext:
         """Return the context for a handshake that begins now."""
         if time.monotonic() >= self._due:
@@ -239,9 +251,13 @@ class Watch:
         return self.built[side]
 
     def look(self) -> None:
-        """Check the files if it is time, although no handshake asks for it."""
-        if time.monotonic() >= self._due:
-            self._background.look()
+        """Have the files checked if that is due, although no handshake asks for it."""
+        self._background.look()
+
+    def in_use(self) -> status.Status:
+        """Return what the handshakes use now."""
+        with self.lock:
+            return status.Status(self.built["client"].role, self._expiry.first(), self._since)
 
     def reload(self) -> list[str]:
         """Check the files now; return the fields with new content, which is used from now on.
@@ -253,8 +269,10 @@ class Watch:
             self._retry, self._pause = 0.0, _RETRY
             try:
                 changed = self._update(at_any_rate=True)
-            except BaseException:
+            except BaseException as error:
                 self._seen = None  # forces the next check to read
+                if isinstance(error, SecurityError):
+                    status.failed()
                 raise
             self._last_warning = None
             return changed
@@ -278,6 +296,7 @@ class Watch:
                 self._due = time.monotonic() + self._interval
 
     def _warn_once(self, why: str) -> None:
+        status.failed()
         warning = self._tried, why
         if warning != self._last_warning:
             self._last_warning, self._pause = warning, _RETRY
@@ -302,7 +321,7 @@ class Watch:
                 self._tried = digests
                 if digests == self._loaded or (refused and time.monotonic() < self._retry):
                     return []
-                with _building:
+                with building():
                     built = {side: self._build(side, material) for side in _SIDES}
                     ends = list(deadlines(material.trust, material.certificate, material.crl))
             except SecurityError:
@@ -368,32 +387,5 @@ class Watch:
                     context.owner = weakref.ref(outer)
                     outer.apply(context)
             self.built, self._loaded, self._expiry = built, digests, expiry
+            self._since = time.time()
         expiry.look()
-
-
-# A fork waits until no contexts are being built, since OpenSSL has locks of its own, which a child
-# would find held for ever. Building takes milliseconds, as the files have been read by then.
-_building = threading.Lock()
-_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
-_held_for_fork: list[bool] = []
-
-
-def _before_fork() -> None:
-    _held_for_fork.append(_building.acquire(timeout=10.0))
-
-
-def _after_fork() -> None:
-    if _held_for_fork.pop():
-        _building.release()
-
-
-def _in_child() -> None:
-    global _building
-    _held_for_fork.clear()
-    _building = threading.Lock()
-    for watch in list(_watches):
-        watch.renew_locks()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

@@ -23,7 +23,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["arm"]
+__all__ = ["arm", "is_set"]
 
 _MODULE = "distributed.security"
 _METHODS = ("__init__", "get_connection_args", "get_listen_args")
@@ -120,6 +120,16 @@ def _tell_missing(made: dict[str, Any], role: object) -> None:
         )
 
 
+def is_set(tree: object) -> bool:
+    """Whether something is set in a part of the configuration; null, as our defaults are, is not.
+
+    As in `security.schema`, which is not imported here.
+    """
+    if isinstance(tree, dict):
+        return any(map(is_set, tree.values()))
+    return tree is not None
+
+
 def _installs() -> bool:
     """Install the backend if something is configured for it; whether that was done now."""
     import dask
@@ -130,7 +140,7 @@ def _installs() -> bool:
         from sealwire.dask_backend.startup import tell_configuration
 
         tell_configuration()
-    if not dask.config.get("sealwire.tls", default=None):
+    if not is_set(dask.config.get("sealwire.tls", default=None)):
         return False
     _disarm()
     from sealwire.dask_backend.patches import install_unless_decided

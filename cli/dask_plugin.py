@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from sealwire.cli.dask_hook import is_set
 from sealwire.cli.main import main
 
 __all__ = ["install_if_configured", "main"]
@@ -27,10 +28,10 @@ def install_if_configured(arguments: Sequence[str]) -> None:
     command = next((each for each in arguments if not each.startswith("-")), None)
     if command not in _PROCESSES:
         return
-    joins = os.environ.get("SEALWIRE_JOIN") or dask.config.get("sealwire.join", default=None)
+    joins = os.environ.get("SEALWIRE_JOIN") or dask.config.get("sealwire.join.address", default="")
     named = (
         joins
-        or dask.config.get("sealwire.tls", default=None)
+        or is_set(dask.config.get("sealwire.tls", default=None))
         or any(
             _PRELOAD in _listed(dask.config.get(f"distributed.{process}.preload", default=()))
             for process in _PROCESSES[command]

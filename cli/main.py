@@ -25,8 +25,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of writin
 COMMANDS = {
     "bench": "sealwire.cli.bench.command",
     "certs": "sealwire.cli.certs.group",
+    "config": "sealwire.cli.config.command",
     "demo": "sealwire.cli.demo.command",
     "probe": "sealwire.cli.probe.command",
+    "top": "sealwire.cli.top.command",
 }
 
 

@@ -78,16 +78,16 @@ class TCP(Comm):
                     raise self._elsewhere() from None
                 raise
         frames = stream.take_frames()
-        header = frames[0]
-        if header and header[0] in closing.EXTENSIONS and stream.agreement.closing:
-            said = closing.decode(frames)
-            if said is not None:
-                raise stream.peer_closed(said)
+        if frames == closing.USUAL and stream.agreement.closing:
+            raise stream.peer_closed(closing.NORMALLY)
         try:
             return codec.decode(frames, stream.peer)
-        except DecodeError as error:
-            stream.fail(error, error.__cause__)
-            raise
+        except DecodeError as error:  # so also for the unusual end: the codec lacks its type
+            said = closing.decode(frames) if stream.agreement.closing else None
+            if said is None:
+                stream.fail(error, error.__cause__)
+                raise
+        raise stream.peer_closed(said)
 
     async def write(self, message: Any, *, timeout: float | None = None) -> int:
         """Send a message, see `Comm.write`."""

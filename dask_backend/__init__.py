@@ -1,4 +1,6 @@
-"""Backends for distributed's ``tcp`` and ``tls``. Importing this package changes nothing.
+"""Backends for distributed's ``tcp`` and ``tls``.
+
+Importing this package changes nothing, but for the defaults in Dask's configuration.
 
 ::
 
@@ -13,6 +15,7 @@ package installs them in every process it reaches.
 
 from __future__ import annotations
 
+from . import defaults
 from .backend import (
     TCP,
     TLS,
@@ -40,3 +43,5 @@ __all__ = [
     "installed",
     "uninstall",
 ]
+
+defaults.add()

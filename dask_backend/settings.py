@@ -13,6 +13,8 @@ from sealwire.comm import Limits, configure_gil
 from sealwire.comm.transport import switch_interval
 from sealwire.security import config
 from sealwire.security.belonging import OF_A_CA
+from sealwire.security.quoting import shown
+from sealwire.security.schema import is_set
 
 __all__ = [
     "DECIDED",
@@ -22,6 +24,7 @@ __all__ = [
     "encryption_required",
     "forget",
     "limits",
+    "parsed",
 ]
 
 DECIDED = "encryption_decided"
@@ -29,8 +32,6 @@ DECIDED = "encryption_decided"
 
 ROLE = "tls_role"
 """The connection argument that names a role without a certificate."""
-
-_Setting = tuple[str, str, type, Any]  # the limit, its key, type and value of the setting
 
 _DASK_NAMES = {
     "keepalive_timeout": "distributed.comm.timeouts.tcp",
@@ -45,39 +46,45 @@ def limits() -> Limits:
     ``"30 s"`` and sizes as ``"64 KiB"`` or as plain numbers. Raises `ValueError` for invalid
     values.
     """
-    own = dask.config.get("sealwire.limits", None)
-    settings = []
-    for name in _FIELDS if own else _DASK_NAMES:
-        key = f"sealwire.limits.{name.replace('_', '-')}"
-        value = dask.config.get(key, None) if own else None
-        if value is None and name in _DASK_NAMES:
-            key = _DASK_NAMES[name]
-            value = dask.config.get(key, None)
-        if value is not None:
-            settings.append((name, key, type(value), value))  # the type: True == 1, but no size
+    own = dask.config.get(_LIMITS, None)
+    if own is not None and not isinstance(own, Mapping):
+        raise ValueError(f"bad setting {_LIMITS}: expected a mapping, got {shown(own)}")
+    values = *(own or {}).items(), *((name, dask.config.get(name, None)) for name in _FALLBACKS)
+    found = values, [type(value) for _, value in values]  # the types: True == 1, but is no size
     known = _made
-    if known is not None and known[0] == settings:  # cached: every connection asks
+    if known is not None and known[0] == found:  # cached: every connection asks
         return known[1]
-    return _make(settings)
+    config.warn_of_unknown()
+    return _make(found)
 
 
-def _make(settings: list[_Setting]) -> Limits:
+def _make(found: _Found) -> Limits:
     global _made
-    chosen: dict[str, Any] = {}
-    for name, key, _, value in settings:
-        is_time = _FIELDS[name]
-        try:
-            if isinstance(value, bool):
-                raise TypeError("a number to Python, and to nobody else")
-            chosen[name] = parse_timedelta(value) if is_time else int(parse_bytes(value))
-        except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
-            raise ValueError(
-                f"bad setting {key}: got {value!r}, need a {'time' if is_time else 'size'}; "
-                f"write for example {'30 s' if is_time else '64 MiB'}"
-            ) from error
-    made = Limits(**chosen)
-    _made = settings, made
+    chosen: dict[str, tuple[str, Any]] = {}
+    for name, value in reversed(found[0]):  # what is set here comes before Dask's own
+        key = name if name in _FALLBACKS else f"{_LIMITS}.{name}".replace("_", "-")
+        field = _FALLBACKS.get(name, str(name).replace("-", "_"))
+        if value is not None and field in _FIELDS:
+            chosen[field] = key, value
+    values: dict[str, Any] = {
+        field: parsed(key, value, is_time=_FIELDS[field]) for field, (key, value) in chosen.items()
+    }
+    made = Limits(**values)
+    _made = found, made
     return made
+
+
+def parsed(key: str, value: Any, *, is_time: bool) -> float | int:
+    """Return a limit's value, of the setting `key`. Raises `ValueError` for what is none."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError("a number to Python, and to nobody else")
+        return parse_timedelta(value) if is_time else int(parse_bytes(value))
+    except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ValueError(
+            f"bad setting {key}: got {shown(value)}, need a {'time' if is_time else 'size'}; "
+            f"write for example {'30 s' if is_time else '64 MiB'}"
+        ) from error
 
 
 def forget() -> None:
@@ -86,11 +93,16 @@ def forget() -> None:
     _made = None
 
 
-_made: tuple[list[_Setting], Limits] | None = None  # the cache
+_LIMITS = "sealwire.limits"
+_FALLBACKS = {key: field for field, key in _DASK_NAMES.items()}
+_Found = tuple[tuple[tuple[str, Any], ...], list[type]]  # settings by name, and their values' types
+
+_made: tuple[_Found, Limits] | None = None  # the cache
 _FIELDS = {field.name: field.type == "float" for field in dataclasses.fields(Limits)}
 
 
 _HOLD = "sealwire.tls.hold-gil"
+_GIL = "sealwire.gil"
 _TIMES = ("interval", "linger")
 
 
@@ -106,9 +118,12 @@ def apply_gil_policy() -> None:
     if holds is not None and holds != chosen.hold_tls:
         configure_gil(*chosen._replace(hold_tls=holds))
         chosen = switch_interval.policy()
-    if not dask.config.get("sealwire.gil", None):
+    own = dask.config.get(_GIL, None)
+    if own is not None and not isinstance(own, Mapping):
+        raise ValueError(f"bad setting {_GIL}: expected a mapping, got {shown(own)}")
+    if not is_set(own):
         return
-    interval, linger = (dask.config.get(f"sealwire.gil.{name}", None) for name in _TIMES)
+    interval, linger = (dask.config.get(f"{_GIL}.{name}", None) for name in _TIMES)
     if interval is None and linger is None:
         return
     try:
@@ -119,8 +134,8 @@ def apply_gil_policy() -> None:
         configure_gil(*chosen)
     except (AttributeError, TypeError, ValueError, KeyError) as error:
         raise ValueError(
-            f"bad setting sealwire.gil: got interval {interval!r} and linger {linger!r} ({error}); "
-            f"write for example 50 us and 5 ms"
+            f"bad setting {_GIL}: got interval {shown(interval)} and linger {shown(linger)} "
+            f"({error}); write for example 50 us and 5 ms"
         ) from error
 
 
@@ -141,7 +156,7 @@ def encryption_required(connection_args: Mapping[str, Any]) -> bool:
         key = config.KEYS["require_encryption"]
         if config.truth(key, dask.config.get(key, None)):
             return True
-    if not (any_certificate() or dask.config.get("sealwire.tls", None)):
+    if not (any_certificate() or is_set(dask.config.get("sealwire.tls", None))):
         return False  # reading all of it would take as long as the connection
     configured = config.read()
     decided = configured.pop("require_encryption") is not None

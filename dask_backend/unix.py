@@ -35,12 +35,20 @@ from sealwire.comm.transport.local import (
 )
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.security import ConfigError
+from sealwire.security.quoting import shown
 
 from .backend import TCP, TCPConnector, TCPListener
 from .guard import refuse_plain
 from .settings import apply_gil_policy, limits
 
-__all__ = ["Unix", "UnixBackend", "UnixConnector", "UnixListener", "available"]
+__all__ = [
+    "Unix",
+    "UnixBackend",
+    "UnixConnector",
+    "UnixListener",
+    "available",
+    "plain_allowed",
+]
 
 _ATTEMPTS = 100  # to find a free number
 _FREE = range(20_000, 60_000)
@@ -62,12 +70,17 @@ def _expect_us(stream: FrameStream) -> None:
 _ALLOW = "sealwire.unix.allow-plain"
 
 
+def plain_allowed() -> bool:
+    """Whether this machine is configured to count as safe. Raises `ConfigError`."""
+    allowed = dask.config.get(_ALLOW, None)
+    if allowed is not None and not isinstance(allowed, bool):
+        raise ConfigError(f"bad setting {_ALLOW}: got {shown(allowed)}; write true or false")
+    return bool(allowed)
+
+
 def _refuse_plain(address: str, connection_args: Mapping[str, Any], *, listens: bool) -> None:
     """Raise where encryption is required, unless this machine is configured to count as safe."""
-    allowed = dask.config.get(_ALLOW, False)
-    if not isinstance(allowed, bool):
-        raise ConfigError(f"bad setting {_ALLOW}: got {allowed!r}; write true or false")
-    if not allowed:
+    if not plain_allowed():
         refuse_plain(f"unix://{address}", connection_args, listens=listens)
 
 

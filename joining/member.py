@@ -27,13 +27,11 @@ from .errors import JoinError, Refused
 from .memory import Memory
 from .tokens import Token
 
-__all__ = ["CAS", "CRL", "IDENTITY", "SETTINGS", "Member"]
+__all__ = ["CAS", "CRL", "IDENTITY", "Member"]
 
 logger = logging.getLogger("sealwire.joining")
 
 CAS, CRL, IDENTITY = "ca.pem", "crl.pem", "identity.pem"
-#: keys of ``sealwire.join``, which the Dask backend reads
-SETTINGS = ("address", "token", "token-file", "name", "wait")
 
 _RENEWED = (0.6, 0.7)  # of the lifetime, at random: about two thirds
 _LOOKS = 8  # times in a lifetime that the lists are fetched

@@ -3,10 +3,10 @@
 If Dask can be imported, values come from `dask.config`, with its rules: files and environment are
 read when Dask is imported, `dask.config.set` and `refresh` apply. Without Dask,
 `donfig.Config("dask")` reads the same YAML files and `DASK_…` variables, anew at each `read()`, so
-that a variable set before a `Security` is constructed applies. There are no defaults: a missing key
-is None.
+that a variable set before a `Security` is constructed applies. What is read here has no defaults: a
+missing key is None.
 
-An unused key under `distributed.comm.tls` or `sealwire.tls` is most often a misspelt one, whose
+An unused key under `distributed.comm.tls` or `sealwire` is most often a misspelt one, whose
 author relies on a protection that does not exist. It is logged once, with the nearest known key,
 and listed by `unknown_keys()`. It is not an error: the first section belongs to Dask, whose
 releases may add keys, and a cluster must not fail for that.
@@ -19,13 +19,14 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
 from .paths import expanded
 from .pem import is_text
 from .quoting import hides_key, redacted, shown
+from .schema import ROOT, sections, settings
 
 __all__ = [
     "KEYS",
@@ -34,10 +35,14 @@ __all__ = [
     "UnknownKey",
     "duration",
     "files",
+    "leaves",
+    "located",
     "named_in_vain",
     "read",
     "truth",
+    "unknown_in",
     "unknown_keys",
+    "warn_of_unknown",
     "without_preload",
 ]
 
@@ -71,10 +76,6 @@ _PATHS = ("_file", "_cert", "_key")  # how fields end that are paths or PEM text
 #: our preload module, and the processes that have a setting for preloads
 PRELOAD = "sealwire.dask_backend.preload"
 PROCESSES = ("scheduler", "worker", "nanny", "client")
-_ELSEWHERE = (f"{_OWN}.hold-gil",)  # read by the backend: how TLS is done, not with whom
-
-_BY_ROLE = ("key-password.", "allowed-peers.")  # may be mappings from role to value
-
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
     **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
@@ -115,29 +116,20 @@ def read(file: str | None = None) -> dict[str, Any]:
     are as configured. Logs unknown keys. Raises `ConfigError` if the configuration is malformed.
     """
     get = _getter(file)
-    for unknown in _unknown(get):
-        if unknown.key not in _reported:
-            _reported.add(unknown.key)
-            hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
-            logger.warning("unknown configuration key %s is ignored%s", unknown.key, hint)
-    values = {field: _located(field, get(key)) for field, key in KEYS.items()}
+    _warn_of_unknown(get)
+    values = {field: located(field, get(key)) for field, key in KEYS.items()}
     values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
     return values
 
 
-def unknown_keys(
-    file: str | None = None, branches: Mapping[str, Iterable[str]] | None = None
-) -> list[UnknownKey]:
-    """List the keys under `distributed.comm.tls` and `sealwire.tls` that nothing reads.
+def unknown_keys(file: str | None = None) -> list[UnknownKey]:
+    """List the keys under ``distributed.comm.tls`` and ``sealwire`` that nothing reads.
 
     Parameters
     ----------
     file : str, optional
         A configuration file to read as if `DASK_CONFIG` named it.
-    branches : mapping of str to iterable of str, optional
-        The other branches of `sealwire`, such as ``sealwire.limits``, with their keys. If given,
-        all of `sealwire` is examined.
 
     Returns
     -------
@@ -148,8 +140,20 @@ def unknown_keys(
     ConfigError
         If the configuration is malformed.
     """
-    get = _getter(file)
-    return [*_unknown(get), *(_unknown_branches(get, branches) if branches is not None else ())]
+    return list(unknown_in(_getter(file)))
+
+
+def warn_of_unknown() -> None:
+    """Log the unknown keys of the configuration, each once."""
+    _warn_of_unknown(_getter())
+
+
+def _warn_of_unknown(get: Callable[[str], Any]) -> None:
+    for unknown in unknown_in(get):
+        if unknown.key not in _reported:
+            _reported.add(unknown.key)
+            hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
+            logger.warning("unknown configuration key %s is ignored%s", unknown.key, hint)
 
 
 def without_preload(file: str | None = None) -> list[str]:
@@ -206,6 +210,8 @@ def _places() -> list[str]:
         import donfig
 
         return list(donfig.Config("dask").paths)
+    except ValueError as error:
+        raise _unreadable(error) from None
     return list(dask.config.paths)
 
 
@@ -254,6 +260,8 @@ def _getter(file: str | None = None) -> Callable[[str], Any]:
         import dask.config
     except ImportError:
         return _without_dask(file)
+    except ValueError as error:  # of a file, whatever it is that imports dask
+        raise _unreadable(error) from None
     if file is not None:
         return _without_dask(file)
     return lambda key: dask.config.get(key, default=None)
@@ -267,13 +275,17 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
         if file is not None:
             config = donfig.Config("dask", paths=[*config.paths, file])
     except ValueError as error:
-        # A parser quotes the lines it fails on, which may be those of a key.
-        why = redacted(str(error))
-        raise ConfigError(f"cannot read the configuration: {why}") from None
+        raise _unreadable(error) from None
     return lambda key: config.get(key, default=None)
 
 
-def _located(field: str, value: Any) -> Any:
+def _unreadable(error: ValueError) -> ConfigError:
+    # A parser quotes the lines it fails on, which may be those of a key.
+    return ConfigError(f"cannot read the configuration: {redacted(str(error))}")
+
+
+def located(field: str, value: Any) -> Any:
+    """Return the configured value of a field, with `~` and `$NAME` replaced if it is a path."""
     if not field.endswith(_PATHS) or not isinstance(value, str) or is_text(value):
         return value
     return expanded(KEYS[field], value)
@@ -287,26 +299,24 @@ def _as_written(key: str, value: Any) -> Any:
     return value if isinstance(value, (str, bytes)) else os.environ.get(variable, value)
 
 
-def _unknown(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
-    for root in (_TLS, _OWN):
-        keys = (*KEYS.values(), *_ELSEWHERE)
-        known = [key.removeprefix(f"{root}.") for key in keys if key.startswith(root)]
-        for name in _leaves(_tree(get, root)):
-            if not name.startswith(_BY_ROLE):
-                yield from _unless_known(root, name, known)
-
-
-def _unknown_branches(
-    get: Callable[[str], Any], branches: Mapping[str, Iterable[str]]
-) -> Iterator[UnknownKey]:
-    """Find the unknown keys of `sealwire` outside `sealwire.tls`."""
-    root = _OWN.partition(".")[0]
-    names = [_OWN.removeprefix(f"{root}."), *(each.removeprefix(f"{root}.") for each in branches)]
-    for name in _tree(get, root):
-        yield from _unless_known(root, next(_leaves({name: None})), names)
-    for branch, known in branches.items():
-        for name in _leaves(_tree(get, branch)):
-            yield from _unless_known(branch, name, list(known))
+def unknown_in(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
+    """Yield the unknown keys of a configuration, of which `get` returns a value or mapping."""
+    theirs = [key.removeprefix(f"{_TLS}.") for key in KEYS.values() if key.startswith(_TLS)]
+    for name in leaves(_tree(get, _TLS)):
+        yield from _unless_known(_TLS, name, theirs)
+    there = list(map(str, _tree(get, ROOT)))
+    for name in map(_as_key, there):
+        yield from _unless_known(ROOT, name, list(sections()))
+    for section in sections():
+        root = f"{ROOT}.{section}"
+        known = {
+            key.removeprefix(f"{root}."): each.about
+            for key, each in settings().items()
+            if key.startswith(f"{root}.")
+        }
+        for name in leaves(_tree(get, root)):
+            if not known.get(name.partition(".")[0], {}).get("x-role"):
+                yield from _unless_known(root, name, list(known))
 
 
 def _tree(get: Callable[[str], Any], root: str) -> Mapping[str, Any]:
@@ -318,15 +328,19 @@ def _tree(get: Callable[[str], Any], root: str) -> Mapping[str, Any]:
 
 def _unless_known(root: str, name: str, known: Sequence[str]) -> Iterator[UnknownKey]:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name.lower(), known, n=1)
         yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all values, with `_` for `-` as in Dask."""
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield dotted names of all values, with `-` for `_` as in Dask."""
     for key, value in tree.items():
-        name = prefix + ("…" if hides_key(str(key)) else str(key).replace("_", "-"))
+        name = prefix + _as_key(str(key))
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{name}.")
+            yield from leaves(value, f"{name}.")
         else:
             yield name
+
+
+def _as_key(name: str) -> str:
+    return "…" if hides_key(name) else name.replace("_", "-")

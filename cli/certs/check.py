@@ -103,21 +103,6 @@ def _is_pem(path: Path) -> bool:
         return path.suffix == ".pem" or b"-----BEGIN " in file.read(1 << 20)
 
 
-def _branches() -> dict[str, list[str]]:
-    """Return the keys below `sealwire` that the security package does not know."""
-    from sealwire.comm import Limits
-    from sealwire.comm.transport.switch_interval import Policy
-    from sealwire.joining.member import SETTINGS
-
-    limits = [field.name.replace("_", "-") for field in dataclasses.fields(Limits)]
-    return {
-        "sealwire.limits": limits,
-        "sealwire.gil": list(Policy._fields),
-        "sealwire.unix": ["allow-plain"],
-        "sealwire.join": list(SETTINGS),
-    }
-
-
 def _findings(
     path: Path | None,
     demanded: Sequence[str],
@@ -147,7 +132,7 @@ def _findings(
         values, there = _brought_here(values, path)
         if there and not (path / "ca-key.pem").is_file():
             found.append(_elsewhere(path, there))
-    unknown = unknown_keys(file, _branches())
+    unknown = unknown_keys(file)
     found += check_configuration(
         values, unknown, soon, config.files(file), demanded, config.without_preload(file)
     )

@@ -1,4 +1,4 @@
-"""Memory for received frames: writable, with undefined content.
+"""Memory to receive into: for frames, writable, with undefined content; and a scratch buffer.
 
 numpy's allocator is used where numpy is already loaded: it does not clear memory, requests huge
 pages from 4 MiB up, and the C library reuses warm memory for blocks up to 32 MiB. Without numpy a
@@ -21,7 +21,7 @@ import threading
 from collections import deque
 from typing import Any
 
-__all__ = ["allocate"]
+__all__ = ["allocate", "scratch"]
 
 MAPPED_FROM = 32 << 20
 # Python maps shared memory by default, which gets no huge pages.
@@ -100,3 +100,12 @@ class _Recycled(threading.local):
 
 
 _recycled = _Recycled()
+_local = threading.local()
+
+
+def scratch(size: int) -> bytearray:
+    """Return the thread's receive buffer; its content is parsed before anyone else can use it."""
+    buffer: bytearray | None = getattr(_local, "scratch", None)
+    if buffer is None:
+        buffer = _local.scratch = bytearray(size)
+    return buffer

@@ -16,7 +16,16 @@ from ..errors import CommClosedError, quoted
 from ..kinds import ErrorKind
 from ..wire.closing import Closing
 
-__all__ = ["closed_by_peer", "closed_by_us", "ended_by_peer", "hides_loss", "is_broken", "names"]
+__all__ = [
+    "closed_by_peer",
+    "closed_by_us",
+    "ended_by_peer",
+    "hides_loss",
+    "is_broken",
+    "names",
+    "peer_revoked",
+    "reset_or_timed_out",
+]
 
 _REFUSED: dict[int, ErrorKind] = {
     CloseCode.PROTOCOL_ERROR: "framing",
@@ -28,12 +37,14 @@ _KINDS: dict[int, ErrorKind] = {
     CloseCode.GOING_AWAY: "going-away",
     CloseCode.SLOW_CONSUMER: "slow-consumer",
     CloseCode.HANDLER_FAILED: "handler-failed",
+    CloseCode.REVOKED: "revoked",
 }
 _REMEDIES: dict[ErrorKind, str] = {
     "framing": "do not send it again; check that both sides run the same version",
     "message": "do not send it again; register its types on both sides, or mend it",
     "too-large": "send less at once, or raise the limit on the other side",
     "handler-failed": "see the peer's log",
+    "revoked": "issue a new certificate for this side",
     "slow-consumer": "read faster, or raise Limits.max_queued on the other side",
 }
 
@@ -73,7 +84,7 @@ def closed_by_peer(peer: str, said: Closing) -> CommClosedError:
     error.reason = reason
     error.closed_by = "peer"
     error.clean = code in CLEAN
-    error.retryable = refused is None
+    error.retryable = refused is None and kind != "revoked"
     return error
 
 
@@ -126,6 +137,21 @@ def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
     return error
 
 
+def peer_revoked(peer: str, why: str) -> CommClosedError:
+    """Return the error for a comm that we end since its peer is nobody any more."""
+    error = CommClosedError(
+        f"comm with {peer} closed: {why}; issue a new certificate for the other side, if it is to "
+        "come back",
+        peer=peer,
+    )
+    error.kind = "revoked"
+    error.code = CloseCode.REVOKED
+    error.reason = why
+    error.closed_by = "us"
+    error.retryable = False
+    return error
+
+
 def hides_loss(end: CommClosedError, before: OSError) -> bool:
     """Whether an end of stream is none: a send has failed `before` with the error of the loss.
 
@@ -138,3 +164,11 @@ def hides_loss(end: CommClosedError, before: OSError) -> bool:
 def is_broken(end: CommClosedError) -> bool:
     """Whether an end is worth a log line: peers of other implementations never announce theirs."""
     return not end.clean and end.kind != "unannounced"
+
+
+def reset_or_timed_out(peer: str, where: str) -> CommClosedError:
+    """Return the error for a loss that OpenSSL reports as end of file, before Python 3.12."""
+    return CommClosedError(
+        f"connection with {peer} lost{where}: connection reset by peer, or connection timed out "
+        f"(through TLS it cannot be told); see the peer's log"
+    )

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -25,9 +24,9 @@ from ..limits import Limits
 from ..wire import closing
 from ..wire.framing import OVERHEAD, Buffer, Frame, Splitter
 from ..wire.hello import Agreement
-from .buffers import allocate
+from .buffers import allocate, scratch
 from .channel import CLOSED, SCRATCH, Channel, bare
-from .end_errors import ended_by_peer
+from .end_errors import ended_by_peer, reset_or_timed_out
 from .sender import Sender
 from .sockets import given_up, is_dead
 from .switch_interval import Guard
@@ -56,17 +55,6 @@ class _Discarding:
         """There is nothing to free."""
 
     advance = target
-
-
-_local = threading.local()
-
-
-def _scratch() -> bytearray:
-    """Return the thread's receive buffer; its content is parsed before anyone else can use it."""
-    scratch: bytearray | None = getattr(_local, "scratch", None)
-    if scratch is None:
-        scratch = _local.scratch = bytearray(SCRATCH)
-    return scratch
 
 
 class Connection(Protocol):
@@ -114,6 +102,7 @@ class Receiver:
         "_channel",
         "_connection",
         "_consumed",
+        "_enough",
         "_errors_once",
         "_failure",
         "_guard",
@@ -166,7 +155,8 @@ class Receiver:
             max_hello_size=limits.max_hello_size,
             peer=peer,
         )
-        self._scratch = _scratch()
+        self._scratch = scratch(SCRATCH)
+        self._enough = 1  # a receive of fewer bytes has emptied the socket
         self._consumed = 0  # of the splitter's `delivered`
         self._reader: Wakeup | None = None
         self._rest_due = False  # a receive is scheduled
@@ -175,6 +165,7 @@ class Receiver:
     def begin(self, channel: Channel) -> None:
         """Start receiving. What OpenSSL has read already is received in the next iteration."""
         self._channel = channel
+        self._enough = min(SCRATCH, channel.full)
         self.paused = False
         self._receive_rest()
 
@@ -182,6 +173,7 @@ class Receiver:
         """Receive past OpenSSL from now on, which has sent close_notify."""
         if self._channel is not CLOSED:
             self._channel = bare(self._channel.socket)
+            self._enough = SCRATCH
             self.wants_write = False
 
     def discard(self, failure: Callable[[], CommClosedError], *, forget: bool) -> None:
@@ -280,21 +272,32 @@ class Receiver:
         self._rest_due = False
         if self.paused:
             return
-        connection = self._connection
-        assert connection is not None
+        self.wants_write = False
+        splitter = self._splitter
         try:
-            self._take_in(connection)
+            if splitter.block is None:  # the common event: one receive takes all there is
+                channel = self._channel
+                size = channel.receive(self._scratch)
+                self.bytes_in += size
+                splitter.feed(self._scratch, size)
+                if (
+                    not 0 < size < self._enough
+                    or splitter.delivered - self._consumed >= self.read_ahead
+                ) and self._may_go_on(size, size >= self._enough):
+                    self._take_in(channel.budget - size)
+            else:
+                self._take_in(self._channel.budget)
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
         except (OSError, CommClosedError, MemoryError) as error:
-            self._handle_error(connection, error)
+            self._handle_error(error)
         if self._errors_once and not self.paused and is_dead(self._channel.socket):
             self._rest_due = True  # an error came with the last bytes: no event will follow
             self._loop.call_soon(self.receive, False)
         sender = self._sender
         sender.answering = True
-        if in_event and sender.wants_read:
-            connection.resume_sending()
+        if in_event and sender.wants_read and self._connection is not None:
+            self._connection.resume_sending()
         reader = self._reader
         if reader is not None and self.inbox:
             self._reader = None
@@ -303,8 +306,10 @@ class Receiver:
             elif not reader.done():
                 reader.set_result(None)
 
-    def _handle_error(self, connection: Connection, error: Exception) -> None:
+    def _handle_error(self, error: Exception) -> None:
         """Act on an exception of a receive."""
+        connection = self._connection
+        assert connection is not None
         if isinstance(error, CommClosedError):
             connection.fail(error)
         elif isinstance(error, MemoryError):
@@ -317,50 +322,53 @@ class Receiver:
         elif isinstance(error, ssl.SSLEOFError):
             # Stock peers send no close_notify. A lost connection looks the same before Python 3.12.
             if given_up(self._channel.socket):
-                connection.fail(self._reset(), error)
+                connection.fail(reset_or_timed_out(self._peer, self._where()), error)
             else:
                 connection.fail(self._ended(connection.agreement))
         elif isinstance(error, OSError):
             connection.lost(error)
 
-    def _take_in(self, connection: Connection) -> None:
+    def _take_in(self, budget: int) -> None:
+        """Receive up to `budget` bytes: into the frame being filled, or the scratch buffer."""
         channel = self._channel
         splitter = self._splitter
-        scratch = self._scratch
-        budget = channel.budget
-        self.wants_write = False
-        while True:
+        while budget > 0:
             target = splitter.target(_DIRECT) if splitter.block is not None else None
             if target is None:
-                room = SCRATCH
-                size = last = channel.receive(scratch)
+                size = channel.receive(self._scratch)
+                more = size >= self._enough
                 self.bytes_in += size
-                splitter.feed(scratch, size)
+                splitter.feed(self._scratch, size)
             else:
                 target = target[:budget]
-                room = len(target)
                 size, last = channel.fill(target, self._advance)
-            if not size:
-                notified = channel.authentic_end
-                connection.ended(self._ended(connection.agreement, notified=notified))
-                break
-            if splitter.delivered - self._consumed >= self.read_ahead:
-                self.paused = True
-                connection.watch()
-                break
-            # Receiving once more would cost a system call, and over TLS an exception as well.
-            if size < room and last < channel.full:
-                break
+                more = size == len(target) or last >= channel.full
+            if not self._may_go_on(size, more):
+                return
             budget -= size
-            if budget <= 0:
-                self._receive_rest()
-                break
+        self._receive_rest()
+
+    def _may_go_on(self, size: int, more: bool) -> bool:
+        """Whether to receive again in this event, after a receive of `size` bytes.
+
+        Without `more`, it would cost a system call, and over TLS an exception as well.
+        """
+        connection = self._connection
+        if connection is None:
+            return False
+        if not size:
+            notified = self._channel.authentic_end
+            connection.ended(self._ended(connection.agreement, notified=notified))
+            return False
+        if self._splitter.delivered - self._consumed >= self.read_ahead:
+            self.paused = True
+            connection.watch()
+            return False
+        return more
 
     def _advance(self, size: int) -> None:
         self.bytes_in += size
         self._splitter.advance(size)
-
-    # Errors
 
     def _where(self) -> str:
         progress = self._splitter.progress()
@@ -370,22 +378,16 @@ class Receiver:
 
     def _ended(self, agreement: Agreement, *, notified: bool = False) -> CommClosedError:
         """Return the error for the peer's end of file; `notified` says whether TLS announced it."""
-        return ended_by_peer(
-            self._peer, self._where(), notified=notified, announces=agreement.closing
-        )
+        where = self._where()
+        return ended_by_peer(self._peer, where, notified=notified, announces=agreement.closing)
 
     def closing_message(self) -> closing.Closing | None:
         """Remove and return the closing message, if it is the last message in `inbox`."""
         said = closing.decode(self.inbox[-1][0]) if self.inbox else None
         if said is not None:
             self.inbox.pop()
+            self.messages += 1
         return said
-
-    def _reset(self) -> CommClosedError:
-        return CommClosedError(
-            f"connection with {self._peer} lost{self._where()}: connection reset by peer, or "
-            f"connection timed out (through TLS it cannot be told); see the peer's log"
-        )
 
     def _no_memory(self, error: MemoryError) -> MessageTooLarge:
         expected = self._splitter.expected

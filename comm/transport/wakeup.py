@@ -19,7 +19,7 @@ _resolve = asyncio.Future.set_result
 class Wakeup(asyncio.Future[None]):
     """A future for one waiter. `resume` runs the waiter at once; the rest is as usual."""
 
-    _waiter: tuple[Callable[[Any], object], Context | None] | None = None
+    _waiter: tuple[Callable[[Any], object], Context] | None = None
 
     def add_done_callback(
         self, fn: Callable[[Any], object], /, *, context: Context | None = None
@@ -41,7 +41,6 @@ class Wakeup(asyncio.Future[None]):
         _resolve(self, None)  # super() costs more than the rest
         if waiter is not None:
             fn, context = waiter
-            assert context is not None
             context.run(fn, self)
 
     def _restore_callback(self) -> None:

@@ -16,11 +16,11 @@ from ..close_codes import REASON_LENGTH, CloseCode, is_sendable
 from ..errors import quoted
 from .framing import Buffer
 
-__all__ = ["CLOSING", "EXTENSIONS", "Closing", "decode", "encode"]
+__all__ = ["CLOSING", "NORMALLY", "USUAL", "Closing", "decode", "encode"]
 
 CLOSING = 6  # its msgpack extension type
 _LONGEST = 4 * REASON_LENGTH + 32  # bytes of a frame; no character takes more than four
-EXTENSIONS = frozenset({0xC7, 0xC8, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8})  # first bytes, up to 64 KiB
+_EXTENSIONS = frozenset({0xC7, 0xC8, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8})  # first bytes, up to 64 KiB
 
 
 class Closing(NamedTuple):
@@ -56,8 +56,8 @@ def decode(frames: Sequence[Buffer]) -> Closing | None:
         return None
     frame = frames[0]
     if frame == _USUAL:
-        return _NORMALLY
-    if not 0 < len(frame) <= _LONGEST or frame[0] not in EXTENSIONS:
+        return NORMALLY
+    if not 0 < len(frame) <= _LONGEST or frame[0] not in _EXTENSIONS:
         return None
     try:
         extension = msgpack.unpackb(frame)
@@ -71,5 +71,9 @@ def decode(frames: Sequence[Buffer]) -> Closing | None:
     return Closing(code, quoted(reason, REASON_LENGTH))
 
 
-_NORMALLY = Closing(CloseCode.NORMAL, "")
-_USUAL = _encode(*_NORMALLY)
+NORMALLY = Closing(CloseCode.NORMAL, "")
+"""What the usual end says."""
+
+_USUAL = _encode(*NORMALLY)
+USUAL: list[Buffer] = [_USUAL]
+"""Its frames, to compare with."""

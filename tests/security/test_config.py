@@ -174,6 +174,8 @@ def test_a_misspelt_key_is_reported_once_with_the_nearest_known_one(
     [
         ("distributed: {comm: {tls: ca.pem}}", "distributed.comm.tls: expected a mapping, got str"),
         ("sealwire: {tls: crl.pem}", "sealwire.tls: expected a mapping, got str"),
+        ("sealwire: {limits: [1]}", "sealwire.limits: expected a mapping, got list"),
+        ("sealwire: 5", "sealwire: expected a mapping, got int"),
         ("sealwire: {tls: {reload-interval: soon}}", "tls_reload_interval: expected a time such"),
         ("distributed: {comm: {tls: {ca-file: 3}}}", "tls_ca_file: expected a path"),
         ("distributed: {comm: {tls: {min-version: 1.1}}}", "tls_min_version: got 1.1"),
@@ -194,8 +196,9 @@ def test_what_cannot_be_used(tmp_path: Path, with_dask: bool, yaml: str, words: 
     assert words in message
 
 
-def test_a_malformed_file_is_named_without_dask(tmp_path: Path) -> None:
-    (kind, message), _ = run(tmp_path, False, "distributed: [")
+@each_reader
+def test_a_malformed_file_is_named(tmp_path: Path, with_dask: bool) -> None:
+    (kind, message), _ = run(tmp_path, with_dask, "distributed: [")
     assert kind == "ConfigError"
     assert "cluster.yaml" in message
 

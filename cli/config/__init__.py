@@ -1,0 +1,1 @@
+"""`sealwire config`: what is set, and where."""

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import local_links
 import plots
 import report
 import summary
@@ -48,6 +49,7 @@ def figures(run: dict[str, Any], name: str) -> str:
         "",
         *table(run),
         "",
+        *local_links.table(run),
         "Minimums that were missed:",
         "",
         *summary.missed(run),

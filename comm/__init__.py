@@ -53,6 +53,7 @@ from .limits import Limits
 from .listener_log import ListenerStats
 from .registry import register as register_backend
 from .serving import ServingListener
+from .signals import stop_signal
 from .transport.switch_interval import configure as configure_gil
 
 __all__ = [
@@ -98,6 +99,7 @@ __all__ = [
     "register_backend",
     "register_error",
     "register_type",
+    "stop_signal",
 ]
 
 

@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Literal, Union
 from .addressing import Address
 from .close_codes import CloseCode
 from .errors import CommClosedError
+from .leaving import Leaving
 from .limits import DEFAULT_LIMITS, Limits
 from .listener_log import ListenerStats
 
 __all__ = ["Backend", "Comm", "Connector", "Handler", "Listener"]
 
 
-class Comm(ABC):
+class Comm(Leaving, ABC):
     """A connection that carries whole messages, in order, in both directions.
 
     One task may read while others write. ``async for message in comm`` ends when the peer has said
@@ -211,20 +212,6 @@ class Comm(ABC):
             if error.clean:
                 raise StopAsyncIteration from None
             raise
-
-    async def __aenter__(self) -> Comm:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None or not isinstance(error, Exception):
-            await self.close()
-        else:
-            await self.close(CloseCode.HANDLER_FAILED, f"its user raised {type(error).__name__}")
 
     def __repr__(self) -> str:
         state = " closed" if self.closed() else ""

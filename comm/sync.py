@@ -15,6 +15,9 @@ One event loop, in a daemon thread, serves all of a process; any thread may use 
 that runs an event loop, which they would block. After a fork the child has a loop of its own, and
 refuses the comms that it has inherited.
 
+There is no `listen`: a listener serves many peers at once, which is what an event loop is for. A
+script that is to be called by others dials, and gives `Calls` its handlers; they run in threads.
+
 A `read` that is interrupted, by its timeout or by Ctrl-C, goes on: the next one gets its message.
 """
 
@@ -27,7 +30,6 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from types import TracebackType
 from typing import Any, TypeVar
 
 from . import api, interfaces
@@ -35,6 +37,7 @@ from .calls import calls
 from .calls.caller import expect_seconds
 from .close_codes import CloseCode
 from .errors import CommBusy, CommClosedError
+from .leaving import SyncLeaving
 
 __all__ = ["Calls", "Comm", "connect"]
 
@@ -156,7 +159,7 @@ def _abort(future: concurrent.futures.Future[interfaces.Comm]) -> None:
         comm.abort()
 
 
-class Comm:
+class Comm(SyncLeaving):
     """A comm, see `sealwire.comm.Comm`, whose methods block.
 
     Made by `connect`. ``for message in comm`` and ``with comm`` do what ``async for`` and ``async
@@ -247,20 +250,6 @@ class Comm:
                 raise
             yield message
 
-    def __enter__(self) -> Comm:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None or not isinstance(error, Exception):
-            self.close()
-        else:
-            self.close(CloseCode.HANDLER_FAILED, f"its user raised {type(error).__name__}")
-
     def __repr__(self) -> str:
         return f"<sync {self._comm!r}>"
 
@@ -269,7 +258,7 @@ async def _read(comm: interfaces.Comm) -> Any:
     return await comm.read()
 
 
-class Calls:
+class Calls(SyncLeaving):
     """Calls over a comm of `connect`, see `sealwire.comm.Calls`; its methods block.
 
     Parameters
@@ -322,20 +311,6 @@ class Calls:
     def closed(self) -> bool:
         """Whether the comm has ended, or begun to."""
         return self._calls.closed()
-
-    def __enter__(self) -> Calls:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None or not isinstance(error, Exception):
-            self.close()
-        else:
-            self.close(CloseCode.HANDLER_FAILED, f"its user raised {type(error).__name__}")
 
 
 def _threaded(handler: Callable[..., Any]) -> Callable[..., Any]:

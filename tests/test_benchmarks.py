@@ -19,7 +19,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 MODULES = (
     "cases", "process", "cluster", "measure", "machine", "report", "run", "plots", "document",
-    "words", "summary", "peers.watch",
+    "words", "summary", "local_links", "peers.watch",
 )  # fmt: skip
 PATIENCE = 120  # seconds until a run counts as hung
 TINY = 0.02  # seconds of a measurement
@@ -278,6 +278,7 @@ def test_a_run_becomes_tables_and_pictures(
         in written
     )
     assert "| a short question and its answer |  | 3.50 (3.50 to 3.50) |" in written
+    assert "unix" not in written
     assert "Nothing that was measured." in written
     pictures = {file.name: file.read_text() for file in (tmp_path / "performance").iterdir()}
     assert set(pictures) == {"in-dask.svg", "without-dask.svg", "by-size.svg", "beside-busy.svg"}
@@ -287,6 +288,29 @@ def test_a_run_becomes_tables_and_pictures(
     assert page.read_text() == written
     again = {file.name: file.read_text() for file in (tmp_path / "performance").iterdir()}
     assert again == pictures
+
+
+def test_local_sockets_stand_beside_tcp(bench: Any) -> None:
+    def result(case: str, link: str, figure: str, **speeds: float) -> dict[str, Any]:
+        found = {name: {figure: {"median": speed}} for name, speed in speeds.items()}
+        return {"case": case, "link": link, "figures": found}
+
+    run = {
+        "results": [
+            result("round-trip", "tcp", "trips", stock=1.0, standalone=10_000.0, unix=12_345.6),
+            result("round-trip", "tls", "trips", standalone=8_000.0),
+            result("payload-64mib", "tcp", "throughput", standalone=1_500.0, unix=750.0),
+            result("flood", "tcp", "messages", standalone=1_500.0),
+        ]
+    }
+    assert bench.local_links.table(run)[4:] == [
+        "| a short question and its answer | 10,000 trips/s | 12,346 trips/s | 1.23× |",
+        "| an array of 64 MiB | 1,500 MB/s | 750.0 MB/s | 0.50× |",
+        "",
+    ]
+    assert bench.local_links.table({"results": run["results"][1:2]}) == []
+    cases = bench.cases.BY_NAME
+    assert all("unix" in cases[name].others for name in ("round-trip", "payload-64mib"))
 
 
 def test_what_is_lost_is_told(bench: Any) -> None:

@@ -20,7 +20,8 @@ PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli", "te
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-close_codes kinds errors limits statistics listener_log addressing arguments wire.foreign
+close_codes leaving signals
+kinds errors limits statistics listener_log addressing arguments wire.foreign
 wire.framing wire.budget wire.place arrays extensions encoding_errors encoding decoding codec
 wire.hello
 wire.closing wire.outbox interfaces registry serving

@@ -83,8 +83,8 @@ class Caller:
             raise self._elsewhere()
         if type(method) is not str:
             raise _no_method(method)
-        deadline = None if timeout is None else loop.time() + expect_seconds(timeout)
-        left = timeout
+        left = None if timeout is None else expect_seconds(timeout)  # a float, as it travels
+        deadline = None if left is None else loop.time() + left
         if self._turns.waiting or outlet.full or len(pending) >= self._max_pending:
             await self._turn(method, timeout, deadline)
             if deadline is not None:

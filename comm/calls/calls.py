@@ -5,7 +5,7 @@ calls is run by `handlers`; `errors` are the errors of a call, `envelopes` what
 travels. A deadline travels as the seconds that remain, so the clocks of the two sides need not
 agree, and is kept by both. Giving up a call, by cancellation or its deadline, cancels its handler.
 
-A call costs a future, and a timer if it has a deadline. A message that is no part of a call ends
+A call costs a future. A message that is no part of a call ends
 the comm with the code ``PROTOCOL_ERROR``.
 """
 
@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any
 
 from ..close_codes import CloseCode
 from ..errors import CommClosedError
 from ..interfaces import Comm
-from .caller import Caller
+from ..leaving import Leaving
+from .caller import Caller, expect_seconds
 from .envelopes import (
     CANCEL,
     NOTIFICATION,
@@ -33,7 +33,7 @@ from .envelopes import (
     number_of,
     shown,
 )
-from .errors import lost, refused, revive
+from .errors import CallError, CallTimeout, lost, refused, revive
 from .handlers import Handling
 
 __all__ = ["Calls"]
@@ -41,7 +41,7 @@ __all__ = ["Calls"]
 logger = logging.getLogger("sealwire.comm")
 
 
-class Calls(Caller):
+class Calls(Caller, Leaving):
     """Calls in both directions over a comm, which is read by nobody else from then on.
 
     Closed by `close`, by leaving ``async with``, or with the comm. Must be made in a running loop,
@@ -60,6 +60,9 @@ class Calls(Caller):
         Coroutine functions that run at once for the peer.
     max_waiting : int, default 1024
         Requests of the peer that may wait for that; further ones are refused as ``"overloaded"``.
+    ping_interval : float, optional
+        Seconds between two pings; the comm is aborted if one has no answer for as long. Without it
+        a peer whose process is stopped goes unnoticed; one whose machine has gone does not.
 
     Attributes
     ----------
@@ -85,6 +88,7 @@ class Calls(Caller):
         max_pending: int = 1024,
         max_running: int = 128,
         max_waiting: int = 1024,
+        ping_interval: float | None = None,
     ) -> None:
         handlers = {} if handlers is None else handlers
         bounds = {
@@ -93,9 +97,11 @@ class Calls(Caller):
             "max_waiting": max_waiting,
         }
         _check(comm, handlers, bounds)
+        pause = None if ping_interval is None else expect_seconds(ping_interval)
         super().__init__(comm, max_pending)
         self._handling = Handling(comm, self._outlet, handlers, max_running, max_waiting)
         self._reader = self._loop.create_task(self._read())
+        self._pinging = None if pause is None else self._loop.create_task(self._keep_pinging(pause))
 
     # Reading
 
@@ -163,11 +169,30 @@ class Calls(Caller):
         else:
             raise Violation(f"a message of type {kind} and {len(message)} parts")
 
+    async def _keep_pinging(self, interval: float) -> None:
+        """Ping until there is no answer for as long as the pause between two pings."""
+        try:
+            while True:
+                await asyncio.sleep(interval)
+                await self.ping(timeout=interval)
+        except CallTimeout:
+            logger.warning(
+                "comm with %s closed: no answer to a ping for %g s; see whether that process is "
+                "stopped or overloaded",
+                self._peer,
+                interval,
+            )
+            self.comm.abort()
+        except CallError:  # the comm has ended
+            pass
+
     # The end
 
     def _end(self, failure: CommClosedError) -> None:
         """Tell everybody who waits that the comm has ended."""
         self._failure = failure
+        if self._pinging is not None:
+            self._pinging.cancel()
         for pending in (self._pending, self._pings):
             for future in pending.values():
                 if not future.done():
@@ -232,20 +257,6 @@ class Calls(Caller):
     def running(self) -> int:
         """How many handlers run in tasks for the peer."""
         return len(self._handling.running)
-
-    async def __aenter__(self) -> Calls:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None or not isinstance(error, Exception):
-            await self.close()
-        else:
-            await self.close(CloseCode.HANDLER_FAILED, f"its user raised {type(error).__name__}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} pending={self.pending} running={self.running} {self.comm}>"

@@ -310,9 +310,15 @@ class Handling:
         await _finished(self.running.values(), own, _LAST_GRACE)
 
     def end(self) -> None:
-        """Cancel what runs: the comm has ended, nobody waits for it."""
+        """Cancel what runs: the comm has ended, nobody waits for it.
+
+        A handler for which a reply has arrived just before gets it, since that comes first.
+        """
         self._ended = self._stopping = True
         self._waiting.clear()
+        self._loop.call_soon(self._cancel_all)
+
+    def _cancel_all(self) -> None:
         for running in self.running.values():
             running.cancel("peer")
 

@@ -143,7 +143,7 @@ class Deadlines:
         self._expire = expire
         self._loop = asyncio.get_running_loop()
         self._heap: list[tuple[float, int, float]] = []
-        self._most = 1024  # entries until those of ended calls are looked for
+        self._most = 64  # entries until those of ended calls are looked for
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, deadline: float, number: int, seconds: float) -> None:
@@ -155,7 +155,7 @@ class Deadlines:
         elif len(heap) > self._most:
             self._heap = [entry for entry in heap if entry[1] in self._pending]
             heapq.heapify(self._heap)
-            self._most = max(1024, 2 * len(self._heap))
+            self._most = max(64, 4 * len(self._heap))
             self._arm()
 
     def _arm(self) -> None:

@@ -18,12 +18,12 @@ import inspect
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from types import TracebackType
 from typing import Any, Union
 
 from ..api import connect
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, CommError
+from ..leaving import Leaving
 from .caller import expect_seconds
 from .calls import Calls
 from .errors import CallLost, CallRefused, CallTimeout, lost
@@ -45,7 +45,7 @@ _TRANSIENT = frozenset({"overloaded", "stopping"})
 OnConnect = Callable[[Calls], Union[Awaitable[object], object]]  # noqa: UP007 (evaluated on 3.10)
 
 
-class ReconnectingClient:
+class ReconnectingClient(Leaving):
     """`Calls` over a comm that is replaced when it is lost.
 
     Connects as soon as it is made, in a running loop, and until it is closed.
@@ -65,12 +65,12 @@ class ReconnectingClient:
     connect_timeout : float, default 10
         Seconds of an attempt.
     ping_interval : float, optional
-        Seconds between two pings; a session is given up if one has no answer for as long. Without
-        it a peer whose process is stopped goes unnoticed; one whose machine has gone does not.
+        As for `Calls`: a session is given up if a ping has no answer for as long.
     final_codes : collection of int, default ``PROTOCOL_ERROR``
         Close codes of the server after which it is not tried again.
     **connect_args
-        Further arguments of `connect`.
+        Further arguments of `connect`. With a `max_attempts` above 1, attempts of `connect` itself
+        come in quick succession before each pause.
 
     Raises
     ------
@@ -108,7 +108,11 @@ class ReconnectingClient:
         self._backoff_cap = max(self._backoff, expect_seconds(backoff_cap))
         self._ping_interval = None if ping_interval is None else expect_seconds(ping_interval)
         self._final_codes = frozenset(final_codes)
-        self._connect_args = {**connect_args, "timeout": expect_seconds(connect_timeout)}
+        self._connect_args = {
+            "max_attempts": 1,  # the pauses between them are ours
+            **connect_args,
+            "timeout": expect_seconds(connect_timeout),
+        }
         self._first = connect(address, **self._connect_args)  # checks the arguments
         self._loop = asyncio.get_running_loop()
         self._calls: Calls | None = None
@@ -228,7 +232,9 @@ class ReconnectingClient:
             while True:
                 began = self._loop.time()
                 try:
-                    ended = await self._use(Calls(await connecting, self._handlers))
+                    comm = await connecting
+                    pause = self._ping_interval
+                    ended = await self._use(Calls(comm, self._handlers, ping_interval=pause))
                     if ended.code in self._final_codes:
                         raise ended
                     end: CommError = ended
@@ -249,10 +255,7 @@ class ReconnectingClient:
 
     async def _use(self, calls: Calls) -> CommClosedError:
         """Offer a session until it ends; return why it did."""
-        pinging: asyncio.Task[None] | None = None
         try:
-            if self._ping_interval is not None:
-                pinging = self._loop.create_task(_ping(calls, self._ping_interval))
             await self._greet(calls)
             if not calls.closed():
                 self._calls = calls
@@ -263,8 +266,6 @@ class ReconnectingClient:
         except CommClosedError:
             pass
         finally:
-            if pinging is not None:
-                pinging.cancel()
             if calls.failure is None:  # it is us who end
                 calls.comm.abort()
                 await calls.wait_closed()
@@ -311,35 +312,6 @@ class ReconnectingClient:
     def closed(self) -> bool:
         """Whether there will be no further session."""
         return self._final is not None
-
-    async def __aenter__(self) -> ReconnectingClient:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-
-async def _ping(calls: Calls, interval: float) -> None:
-    """Ping until there is no answer for as long as the pause between two pings."""
-    try:
-        while True:
-            await asyncio.sleep(interval)
-            await calls.ping(timeout=interval)
-    except CallTimeout:
-        logger.warning(
-            "comm with %s closed: no answer to a ping for %g s; see whether that process is "
-            "stopped or overloaded",
-            calls.comm.peer_address,
-            interval,
-        )
-        calls.comm.abort()
-    except CallLost:
-        pass
 
 
 def _left(deadline: float | None, loop: asyncio.AbstractEventLoop) -> float | None:

@@ -3,15 +3,13 @@
 import asyncio
 import sys
 
-from common import credentials
-
 from sealwire.comm import ReconnectingClient
+from sealwire.security import Security
 
 
 async def main(address, name, count):
-    async with ReconnectingClient(
-        address, ping_interval=5, **credentials(address, "client")
-    ) as farm:
+    args = Security().get_connection_args("client")  # over tls://, those of DASK_CONFIG
+    async with ReconnectingClient(address, ping_interval=5, **args) as farm:
 
         async def square(number):
             key = f"{name}-{number}"  # with it, both calls may be repeated

@@ -2,10 +2,10 @@
 
 import asyncio
 import sys
+import time
 
-from common import credentials, told_to_stop
-
-from sealwire.comm import ReconnectingClient
+from sealwire.comm import ReconnectingClient, stop_signal
+from sealwire.security import Security
 
 
 def note(path, line):
@@ -13,25 +13,21 @@ def note(path, line):
         file.write(f"{line}\n")
 
 
-FUNCTIONS = {"square": lambda number: number**2, "note": note, "sleep": asyncio.sleep, "set": set}
+FUNCTIONS = {"square": lambda number: number**2, "note": note, "sleep": time.sleep, "set": set}
 
 
 async def run(function, *args):
     """Plain functions run in threads, so that pings are answered meanwhile."""
-    what = FUNCTIONS[function]
-    return await (what(*args) if what is asyncio.sleep else asyncio.to_thread(what, *args))
+    return await asyncio.to_thread(FUNCTIONS[function], *args)
 
 
 async def main(address, slots):
-    async def join(calls):
-        await calls.call("join", int(slots), timeout=10)
-
-    stop = told_to_stop()
-    args = credentials(address, "worker")
-    client = ReconnectingClient(address, {"run": run}, on_connect=join, ping_interval=5, **args)
-    print("worker", flush=True)
-    await stop.wait()
-    await client.close(grace=10)  # what runs may finish; the scheduler gives the rest to others
+    args = Security().get_connection_args("worker")  # over tls://, those of DASK_CONFIG
+    args["on_connect"] = lambda calls: calls.notify("join", int(slots))
+    async with ReconnectingClient(address, {"run": run}, ping_interval=5, **args) as client:
+        print("worker", flush=True)
+        await stop_signal()
+        await client.close(grace=10)  # what runs may finish; the scheduler gives the rest to others
 
 
 if __name__ == "__main__":

@@ -41,14 +41,14 @@ def installed() -> Iterator[None]:
 
 @pytest.mark.parametrize("recipe", ["security", "preload"])
 def test_a_local_cluster(recipe: str, tmp_path: Path) -> None:
-    """Of processes, restarted once; each comm of each process is looked at."""
+    """Of processes: four workers, or two that are restarted; each comm of each is looked at."""
     done = subprocess.run(
         command("local_cluster", recipe, "unix", json.dumps({})),
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=HANG,
+        timeout=2 * HANG,  # it does one thing after the other
     )
     assert done.stdout == "as it should be\n", done.stderr
     assert done.returncode == 0, done.stderr

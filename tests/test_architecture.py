@@ -44,6 +44,8 @@ USES = {
     "_VERDICTS": {"_Cause"},
     "explain": {"_VERDICTS", "_ALERTS"},
     "ListenerLog._log": {"logger"},
+    "snapshot": {"traffic", "lock", "sweep"},
+    "Collector._values": {"snapshot", "statuses"},
     "_TABLE": {"Patch", "adoption", "guard", "logs"},
     "renew": {"_renewed", "within", "is_revoked"},
     "Desk.join": {"grants", "verifies", "_must_be_valid", "Asked", "uses"},

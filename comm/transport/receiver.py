@@ -387,6 +387,7 @@ class Receiver:
         said = closing.decode(self.inbox[-1][0]) if self.inbox else None
         if said is not None:
             self.inbox.pop()
+            self.messages += 1
         return said
 
     def _no_memory(self, error: MemoryError) -> MessageTooLarge:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from collections import deque
 
+from .. import statistics
 from ..errors import CommClosedError
+from ..limits import Limits
 from ..wire import closing
 from ..wire.framing import Frame
 from .channel import Channel, plain, secure
 from .connection import Connection, State
-from .end_errors import closed_by_us
+from .end_errors import closed_by_us, is_broken
 from .end_watch import EndWatch
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
@@ -64,11 +67,20 @@ class FrameStream(Connection):
         The capabilities both sides share, once hellos are exchanged.
     greeted : bool
         Whether `established` was called.
+    accepted : bool
+        Whether the peer has dialled, so that a listener of ours has accepted it.
     when_established : callable or None
         Called once, when it is.
     tell : callable or None
         Called with kind and text when a slow consumer is closed; None leaves it to the handler.
     """
+
+    def __init__(
+        self, sock: socket.socket, limits: Limits, peer: str, state: State = State.HELLO
+    ) -> None:
+        super().__init__(sock, limits, peer, state)
+        self.accepted = False
+        statistics.began(self)
 
     # Beginning
 
@@ -186,6 +198,7 @@ class FrameStream(Connection):
         The stream may have closed already, because of data after the hello.
         """
         self.greeted = True
+        statistics.greeted(self, self._loop.time() - self.began)
         if self.state is State.HELLO:
             self.state = State.OPEN
         self._cancel_deadline()
@@ -242,6 +255,34 @@ class FrameStream(Connection):
             self._receiver.end_reading(ours.again, False)
 
     # Counters
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Close at once, see `Connection.close`, and count it."""
+        super().close(error)
+        self._count_end()
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # never closed: its event loop has ended before
+            self._count_end()
+
+    def _count_end(self) -> None:
+        end = self.error
+        broken = self.greeted and isinstance(end, CommClosedError) and is_broken(end)
+        statistics.ended(self, getattr(end, "kind", None) if broken else None)
+
+    def is_open(self) -> bool:
+        """Whether hellos are exchanged, and neither side has closed."""
+        return self.state is State.OPEN
+
+    def traffic(self) -> tuple[int, int, int, int]:
+        """Return payload bytes received and sent, messages read and written, but for hellos."""
+        receiver, sender = self._receiver, self._sender
+        return (
+            receiver.bytes_in,
+            sender.outbox.sent + sender.bypassed,
+            max(receiver.messages, 0),
+            max(sender.messages, 0),
+        )
 
     @property
     def bytes_in(self) -> int:

@@ -26,6 +26,7 @@ from .. import permissions
 from ..errors import ConfigError, SecurityError
 from ..pem import Source
 from ..reading import Stamp, are_settled, look_at
+from . import status
 from .background import PATIENCE, Background
 from .expiry import Expiry, deadlines
 from .policy import Material, Policy, SealedContext, Side, empty_context, load
@@ -210,7 +211,7 @@ class Watch:
         self._update()
         self._due = time.monotonic() + interval if self._paths else math.inf
         self._background = Background(self._check, lambda: time.monotonic() >= self._due)
-        _watches.add(self)
+        status.watched(self)
 
     def renew_locks(self) -> None:
         """Replace the locks: in a forked child nobody is left to release them."""
@@ -232,6 +233,15 @@ class Watch:
         self._expiry.look()
         return self.built[side]
 
+    def look(self) -> None:
+        """Have the files checked if that is due, and wait for it for a moment."""
+        self._background.look()
+
+    def in_use(self) -> status.Status:
+        """Return what the handshakes use now."""
+        with self.lock:
+            return status.Status(self.built["client"].role, self._expiry.first(), self._since)
+
     def reload(self) -> list[str]:
         """Check the files now; return the fields with new content, which is used from now on.
 
@@ -242,8 +252,10 @@ class Watch:
             self._retry, self._pause = 0.0, _RETRY
             try:
                 changed = self._update(at_any_rate=True)
-            except BaseException:
+            except BaseException as error:
                 self._seen = None  # forces the next check to read
+                if isinstance(error, SecurityError):
+                    status.failed()
                 raise
             self._last_warning = None
             return changed
@@ -267,6 +279,7 @@ class Watch:
                 self._due = time.monotonic() + self._interval
 
     def _warn_once(self, why: str) -> None:
+        status.failed()
         warning = self._tried, why
         if warning != self._last_warning:
             self._last_warning, self._pause = warning, _RETRY
@@ -353,6 +366,7 @@ class Watch:
                     context.owner = weakref.ref(outer)
                     outer.apply(context)
             self.built, self._loaded, self._expiry = built, digests, expiry
+            self._since = time.time()
         expiry.look()
 
 
@@ -360,7 +374,6 @@ class Watch:
 # would find held for ever. Building takes milliseconds: the files have been read by then.
 _building = threading.Lock()
 _FORK_PATIENCE = 10.0
-_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 _held_for_fork: list[bool] = []
 
 
@@ -377,8 +390,6 @@ def _in_child() -> None:
     global _building
     _held_for_fork.clear()
     _building = threading.Lock()
-    for watch in list(_watches):
-        watch.renew_locks()
 
 
 if hasattr(os, "register_at_fork"):

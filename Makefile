@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
-PACKAGES := comm security joining metrics dask_backend cli
+PACKAGES := comm security joining metrics dask_backend cli testing
 INIT := ../../../version/__init__.py
 
 .PHONY: demo test lint types docs unit soak bench bench-all install clean

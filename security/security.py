@@ -275,7 +275,7 @@ class Security(Values):
         """Check the files of all contexts handed out, now.
 
         Contexts follow their files by themselves. This tells at once whether new files are usable.
-        Open connections are not affected.
+        Open connections go on, except those whose peer is on a new CRL.
 
         Returns
         -------

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli")
+PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli", "testing")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
@@ -37,25 +37,29 @@ broadcast sync __init__
 SECURITY = """
 errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem schema config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
-contexts.expiry
+contexts.forks contexts.expiry
 x509.keys x509.names x509.certinfo x509.above belonging contexts.description
-contexts.sealed contexts.policy fields values contexts.background contexts.reloading
+contexts.sealed contexts.policy fields values contexts.background x509.revoked contexts.open_peers
+contexts.reloading
 x509.templates ca.authority security
 ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.rotation
 ca.inventory ca.relocation
 checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
 """
 JOINING = """
-errors tokens messages ledger requests desk service client files memory member __init__
+errors tokens messages ledger requests archive given desk service client files memory
+member __init__
 """
 METRICS = """
 series collector registration __init__
 """
+TESTING = "identities preload clusters __init__ fixtures"
 ORDER = {
     "comm": COMM.split(),
     "security": SECURITY.split(),
     "joining": JOINING.split(),
     "metrics": METRICS.split(),
+    "testing": TESTING.split(),
 }
 
 # Which package may import which of ours.
@@ -66,6 +70,7 @@ ABOVE = {
     "metrics": {"comm", "security"},
     "dask_backend": {"comm", "security", "joining", "metrics"},
     "cli": {"comm", "security", "joining", "dask_backend"},
+    "testing": {"comm", "security", "dask_backend", "cli"},
 }
 
 

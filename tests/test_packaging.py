@@ -16,7 +16,7 @@ import sealwire
 from support.once import once
 from support.wheels import PATIENCE, PYTHON, ROOT, built, run
 
-PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli")
+PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli", "testing")
 
 ECHO = """
 import asyncio, os

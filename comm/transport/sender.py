@@ -43,7 +43,7 @@ class Connection(Protocol):
     def broken(self, error: OSError) -> None:
         """Close the connection: sending failed; the reason may have been received meanwhile."""
 
-    def slow_consumer(self, error: CommClosedError) -> None:
+    def cut_off(self, error: CommClosedError) -> None:
         """Close the connection because its peer takes too little."""
 
 
@@ -286,7 +286,7 @@ class Sender:
         error.reason = f"{unsent} bytes were queued for it, the limit is {self._max_queued}"
         error.closed_by = "us"
         assert self._connection is not None
-        self._connection.slow_consumer(error)
+        self._connection.cut_off(error)
         raise error.again()
 
     async def drain(self, leave: int = 0) -> None:

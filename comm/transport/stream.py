@@ -8,6 +8,7 @@ transitions. A plain connection begins with HELLO. How a connection begins is he
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import sys
@@ -20,7 +21,7 @@ from ..wire import closing
 from ..wire.framing import Frame
 from .channel import Channel, plain, secure
 from .connection import Connection, State
-from .end_errors import closed_by_us, is_broken
+from .end_errors import closed_by_us, is_broken, peer_revoked
 from .end_watch import EndWatch
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
@@ -156,6 +157,9 @@ class FrameStream(Connection):
         channel = secure(self.socket, handshake.pointer)
         self.tls_facts = {**handshake.facts, "holds_gil": channel.holds_gil}
         self._begin(channel)
+        follow = getattr(self.socket, "when_revoked", None)
+        if follow is not None:
+            follow(self.revoked)
 
     def _wrap(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
@@ -229,6 +233,20 @@ class FrameStream(Connection):
             raise self.peer_closed(said)
         return frames
 
+    def revoked(self, why: str) -> None:
+        """End it, from any thread: a certificate of the peer's has been revoked."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._end_revoked, why)
+
+    def _end_revoked(self, why: str) -> None:
+        if self.state is State.CLOSED:
+            return
+        self._receiver.inbox.clear()  # nothing more of it is read
+        if self.state is State.CLOSING:
+            self.close(self.error)
+        else:
+            self.cut_off(peer_revoked(self.peer, why))
+
     # For those who do not read
 
     def end(self) -> asyncio.Future[None]:
@@ -279,7 +297,7 @@ class FrameStream(Connection):
         receiver, sender = self._receiver, self._sender
         return (
             receiver.bytes_in,
-            sender.outbox.sent + sender.bypassed,
+            self.bytes_out,
             max(receiver.messages, 0),
             max(sender.messages, 0),
         )

@@ -117,6 +117,8 @@ def test_the_first_steps(user: User, tmp_path: Path) -> None:
     said = user.run(export, probe.replace("tls://10.0.0.5:8786", address))
     assert "each side accepts the other's certificate" in " ".join(said.split())
     expect_revoked(user, address)
+    (tmp_path / "refused.py").write_text(code(TROUBLE, "refused").replace("8786", port))
+    assert re.search(rf"\('{address}', {{.*'revoked': 1", user.run("python refused.py"))
     assert "its own backend" in "".join(first.output + second.output)
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "config": "sealwire.cli.config.command",
     "demo": "sealwire.cli.demo.command",
     "probe": "sealwire.cli.probe.command",
+    "top": "sealwire.cli.top.command",
 }
 
 

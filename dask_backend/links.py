@@ -13,7 +13,7 @@ from distributed.comm.core import Comm
 from .backend import TCP
 from .protection import unprotected_comm
 
-__all__ = ["links", "traffic"]
+__all__ = ["links", "subject", "traffic"]
 
 
 def links() -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def _describe(comm: Comm) -> dict[str, Any]:
         "peer": comm.peer_address,
         "protocol": extra.get("protocol") or (cipher[1] if cipher else None),
         "cipher": cipher[0] if cipher else None,
-        "peer_certificate": _subject(extra.get("peercert")),
+        "peer_certificate": subject(extra.get("peercert")),
         "holds_gil": extra.get("holds_gil"),
         "unprotected": unprotected_comm(comm),
         "bytes_in": stream.bytes_in if stream else None,
@@ -63,8 +63,8 @@ def _describe(comm: Comm) -> dict[str, Any]:
 _SHORT = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU"}
 
 
-def _subject(certificate: dict[str, Any] | None) -> str | None:
-    """Return the subject as ``CN=worker, O=cluster``."""
+def subject(certificate: dict[str, Any] | None) -> str | None:
+    """Return the subject of a certificate as `ssl` gives it, like ``CN=worker, O=cluster``."""
     if not certificate:
         return None
     pairs = [pair for rdn in certificate.get("subject", ()) for pair in rdn]

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import distributed.scheduler
 import distributed.worker
 from distributed.client import Client
 from distributed.comm import registry
@@ -36,6 +37,8 @@ from . import (
     startup,
 )
 from .backend import TCP, TLS, TCPBackend, TLSBackend
+from .dashboard.extension import NAME, SchedulerExtension
+from .dashboard.report import METRIC, metric
 from .unix import UnixBackend, available
 
 __all__ = [
@@ -276,6 +279,18 @@ _TABLE: tuple[Change, ...] = (
         "/metrics has our series, where prometheus-client is installed",
     ),
     Steps(lambda: exported.begin(installed), _nothing, "and so it has where it is served already"),
+    Patch(
+        distributed.worker.DEFAULT_METRICS,
+        METRIC,
+        lambda _: metric,
+        "a worker's heartbeats tell of its links, as the dashboard's page shows them",
+    ),
+    Patch(
+        distributed.scheduler.DEFAULT_EXTENSIONS,
+        NAME,
+        lambda _: SchedulerExtension,
+        "and a scheduler has that page",
+    ),
     Steps(logs.follow_distributed, logs.unfollow, "our log goes where distributed's goes"),
     Steps(_register, _nothing, "who asks distributed's classes whether our comm is one is told so"),
     *(_backend(scheme, kind) for scheme, kind in _OURS.items()),

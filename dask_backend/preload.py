@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from .adoption import adopt
+from .dashboard.extension import attach
 from .patches import install
 from .startup import tell_configuration, tell_nanny, tell_plain
 
@@ -19,6 +20,7 @@ __all__ = ["dask_setup"]
 def dask_setup(server: Any) -> Awaitable[None] | None:
     """Adopt a server or client that has started, and warn of what does not protect it."""
     adopt(server)
+    attach(server)
     tell_plain(server)
     return tell_nanny(server) if getattr(server, "nanny", None) else None
 

@@ -19,7 +19,14 @@ from sealwire.security.contexts.sealed import Material, SealedContext
 
 from .protection import configured
 
-__all__ = ["forget", "tell_configuration", "tell_context", "tell_nanny", "tell_plain"]
+__all__ = [
+    "forget",
+    "own_version",
+    "tell_configuration",
+    "tell_context",
+    "tell_nanny",
+    "tell_plain",
+]
 
 logger = logging.getLogger("sealwire.dask_backend")
 
@@ -62,7 +69,7 @@ def tell_context(context: ssl.SSLContext | None, does: str) -> None:
     if _is_new(f"{getattr(context, 'role', None)} {shown}"):
         logger.info(
             "sealwire %s %s: its own backend, %s, %s, CRL %s, allow-list %s, hold-gil %s",
-            _version(),
+            own_version(),
             does,
             _versions(context),
             shown,
@@ -137,7 +144,8 @@ def _on(state: object) -> str:
 
 
 @functools.cache
-def _version() -> str:
+def own_version() -> str:
+    """Return the version of this package, as it is installed."""
     try:
         return version("sealwire")
     except PackageNotFoundError:  # a copy that nobody has installed

@@ -37,6 +37,7 @@ __all__ = [
     "numeric_address",
     "outlive",
     "reset",
+    "round_trip",
     "tune",
     "unacknowledged",
     "unread",
@@ -52,6 +53,7 @@ INHERITED = sys.platform == "linux"
 
 _LONGEST = 60_000.0  # seconds; Linux rejects more for the idle time
 _TCP_CLOSE = 7  # tcpi_state, the first byte of Linux's struct tcp_info
+_RTT = slice(68, 72)  # tcpi_rtt, in microseconds
 _INFO_SIZE = 136  # bytes of tcp_info up to tcpi_bytes_received, since Linux 4.1
 
 # TCP_RTO_MAX_MS, since Linux 6.15, bounds the retransmission timeout.
@@ -182,6 +184,20 @@ def bytes_received(sock: socket.socket) -> int | None:
     if sys.platform != "linux" or len(info) < _INFO_SIZE:
         return None
     return int.from_bytes(info[_INFO_SIZE - 8 :], sys.byteorder)
+
+
+def round_trip(sock: socket.socket) -> float | None:
+    """Return the kernel's estimate of the round trip, in seconds.
+
+    None where it has none: of a local socket, and on systems that do not tell.
+    """
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.stop)
+    except (AttributeError, OSError):
+        return None
+    if sys.platform != "linux" or len(info) < _RTT.stop:
+        return None
+    return int.from_bytes(info[_RTT], sys.byteorder) / 1e6 or None
 
 
 def given_up(sock: socket.socket) -> bool:

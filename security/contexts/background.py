@@ -59,6 +59,11 @@ class Background:
             if own:
                 return  # a run that began earlier may have seen the previous files
 
+    def begin(self) -> None:
+        """Run the work if it is due, and wait for nothing."""
+        if self._is_due():
+            self._started()
+
     def _started(self) -> tuple[_Run, bool]:
         """Return the current run, and whether the caller has started it."""
         with self._lock:

@@ -7,6 +7,7 @@ renewed in time by its tool, must not be warned of all its life.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import logging
@@ -39,7 +40,11 @@ _warned: dict[str, float] = {}  # fingerprint -> time of the last warning, by ti
 
 @dataclass(frozen=True)
 class Deadline:
-    """The end of validity of a certificate or CRL, its description, and what to do."""
+    """The end of validity of a certificate or CRL, its description, and what to do.
+
+    `field` is the one of `Security` that it is from, and `der` the certificate; of a CRL it is
+    empty.
+    """
 
     what: str
     fingerprint: str
@@ -48,6 +53,8 @@ class Deadline:
     at_most: float = math.inf  # no warning earlier than this many seconds before
     start: float = -math.inf  # seconds since the epoch
     kind: Kind = "leaf"
+    field: str = ""
+    der: bytes = dataclasses.field(default=b"", repr=False)
 
 
 def soon(start: float, end: float) -> float:
@@ -100,17 +107,18 @@ def _of(
             name = "CRL" if block.is_revocation_list else "certificate"
             what = f"{name} {number} in {source}" if count > 1 else f"the {name} in {source}"
             digest = hashlib.sha256(der).hexdigest()
-            yield Deadline(what, digest, end, remedy, at_most, start, kind)
+            kept = b"" if block.is_revocation_list else der
+            yield Deadline(what, digest, end, remedy, at_most, start, kind, source.field, kept)
 
 
 class Expiry:
     """Warns of deadlines from `warning` seconds before they pass; infinity disables it.
 
-    None leaves it to the lifetime of each, as `soon` has it.
+    None leaves it to the lifetime of each, as `soon` has it. `deadlines` are all of them.
     """
 
     def __init__(self, deadlines: Iterable[Deadline], warning: float | None) -> None:
-        self._deadlines = list(deadlines)
+        self.deadlines = tuple(deadlines)
         self._warning = warning
         self._due = -math.inf if warning != math.inf else math.inf
 
@@ -123,18 +131,18 @@ class Expiry:
     def first(self) -> dict[Kind, float]:
         """Return for each kind when the first of it ends, in seconds since the epoch."""
         found: dict[Kind, float] = {}
-        for deadline in self._deadlines:
+        for deadline in self.deadlines:
             found[deadline.kind] = min(deadline.end, found.get(deadline.kind, math.inf))
         return found
 
     def is_over(self) -> bool:
         """Whether any of them has passed, so that what the files have now may be better."""
         now = time.time()
-        return any(deadline.end < now for deadline in self._deadlines)
+        return any(deadline.end < now for deadline in self.deadlines)
 
     def warn(self, now: float) -> None:
         """Warn of each deadline that is near at `now`, unless that was done within a day."""
-        for deadline in self._deadlines:
+        for deadline in self.deadlines:
             left = deadline.end - now
             last = _warned.get(deadline.fingerprint, -math.inf)
             warning = self._warning

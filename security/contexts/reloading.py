@@ -30,7 +30,7 @@ from ..pem import Source
 from ..reading import Stamp, are_settled, look_at
 from . import status
 from .background import PATIENCE, Background
-from .expiry import Expiry, deadlines
+from .expiry import Deadline, Expiry, deadlines
 from .forks import building
 from .open_peers import OpenPeers
 from .policy import Material, Policy, SealedContext, Side, empty_context, load
@@ -118,6 +118,11 @@ class FollowingContext(SealedContext):
     def material(self) -> Material | None:
         """As `SealedContext.material`."""
         return self._watch.built[self._side].material
+
+    @property
+    def deadlines(self) -> tuple[Deadline, ...]:
+        """When its certificates and CRLs end; a check for new ones begins if it is due."""
+        return self._watch.deadlines
 
     def lacks(self, crl: str | None = None, allowed: str | None = None) -> list[str]:
         """As `SealedContext.lacks`, of the current context."""
@@ -231,6 +236,12 @@ class Watch:
                 self._outer[side] = FollowingContext.of(self, side, self._policy)
             self.built[side].owner = weakref.ref(self._outer[side])
             return self._outer[side]
+
+    @property
+    def deadlines(self) -> tuple[Deadline, ...]:
+        """Of what is in use now: the same tuple until it is replaced."""
+        self._background.begin()
+        return self._expiry.deadlines
 
     def present(self, side: Side) -> SealedContext:
         """Return the context for a handshake that begins now."""

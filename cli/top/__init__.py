@@ -1,0 +1,1 @@
+"""`sealwire top`: the links of a running cluster, in a terminal."""

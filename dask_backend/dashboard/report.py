@@ -1,0 +1,279 @@
+"""What a process says of itself: links, certificates, whom it has refused. Plain values, bounded.
+
+A worker's report travels to its scheduler with each heartbeat, among distributed's metrics, of
+which a scheduler without this package takes no notice. So it is small: with the names of the keys
+left out, and of many links only some, those with a fault first. How many were left out is said.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import ssl
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from distributed.comm.core import Comm
+
+from sealwire.comm import ListenerStats
+from sealwire.comm.transport.sockets import round_trip
+from sealwire.security import PEMError
+from sealwire.security.contexts.expiry import Deadline
+from sealwire.security.contexts.reloading import FollowingContext
+
+from ..backend import TCP
+from ..links import subject
+from ..protection import unprotected_comm
+from ..startup import own_version
+from .hour import LastHour
+
+__all__ = ["LINK", "METRIC", "MOST_BYTES", "MOST_LINKS", "VERSION", "metric", "report"]
+
+#: the name of a report among a worker's metrics
+METRIC = "sealwire"
+
+#: the format; one that a scheduler does not know is said to be of another version
+VERSION = 1
+
+#: the parts of a link, in their order
+LINK = (
+    "local",
+    "peer",
+    "protocol",
+    "cipher",
+    "identity",
+    "backend",
+    "age",
+    "bytes_in",
+    "bytes_out",
+    "round_trip",
+    "since",
+    "until",
+    "lacks",
+)
+
+MOST_LINKS = 24
+"""Most links in a worker's report."""
+
+MOST_BYTES = 6144
+"""Bytes after which a worker's report takes no further link."""
+
+_MOST_CERTIFICATES = 8
+_LONGEST = 200  # characters of one text
+_LOOK = 5.0  # seconds until files are looked at again, if no handshake has done so
+_ATTEMPTS = 3  # to look at the comms while other threads open some
+
+
+class _Held:
+    """What a context holds, as it was read last."""
+
+    def __init__(self, deadlines: Sequence[Deadline], rows: list[Any]) -> None:
+        self.deadlines = deadlines
+        self.rows = rows
+        self.due = 0.0
+
+
+_hours: weakref.WeakKeyDictionary[Any, LastHour] = weakref.WeakKeyDictionary()
+_held: weakref.WeakKeyDictionary[ssl.SSLContext, _Held] = weakref.WeakKeyDictionary()
+_token = (0, "")  # the process, and what names it
+
+
+def metric(worker: Any) -> dict[str, Any]:
+    """Return what a worker's heartbeat tells."""
+    return report(worker)
+
+
+def report(
+    server: Any, *, most_links: int = MOST_LINKS, most_bytes: int = MOST_BYTES
+) -> dict[str, Any]:
+    """Return what a scheduler or worker of this process reports.
+
+    Parameters
+    ----------
+    server : distributed.Server
+    most_links : int
+        How many links to describe, those with a fault first.
+    most_bytes : int
+        After how many bytes, about, to leave further ones out.
+    """
+    stats = [listener.stats for listener in _listeners(server)]
+    hour = _hours.get(server)
+    if hour is None:
+        hour = _hours[server] = LastHour()
+    counters: Counter[str] = Counter()
+    for name in ("refused", "broken"):
+        for each in stats:
+            counters.update({f"{name} {kind}": n for kind, n in getattr(each, name).items()})
+    grown = hour.grown(counters, time.monotonic())
+    comms = _comms()
+    scheduler = getattr(getattr(server, "scheduler", None), "address", "")
+    links = _described(comms, scheduler, most_links, most_bytes)
+    certificates = _certificates(_contexts(server))
+    return {
+        "version": VERSION,
+        "process": _process(),
+        "pid": os.getpid(),
+        "sealwire": own_version(),
+        "links": links,
+        "open": len(comms),
+        "certificates": certificates[:_MOST_CERTIFICATES],
+        "held": len(certificates),
+        "accepted": sum(each.accepted for each in stats),
+        "pending": sum(each.pending for each in stats),
+        "refused": _part(grown, "refused "),
+        "broken": _part(grown, "broken "),
+        "refused_ever": sum(n for name, n in counters.items() if name.startswith("refused ")),
+    }
+
+
+def _part(counts: dict[str, int], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
+
+
+def _process() -> str:
+    """Return what names this process among all of a cluster, also after a fork."""
+    global _token
+    if _token[0] != os.getpid():
+        _token = os.getpid(), secrets.token_hex(8)
+    return _token[1]
+
+
+def _listeners(server: Any) -> list[Any]:
+    """Return those that count: ours."""
+    listeners = getattr(server, "listeners", ())
+    return [each for each in listeners if isinstance(getattr(each, "stats", None), ListenerStats)]
+
+
+# Links
+
+
+def _comms() -> list[Comm]:
+    for attempt in range(_ATTEMPTS):
+        try:
+            found = list(Comm._instances)
+            break
+        except RuntimeError:  # another thread has opened one meanwhile
+            if attempt == _ATTEMPTS - 1:
+                raise
+    return [
+        comm
+        for comm in found
+        if not comm.closed() and not comm.peer_address.startswith("inproc://")
+    ]
+
+
+def _described(
+    comms: list[Comm], scheduler: str, most_links: int, most_bytes: int
+) -> list[list[Any]]:
+    """Return the links that matter most: with a fault, to the scheduler, with much traffic."""
+    known: dict[object, list[str]] = {}  # a process has few contexts
+    ranked = []
+    for comm in comms:
+        stream = comm.stream if isinstance(comm, TCP) else None
+        traffic = stream.bytes_in + stream.bytes_out if stream else 0
+        lacks = _lacks(comm, known)
+        ranked.append((not lacks, comm.peer_address != scheduler, -traffic, comm, lacks))
+    ranked.sort(key=lambda each: each[:3])
+    links, size = [], 0
+    for *_, comm, lacks in ranked[:most_links]:
+        link = _describe(comm, lacks)
+        size += sum(len(part) + 2 if isinstance(part, str) else 5 for part in link)
+        size += sum(len(words) + 2 for words in lacks)
+        if size > most_bytes:
+            break
+        links.append(link)
+    return links
+
+
+def _lacks(comm: Comm, known: dict[object, list[str]]) -> list[str]:
+    socket = getattr(getattr(comm, "stream", None), "socket", None)
+    key: object = getattr(socket, "context", None)
+    if key is None:
+        return [words[:_LONGEST] for words in unprotected_comm(comm)]
+    if key not in known:
+        known[key] = [words[:_LONGEST] for words in unprotected_comm(comm)]
+    return known[key]
+
+
+def _describe(comm: Comm, lacks: list[str]) -> list[Any]:
+    extra = comm.extra_info
+    cipher = extra.get("cipher")
+    certificate = extra.get("peercert") or {}
+    identity = subject(certificate)
+    stream = comm.stream if isinstance(comm, TCP) else None
+    socket = getattr(getattr(comm, "stream", None), "socket", None)
+    seconds = round_trip(socket) if socket is not None else None
+    return [
+        comm.local_address[:_LONGEST],
+        comm.peer_address[:_LONGEST],
+        extra.get("protocol") or (cipher[1] if cipher else None),
+        cipher[0] if cipher else None,
+        identity[:_LONGEST] if identity is not None else None,
+        _package(comm),
+        int(time.monotonic() - stream.began) if stream else None,
+        stream.bytes_in if stream else None,
+        stream.bytes_out if stream else None,
+        round(seconds * 1e6) if seconds is not None else None,
+        _seconds(certificate.get("notBefore")),
+        _seconds(certificate.get("notAfter")),
+        lacks,
+    ]
+
+
+def _package(comm: Comm) -> str:
+    return type(comm).__module__.partition(".")[0]
+
+
+def _seconds(date: str | None) -> int | None:
+    try:
+        return int(ssl.cert_time_to_seconds(date)) if date else None
+    except ValueError:
+        return None
+
+
+# Certificates
+
+
+def _contexts(server: Any) -> list[FollowingContext]:
+    """Return the contexts that a server dials and listens with."""
+    given = [(getattr(server, "connection_args", None) or {}).get("ssl_context")]
+    given += [getattr(each, "_context", None) for each in getattr(server, "listeners", ())]
+    return [context for context in given if isinstance(context, FollowingContext)]
+
+
+def _certificates(contexts: Iterable[FollowingContext]) -> list[list[Any]]:
+    """Return kind, subject, start and end of what a process holds: its own first, then by end."""
+    rows = {tuple(row) for context in contexts for row in _rows(context)}
+    return [list(row) for row in sorted(rows, key=lambda row: (row[0] != "own", row[3]))]
+
+
+def _rows(context: FollowingContext) -> list[Any]:
+    known = _held.get(context)
+    now = time.monotonic()
+    if known is not None and now < known.due:
+        return known.rows
+    deadlines = context.deadlines
+    if known is None or known.deadlines is not deadlines:  # replaced since
+        known = _Held(deadlines, list(_read(deadlines)))
+    known.due = now + _LOOK
+    _held[context] = known
+    return known.rows
+
+
+def _read(deadlines: Sequence[Deadline]) -> Iterable[list[Any]]:
+    from sealwire.security.x509.certinfo import CertificateInfo
+
+    own = False
+    for each in deadlines:
+        kind = "CRL" if not each.der else "CA"
+        if each.der and each.field.endswith("_cert"):
+            kind, own = "CA" if own else "own", True  # the first is its own, then those above
+        name = ""
+        try:
+            name = CertificateInfo.from_der(each.der).subject if each.der else ""
+        except PEMError:  # its end was readable
+            pass
+        yield [kind, name[:_LONGEST], int(max(each.start, 0)), int(max(each.end, 0))]

@@ -25,7 +25,7 @@ TESTS = (
     "tests/test_layers.py",
     "tests/test_architecture.py",
     "tests/comm/test_values_table.py",
-    "tests/test_docs.py::test_the_readme_shows_the_example",
+    "tests/test_docs.py::test_a_page_shows_the_example",
 )
 # What runs where there is nothing but the wheel and the tests: bytes, sockets, TLS.
 OUTSIDE = ("tests/comm/wire/test_framing.py", "tests/comm/test_tls.py")
@@ -110,7 +110,9 @@ def test_links_of_the_description_lead_somewhere(unpacked: Path) -> None:
     """An index shows it away from the repository: a relative link is a dead one."""
     text = description(unpacked)
     assert text.startswith("# sealwire\n")
-    assert "docs/certificates.md covers deployments" in text
+    assert "| docs/certificates.md | certificates, from the first to their renewal" in text
+    assert "![" not in text
+    assert "case by case" not in text
     assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
 
 
@@ -128,6 +130,7 @@ def test_links_are_absolute_once_the_address_is_known(unpacked: Path, tmp_path: 
     version = config["metadata"]["version"]
     shown = f"[docs/errors.md]({address}/blob/v{version}/docs/errors.md)"
     assert shown in text
+    assert f"]({address}/raw/v{version}/docs/performance/in-dask.svg)\n\n" in text
     assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
 
 

@@ -8,15 +8,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
-PACKAGES := comm security joining dask_backend cli
+PACKAGES := comm security joining metrics dask_backend cli testing
 INIT := ../../../version/__init__.py
 
-.PHONY: demo test lint types unit soak bench bench-all install clean
+.PHONY: demo test lint types docs unit soak bench bench-all install clean
 
 demo: install
 	$(BIN)/sealwire demo $(DEMO_ARGS)
 
-test: lint types unit
+test: lint types docs unit
 
 lint: install
 	$(BIN)/ruff check .
@@ -25,6 +25,11 @@ lint: install
 # mypy follows real folders, not import hooks: show it the packages under their installed names.
 types: install $(TREE)
 	$(BIN)/mypy -p sealwire
+
+# The documentation as a site, in build/site; needs no network. A warning is an error, and so is a dead link within it.
+docs: install
+	$(BIN)/sphinx-build -E -q -W --keep-going -b html docs build/site
+	@echo "The documentation is in build/site/index.html"
 
 unit: install
 	$(BIN)/pytest -n 3 --dist worksteal $(PYTEST_ARGS)
@@ -47,7 +52,7 @@ install: $(STAMP)
 $(STAMP): setup.cfg setup.py pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "sealwire needs Python 3.10 or later, this is %s; run make PYTHON=python3.x" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dask,uvloop,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dask,uvloop,test,docs]'
 	@touch $@
 
 $(TREE): Makefile

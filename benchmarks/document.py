@@ -13,9 +13,12 @@ from typing import Any
 
 import plots
 import report
+import summary
+import words
 from cases import BY_NAME, FIGURES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+IN_SHORT = "<!-- summary: made by benchmarks/document.py -->\n"
 BEGIN, END = "<!-- figures: made by benchmarks/document.py -->\n", "<!-- end of figures -->"
 
 
@@ -34,11 +37,10 @@ def figures(run: dict[str, Any], name: str) -> str:
     """What stands between the markers. `name` is that of the run's file."""
     machine, parts = run["machine"], [result["part"] for result in run["results"]]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    rounds = sorted({part["method"]["rounds"] for part in parts})
     fresh = all(part["method"]["fresh"] for part in parts)
     lines = [
         f"Measured {machine['when'][:10]} at {_revisions(run['results'])}, "
-        f"{' to '.join(map(str, rounds[:: len(rounds) - 1 or 1]))} rounds, "
+        f"{report.rounds(run)} rounds, "
         f"{'new' if fresh else 'the same'} processes in every round: {name}.",
         f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['system']}, {machine['python']}, "
         f"{machine['openssl']}; {packages}. Other programs used up to "
@@ -46,7 +48,9 @@ def figures(run: dict[str, Any], name: str) -> str:
         "",
         *table(run),
         "",
-        f"Missed: {missed(run)}",
+        "Minimums that were missed:",
+        "",
+        *summary.missed(run),
         "",
     ]
     return "\n".join(lines)
@@ -59,7 +63,7 @@ def table(run: dict[str, Any]) -> list[str]:
         "|---|---|---|--:|--:|--:|--:|--:|---|",
     ]
     for result in run["results"]:
-        title = BY_NAME[result["case"]].title
+        case = BY_NAME[result["case"]]
         for verdict in result["verdicts"]:
             figure = FIGURES[verdict["figure"]]
             of = {
@@ -69,7 +73,6 @@ def table(run: dict[str, Any]) -> list[str]:
             }
             other = verdict["against"] or "stock"
             beside = of.get(other, "") + (f" ({other})" if other != "stock" else "")
-            what = title if verdict["figure"] == BY_NAME[result["case"]].value else ""
             sign = "×" if verdict["against"] else ""
             ratio = ""
             if sign:
@@ -80,7 +83,7 @@ def table(run: dict[str, Any]) -> list[str]:
                 for bound in ("must", "aim")
             ]
             cells = [
-                what or f"– {verdict['figure'].replace('_', ' ')}",
+                words.figure(case.name, verdict["figure"], case.value),
                 result["link"],
                 verdict["ours"],
                 beside,
@@ -93,32 +96,22 @@ def table(run: dict[str, Any]) -> list[str]:
     return lines
 
 
-def missed(run: dict[str, Any]) -> str:
-    """Every bar that was missed, the farthest first."""
-    found = []
-    for result in run["results"]:
-        for verdict in result["verdicts"]:
-            if verdict["verdict"] == report.MISSED:
-                value, must = verdict["value"], verdict["must"]
-                more = verdict["against"] or FIGURES[verdict["figure"]].more
-                short = value / must if more else must / value
-                figure = (
-                    verdict["figure"] if verdict["figure"] != BY_NAME[result["case"]].value else ""
-                )
-                where = f"{result['case']} {figure} ({result['link']}, {verdict['ours']})"
-                found.append((short, f"{where.replace('  ', ' ')} {value:.2f} of {must:g}"))
-    return "; ".join(words for _, words in sorted(found)) + "." if found else "nothing."
+def replaced(page: str, begin: str, text: str, path: Path) -> str:
+    """`page` with `text` after the line `begin`, up to the next line that ends such a part."""
+    before, found, rest = page.partition(begin)
+    _, end, after = rest.partition(END)
+    if not found or not end:
+        sys.exit(f"cannot document {path}: {PAGE} lacks the marker lines")
+    return before + begin + text + end + after
 
 
 def main(path: Path) -> None:
     """Rewrite the page and draw the pictures."""
     run = report.load(path)
-    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"cannot document {path}: {PAGE} lacks the marker lines")
     name = f"[{path.name}](../benchmarks/results/{path.name})"
-    PAGE.write_text(before + begin + figures(run, name) + end + after, encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    page = replaced(page, IN_SHORT, "\n".join(summary.text(run)), path)
+    PAGE.write_text(replaced(page, BEGIN, figures(run, name), path), encoding="utf-8")
     plots.draw(run, PAGE.with_suffix(""))
 
 

@@ -111,6 +111,12 @@ def figures_of(case: Case) -> list[str]:
     return [case.value if bar.figure == "value" else bar.figure for bar in case.bars]
 
 
+def rounds(run: dict[str, Any]) -> str:
+    """How many rounds a run had, or from how few to how many."""
+    counts = sorted({result["part"]["method"]["rounds"] for result in run["results"]})
+    return " to ".join(map(str, counts[:: len(counts) - 1 or 1]))
+
+
 def number(value: float, digits: int) -> str:
     """With as many digits as say something."""
     return f"{value:,.{digits}f}" if value < 1000 else f"{value:,.0f}"

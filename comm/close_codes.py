@@ -36,6 +36,9 @@ class CloseCode(enum.IntEnum):
     """A message was over a limit of the side that closed."""
     HANDLER_FAILED = 1011
     """The handler of a listener, or an ``async with`` block, raised."""
+    REVOKED = 1016
+    """The certificate of the side that is told, or of a CA above it, was revoked meanwhile. RFC
+    6455 has no such code."""
 
 
 CLEAN = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY})

@@ -13,8 +13,9 @@ import asyncio
 import dataclasses
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 
+from . import statistics
 from .kinds import ErrorKind
 
 __all__ = ["ListenerLog", "ListenerStats"]
@@ -68,9 +69,18 @@ class ListenerLog:
         Returns the listener's address, for the log.
     lines
         Most lines per minute.
+    pending
+        The listener's pending connections.
+
+    Attributes
+    ----------
+    counts : ListenerCounts
+        The counters that are also part of the process's `statistics`.
     """
 
-    def __init__(self, name: Callable[[], str], lines: int) -> None:
+    def __init__(self, name: Callable[[], str], lines: int, pending: Sized = ()) -> None:
+        self.pending = pending
+        self.counts = statistics.listening(self)
         self._name = name
         self._lines = lines
         self._logged_at: deque[float] = deque(maxlen=max(1, int(lines)))  # when
@@ -80,33 +90,29 @@ class ListenerLog:
         self._probes = 0  # since the last line on them
         self._hour: asyncio.TimerHandle | None = None
         self._warned_at = float("-inf")
-        self.accepted = 0
-        self.greeted = 0
-        self._refused: Counter[ErrorKind] = Counter()
         self._broken: Counter[ErrorKind] = Counter()
-        self._starved = 0
         self._unlogged = 0
 
-    def stats(self, pending: int) -> ListenerStats:
+    def stats(self) -> ListenerStats:
         """Return a snapshot of the counters."""
         return ListenerStats(
-            accepted=self.accepted,
-            greeted=self.greeted,
-            pending=pending,
-            refused=dict(self._refused),
+            accepted=self.counts.accepted,
+            greeted=self.counts.greeted,
+            pending=len(self.pending),
+            refused=dict(self.counts.refused),
             broken=dict(self._broken),
-            starved=self._starved,
+            starved=self.counts.starved,
             unlogged=self._unlogged,
         )
 
     def refused(self, kind: ErrorKind, words: Callable[[], str]) -> None:
         """Count a connection that did not become a comm. `words` is called only if logged."""
-        self._refused[kind] += 1
+        self.counts.refused[kind] += 1
         self._log(kind, words)
 
     def probed(self) -> None:
         """Count a connection that was opened and closed without a byte."""
-        self._refused["probe"] += 1
+        self.counts.refused["probe"] += 1
         self._probes += 1
         if self._hour is None:
             self._hour = asyncio.get_running_loop().call_later(_HOUR, self._log_probes)
@@ -118,7 +124,7 @@ class ListenerLog:
 
     def starved(self, why: str) -> None:
         """Count a failed accept for want of resources: our own problem, so a warning."""
-        self._starved += 1
+        self.counts.starved += 1
         now = asyncio.get_running_loop().time()
         if now - self._warned_at >= _PERIOD:
             self._warned_at = now

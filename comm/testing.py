@@ -59,7 +59,7 @@ class Link:
         ----------
         after : int, default 0
             How many bytes of `sender` are still passed on, from now on; 0 cuts at once.
-        sender : Comm, optional
+        sender : sealwire.comm.Comm, optional
             One of the two comms; needed with `after`.
         """
         if not after:

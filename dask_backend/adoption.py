@@ -27,11 +27,12 @@ from typing import Any
 
 from distributed.security import Security as DaskSecurity
 
-from sealwire.security import ConfigError, config
+from sealwire.security import ConfigError, SecurityError, config
 from sealwire.security import Security as OwnSecurity
 from sealwire.security.belonging import not_meant
 from sealwire.security.contexts.policy import SealedContext
 from sealwire.security.pem import is_text, source
+from sealwire.security.pem_blocks import blocks
 from sealwire.security.security import FIELDS, ROLES
 
 from .protection import configured, unprotected
@@ -156,11 +157,24 @@ def complete(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str,
     def get_tls_config(self: Any, role: str) -> dict[str, Any]:
         given = original(self, role)
         certificate = given.get("cert")
-        if _on and given.get("key") is None and certificate and not is_text(certificate):
+        if _on and given.get("key") is None and certificate and _contains_key(certificate):
             return {**given, "key": certificate}
         return given
 
     return get_tls_config
+
+
+def _contains_key(certificate: Any) -> bool:
+    """Whether a path leads to a file with a private key."""
+    try:
+        file = source("tls_cert", certificate)
+        return (
+            file is not None
+            and not file.in_memory
+            and any(block.is_private_key for block in blocks(file.read()))
+        )
+    except SecurityError:  # whoever uses the file is told what is wrong with it
+        return False
 
 
 def _our_equivalent(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSecurity:

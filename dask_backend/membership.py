@@ -37,6 +37,9 @@ SERVICE, TOKEN, TOKEN_FILE = "SEALWIRE_JOIN", "SEALWIRE_TOKEN", "SEALWIRE_TOKEN_
 #: in the environment of child processes: role, paths and lifetime of what this one was given
 JOINED = "SEALWIRE_JOINED"
 
+_TOKEN_KEY = "sealwire.join.token"
+_INHERITED = "DASK_INTERNAL_INHERIT_CONFIG"  # Dask's: a whole configuration, from SSHCluster etc.
+
 _WAIT = 60.0  # seconds for the service to be there
 _LARGEST = 4096  # bytes of a file with a token
 _NEAR = 0.25  # of the lifetime, before whose end the log warns of it
@@ -163,7 +166,7 @@ def _token() -> Token:
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise JoinError(f"cannot read the token in {file}: {why}") from None
-    text = text if text.strip() else str(dask.config.get("sealwire.join.token", None) or "")
+    text = text if text.strip() else str(dask.config.get(_TOKEN_KEY, None) or "")
     if not text.strip():
         raise TokenError(
             f"cannot join: {SERVICE} is set, and there is no token; give {TOKEN} or {TOKEN_FILE}, "
@@ -173,10 +176,23 @@ def _token() -> Token:
 
 
 def _forget_token() -> None:
-    """Keep the token from the processes that this one starts."""
-    os.environ.pop(TOKEN, None)
-    if dask.config.get("sealwire.join.token", None) is not None:
-        dask.config.set({"sealwire.join.token": None})
+    """Keep the token from the processes that this one starts, however it came here."""
+    for name in [TOKEN, *(each for each in os.environ if _names_token(each))]:
+        os.environ.pop(name, None)
+    inherited = os.environ.get(_INHERITED)
+    if inherited:
+        values = dask.config.deserialize(inherited)
+        if dask.config.get(_TOKEN_KEY, None, config=values) is not None:
+            dask.config.set({_TOKEN_KEY: None}, config=values)
+            os.environ[_INHERITED] = dask.config.serialize(values)
+    if dask.config.get(_TOKEN_KEY, None) is not None:
+        dask.config.set({_TOKEN_KEY: None})
+
+
+def _names_token(variable: str) -> bool:
+    """Whether Dask reads a variable as the configured token."""
+    key = variable.removeprefix("DASK_").lower().replace("__", ".").replace("_", "-")
+    return variable.startswith("DASK_") and key == _TOKEN_KEY
 
 
 def _host() -> str:

@@ -19,12 +19,14 @@ from distributed.comm import registry
 from distributed.comm import tcp as stock
 from distributed.comm.registry import backends
 from distributed.deploy.spec import SpecCluster
+from distributed.node import ServerNode
 from distributed.security import Security as DaskSecurity
 
 from . import (
     adoption,
     connectors,
     deployers,
+    exported,
     guard,
     logs,
     membership,
@@ -270,6 +272,13 @@ _TABLE: tuple[Change, ...] = (
         refusals.patient,
         "a worker that its scheduler refuses does not dial nine times a second",
     ),
+    Patch(
+        ServerNode,
+        "start_http_server",
+        exported.serving,
+        "/metrics has our series, where prometheus-client is installed",
+    ),
+    Steps(lambda: exported.begin(installed), _nothing, "and so it has where it is served already"),
     Patch(
         distributed.worker.DEFAULT_METRICS,
         METRIC,

@@ -17,24 +17,26 @@ import datetime
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sealwire.security import AuthorityError
+from sealwire.security import AuthorityError, SecurityError
 from sealwire.security.ca.atomic_files import Write, apply, locked
 from sealwire.security.ca.authority import Authority
 from sealwire.security.ca.crl import read_lists
 from sealwire.security.ca.folder import Folder
-from sealwire.security.ca.journal import JOURNAL, SERVICE, Record
+from sealwire.security.ca.journal import JOURNAL, SERVICE, Journal, Record
 from sealwire.security.ca.store import CRL, KEYS, TRUST, Store
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.templates import BACKDATED, now
 
+from .archive import LEAST, of_journal, of_ledger
 from .errors import JoinError, Refused, Unavailable
+from .given import Given, Own, Trust
 from .ledger import LEDGER, Grant, Ledger, Line
 from .messages import AUTHORITY
 from .requests import FOLDER, Asked, key_in, signed
@@ -50,42 +52,6 @@ _OFTEN, _LONGEST_WAIT = 120, 60.0  # times in a lifetime to renew at most; secon
 _PERIOD = datetime.timedelta(minutes=1)  # between two alarms about one token
 
 _Stamp = tuple[int, int, int] | None
-
-
-@dataclass(frozen=True)
-class Trust:
-    """The CAs and their revocation lists, as PEM text, and which key of the CA signs now."""
-
-    cas: str
-    crl: str
-    signer: str
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a process is given: its certificate as PEM text, and what to trust."""
-
-    certificate: str
-    trust: Trust
-    role: str
-    lifetime: float
-    until: datetime.datetime
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether most of its lifetime is left."""
-        return (self.until - now()).total_seconds() > self.lifetime / 2
-
-
-@dataclass(frozen=True)
-class Own:
-    """The service's own certificate and key as PEM text, and when to ask for another."""
-
-    certificate: str
-    key: str = field(repr=False)
-    der: bytes = field(repr=False)
-    until: datetime.datetime
-    authority: bytes = field(repr=False)  # the CA's certificate, as DER
 
 
 class Desk:
@@ -109,6 +75,7 @@ class Desk:
         self._order: deque[tuple[str, str]] = deque()
         self._alarms: dict[str, datetime.datetime] = {}
         self._renewed: dict[str, float] = {}  # name in the journal -> when
+        self._most = {JOURNAL: LEAST, LEDGER: LEAST}  # lines, before some are moved away
         Store(self._folder)  # says what is missing, before anything is made to lock it
         with self._open() as (store, _):
             store.signer()
@@ -170,7 +137,7 @@ class Desk:
             if asked.digest not in grant.used and len(grant.used) >= grant.uses:
                 self._raise_alarm(grant, peer)
                 raise Refused(
-                    f"the token was used before, by {_users(grant)}, and is good for "
+                    f"the token was used before, by {grant.users}, and is good for "
                     f"{_times(grant.uses)}; if that was not you, revoke it and them",
                     "used",
                 )
@@ -226,7 +193,7 @@ class Desk:
             "be stolen; if they are strangers: sealwire certs token --revoke %s, and revoke them",
             grant.id,
             peer,
-            _users(grant),
+            grant.users,
             grant.id,
         )
 
@@ -290,7 +257,26 @@ class Desk:
                 self._ledger = Ledger(self._folder)
                 self._stamps[LEDGER] = ledger
             assert self._store is not None
+            self._tidy(self._store, self._ledger)
             yield self._store, self._ledger
+
+    def _tidy(self, store: Store, ledger: Ledger) -> None:
+        """Move away lines that are over, once there are many, and read what is left."""
+        if len(store.journal.records) >= self._most[JOURNAL]:
+            self._move(JOURNAL, lambda: of_journal(store.journal, self._revoked))
+            store.journal = Journal(self._folder)
+            self._note_all(store.journal)
+            self._most[JOURNAL] = max(LEAST, 2 * len(store.journal.records))
+        if ledger.lines >= self._most[LEDGER]:
+            self._move(LEDGER, lambda: of_ledger(ledger))
+            self._ledger = Ledger(self._folder)
+            self._most[LEDGER] = max(LEAST, 2 * self._ledger.lines)
+
+    def _move(self, name: str, writes: Callable[[], list[Write]]) -> None:
+        try:
+            self._apply(writes(), name)
+        except (SecurityError, OSError) as error:  # a full disk must not keep anybody out
+            logger.warning("cannot move lines of %s that are over: %s", name, error)
 
     def _read(self, seen: dict[str, _Stamp]) -> None:
         store = Store(self._folder, self._password)
@@ -299,15 +285,19 @@ class Desk:
         self._keys = store.private_keys
         _oldest(store)
         self._crl = self._folder.text(CRL) if seen[CRL] is not None else ""
-        self._lineages, self._revoked = {}, set()
-        for record in store.journal.records:
-            self._note(record)
+        self._revoked = set()
+        self._note_all(store.journal)
         ours = [each.parsed.subject for each in store.authorities]
         for crl in read_lists(self._crl):
             if crl.issuer in ours:
                 self._revoke(entry.serial_number for entry in crl)
         self._store = store
         self._stamps.update(seen)
+
+    def _note_all(self, journal: Journal) -> None:
+        self._lineages = {}
+        for record in journal.records:
+            self._note(record)
 
     def _note(self, record: Record) -> None:
         if record.event == "issued":
@@ -387,12 +377,6 @@ def _own_lifetime() -> datetime.timedelta:
 def _stamp(folder: Folder, name: str) -> _Stamp:
     found = folder.look(name)
     return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _users(grant: Grant) -> str:
-    lines = list(grant.used.values())
-    shown = ", ".join(f"{each.names} from {each.about}" for each in lines[:3])
-    return f"{shown} and {len(lines) - 3} more" if len(lines) > 3 else shown
 
 
 def _times(uses: int) -> str:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from sealwire.security import PEMNotFound
 from sealwire.security.ca.atomic_files import Write
 from sealwire.security.ca.folder import Folder
+from sealwire.security.ca.journal import time_of
 from sealwire.security.security import ROLES
 from sealwire.security.x509.templates import now
 
@@ -124,6 +125,13 @@ class Grant:
             return "of the future"
         return "used up" if len(self.used) >= self.uses else "valid"
 
+    @property
+    def users(self) -> str:
+        """Who has used it, and from where."""
+        lines = list(self.used.values())
+        shown = ", ".join(f"{each.names} from {each.about}" for each in lines[:3])
+        return f"{shown} and {len(lines) - 3} more" if len(lines) > 3 else shown
+
 
 class Ledger:
     """The ledger in a CA's folder; empty if there is none.
@@ -136,6 +144,7 @@ class Ledger:
         self.path = folder.path / LEDGER
         self.grants: dict[str, Grant] = {}
         self.lifetimes: dict[str, float] = {}  # name in the journal -> seconds
+        self.lines = 0
         try:
             text = folder.read(LEDGER).decode("utf-8", "replace") if folder.exists() else ""
         except PEMNotFound:
@@ -213,6 +222,7 @@ class Ledger:
     def take(self, line: Line) -> None:
         """Take in a line that the file has."""
         self._empty = False
+        self.lines += 1
         if line.event == "made":
             grant = _grant(line)
             self.grants.setdefault(grant.id, grant)
@@ -245,15 +255,11 @@ def _grant(line: Line) -> Grant:
         line.role,
         int(line.uses),
         line.time,
-        _time(line.until),
+        time_of(line.until),
         float(int(line.lifetime)),
         tuple(line.names.split(" ")),
         line.about,
     )
-
-
-def _time(text: str) -> datetime.datetime:
-    return datetime.datetime.strptime(text, _FORMAT).replace(tzinfo=datetime.timezone.utc)
 
 
 def _parsed(lines: Iterable[str], path: str) -> Iterator[Line]:
@@ -265,7 +271,9 @@ def _parsed(lines: Iterable[str], path: str) -> Iterator[Line]:
             if len(columns) != _COLUMNS or columns[1] not in _EVENTS:
                 raise ValueError("it is none of this release")
             when, event, token, *rest = columns[:-1]
-            line = Line(_time(when), event, token, *("" if each == "-" else each for each in rest))
+            line = Line(
+                time_of(when), event, token, *("" if each == "-" else each for each in rest)
+            )
             if event == "made":
                 _grant(line)
             elif event == "used" and not re.fullmatch(r"[0-9a-f]{64}", line.key):

@@ -124,7 +124,7 @@ def read(file: str | None = None) -> dict[str, Any]:
 
 
 def unknown_keys(file: str | None = None) -> list[UnknownKey]:
-    """List the keys under `distributed.comm.tls` and `sealwire` that nothing reads.
+    """List the keys under ``distributed.comm.tls`` and ``sealwire`` that nothing reads.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ class Security(Values):
     tls_ca_file : path or str
         The CA certificates to trust. Nothing else is trusted, not the system's CAs.
     tls_ciphers : str
-        OpenSSL cipher string for TLS 1.2, see `sealwire.security.contexts.policy.Policy`.
+        OpenSSL cipher string for TLS 1.2. Those of TLS 1.3 cannot be chosen in Python.
     tls_min_version, tls_max_version : ssl.TLSVersion, float or str
         Also 1.2 or 1.3 as a number or text, or "TLSv1.3". The minimum is TLS 1.2 if unset.
     tls_client_cert, tls_scheduler_cert, tls_worker_cert : path or str
@@ -80,7 +80,7 @@ class Security(Values):
     tls_reload_interval : float or str
         Seconds, or text such as "10 s": how often, at most, a handshake checks whether files have
         changed. 0 means every time, "never" (or infinity) not at all; the default is
-        `sealwire.security.contexts.reloading.DEFAULT_INTERVAL`.
+        1 s.
     tls_expiry_warning : float or str, optional
         Days, or text such as "12 h": how long before a certificate expires the log warns of it,
         once a day; "never" disables it. If unset, 30 days or a third of its lifetime, whichever is
@@ -275,7 +275,7 @@ class Security(Values):
         """Check the files of all contexts handed out, now.
 
         Contexts follow their files by themselves. This tells at once whether new files are usable.
-        Open connections are not affected.
+        Open connections go on, except those whose peer is on a new CRL.
 
         Returns
         -------

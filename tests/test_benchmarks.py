@@ -19,7 +19,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 MODULES = (
     "cases", "process", "cluster", "measure", "machine", "report", "run", "plots", "document",
-    "peers.watch",
+    "words", "summary", "peers.watch",
 )  # fmt: skip
 PATIENCE = 120  # seconds until a run counts as hung
 TINY = 0.02  # seconds of a measurement
@@ -259,7 +259,11 @@ def test_a_run_becomes_tables_and_pictures(
     bench.report.save(path, facts, results[1:], update=True)
     page = tmp_path / "performance.md"
     monkeypatch.setattr(bench.document, "PAGE", page)
-    page.write_text(f"before\n{bench.document.BEGIN}old\n{bench.document.END}\nafter\n")
+    parts = (
+        f"{begin}old\n{bench.document.END}\n"
+        for begin in (bench.document.IN_SHORT, bench.document.BEGIN)
+    )
+    page.write_text(f"before\n{''.join(parts)}after\n")
     bench.document.main(path)
     written = page.read_text()
     assert written.startswith("before\n")
@@ -269,15 +273,58 @@ def test_a_run_becomes_tables_and_pictures(
     assert "| 3.0 | 150.0 MB/s | 50.00× (50.00–50.00) | 30× | 50× | aim |" in written
     assert "1 rounds, new processes in every round: [run.json]" in written
     assert "used up to 4% of the machine" in written
-    assert "Missed: round-trip (tls, standalone) 3.50 of 4." in written
+    assert (
+        "- a short question and its answer, tls, sealwire without Dask: 3.50, the minimum is 4"
+        in written
+    )
+    assert "| a short question and its answer |  | 3.50 (3.50 to 3.50) |" in written
+    assert "Nothing that was measured." in written
     pictures = {file.name: file.read_text() for file in (tmp_path / "performance").iterdir()}
-    assert set(pictures) == {"ratios.svg", "by-size.svg", "beside-busy.svg"}
-    assert "receiver-busy, standalone" in pictures["ratios.svg"]
-    assert "sockets" in pictures["beside-busy.svg"]
+    assert set(pictures) == {"in-dask.svg", "without-dask.svg", "by-size.svg", "beside-busy.svg"}
+    assert "8 MiB to a process with 1 busy thread" in pictures["without-dask.svg"]
+    assert "blocking sockets" in pictures["beside-busy.svg"]
     bench.document.main(path)  # the same run, the same page
     assert page.read_text() == written
     again = {file.name: file.read_text() for file in (tmp_path / "performance").iterdir()}
     assert again == pictures
+
+
+def test_what_is_lost_is_told(bench: Any) -> None:
+    """Slower, more CPU time, and less left for busy threads; not what is as fast or faster."""
+
+    def result(case: str, **figures: tuple[list[float], list[float]]) -> dict[str, Any]:
+        of = {
+            name: bench.report.summary({figure: both[place] for figure, both in figures.items()})
+            for place, name in enumerate(("stock", "dask"))
+        }
+        made = {"case": case, "link": "tcp", "figures": of}
+        return {**made, "verdicts": bench.report.judge(made)}
+
+    run = {
+        "results": [
+            result(
+                "payload-1gib", throughput=([100.0] * 3, [80.0, 70.0, 90.0]), cpu=([1.0], [2.0])
+            ),
+            result(
+                "payload-16mib", throughput=([100.0] * 3, [80.0, 70.0, 110.0]), cpu=([1.0], [1.0])
+            ),
+            result("receiver-busy", throughput=([1.0], [9.0]), keep=([0.9], [0.5])),
+            result("connections", connections=([50.0], [51.0])),
+        ]
+    }
+    lines = bench.summary.lost(run)
+    sure, perhaps = "\n".join(lines).split("Perhaps")
+    assert "an array of 1 GiB | tcp | sealwire in Dask | 0.80 times as fast as dist" in sure
+    assert "2.00 times as much as distributed's own backend (2.00 to 2.00)" in sure
+    assert "50% of their speed, 90% beside" in sure
+    assert "an array of 16 MiB | tcp | sealwire in Dask | 0.80 times" in perhaps
+    assert "connection" not in sure + perhaps
+    assert len([line for line in lines if line.startswith("| ")]) == 4 + 2
+
+
+def test_every_case_has_words(bench: Any) -> None:
+    assert {case.name for case in bench.cases.CASES} == bench.words.CASES.keys()
+    assert set(bench.plots.COLORS) <= bench.words.IMPLEMENTATIONS.keys()
 
 
 def test_the_peak_of_memory_is_seen(bench: Any) -> None:

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("comm", "security", "joining", "dask_backend", "cli")
+PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli", "testing")
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-close_codes kinds errors limits listener_log addressing arguments wire.foreign wire.framing
-wire.budget wire.place arrays extensions encoding_errors encoding decoding codec wire.hello
+close_codes kinds errors limits statistics listener_log addressing arguments wire.foreign
+wire.framing wire.budget wire.place arrays extensions encoding_errors encoding decoding codec
+wire.hello
 wire.closing wire.outbox interfaces registry serving
 tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
@@ -35,26 +36,41 @@ broadcast sync __init__
 """
 SECURITY = """
 errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem schema config
-contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.expiry
+contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
+contexts.forks contexts.expiry
 x509.keys x509.names x509.certinfo x509.above belonging contexts.description
-contexts.sealed contexts.policy fields values contexts.background contexts.reloading
+contexts.sealed contexts.policy fields values contexts.background x509.revoked contexts.open_peers
+contexts.reloading
 x509.templates ca.authority security
 ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.rotation
 ca.inventory ca.relocation
 checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
 """
 JOINING = """
-errors tokens messages ledger requests desk service client files memory member __init__
+errors tokens messages ledger requests archive given desk service client files memory
+member __init__
 """
-ORDER = {"comm": COMM.split(), "security": SECURITY.split(), "joining": JOINING.split()}
+METRICS = """
+series collector registration __init__
+"""
+TESTING = "identities preload clusters __init__ fixtures"
+ORDER = {
+    "comm": COMM.split(),
+    "security": SECURITY.split(),
+    "joining": JOINING.split(),
+    "metrics": METRICS.split(),
+    "testing": TESTING.split(),
+}
 
 # Which package may import which of ours.
 ABOVE = {
     "comm": set(),
     "security": set(),
     "joining": {"comm", "security"},
-    "dask_backend": {"comm", "security", "joining"},
+    "metrics": {"comm", "security"},
+    "dask_backend": {"comm", "security", "joining", "metrics"},
     "cli": {"comm", "security", "joining", "dask_backend"},
+    "testing": {"comm", "security", "dask_backend", "cli"},
 }
 
 
@@ -175,12 +191,12 @@ def test_packages_stand_on_each_other() -> None:
     assert not wrong
 
 
-def test_comm_security_and_joining_do_without_dask() -> None:
+def test_comm_security_joining_and_metrics_do_without_dask() -> None:
     """Only security/config.py looks for Dask, and only when configuration is read."""
     wrong = [
         str(found)
         for found in all_imports()
-        if package_of(found.by) in ("comm", "security", "joining")
+        if package_of(found.by) in ("comm", "security", "joining", "metrics")
         and package_of(found.of) in ("dask", "distributed")
         and not (found.by == "sealwire.security.config" and found.lazy)
     ]
@@ -195,6 +211,11 @@ def test_comm_security_and_joining_do_without_dask() -> None:
         ("ssl", "comm.wire", ()),
         ("tornado", "security", ()),
         ("cryptography", "comm", ()),
+        ("cryptography", "metrics", ()),
+        ("prometheus_client", "comm", ()),
+        ("prometheus_client", "security", ()),
+        ("prometheus_client", "dask_backend", ()),
+        ("prometheus_client", "metrics", ("sealwire.metrics.",)),
         (
             "cryptography",
             "security",

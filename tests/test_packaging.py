@@ -16,7 +16,7 @@ import sealwire
 from support.once import once
 from support.wheels import PATIENCE, PYTHON, ROOT, built, run
 
-PACKAGES = ("comm", "security", "joining", "dask_backend", "cli")
+PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli", "testing")
 
 ECHO = """
 import asyncio, os
@@ -116,7 +116,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"sealwire"}
     inside = {name.split("/")[1] for name in names if name.startswith("sealwire/")}
-    assert inside == {"__init__.py", "py.typed", *PACKAGES}
+    settings = {"sealwire.yaml", "sealwire-schema.yaml"}
+    assert inside == {"__init__.py", "py.typed", *settings, *PACKAGES}
     for package in PACKAGES:
         assert f"sealwire/{package}/py.typed" in names
         sources = {f"sealwire/{package}/{path.name}" for path in (ROOT / package).glob("*.py")}

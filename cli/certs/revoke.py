@@ -57,8 +57,8 @@ def command(
 
     By name or file, all that was issued into it and is still valid is revoked, older certificates
     too; the file may be gone, as after it was handed on. The list, crl.pem, takes effect wherever
-    `sealwire.tls.crl-file` names it (dask.yaml does) at the next connection of each process;
-    connections that are open stay open.
+    `sealwire.tls.crl-file` names it (dask.yaml does): new connections are refused, and those that
+    are open are ended within seconds.
 
     \b
       sealwire certs revoke worker-node7.lab --reason keyCompromise
@@ -116,7 +116,7 @@ def then(folder: Path, records: Sequence[Record]) -> str:
 Now bring the list to every machine that has a copy:
   rsync {crl} HOST:{folder.name}/          (Kubernetes: apply the secrets again)
 
-From the next connection on, whoever has the list refuses the certificate. Open
-connections stay open: stop the processes that leave. The program that this
+Whoever has the list refuses the certificate, and ends open connections with it
+within seconds; not those of distributed's own backend. The program that this
 prints, run as a client of the cluster, says who has one open, and closes it:
   sealwire certs snippet drop {serials}{where}"""

@@ -38,7 +38,15 @@ class Child:
     `name` is for people, `output` the file for its output.
     """
 
-    def __init__(self, name: str, command: list[str], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        folder: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:
         self.name = name
         self.output = folder / f"{name}.log"
         with self.output.open("wb") as output:
@@ -46,8 +54,8 @@ class Child:
                 command,
                 cwd=folder,
                 # Dask creates a scratch folder there, and does not remove it.
-                env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(folder)},
-                stdin=subprocess.DEVNULL,
+                env={**(environment or os.environ), "DASK_TEMPORARY_DIRECTORY": str(folder)},
+                stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # its own session and process group, except on Windows:

@@ -188,8 +188,8 @@ class Connection:
         self._sender.answer_eof()
         self.fail(error)
 
-    def slow_consumer(self, error: CommClosedError) -> None:
-        """Close because the peer takes too little of what is queued.
+    def cut_off(self, error: CommClosedError) -> None:
+        """Close without sending what is queued.
 
         It is told if it understands closing messages, and takes the message that it has in part
         within `Limits.close_timeout`. Otherwise the connection is reset.
@@ -197,7 +197,7 @@ class Connection:
         error.peer = self.peer
         failure = functools.partial(_failure, self.peer, error)
         announced = self.state is State.OPEN and self.agreement.closing
-        if announced and self._sender.drop_rest(failure):
+        if announced and (not self._sender.outbox or self._sender.drop_rest(failure)):
             self._begin_closing(error, error.reason, forget=False)
             self._leaving = self._loop.create_task(self._leave())
         else:

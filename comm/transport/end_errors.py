@@ -23,6 +23,7 @@ __all__ = [
     "hides_loss",
     "is_broken",
     "names",
+    "peer_revoked",
     "reset_or_timed_out",
 ]
 
@@ -36,12 +37,14 @@ _KINDS: dict[int, ErrorKind] = {
     CloseCode.GOING_AWAY: "going-away",
     CloseCode.SLOW_CONSUMER: "slow-consumer",
     CloseCode.HANDLER_FAILED: "handler-failed",
+    CloseCode.REVOKED: "revoked",
 }
 _REMEDIES: dict[ErrorKind, str] = {
     "framing": "do not send it again; check that both sides run the same version",
     "message": "do not send it again; register its types on both sides, or mend it",
     "too-large": "send less at once, or raise the limit on the other side",
     "handler-failed": "see the peer's log",
+    "revoked": "issue a new certificate for this side",
     "slow-consumer": "read faster, or raise Limits.max_queued on the other side",
 }
 
@@ -81,7 +84,7 @@ def closed_by_peer(peer: str, said: Closing) -> CommClosedError:
     error.reason = reason
     error.closed_by = "peer"
     error.clean = code in CLEAN
-    error.retryable = refused is None
+    error.retryable = refused is None and kind != "revoked"
     return error
 
 
@@ -131,6 +134,21 @@ def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
     error.reason = reason
     error.closed_by = "us"
     error.clean = True
+    return error
+
+
+def peer_revoked(peer: str, why: str) -> CommClosedError:
+    """Return the error for a comm that we end since its peer is nobody any more."""
+    error = CommClosedError(
+        f"comm with {peer} closed: {why}; issue a new certificate for the other side, if it is to "
+        "come back",
+        peer=peer,
+    )
+    error.kind = "revoked"
+    error.code = CloseCode.REVOKED
+    error.reason = why
+    error.closed_by = "us"
+    error.retryable = False
     return error
 
 

@@ -378,15 +378,15 @@ class Receiver:
 
     def _ended(self, agreement: Agreement, *, notified: bool = False) -> CommClosedError:
         """Return the error for the peer's end of file; `notified` says whether TLS announced it."""
-        return ended_by_peer(
-            self._peer, self._where(), notified=notified, announces=agreement.closing
-        )
+        where = self._where()
+        return ended_by_peer(self._peer, where, notified=notified, announces=agreement.closing)
 
     def closing_message(self) -> closing.Closing | None:
         """Remove and return the closing message, if it is the last message in `inbox`."""
         said = closing.decode(self.inbox[-1][0]) if self.inbox else None
         if said is not None:
             self.inbox.pop()
+            self.messages += 1
         return said
 
     def _no_memory(self, error: MemoryError) -> MessageTooLarge:

@@ -43,7 +43,7 @@ class Connection(Protocol):
     def broken(self, error: OSError) -> None:
         """Close the connection: sending failed; the reason may have been received meanwhile."""
 
-    def slow_consumer(self, error: CommClosedError) -> None:
+    def cut_off(self, error: CommClosedError) -> None:
         """Close the connection because its peer takes too little."""
 
 
@@ -58,6 +58,8 @@ class Sender:
         Bytes of the messages that the socket took at once, so that they were never in the outbox.
     answering : bool
         Something was received since the last send, so the peer may be waiting for an answer.
+    messages : int
+        How many messages were written, not counting the hello.
     held_back : bool
         Small messages are held back until the next event-loop iteration.
     wants_read : bool
@@ -82,6 +84,7 @@ class Sender:
         "answering",
         "bypassed",
         "held_back",
+        "messages",
         "outbox",
         "wants_read",
     )
@@ -96,6 +99,7 @@ class Sender:
         self.outbox = Outbox(limits, peer)
         self.bypassed = 0
         self.answering = True
+        self.messages = -1
         self.held_back = False
         self.wants_read = False
         self._connection: Connection | None = connection
@@ -183,6 +187,7 @@ class Sender:
                     if self._failure is not None:
                         raise self._failure() from None
                 self.answering = False
+                self.messages += 1
                 self._last_send = time.perf_counter()
                 size = length + ONE_FRAME
                 if sent == size:
@@ -232,6 +237,7 @@ class Sender:
         before = outbox.queued
         idle = before == outbox.sent
         borrowed = outbox.put(frames, shared)
+        self.messages += 1
         size = outbox.queued - before
         if idle:
             if self.answering or borrowed or time.perf_counter() - self._last_send > _CLOSELY:
@@ -280,7 +286,7 @@ class Sender:
         error.reason = f"{unsent} bytes were queued for it, the limit is {self._max_queued}"
         error.closed_by = "us"
         assert self._connection is not None
-        self._connection.slow_consumer(error)
+        self._connection.cut_off(error)
         raise error.again()
 
     async def drain(self, leave: int = 0) -> None:

@@ -115,7 +115,7 @@ class FrameServer(TCPServer):
         self._deadline_timer: asyncio.Handle | None = None  # the timer for expired deadlines
         self.tasks: set[asyncio.Task[None]] = set()  # of all connections, pending ones included
         self._throttle = HandshakeThrottle(self._loop, limits.handshake_slice)
-        self._log = ListenerLog(self._own_address, limits.max_log_lines)
+        self._log = ListenerLog(self._own_address, limits.max_log_lines, self._pending)
 
     # To be overridden
 
@@ -239,7 +239,7 @@ class FrameServer(TCPServer):
     @property
     def stats(self) -> ListenerStats:
         """A snapshot of the counters."""
-        return self._log.stats(len(self._pending))
+        return self._log.stats()
 
     def _own_address(self) -> str:
         return format_address(self.scheme, *self.address)
@@ -255,10 +255,11 @@ class FrameServer(TCPServer):
         return True
 
     def _admit(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
-        self._log.accepted += 1
+        self._log.counts.accepted += 1
         if self._pending:
             self._make_way()
         stream: FrameStream = self._stream_of(accepted, address)
+        stream.accepted = True
         deadline = self._pending.add(stream)
         if self._deadline_timer is None:
             self._deadline_timer = self._loop.call_at(deadline, self._drop_late, deadline)
@@ -366,4 +367,4 @@ class FrameServer(TCPServer):
 
     def _established(self, stream: FrameStream) -> None:
         self._pending.remove(stream)
-        self._log.greeted += 1
+        self._log.counts.greeted += 1

@@ -8,16 +8,20 @@ transitions. A plain connection begins with HELLO. How a connection begins is he
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import sys
 from collections import deque
 
+from .. import statistics
 from ..errors import CommClosedError
+from ..limits import Limits
 from ..wire import closing
 from ..wire.framing import Frame
 from .channel import Channel, plain, secure
 from .connection import Connection, State
-from .end_errors import closed_by_us
+from .end_errors import closed_by_us, is_broken, peer_revoked
 from .end_watch import EndWatch
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
@@ -64,11 +68,20 @@ class FrameStream(Connection):
         The capabilities both sides share, once hellos are exchanged.
     greeted : bool
         Whether `established` was called.
+    accepted : bool
+        Whether the peer has dialled, so that a listener of ours has accepted it.
     when_established : callable or None
         Called once, when it is.
     tell : callable or None
         Called with kind and text when a slow consumer is closed; None leaves it to the handler.
     """
+
+    def __init__(
+        self, sock: socket.socket, limits: Limits, peer: str, state: State = State.HELLO
+    ) -> None:
+        super().__init__(sock, limits, peer, state)
+        self.accepted = False
+        statistics.began(self)
 
     # Beginning
 
@@ -144,6 +157,9 @@ class FrameStream(Connection):
         channel = secure(self.socket, handshake.pointer)
         self.tls_facts = {**handshake.facts, "holds_gil": channel.holds_gil}
         self._begin(channel)
+        follow = getattr(self.socket, "when_revoked", None)
+        if follow is not None:
+            follow(self.revoked)
 
     def _wrap(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None
@@ -186,6 +202,7 @@ class FrameStream(Connection):
         The stream may have closed already, because of data after the hello.
         """
         self.greeted = True
+        statistics.greeted(self, self._loop.time() - self.began)
         if self.state is State.HELLO:
             self.state = State.OPEN
         self._cancel_deadline()
@@ -216,6 +233,20 @@ class FrameStream(Connection):
             raise self.peer_closed(said)
         return frames
 
+    def revoked(self, why: str) -> None:
+        """End it, from any thread: a certificate of the peer's has been revoked."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._end_revoked, why)
+
+    def _end_revoked(self, why: str) -> None:
+        if self.state is State.CLOSED:
+            return
+        self._receiver.inbox.clear()  # nothing more of it is read
+        if self.state is State.CLOSING:
+            self.close(self.error)
+        else:
+            self.cut_off(peer_revoked(self.peer, why))
+
     # For those who do not read
 
     def end(self) -> asyncio.Future[None]:
@@ -242,6 +273,34 @@ class FrameStream(Connection):
             self._receiver.end_reading(ours.again, False)
 
     # Counters
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Close at once, see `Connection.close`, and count it."""
+        super().close(error)
+        self._count_end()
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # never closed: its event loop has ended before
+            self._count_end()
+
+    def _count_end(self) -> None:
+        end = self.error
+        broken = self.greeted and isinstance(end, CommClosedError) and is_broken(end)
+        statistics.ended(self, getattr(end, "kind", None) if broken else None)
+
+    def is_open(self) -> bool:
+        """Whether hellos are exchanged, and neither side has closed."""
+        return self.state is State.OPEN
+
+    def traffic(self) -> tuple[int, int, int, int]:
+        """Return payload bytes received and sent, messages read and written, but for hellos."""
+        receiver, sender = self._receiver, self._sender
+        return (
+            receiver.bytes_in,
+            self.bytes_out,
+            max(receiver.messages, 0),
+            max(sender.messages, 0),
+        )
 
     @property
     def bytes_in(self) -> int:

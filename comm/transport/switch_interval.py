@@ -23,6 +23,8 @@ import weakref
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
+from .. import statistics
+
 __all__ = ["Guard", "Policy", "configure", "guard_of", "policy"]
 
 
@@ -164,6 +166,7 @@ class Guard:
         self._hold = _Hold(loop)
         self._end: AsyncGenerator[None, None] | None = None
         self._over = False
+        self._due = 0.0  # when the next check is
         weakref.finalize(loop, self._hold.release).atexit = False
 
     def touch(self) -> None:
@@ -186,13 +189,19 @@ class Guard:
                 pass
         self.active = True
         self._hold.take(interval)
+        self._wait(loop, linger)
+
+    def _wait(self, loop: asyncio.AbstractEventLoop, linger: float) -> None:
+        self._due = loop.time() + linger
         loop.call_later(linger, self._check)
 
     def _check(self) -> None:
         loop = self._loop()
+        if loop is not None:
+            statistics.held(loop.time() - self._due)
         if self.recent and self.active and loop is not None:
             self.recent = False
-            loop.call_later(_policy.linger, self._check)
+            self._wait(loop, _policy.linger)
         else:
             self.end()
 

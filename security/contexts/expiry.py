@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from ..der import lifetime_of
 from ..pem import Block, Source, certificates, revocation_lists
+from .status import Kind
 from .trust import chosen
 
 __all__ = ["DEFAULT_WARNING", "Deadline", "Expiry", "deadlines", "soon"]
@@ -51,6 +52,7 @@ class Deadline:
     remedy: str
     at_most: float = math.inf  # no warning earlier than this many seconds before
     start: float = -math.inf  # seconds since the epoch
+    kind: Kind = "leaf"
     field: str = ""
     der: bytes = dataclasses.field(default=b"", repr=False)
 
@@ -72,22 +74,28 @@ def deadlines(trust: Source, certificate: Source, crl: Source | None) -> Iterato
     )
     found = chosen(trust)
     trusted = {each.number: each.block for each in found if not each.why_not}
-    yield from _of(trust, trusted, len(found), (
+    yield from _of("ca", trust, trusted, len(found), (
         "certificates signed by it end with it: add a new CA to the old, "
         "renew them, then take the old one out"
     ))  # fmt: skip
     chain = dict(enumerate(certificates(certificate), 1))
-    yield from _of(certificate, chain, len(chain), renew)
+    yield from _of("leaf", certificate, chain, len(chain), renew)
     if crl is not None:
         after = "put a fresh one there: without it everyone whom its CA has signed is refused"
         lists = dict(enumerate(revocation_lists(crl), 1))
-        yield from _of(crl, lists, len(lists), after, at_most=_DAY)
+        yield from _of("crl", crl, lists, len(lists), after, at_most=_DAY)
 
 
 def _of(
-    source: Source, found: dict[int, Block], count: int, remedy: str, at_most: float = math.inf
+    first: Kind,
+    source: Source,
+    found: dict[int, Block],
+    count: int,
+    remedy: str,
+    at_most: float = math.inf,
 ) -> Iterator[Deadline]:
     for number, block in found.items():
+        kind: Kind = "ca" if first == "leaf" and number > 1 else first
         lines = [ssl.PEM_HEADER, *block.text.splitlines()[1:-1], ssl.PEM_FOOTER]
         try:
             der = ssl.PEM_cert_to_DER_cert("\n".join(lines))
@@ -96,11 +104,11 @@ def _of(
         lifetime = lifetime_of(der)
         if lifetime is not None:
             start, end = lifetime
-            kind = "CRL" if block.is_revocation_list else "certificate"
-            what = f"{kind} {number} in {source}" if count > 1 else f"the {kind} in {source}"
+            name = "CRL" if block.is_revocation_list else "certificate"
+            what = f"{name} {number} in {source}" if count > 1 else f"the {name} in {source}"
             digest = hashlib.sha256(der).hexdigest()
             kept = b"" if block.is_revocation_list else der
-            yield Deadline(what, digest, end, remedy, at_most, start, source.field, kept)
+            yield Deadline(what, digest, end, remedy, at_most, start, kind, source.field, kept)
 
 
 class Expiry:
@@ -119,6 +127,13 @@ class Expiry:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + _CHECK_INTERVAL
             self.warn(time.time())
+
+    def first(self) -> dict[Kind, float]:
+        """Return for each kind when the first of it ends, in seconds since the epoch."""
+        found: dict[Kind, float] = {}
+        for deadline in self.deadlines:
+            found[deadline.kind] = min(deadline.end, found.get(deadline.kind, math.inf))
+        return found
 
     def is_over(self) -> bool:
         """Whether any of them has passed, so that what the files have now may be better."""

@@ -2,32 +2,37 @@
 
 `Watch` keeps the material of one role and a pair of sealed contexts, one per side, built from it.
 `FollowingContext` is what users get: an `ssl.SSLContext` that delegates each handshake to the
-current context of the pair. There is no timer, and no thread while nothing happens: a handshake
-has the files checked in the background (`background.py`) if the last check is older than the
-interval, while the old pair serves. A file that looks as it did when it was read
-(`reading.Stamp`) is not read again, so that a key does not pass through memory each second. If one
-looks different, its content decides: a touch is no change. Unusable content leaves the old pair in
-place, with one warning per change. Open connections keep the context they began with.
+current context of the pair. A handshake has the files checked in the background (`background.py`)
+if the last check is older than the interval, while the old pair serves; otherwise they are checked
+only for open connections that revocation lists apply to (`open_peers.py`). A file that looks as it
+did when it was read (`reading.Stamp`) is not read again, so that a key does not pass through memory
+each second. If one looks different, its content decides: a touch is no change. Unusable content
+leaves the old pair in place, with one warning per change. Open connections keep the context they
+began with, unless a certificate of their peer's is revoked.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
-import os
 import ssl
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from .. import permissions
 from ..errors import ConfigError, SecurityError
 from ..pem import Source
 from ..reading import Stamp, are_settled, look_at
+from . import status
 from .background import PATIENCE, Background
 from .expiry import Deadline, Expiry, deadlines
+from .forks import building
+from .open_peers import OpenPeers
 from .policy import Material, Policy, SealedContext, Side, empty_context, load
 
 __all__ = ["DEFAULT_INTERVAL", "FollowingContext", "Watch"]
@@ -38,8 +43,7 @@ logger = logging.getLogger("sealwire.security")
 #: comms come and go all the time; and a replaced file takes effect without a noticeable delay.
 DEFAULT_INTERVAL = 1.0
 
-# Seconds until unusable files that have not changed are tried again, doubled each time, since most
-# often only another file helps.
+# Seconds until unusable files that have not changed are tried again, doubled each time.
 _RETRY = 1.0
 _LONGEST_PAUSE = 64.0
 
@@ -54,9 +58,10 @@ Seen = dict[str, Stamp | int | None]
 class _CurrentContext(SealedContext):
     """The context of the handshakes between two changes."""
 
-    _own = frozenset(("owner", "_material"))
+    _own = frozenset(("owner", "opened", "_material"))
 
     owner: weakref.ref[FollowingContext] | None = None
+    opened: Callable[[Any], object] | None = None  # `OpenPeers.add`, where lists are configured
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
         # Called for each connection that a listening SSLSocket accepts.
@@ -188,8 +193,8 @@ class FollowingContext(SealedContext):
 class Watch:
     """The current contexts of one role. Thread-safe.
 
-    `interval` is the minimum time between two checks of the files, in seconds: 0 for a check at
-    every handshake, infinity for none after the first. `warning` is how many seconds before its end
+    `interval` is the least time between two checks of the files, in seconds: 0 for one at every
+    handshake, infinity for none after the first. `warning` is how many seconds before its end
     to warn of a certificate, infinity for never, None by its lifetime. Raises `PEMError` or
     `KeyMismatch` if the material cannot be used; later, only `reload` raises.
     """
@@ -211,16 +216,18 @@ class Watch:
         self._retry = 0.0  # when to try unusable files again although they look the same
         self._pause = _RETRY
         self.built: dict[Side, _CurrentContext] = {}
+        self._peers = OpenPeers(self, material.trust, material.crl)
         self.renew_locks()
         self._update()
         self._due = time.monotonic() + interval if self._paths else math.inf
         self._background = Background(self._check, lambda: time.monotonic() >= self._due)
-        _watches.add(self)
+        status.watched(self)
 
     def renew_locks(self) -> None:
         """Replace the locks: in a forked child nobody is left to release them."""
         self.lock = threading.RLock()  # guards what handshakes use; held for moments only
         self._check_lock = threading.Lock()  # held while reading the files
+        self._peers.renew_lock()
 
     def context(self, side: Side) -> FollowingContext:
         """Return the context to hand out for a side; the same one each time."""
@@ -243,6 +250,15 @@ class Watch:
         self._expiry.look()
         return self.built[side]
 
+    def look(self) -> None:
+        """Have the files checked if that is due, although no handshake asks for it."""
+        self._background.look()
+
+    def in_use(self) -> status.Status:
+        """Return what the handshakes use now."""
+        with self.lock:
+            return status.Status(self.built["client"].role, self._expiry.first(), self._since)
+
     def reload(self) -> list[str]:
         """Check the files now; return the fields with new content, which is used from now on.
 
@@ -253,8 +269,10 @@ class Watch:
             self._retry, self._pause = 0.0, _RETRY
             try:
                 changed = self._update(at_any_rate=True)
-            except BaseException:
+            except BaseException as error:
                 self._seen = None  # forces the next check to read
+                if isinstance(error, SecurityError):
+                    status.failed()
                 raise
             self._last_warning = None
             return changed
@@ -278,6 +296,7 @@ class Watch:
                 self._due = time.monotonic() + self._interval
 
     def _warn_once(self, why: str) -> None:
+        status.failed()
         warning = self._tried, why
         if warning != self._last_warning:
             self._last_warning, self._pause = warning, _RETRY
@@ -302,7 +321,7 @@ class Watch:
                 self._tried = digests
                 if digests == self._loaded or (refused and time.monotonic() < self._retry):
                     return []
-                with _building:
+                with building():
                     built = {side: self._build(side, material) for side in _SIDES}
                     ends = list(deadlines(material.trust, material.certificate, material.crl))
             except SecurityError:
@@ -314,6 +333,8 @@ class Watch:
                         field for field in digests if digests[field] != self._loaded.get(field)
                     ]
                     self._use(built, digests, Expiry(ends, self._warning))
+                    if material.crl is not None and material.crl.field in changed:
+                        self._peers.compare(material.trust, material.crl)
                     for source in material.sources():
                         if source.path is not None:
                             permissions.warn(str(source), source.path)
@@ -350,6 +371,8 @@ class Watch:
     def _build(self, side: Side, material: Material) -> _CurrentContext:
         context = empty_context(_CurrentContext, side, self._policy)
         load(context, material)
+        if material.crl is not None:
+            context.opened = functools.partial(self._peers.add, material.crl.digest())
         # For its texts in errors; the key's text is not kept with it.
         context._material = dataclasses.replace(
             self._material, trust=material.trust.public(), certificate=material.certificate.public()
@@ -364,33 +387,5 @@ class Watch:
                     context.owner = weakref.ref(outer)
                     outer.apply(context)
             self.built, self._loaded, self._expiry = built, digests, expiry
+            self._since = time.time()
         expiry.look()
-
-
-# A fork waits until no contexts are being built, since OpenSSL has locks of its own, which a child
-# would find held for ever. Building takes milliseconds: the files have been read by then.
-_building = threading.Lock()
-_FORK_PATIENCE = 10.0
-_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
-_held_for_fork: list[bool] = []
-
-
-def _before_fork() -> None:
-    _held_for_fork.append(_building.acquire(timeout=_FORK_PATIENCE))
-
-
-def _after_fork() -> None:
-    if _held_for_fork.pop():
-        _building.release()
-
-
-def _in_child() -> None:
-    global _building
-    _held_for_fork.clear()
-    _building = threading.Lock()
-    for watch in list(_watches):
-        watch.renew_locks()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)

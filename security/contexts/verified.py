@@ -23,6 +23,8 @@ from __future__ import annotations
 import _ssl
 import contextlib
 import ssl
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import CertificateUnreadable, ConfigError, SecurityError, SessionResumed
@@ -36,6 +38,10 @@ class _Verified:
 
     _admitted = False
     _certificate: Any = None
+    _chain: tuple[bytes, ...] = ()  # what was verified, in DER, where revocation is followed
+    _kept: object = None  # what follows it, which must live as long
+    _revoked = ""  # why it is to end
+    _when_revoked: weakref.WeakMethod[Callable[[str], object]] | None = None
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -81,15 +87,49 @@ class _Verified:
             ) from error
         if not certificate:
             raise CertificateUnreadable("there is none")
-        above = self.context.above  # type: ignore[attr-defined]
-        if above is not None:
-            chain = self._sslobj.get_verified_chain()  # type: ignore[attr-defined]
-            above.check([each.public_bytes(_ssl.ENCODING_DER) for each in chain])
-        allowed = self.context.allowed  # type: ignore[attr-defined]
-        if allowed is not None:
-            allowed.check(certificate, super().getpeercert(binary_form=True))  # type: ignore[misc]
+        context: Any = self.context
+        if context.above is not None:
+            context.above.check(self._verified_chain())
+        if context.allowed is not None:
+            der = super().getpeercert(binary_form=True)  # type: ignore[misc]
+            context.allowed.check(certificate, der)
         self._certificate = certificate
         self._admitted = True
+        opened = getattr(context, "opened", None)
+        if opened is not None:
+            self._chain = tuple(self._verified_chain())
+            self._kept = opened(self)
+
+    def _verified_chain(self) -> list[bytes]:
+        chain = self._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+        return [each.public_bytes(_ssl.ENCODING_DER) for each in chain]
+
+    # Revoked later, see `open_peers.py`
+
+    def when_revoked(self, end: Callable[[str], object]) -> None:
+        """Call a method, which must not raise, once a certificate of the peer's is revoked.
+
+        It is called with the reason, from any thread, and held weakly. `ssl` itself ends nothing.
+        """
+        self._when_revoked = weakref.WeakMethod(end)
+        if self._revoked:
+            end(self._revoked)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether anybody is there who ends it."""
+        return bool(self._when_revoked and self._when_revoked())
+
+    def revoke(self, why: str) -> None:
+        """Have the connection ended."""
+        self._revoked = why
+        end = self._when_revoked and self._when_revoked()
+        if end:
+            end(why)
+
+    def shown_chain(self) -> tuple[bytes, ...]:
+        """Return what was verified, in DER; nothing if the connection is closed or to be ended."""
+        return () if self._revoked else self._chain
 
 
 def _name_server(kwargs: dict[str, Any]) -> None:
@@ -131,6 +171,10 @@ class VerifiedSocket(_Verified, ssl.SSLSocket):
             self._notified = True
             with contextlib.suppress(OSError):
                 super().send(tell(why))
+
+    def shown_chain(self) -> tuple[bytes, ...]:
+        """As `_Verified.shown_chain`."""
+        return () if self.fileno() < 0 else super().shown_chain()
 
     def send(self, data: Any, flags: int = 0) -> int:
         """As `ssl.SSLSocket.send`, after the handshake and verification."""

@@ -20,7 +20,7 @@ from ..errors import ChainRefused, PEMError
 from ..pem import Source, revocation_lists
 from .keys import same
 
-__all__ = ["CertificatesAbove"]
+__all__ = ["CertificatesAbove", "issued", "may_sign_lists"]
 
 # X509_V_ERR_…, for who words them as those that OpenSSL gives
 _UNREADABLE, _NO_LIST, _NOT_YET, _EXPIRED, _REVOKED = 1, 3, 11, 12, 23
@@ -63,7 +63,7 @@ class CertificatesAbove:
         while len(found) < len(self._trusted):
             if any(_is_root_of(each, last) for each in self._trusted):
                 break  # itself, or the root of which it is another certificate
-            issuer = next((each for each in self._trusted if _issued(last, each)), None)
+            issuer = next((each for each in self._trusted if issued(last, each)), None)
             if issuer is None:
                 break
             found.append(issuer)
@@ -93,7 +93,7 @@ class CertificatesAbove:
             return False  # what is critical narrows it
         known = id(crl), issuer.public_bytes(Encoding.DER)
         if known not in self._signed:
-            self._signed[known] = _may_sign_lists(issuer) and crl.is_signature_valid(
+            self._signed[known] = may_sign_lists(issuer) and crl.is_signature_valid(
                 issuer.public_key()  # type: ignore[arg-type]
             )
         return self._signed[known]
@@ -105,7 +105,8 @@ def _is_root_of(root: x509.Certificate, other: x509.Certificate) -> bool:
     )
 
 
-def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether a CA has signed a certificate."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):
@@ -113,7 +114,8 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _may_sign_lists(issuer: x509.Certificate) -> bool:
+def may_sign_lists(issuer: x509.Certificate) -> bool:
+    """Whether a CA's keyUsage lets it sign revocation lists."""
     try:
         return issuer.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign
     except x509.ExtensionNotFound:

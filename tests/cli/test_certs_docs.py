@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import socket
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from sealwire.security.x509 import templates
+from support import certs_cli
 from support.processes import Programs
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/certificates.md").read_text()
@@ -87,3 +90,19 @@ def test_certificates_from_a_program(tmp_path: Path) -> None:
     files = list((tmp_path / "made").iterdir())
     assert len(files) == 4
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_a_ca_that_has_expired_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/certificates.md says: its runbook works all the same."""
+    folder = tmp_path / "certs"
+    certs_cli.good("init", str(tmp_path / "other"))  # everything is imported
+    past = templates.now() - datetime.timedelta(days=4000)
+    with monkeypatch.context() as patch:
+        for module in list(sys.modules.values()):
+            if getattr(module, "now", None) is templates.now:
+                patch.setattr(module, "now", lambda: past)
+        certs_cli.good("init", str(folder))
+    assert certs_cli.codes(str(folder), code=2)["ca-expired"] == "error"
+    for command in (["rotate-ca"], ["renew"], ["rotate-ca", "--complete"]):
+        certs_cli.good(*command, "--dir", str(folder))
+    assert certs_cli.run("check", str(folder)).exit_code == 0

@@ -71,7 +71,7 @@ async def cannot(comm: Comm) -> None:
 
 def test_the_documentation_has_a_row_for_each_code_and_kind() -> None:
     rows = documented()
-    assert len(rows) == 13
+    assert len(rows) == 14
     assert {code for _, code, _, _ in rows} == {*CloseCode, 4999}
 
 

@@ -227,6 +227,36 @@ def test_uninstalling_drops_the_identity_and_restores_the_configuration(cluster:
 
 
 @pytest.mark.usefixtures("backends")
+@pytest.mark.parametrize("where", ["variable", "inherited", "both"])
+def test_a_token_in_the_configuration_is_in_no_childs_environment(
+    cluster: Cluster, where: str
+) -> None:
+    """Whatever has brought it there: the children of this process are started without it."""
+    given = cluster.joining("client", "--uses", "2")
+    token = given.pop("SEALWIRE_TOKEN")
+    os.environ.update(given)
+    other = {"a": {"b": "ü", "c": [1, None]}}
+    inherit = "DASK_INTERNAL_INHERIT_CONFIG"
+    if where != "variable":
+        inherited = {"sealwire": {"join": {"token": token}}, **other}
+        os.environ[inherit] = dask.config.serialize(inherited)
+    if where != "inherited":
+        os.environ["DASK_SEALWIRE__JOIN__TOKEN"] = token
+    with dask.config.set(dask.config.collect_env()):
+        install()
+        assert membership.member() is not None
+        read = [sys.executable, "-c", "import os; print({**os.environ})"]
+        shown = subprocess.run(read, capture_output=True, text=True, check=True).stdout
+        assert not SECRET.search(shown)
+        assert dask.config.get("sealwire.join.token", None) is None
+        if where != "variable":
+            kept = dask.config.deserialize(os.environ[inherit])
+            assert not SECRET.search(json.dumps(kept))
+            assert {**kept, "sealwire": 0} == {**other, "sealwire": 0}, "the rest is handed on"
+        uninstall()
+
+
+@pytest.mark.usefixtures("backends")
 def test_certificates_that_are_configured_are_used(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -72,7 +72,7 @@ class FakeConnection:
         self.told.append("broken")
         self.close(CommClosedError(str(error)))
 
-    def slow_consumer(self, error: CommClosedError) -> None:
+    def cut_off(self, error: CommClosedError) -> None:
         self.told.append("slow_consumer")
         self.close(error)
 

@@ -1,0 +1,134 @@
+"""How `make docs` makes a site of this folder's Markdown; it needs no network."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.errors import SphinxError
+
+HERE = Path(__file__).resolve().parent
+
+project = "sealwire"
+version = release = installed("sealwire")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
+source_suffix = {".md": "markdown"}
+
+html_theme = "furo"
+html_title = f"sealwire {version}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+html_show_copyright = False
+html_copy_source = False
+
+# Links are written as for a reader of the repository: page.md#heading-in-lower-case.
+myst_heading_anchors = 4
+
+# What a package exports is what is documented; `expect_all` checks it. What a class inherits
+# belongs to it, but not what every exception, tuple or int has.
+PACKAGES = (
+    "comm",
+    "comm.sync",
+    "comm.testing",
+    "security",
+    "dask_backend",
+    "dask_backend.links",
+    "joining",
+)
+autodoc_default_options = {
+    "members": True,
+    "imported-members": True,
+    "inherited-members": "Exception, BaseException, OSError, RuntimeError, ValueError, TypeError, "
+    "SSLError, tuple, dict, int, IntEnum, TypedDict, Protocol",
+    "show-inheritance": True,
+}
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+add_module_names = False
+default_role = "py:obj"  # `Comm.read` in a docstring is a link where there is something to link
+
+# A name of ours that leads nowhere is an error. Names of others are not links: that would need
+# their inventories, and so a network. Nor are those that no package exports.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!sealwire\.).*"),
+    ("py:.*", r"sealwire\..*\._\w+"),
+]
+_INTERNAL = """
+sealwire.comm.calls.caller.Caller
+sealwire.comm.transport.server.FrameServer
+sealwire.comm.transport.stream.FrameStream
+sealwire.dask_backend.connectors.FrameConnector
+sealwire.dask_backend.listeners.FrameListener
+sealwire.joining.client.Lists
+sealwire.joining.desk.Given
+sealwire.joining.desk.Own
+sealwire.joining.desk.Trust
+sealwire.joining.memory.Memory
+sealwire.security.parameters.RoleConfig
+sealwire.security.values.Values
+"""
+nitpick_ignore = [("py:class", name) for name in _INTERNAL.split()]
+
+# Documents at the top of the repository: their page here, which holds nothing but a link to them.
+ABOVE = {
+    "CHANGELOG.md": "changelog",
+    "CONTRIBUTING.md": "contributing",
+    "RELEASING.md": "releasing",
+    "SECURITY.md": "reporting",
+}
+OPTIONAL = (
+    "configuration",
+    "dashboard",
+    "monitoring",
+    "moving",
+    "testing",
+    "troubleshooting",
+    "wire",
+)
+
+
+def read(app: Sphinx, page: str, source: list[str]) -> None:
+    """Show the documents from above in place of the links to them; let links stay on the site."""
+    text = source[0]
+    for name, here in ABOVE.items():
+        if page == here:
+            text = re.sub(r"(\]\(|\]: )docs/", r"\1", (HERE.parent / name).read_text("utf-8"))
+    for name, here in ABOVE.items():
+        text = re.sub(rf"\]\((\.\./)?{re.escape(name)}", f"]({here}.md", text)
+    for name in OPTIONAL:
+        if not (HERE / f"{name}.md").exists():
+            text = re.sub(rf"^{name}\n", "", text, flags=re.MULTILINE)
+    source[0] = text
+
+
+def skip(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool:
+    """Leave out the fields of named tuples: their class's docstring has described them."""
+    return skip or type(member).__name__ == "_tuplegetter"
+
+
+def expect_all(app: Sphinx, error: Exception | None) -> None:
+    """Fail if an exported name of a package is not in the reference."""
+    if error is None and app.builder.format == "html":
+        known = {name for name, *_ in app.env.domains["py"].get_objects()}
+        for package in PACKAGES:
+            module = import_module(f"sealwire.{package}")
+            missing = {f"sealwire.{package}.{name}" for name in module.__all__} - known
+            if missing:
+                raise SphinxError(f"not in the reference: {', '.join(sorted(missing))}")
+
+
+def setup(app: Sphinx) -> None:
+    """Let Sphinx call the above."""
+    app.connect("source-read", read)
+    app.connect("autodoc-skip-member", skip)
+    app.connect("build-finished", expect_all)

@@ -1,0 +1,94 @@
+"""Lines of journal and ledger that decide nothing any more are moved to files of their month.
+
+A process that renews for a year leaves thousands of lines, and whoever opens the CA's folder reads
+all of them. So the service moves what is over to `journal-2025-11.tsv` and `tokens-2025-11.tsv`,
+which nothing reads: they are for people, who may compress or delete them.
+
+What is moved is first appended there and then, by one rename, no longer here. A crash in between
+leaves a line in both, and loses none.
+
+What stays is chosen so that a clock that was ahead for a while does no harm: of each identity that
+joined the last certificate, for a month after its end, the others for a day; whatever has to do
+with a revocation; and all lines of tokens that have been over for less than a month. A token that
+is not in the ledger is refused, so that an old one is never revived by this.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Collection, Iterable
+
+from sealwire.security.ca.atomic_files import Write
+from sealwire.security.ca.folder import Folder
+from sealwire.security.ca.journal import JOURNAL, Journal, Record
+from sealwire.security.x509.templates import now
+
+from .ledger import LEDGER, Ledger
+from .requests import FOLDER, key_in
+
+__all__ = ["LEAST", "of_journal", "of_ledger"]
+
+#: lines from which on it is looked what can be moved: of 150 bytes, so that reading takes a moment
+LEAST = 10_000
+
+_DAY, _MONTH = datetime.timedelta(days=1), datetime.timedelta(days=30)
+
+
+def of_journal(journal: Journal, revoked: Collection[str | int]) -> list[Write]:
+    """Return the writes that move the certificates of joined processes that are over.
+
+    `revoked` are serial numbers, and the keys in names of the journal. None if nothing is over.
+    """
+    last = {record.file: record.serial for record in journal.issued()}
+
+    def is_over(record: Record) -> bool:
+        name = record.file
+        if record.event != "issued" or not name.startswith(f"{FOLDER}/"):
+            return False
+        if record.serial in revoked or key_in(name) in revoked:
+            return False
+        kept = _MONTH if last.get(name) == record.serial else _DAY
+        return record.until + kept < now()
+
+    def moves(line: str) -> bool:
+        record = journal.parse(line)
+        return record is not None and is_over(record)
+
+    if not any(is_over(record) for record in journal.records):
+        return []
+    return _moved(journal.folder, JOURNAL, moves, "what was issued and revoked", private=False)
+
+
+def of_ledger(ledger: Ledger) -> list[Write]:
+    """Return the writes that move the lines of tokens that are over; none if there are none."""
+    over = {each.id for each in ledger.grants.values() if each.until + _MONTH < now()}
+    if not over:
+        return []
+
+    def moves(line: str) -> bool:
+        columns = line.split("\t")
+        return len(columns) > 2 and not line.startswith("#") and columns[2] in over
+
+    return _moved(ledger.folder, LEDGER, moves, "what tokens there are", private=True)
+
+
+def _moved(
+    folder: Folder, name: str, moves: Callable[[str], bool], words: str, *, private: bool
+) -> list[Write]:
+    try:
+        lines = folder.read(name).decode().split("\n")
+    except UnicodeDecodeError:  # it could not be written again as it is
+        return []
+    kept = [line for line in lines if not moves(line)]
+    gone = [line for line in lines if moves(line)]
+    stem, _, suffix = name.partition(".")
+    archive = f"{stem}-{now():%Y-%m}.{suffix}"
+    return [
+        Write(folder.path / archive, _text([*gone, ""]), f"of {words}, what is over",
+              private=private, append=True, folder=folder),
+        Write(folder.path / name, _text(kept), words, private=private, folder=folder),
+    ]  # fmt: skip
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(lines)

@@ -1,0 +1,183 @@
+"""`sealwire.testing`: what is left behind, what is refused, and who may not take part."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from sealwire.testing import (
+    Certificates,
+    Cluster,
+    ClusterError,
+    temporary_certificates,
+    tls_cluster,
+)
+from sealwire.testing.preload import strangers
+
+pytest_plugins = ["sealwire.testing.fixtures"]
+
+STARTER = """
+import json, sys, time
+from sealwire.testing import tls_cluster
+
+with tls_cluster(workers={workers}) as cluster:
+    folders = [str(cluster.folder), str(cluster.certificates.folder.parent)]
+    print(json.dumps([list(cluster.pids.values()), folders]), flush=True)
+    time.sleep(600)
+"""
+
+
+def start(
+    workers: int, folder: Path
+) -> tuple[subprocess.Popen[str], list[psutil.Process], list[str]]:
+    """A program with a cluster: it, the cluster's processes and their folders."""
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER.format(workers=workers)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert starter.stdout is not None
+    with starter.stdout:
+        pids, folders = json.loads(starter.stdout.readline())
+    assert len(folders) == 2
+    return starter, [psutil.Process(pid) for pid in pids], folders
+
+
+@pytest.mark.parametrize(("how", "workers"), [(signal.SIGKILL, 1), (signal.SIGINT, 0)])
+def test_nothing_is_left_by_who_is_killed(
+    how: signal.Signals, workers: int, tmp_path: Path
+) -> None:
+    """Nor by who is interrupted, while a process of the cluster is stopped."""
+    starter, processes, folders = start(workers, tmp_path)
+    if how == signal.SIGINT:
+        processes[0].suspend()
+    starter.send_signal(how)
+    assert starter.wait(60) != 0
+    gone, left = psutil.wait_procs(processes, timeout=30)
+    assert (len(gone), left) == (1 + workers, [])
+    assert not [folder for folder in folders if os.path.exists(folder)]
+
+
+def test_keys_are_private() -> None:
+    with temporary_certificates(other_ca="worker") as certificates:
+        folder = certificates.folder.parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        keys = [path for path in folder.rglob("*.pem") if "PRIVATE KEY" in path.read_text()]
+        assert len(keys) == 8
+        assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
+    assert not folder.exists()
+
+
+def test_it_goes_with_an_error() -> None:
+    with pytest.raises(KeyError), temporary_certificates() as certificates:
+        raise KeyError
+    assert not certificates.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("faults", "why"),
+    [
+        ({"expired": "nanny"}, "bad role 'nanny': need one of client, scheduler, worker"),
+        ({"revoked": ["worker", ""]}, "bad role ''"),
+        ({"other_ca": [None]}, "bad role None"),
+        ({"other_ca": "käse"}, "bad role 'käse'"),
+        ({"expired": "worker", "revoked": ("client", "worker")}, "'worker' is in expired and rev"),
+        ({"expired": "client", "other_ca": "client"}, "'client' is in expired and other_ca"),
+        ({"trust_both": True}, "there is one CA"),
+        ({"expired": "worker", "trust_both": True}, "there is one CA"),
+        ({"workers": -1}, "bad workers -1"),
+        ({"workers": True}, "bad workers True"),
+        ({"workers": "2"}, "bad workers '2'"),
+    ],
+)
+def test_impossible_wishes(faults: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why), tls_cluster(**faults):
+        pytest.fail("it has started")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with tls_cluster(workers=0) as made:
+        yield made
+
+
+def test_a_worker_that_does_not_start(cluster: Cluster) -> None:
+    with pytest.raises(ValueError, match="no process 'worker-7'; there are scheduler"):
+        cluster.log("worker-7")
+    for name in ("scheduler", "", "../a", "a b", "a/b"):
+        with pytest.raises(ValueError, match="bad name"):
+            cluster.start_worker(name)
+    (cluster.folder / "scheduler.json").rename(cluster.folder / "moved")
+    (cluster.folder / "scheduler.json").write_text('{"address": "nothing://127.0.0.1:1"}')
+    words = r"odd has not started and has ended with code 1(.|\n)*Worker failed to start"
+    with pytest.raises(ClusterError, match=words):
+        cluster.start_worker("odd")
+    with pytest.raises(ClusterError, match="has not logged 'heureka' and has ended with code"):
+        cluster.wait_for_log("odd", "heureka")
+    with pytest.raises(ClusterError, match=r"has not logged 'heureka' within 0\.1 s; its"):
+        cluster.wait_for_log("scheduler", "heureka", timeout=0.1)
+
+
+def test_the_configuration_of_here_is_not_theirs(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the backend of somebody else."""
+    for name, value in {
+        "DASK_CONFIG": "/nowhere.yaml",
+        "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "/nowhere.pem",
+        "DASK_SEALWIRE__TLS__CRL_FILE": "/nowhere.pem",
+    }.items():
+        monkeypatch.setenv(name, value)
+    seen: list[Any] = []
+    monkeypatch.setattr("sealwire.testing.clusters.Child", lambda *_, **more: seen.append(more))
+    cluster._start("imagined", "worker", [])
+    del cluster._children["imagined"]
+    (made,) = seen
+    assert "/nowhere" not in json.dumps(made["environment"])
+    assert made["environment"]["DASK_CONFIG"] == str(cluster.folder / "worker.yaml")
+
+
+def test_who_is_no_backend_of_ours_is_named() -> None:
+    from distributed.comm.registry import backends
+    from distributed.comm.tcp import TCPListener
+
+    listener = TCPListener.__new__(TCPListener)
+    server = SimpleNamespace(address="inproc://1", listeners=[listener])
+    assert strangers(server) == [
+        "distributed.comm.tcp.TCPListener",
+        f"distributed.comm.inproc.{type(backends['inproc']).__name__}",
+    ]
+
+
+def test_faults_add_up(make_sealwire_certificates: Callable[..., Certificates]) -> None:
+    certificates = make_sealwire_certificates(expired=["client"], other_ca=("worker",))
+    assert certificates.faulty == {"client", "worker"}
+    assert certificates.home("worker") != certificates.home("client") == certificates.folder
+    certificates.revoke("scheduler")
+    assert certificates.faulty == {"client", "scheduler", "worker"}
+    with pytest.raises(ValueError, match="bad role 'boss'"):
+        certificates.security("boss")  # type: ignore[arg-type]
+    done = subprocess.run(
+        [sys.executable, "-m", "sealwire.cli", "certs", "check", str(certificates.folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tempfile.gettempdir(),
+    )
+    assert "expired" in done.stdout
+    assert "revoked" in done.stdout

@@ -42,6 +42,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FOLDER] = tempfile.tempdir = os.environ["TMPDIR"] = folder
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a browser where there is none; where `CI` is set it fails instead."""
+    if os.environ.get("CI") or not (left := [e for e in items if e.get_closest_marker("browser")]):
+        return
+    from support.browser import chromium
+
+    if chromium() is None:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Programs]:
     """Starts ``dask scheduler`` and ``dask worker``; ends all of them."""

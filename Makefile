@@ -38,6 +38,7 @@ unit: install
 soak: install
 	SEALWIRE_HOSTILE=full $(BIN)/pytest -n 2 tests/hostile tests/comm/test_large.py $(PYTEST_ARGS)
 	PYTHONPATH=tests $(BIN)/python tests/hostile/soak.py
+	SOAK_JOINED=600 $(BIN)/pytest -n 0 tests/joining/test_long_life.py $(PYTEST_ARGS)
 
 # Beside distributed's own backend; on an otherwise idle machine.
 bench: install

@@ -3,7 +3,9 @@
     nox --list
     nox -s "tests-3.12(tornado='oldest', distributed='newest')"
     nox -s tests-3.10 -- tests/comm           # arguments after -- are pytest's
+    nox -s lowest                             # the lowest version of every dependency
     nox -s coverage
+    nox -s release                            # builds dist/, and examines it
 
 What is oldest stands in setup.cfg. Installing needs a package index; the tests themselves use
 nothing but the loopback interface.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
 from pathlib import Path
 
 import nox
@@ -25,14 +28,20 @@ nox.options.sessions = ["tests"]
 nox.options.reuse_existing_virtualenvs = True
 
 
+def declared() -> list[str]:
+    """Every requirement of a user's installation, as setup.cfg has it."""
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).with_name("setup.cfg"), encoding="utf-8")
+    extras = config["options.extras_require"]
+    texts = config["options"]["install_requires"], *map(extras.get, ("dask", "metrics", "uvloop"))
+    return [line.partition(";")[0].strip() for text in texts for line in text.strip().splitlines()]
+
+
 def requirement(library: str, age: str) -> str:
     """What to install of `library`: the lowest version that setup.cfg allows, or the highest."""
     if age == "newest":
         return library
-    config = configparser.ConfigParser()
-    config.read(Path(__file__).with_name("setup.cfg"), encoding="utf-8")
-    options = config["options"]["install_requires"] + config["options.extras_require"]["dask"]
-    (lowest,) = re.findall(rf"^{library}>=([\d.]+)$", options, re.MULTILINE)
+    (lowest,) = re.findall(rf"^{library}>=([\d.]+)$", "\n".join(declared()), re.MULTILINE)
     return f"{library}=={lowest}"
 
 
@@ -66,3 +75,57 @@ def coverage(session: nox.Session) -> None:
     session.run("pytest", "-p", "no:cacheprovider", *reports, *arguments)
     # Where every promise is kept or broken, file by file.
     session.run("coverage", "report", f"--include={','.join(COVERED)}")
+
+
+@nox.session(python="3.10")
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest version of every dependency, on the oldest Python.
+
+    Of click, they need a newer one, to run commands in their own process; the oldest is tried after
+    them, by the commands alone.
+    """
+    pinned = [each.replace(">=", "==") for each in declared()]
+    install(session, *(each for each in pinned if not each.startswith("click==")), "click==8.2")
+    session.run("pip", "list")
+    arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
+    session.run("pytest", "-p", "no:cacheprovider", *arguments)
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder / "certs", ignore_errors=True)
+    session.install("--target", str(folder / "click"), requirement("click", "oldest"))
+    for words in ("--version", "certs init", "certs list", "certs check", "config", "probe --help"):
+        command = ("python", "-m", "sealwire.cli", *words.split())
+        with session.chdir(folder):
+            session.run(*command, env={"PYTHONPATH": str(folder / "click")})
+
+
+@nox.session(python="3.12")
+def release(session: nox.Session) -> None:
+    """Build dist/, and examine it: metadata, what is installed with it, what is known of that.
+
+    Writes a Software Bill of Materials beside it, of an environment with the wheel and what it
+    needs, which is made for it and has nothing else in it.
+    """
+    session.install("build>=1", "twine>=6", "cyclonedx-bom>=5", "pip-audit>=2.7", "cffconvert>=2")
+    session.run("cffconvert", "--validate", "-i", "CITATION.cff")
+    dist = Path("dist")
+    for left in dist.glob("sealwire-*"):
+        left.unlink()
+    session.run("python", "-m", "build")
+    archive, wheel = sorted(map(str, dist.glob("sealwire-*")), key=lambda name: name[-3:])[::-1]
+    session.run("twine", "check", "--strict", archive, wheel)
+    place = Path(session.create_tmp()) / "users"
+    session.run("python", "-m", "venv", "--clear", str(place))
+    python = str(place / "bin" / "python")
+    session.run(python, "-m", "pip", "install", f"{wheel}[dask,uvloop]", external=True)
+    session.run(python, "-m", "sealwire.cli", "--version", external=True)
+    session.run(python, "-m", "pip", "uninstall", "-y", "pip", "setuptools", external=True)
+    bill = wheel.replace("-py3-none-any.whl", ".cdx.json")
+    session.run(
+        *("cyclonedx-py", "environment", "--of", "JSON", "--output-reproducible"),
+        *("-o", bill, python),
+    )
+    # Strictly: what its database does not know would be passed over. We are not in it.
+    (packages,) = place.glob("lib/*/site-packages")
+    for left in packages.glob("sealwire-*.dist-info"):
+        shutil.rmtree(left)
+    session.run("pip-audit", "--strict", "--path", str(packages))

@@ -58,7 +58,10 @@ def ratios(run: dict[str, Any], ours: str) -> Figure:
     panels[0].set_yticks(range(len(rows)), list(rows))
     panels[0].set_ylim(max(1, len(rows)) - 0.5, -0.5)
     canvas.suptitle(f"{words.implementation(ours)}: how many times as fast as distributed's own")
-    canvas.supxlabel("1× is as fast; a point is the median, its line the spread", fontsize=9)
+    canvas.supxlabel(
+        "1× is the same speed; a point is the median of the rounds, its line their spread",
+        fontsize=9,
+    )
     return canvas
 
 

@@ -3,7 +3,8 @@
 Not every process is started by a command whose plugin finds our settings, nor has a preload: a
 script with a `Client` or a `LocalCluster`, ``python -m distributed.cli.dask_worker``, which job
 queues and `dask ssh` run, the nanny of its workers. Settings under ``sealwire.tls`` must hold
-there, too. Dask has no entry point for that; the one for `sizeof` is loaded by every `import dask`.
+there, and a service in `SEALWIRE_JOIN` be joined. Dask has no entry point for that; the one for
+`sizeof` is loaded by every `import dask`.
 
 It arms distributed's `Security`, which every scheduler, worker, nanny, client and cluster asks for
 its TLS contexts: the first use for which something is configured installs the backend. Without such
@@ -140,7 +141,8 @@ def _installs() -> bool:
         from sealwire.dask_backend.startup import tell_configuration
 
         tell_configuration()
-    if not is_set(dask.config.get("sealwire.tls", default=None)):
+    joins = os.environ.get("SEALWIRE_JOIN") or dask.config.get("sealwire.join.address", default="")
+    if not joins and not is_set(dask.config.get("sealwire.tls", default=None)):
         return False
     _disarm()
     from sealwire.dask_backend.patches import install_unless_decided

@@ -2,9 +2,9 @@
 
 Nothing is ever pickled. A message is None, bool, int, float, str, datetime, list, tuple (arrives as
 a list), dict with scalar keys, bytes, bytearray, memoryview, a numpy array, or an object of a
-registered type; README has a table of what changes on the way. Frame 0, the header, holds its
-msgpack; a buffer of at least `OUT_OF_BAND` bytes is replaced there by a reference to a frame of its
-own, which is sent from the caller's memory and received into memory of its own.
+registered type; docs/messages.md has a table of what changes on the way. Frame 0, the header, holds
+its msgpack; a buffer of at least `OUT_OF_BAND` bytes is replaced there by a reference to a frame of
+its own, which is sent from the caller's memory and received into memory of its own.
 
 Every bytes-like value arrives writable: as a bytearray if it was short, else as a memoryview of
 the received frame. (Keys of dicts stay bytes.) A stock peer, which does not know the extension

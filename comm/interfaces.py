@@ -61,8 +61,8 @@ class Comm(Leaving, ABC):
         message : object
             None, bool, int, float, str, datetime, list, tuple, dict with scalar keys, bytes,
             bytearray, memoryview, a numpy array, or an object of a registered type, nested as
-            needed. Tuples arrive as lists, bytes writable, times with a zone in UTC; README has a
-            table of all changes.
+            needed. Tuples arrive as lists, bytes writable, times with a zone in UTC;
+            docs/messages.md has a table of all changes.
         timeout : float, optional
             Seconds to wait at most. None, the default, waits as long as the peer takes.
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import socket
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ import dask
 
 from sealwire.security import config
 from sealwire.security.config import KEYS, PRELOAD, PROCESSES
+from sealwire.security.permissions import is_granted
 from sealwire.security.security import ROLES
 
 from .settings import any_certificate
@@ -163,6 +166,15 @@ def _token() -> Token:
         try:
             with Path(str(file)).expanduser().open("rb") as opened:
                 text = opened.read(_LARGEST).decode("utf-8-sig", "replace")
+                status = os.fstat(opened.fileno())
+            if os.name == "posix" and status.st_mode & 0o044 and not is_granted(status):
+                logger.warning(
+                    "the token in %s can be read by group or others (mode %04o), who could join "
+                    "with it; run: chmod 600 %s",
+                    file,
+                    stat.S_IMODE(status.st_mode),
+                    shlex.quote(str(file)),
+                )
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise JoinError(f"cannot read the token in {file}: {why}") from None

@@ -32,6 +32,7 @@ from sealwire.security.ca.folder import Folder
 from sealwire.security.ca.journal import JOURNAL, SERVICE, Journal, Record
 from sealwire.security.ca.store import CRL, KEYS, TRUST, Store
 from sealwire.security.x509 import keys, names
+from sealwire.security.x509.lineage import serial_in
 from sealwire.security.x509.templates import BACKDATED, now
 
 from .archive import LEAST, of_journal, of_ledger
@@ -222,7 +223,9 @@ class Desk:
             self._must_wait(name, lifetime)
             signer = store.signer()
             try:
-                text = signer.renew(old, asked.csr.public_key(), days=lifetime / 86400)
+                serial = serial_in(int(key_in(name), 16))
+                public = asked.csr.public_key()
+                text = signer.renew(old, public, days=lifetime / 86400, serial=serial)
             except (AuthorityError, ValueError) as error:
                 raise Refused(str(error), "request") from None
             certificate = x509.load_pem_x509_certificate(text.encode())

@@ -10,6 +10,7 @@ from sealwire.security import SecurityError
 from sealwire.security.ca.authority import Authority
 from sealwire.security.security import ROLES
 from sealwire.security.x509 import keys, names
+from sealwire.security.x509.lineage import serial_in
 
 from .errors import Refused
 from .ledger import Grant
@@ -97,6 +98,7 @@ def signed(signer: Authority, asked: Asked, grant: Grant) -> str:
             names=hosts,
             ips=addresses,
             node=node,
+            serial=serial_in(int(asked.short, 16)),
         )
     except (SecurityError, ValueError) as error:
         raise Refused(str(error), "request") from None

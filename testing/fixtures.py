@@ -1,12 +1,12 @@
 """Fixtures for pytest: ``pytest_plugins = ["sealwire.testing.fixtures"]`` in a module of tests.
 
-=============================  ====================================================================
-``sealwire_security``          a `sealwire.security.Security` in memory, for `connect` and `listen`
-``sealwire_dask_security``     the same for Dask; the backend is installed while the test runs
-``make_sealwire_certificates`` a function: `temporary_certificates`, until the test has ended
-``sealwire_cluster``           a `tls_cluster` of two workers, one for all tests of a module
-``make_sealwire_cluster``      a function: `tls_cluster`, until the test has ended
-=============================  ====================================================================
+==============================  ====================================================================
+``sealwire_security``           a `sealwire.security.Security` in memory, for `connect` and `listen`
+``sealwire_dask_security``      the same for Dask; the backend is installed while the test runs
+``make_sealwire_certificates``  a function: `temporary_certificates`, until the test has ended
+``sealwire_cluster``            a `tls_cluster` of two workers, one for all tests of a module
+``make_sealwire_cluster``       a function: `tls_cluster`, until the test has ended
+==============================  ====================================================================
 """
 
 from __future__ import annotations

@@ -42,6 +42,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FOLDER] = tempfile.tempdir = os.environ["TMPDIR"] = folder
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a browser where there is none, unless one is required."""
+    left = [item for item in items if item.get_closest_marker("browser")]
+    if not left or os.environ.get("SEALWIRE_BROWSER") == "required":
+        return
+    from support.browser import chromium
+
+    if chromium() is None:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Programs]:
     """Starts ``dask scheduler`` and ``dask worker``; ends all of them."""

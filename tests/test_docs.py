@@ -1,4 +1,4 @@
-"""The README and the examples: what they show is what runs."""
+"""The README, the first steps and the examples: what they show is what runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from sealwire.security.config import KEYS
 from support.kernel import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+README, START, STANDALONE, SETTINGS = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/start.md", "docs/standalone.md", "docs/configuration.md")
+)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def python(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
 PATIENCE = 60  # seconds
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_the_readme_shows_the_example(path: Path) -> None:
-    assert f"# examples/{path.name}\n{path.read_text()}" in PYTHON
+def test_a_page_shows_the_example(path: Path) -> None:
+    assert f"# examples/{path.name}\n{path.read_text()}" in python(STANDALONE)
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -36,14 +44,14 @@ def run(*command: str, cwd: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the README's certificates."""
-    assert "$ sealwire certs init\n" in README
+    """A folder with the certificates that the first steps make."""
+    assert "$ sealwire certs init\n" in START
     run(sys.executable, "-m", "sealwire.cli", "certs", "init", cwd=tmp_path)
     return tmp_path
 
 
 def test_server_and_client(folder: Path) -> None:
-    """On a free port in place of the README's."""
+    """On a free port in place of the page's."""
     port = str(free_port())
     for name in ("server.py", "client.py"):
         text = (ROOT / "examples" / name).read_text()
@@ -57,26 +65,27 @@ def test_server_and_client(folder: Path) -> None:
             server.terminate()
 
 
-def test_the_cluster_of_the_readme(tmp_path: Path) -> None:
-    (code,) = [block for block in PYTHON if "LocalCluster(" in block]
+def test_the_cluster_in_memory(tmp_path: Path) -> None:
+    (code,) = [block for block in python(README) if "LocalCluster(" in block]
+    assert code in python(START)
     (tmp_path / "cluster.py").write_text(code)
     assert run(sys.executable, "cluster.py", cwd=tmp_path) == "4950\n"
 
 
-def test_the_client_of_the_readme_compiles() -> None:
-    for block in PYTHON:
-        compile(block, "README.md", "exec")
+def test_ten_lines_without_dask(tmp_path: Path) -> None:
+    (code,) = [block for block in python(README) if "sealwire.comm import" in block]
+    assert code.replace("temporary()\n", "temporary()  # certificates in memory\n") in python(START)
+    (tmp_path / "ten_lines.py").write_text(code)
+    assert run(sys.executable, "ten_lines.py", cwd=tmp_path) == "42\n"
 
 
 def test_every_setting_is_in_a_table() -> None:
     for field in dataclasses.fields(Limits):
-        assert f"| `sealwire.limits.{field.name.replace('_', '-')}` |" in README
+        assert f"| `{field.name.replace('_', '-')}` |" in SETTINGS
     for name, key in KEYS.items():
-        shown = re.sub(r"\.(client|scheduler|worker)\.", ".{client,scheduler,worker}.", key)
-        last = key.rpartition(".")[2]
-        assert f"`{shown}`" in README or f"`{last}`" in README, key
-        if not re.search("scheduler|worker", name):
-            assert f"`{name}`" in README, name
+        own = f"| `{key.rpartition('.')[2]}` |" if key.startswith("sealwire.") else f"| `{key}` |"
+        assert own in SETTINGS, key
+        assert f"`{name}`" in SETTINGS, name
 
 
 def test_the_makefile_has_the_commands_of_the_readme() -> None:

@@ -6,6 +6,7 @@ Every import counts: at the top of a file, inside a function, and for type check
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 from graphlib import CycleError, TopologicalSorter
@@ -39,7 +40,8 @@ SECURITY = """
 errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem schema config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
 contexts.forks contexts.expiry
-x509.keys x509.names x509.certinfo x509.above belonging contexts.description
+x509.keys x509.lineage x509.names x509.requests
+x509.certinfo x509.above belonging contexts.description
 contexts.sealed contexts.policy fields values contexts.background x509.revoked contexts.open_peers
 contexts.reloading
 x509.templates ca.authority security
@@ -132,6 +134,7 @@ def imports_of(path: Path, root: Path = ROOT) -> list[Import]:
     return found
 
 
+@functools.cache
 def all_imports() -> list[Import]:
     return [found for path in sources() for found in imports_of(path)]
 

@@ -1,4 +1,4 @@
-"""What a new user does: the README's commands in their order, in new shells and an empty home."""
+"""What a new user does: the first steps in their order, in new shells and an empty home."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from support.handshakes import told_at
 from support.processes import HANG, Program, Programs
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+START = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 DEPLOYING = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
 QUIET = "--host 127.0.0.1 --dashboard-address 127.0.0.1:0"
 ANY_PORT = "--port 0"
@@ -36,6 +37,9 @@ def code(text: str, word: str) -> str:
     return next(
         each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if word in each
     )
+
+
+FIRST = section(START, "Five minutes, with Dask")
 
 
 class User:
@@ -74,7 +78,8 @@ class User:
 def user(tmp_path: Path) -> Iterator[User]:
     with Programs(tmp_path) as programs:
         user = User(tmp_path, programs)
-        for line in commands(section(README, "Certificates")):
+        for line in commands(FIRST)[1:3]:
+            assert line.startswith("sealwire certs ")
             user.run(line)
         user.run("sealwire certs issue worker gone.lab")
         user.run("sealwire certs revoke worker-gone.lab")
@@ -90,33 +95,36 @@ def expect_revoked(user: User, address: str) -> None:
         told_at(address, context)
 
 
-def test_the_command_line_of_the_readme(user: User, tmp_path: Path) -> None:
+def test_the_first_steps(user: User, tmp_path: Path) -> None:
     """In terminals with the configuration; the client and the cluster also in others."""
-    text = section(README, "Dask, from the command line")
-    export, scheduler, worker, *_ = commands(text)
+    export, scheduler, worker = commands(FIRST)[3:]
     assert export.startswith("export DASK_CONFIG=")
     first = user.start(export, f"{scheduler} {QUIET} {ANY_PORT}")
     address = first.wait_for(r"Scheduler at:\s+(tls://\S+)")[1]
     port = address.rpartition(":")[2]
     second = user.start(export, f"{worker.replace('8786', port)} {QUIET}")
     second.wait_for("Registered to")
-    (tmp_path / "client.py").write_text(code(text, "Client(").replace("8786", port))
-    (tmp_path / "cluster.py").write_text(
-        code(section(README, "Dask, from Python"), "LocalCluster(")
-    )
+    (tmp_path / "client.py").write_text(code(FIRST, "Client(").replace("8786", port))
+    (tmp_path / "cluster.py").write_text(code(FIRST, "LocalCluster("))
     for script in ("client.py", "cluster.py"):
         assert user.run(export, f"python {script}") == "4950\n"
         assert user.run(f"python {script}") == "4950\n"
-    probe = next(line for line in commands(text) if "probe" in line)
+    (tmp_path / "links.py").write_text(code(FIRST, "links").replace("8786", port))
+    shown = user.run("python links.py").splitlines()
+    assert len(shown) >= 2
+    assert all(re.search(r"^tls://\S+ TLSv1\.3 TLS_\w+ \[\]$", line) for line in shown), shown
+    probe = next(line for line in commands(TROUBLE) if "probe" in line)
     said = user.run(export, probe.replace("tls://10.0.0.5:8786", address))
     assert "each side accepts the other's certificate" in " ".join(said.split())
     expect_revoked(user, address)
+    (tmp_path / "refused.py").write_text(code(TROUBLE, "refused").replace("8786", port))
+    assert re.search(rf"\('{address}', {{.*'revoked': 1", user.run("python refused.py"))
     assert "its own backend" in "".join(first.output + second.output)
 
 
 def test_a_terminal_without_the_configuration(user: User, tmp_path: Path) -> None:
     """Nothing plain is started, and the setting that is missing is named."""
-    _, scheduler, worker, *_ = commands(section(README, "Dask, from the command line"))
+    scheduler, worker = commands(FIRST)[4:]
     for line, role in ((f"{scheduler} {ANY_PORT}", "scheduler"), (worker, "worker")):
         program = user.start(f"{line} {QUIET}")
         program.wait_for(f"role {role} has no certificate .* distributed.comm.tls.{role}.cert")
@@ -124,9 +132,9 @@ def test_a_terminal_without_the_configuration(user: User, tmp_path: Path) -> Non
         assert "tcp://" not in "".join(program.output)
 
 
-def test_the_options_of_the_readme(user: User, tmp_path: Path) -> None:
+def test_the_options_instead(user: User, tmp_path: Path) -> None:
     """Instead of the configuration, with the CRL named by a variable."""
-    _, scheduler, worker, *_ = commands(section(README, "Dask, from the command line"))
+    scheduler, worker = commands(FIRST)[4:]
     crl = f"export DASK_SEALWIRE__TLS__CRL_FILE={tmp_path}/certs/crl.pem"
     options = "--tls-ca-file certs/ca.pem --tls-cert certs/{0}.pem --tls-key certs/{0}.pem"
     first = user.start(crl, f"{scheduler} {QUIET} {ANY_PORT} {options.format('scheduler')}")

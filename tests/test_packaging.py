@@ -135,6 +135,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         "click",
         "rich",
         "donfig",
+        "pyyaml",
     }
 
 
@@ -190,6 +191,20 @@ def test_the_demo_says_that_it_needs_dask(python: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "pip install 'sealwire[dask]'" in done.stderr
+
+
+def test_metrics_need_prometheus_client_when_they_are_exported(
+    python: Path, tmp_path: Path
+) -> None:
+    script = (
+        "from importlib.util import find_spec\n"
+        "from sealwire import metrics\n"
+        "assert find_spec('prometheus_client') is None\n"
+        "assert 'sealwire_info' in metrics.SERIES\n"
+        "try:\n    metrics.register()\n"
+        "except ModuleNotFoundError as error:\n    print(error)"
+    )
+    assert "pip install 'sealwire[metrics]'" in run(python, "-c", script, cwd=tmp_path)
 
 
 def test_versions_are_read_when_asked_for(python: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 
@@ -91,3 +92,28 @@ def test_a_site_is_made_of_it_by_every_make_test() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"^test: .*\bdocs\b", makefile, re.MULTILINE)
     assert re.search(r"^\t.*sphinx-build .*-W\b.* docs build/site$", makefile, re.MULTILINE)
+
+
+def test_the_versions_are_those_that_are_declared() -> None:
+    page = (DOCS / "versions.md").read_text(encoding="utf-8")
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = settings["options.extras_require"]
+    declared = "\n".join(
+        [
+            settings["options"]["install_requires"],
+            *(extras[x] for x in ("dask", "metrics", "uvloop")),
+        ]
+    )
+    wanted = dict(re.findall(r"^([\w-]+)>=([\d.]+)", declared, re.MULTILINE))
+    rows = re.findall(r"^\| ([\w, -]+?)(?: \(.*\))? \| ([\d.]+) \| (.*) \|$", page, re.MULTILINE)
+    shown = {name: oldest for names, oldest, _ in rows for name in names.split(", ")}
+    assert shown.pop("Python") == settings["options"]["python_requires"].removeprefix(">=")
+    assert shown == wanted
+    (pythons,) = re.findall(r"^PYTHONS = (\[.*\])$", (ROOT / "noxfile.py").read_text(), re.M)
+    assert f"| Python | {min_max(pythons)} |" in page
+
+
+def min_max(pythons: str) -> str:
+    found = re.findall(r"3\.\d+", pythons)
+    return f"{found[0]} | {found[-1]}"

@@ -292,14 +292,18 @@ class FrameStream(Connection):
         """Whether hellos are exchanged, and neither side has closed."""
         return self.state is State.OPEN
 
-    def traffic(self) -> tuple[int, int, int, int]:
-        """Return payload bytes received and sent, messages read and written, but for hellos."""
+    def traffic(self) -> statistics.Traffic:
+        """Return what it has carried, and what is queued."""
         receiver, sender = self._receiver, self._sender
+        read, written = receiver.messages, sender.messages  # -1 before the hello
+        outbox = sender.outbox
+        sent = outbox.sent
         return (
             receiver.bytes_in,
-            self.bytes_out,
-            max(receiver.messages, 0),
-            max(sender.messages, 0),
+            sent + sender.bypassed,
+            read if read > 0 else 0,
+            written if written > 0 else 0,
+            outbox.queued - sent,
         )
 
     @property

@@ -21,14 +21,14 @@ table { border-collapse: collapse; width: 100% }
 caption { text-align: left; color: #555; padding: 2px 0 }
 th, td { text-align: left; vertical-align: top; padding: 3px 8px; border-bottom: 1px solid #e5e5e5 }
 th { background: #fafafa; white-space: nowrap }
-td { overflow-wrap: anywhere }
+td { overflow-wrap: break-word; max-width: 26em }
 td.n { text-align: right; white-space: nowrap }
 .scroll { overflow-x: auto }
 .mark { white-space: nowrap; font-weight: 600 }
 .mark.ok { color: var(--ok) } .mark.warn { color: var(--warn) }
 .mark.bad { color: var(--bad) } .mark.stock { color: var(--stock) }
-svg { max-width: 100%; width: 620px; height: auto; display: block; margin: auto }
-svg text { font-size: 12px; fill: #222 }
+svg { max-width: 100%; max-height: 75vh; width: 760px; height: auto; display: block; margin: auto }
+svg text { font-size: 12px; fill: #222; paint-order: stroke; stroke: #fff; stroke-width: 4px }
 svg .edge { fill: none; stroke-width: 1.2; stroke: #9bb8a5 }
 svg .edge.bad { stroke: var(--bad); stroke-width: 2.4; stroke-dasharray: 2 3 }
 svg .edge.warn { stroke: var(--warn); stroke-width: 2; stroke-dasharray: 7 3 }

@@ -173,7 +173,8 @@ class SchedulerExtension:
         scheduler = self.scheduler
         found = {}
         for key, batched in scheduler.client_comms.items():
-            found[_far(batched)] = f"client {visible(str(key), longest=_LONGEST_NAME)}"
+            number = str(key).removeprefix("Client-")
+            found[_far(batched)] = f"client {visible(number, longest=_LONGEST_NAME)}"
         for address, batched in scheduler.stream_comms.items():
             if address in names:
                 found[_far(batched)] = names[address]

@@ -135,7 +135,8 @@ def _table(
 
 
 def _process(row: Mapping[str, Any]) -> list[str]:
-    links = str(row["links"]) if not row["in_the_process_of"] else "–"
+    untold = row["in_the_process_of"] or row["pid"] is None
+    links = "–" if untold else str(row["links"])
     if 0 < row["links_told"] < row["links"]:
         links += f" ({row['links_told']} told)"
     shares = f", in the process of {row['in_the_process_of']}" if row["in_the_process_of"] else ""
@@ -144,8 +145,8 @@ def _process(row: Mapping[str, Any]) -> list[str]:
         row["address"],
         f"{row['backend']}{shares}",
         links,
-        words.size(row["bytes_in"]),
-        words.size(row["bytes_out"]),
+        words.size(None if untold else row["bytes_in"]),
+        words.size(None if untold else row["bytes_out"]),
         words.certificates(row),
         words.counts(row["refused"]),
         words.seconds(row["heard"]),

@@ -20,9 +20,10 @@ MOST_EDGES = 2000
 
 _MOST_CLIENTS = 50
 _NAMED = 24  # processes that have their names beside them; others show them when pointed at
+_LONGEST = 26  # characters of a name
 _SIDE = 26.0  # between two neighbours
 _FIRST = 130.0  # the radius of the inner ring
-_MARGIN = 90.0  # for names
+_ABOVE, _BESIDE = 40.0, 190.0  # margins, for names
 
 _Place = tuple[float, float]
 
@@ -32,9 +33,10 @@ def picture(made: Survey) -> str:
     rows = {row.member.name: row for row in made.processes}
     centre = next((n for n, row in rows.items() if row.member.role == "scheduler"), None)
     around = sorted(name for name in rows if name != centre) + made.others[:_MOST_CLIENTS]
-    places, size = _places(around)
+    places, radius = _places(around)
+    width, height = 2 * (radius + _BESIDE), 2 * (radius + _ABOVE)
     if centre is not None:
-        places[centre] = size / 2, size / 2
+        places[centre] = 0.0, 0.0
     parts = [_edges(made, places)]
     for name, place in places.items():
         row = rows.get(name)
@@ -45,7 +47,7 @@ def picture(made: Survey) -> str:
         title = f"{name}: {words or 'as it should be'}"
         parts.append(f'<g class="{state}"><title>{escape(title)}</title>{shape}</g>')
         if len(places) <= _NAMED:
-            parts.append(_name(name, place, size / 2, scale))
+            parts.append(_name(name, place, scale))
     total = len(made.edges)
     shown = min(total, MOST_EDGES)
     about = f"{len(rows)} processes, {len(made.others)} clients, links between {total} pairs"
@@ -53,14 +55,15 @@ def picture(made: Survey) -> str:
     clients = len(made.others) - _MOST_CLIENTS
     about += f"; {clients} clients are not shown" if clients > 0 else ""
     return (
-        f'<svg role="img" aria-labelledby="about" viewBox="0 0 {size:.0f} {size:.0f}" '
+        f'<svg role="img" aria-labelledby="about" '
+        f'viewBox="{-width / 2:.0f} {-height / 2:.0f} {width:.0f} {height:.0f}" '
         f'xmlns="http://www.w3.org/2000/svg"><title id="about">{escape(about)}</title>'
         f"{''.join(parts)}</svg>"
     )
 
 
 def _places(names: list[str]) -> tuple[dict[str, _Place], float]:
-    """Put names on rings, the inner one first; and the side of the square that holds them."""
+    """Put names on rings around 0, the inner one first; also return the outer one's radius."""
     rings: list[int] = []
     left, radius = len(names), _FIRST
     while left > 0:
@@ -68,16 +71,14 @@ def _places(names: list[str]) -> tuple[dict[str, _Place], float]:
         rings.append(room)
         left, radius = left - room, radius + _SIDE
     outer = _FIRST + _SIDE * max(len(rings) - 1, 0)
-    middle = outer + _MARGIN
     places = {}
     waiting = iter(names)
     for number, room in enumerate(rings):
         radius = _FIRST + _SIDE * number
         for index in range(room):
             angle = 2 * math.pi * (index + number / 2) / room - math.pi / 2
-            x, y = middle + radius * math.cos(angle), middle + radius * math.sin(angle)
-            places[next(waiting)] = x, y
-    return places, 2 * middle
+            places[next(waiting)] = radius * math.cos(angle), radius * math.sin(angle)
+    return places, outer
 
 
 def _edges(made: Survey, places: dict[str, _Place]) -> str:
@@ -108,11 +109,11 @@ def _shape(state: str, x: float, y: float, r: float) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}"/>'
 
 
-def _name(name: str, place: _Place, middle: float, scale: float) -> str:
+def _name(name: str, place: _Place, scale: float) -> str:
     x, y = place
-    short = name if len(name) <= 22 else f"{name[:21]}…"
-    if abs(x - middle) < 40:
-        anchor, dx, dy = "middle", 0.0, 22.0 * scale if y >= middle else -12.0
+    short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    if abs(x) < 40:
+        anchor, dx, dy = "middle", 0.0, 22.0 * scale if y >= 0 else -12.0
     else:
-        anchor, dx, dy = ("start", 12.0, 4.0) if x > middle else ("end", -12.0, 4.0)
+        anchor, dx, dy = ("start", 12.0, 4.0) if x > 0 else ("end", -12.0, 4.0)
     return f'<text x="{x + dx:.0f}" y="{y + dy:.0f}" text-anchor="{anchor}">{escape(short)}</text>'

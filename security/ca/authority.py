@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..errors import AuthorityError, CertificateExpired, KeyMismatch, PEMError
-from ..x509 import keys, names, templates
+from ..x509 import keys, names, requests, templates
 from ..x509.names import subject as subject_of
 
 __all__ = ["Authority", "Identity"]
@@ -205,6 +205,7 @@ class Authority:
         names: Iterable[str] | None = None,
         ips: Iterable[str] = (),
         node: str | None = None,
+        serial: int | None = None,
     ) -> str:
         """Issue a certificate for a certificate signing request (CSR), whose sender has the key.
 
@@ -220,6 +221,8 @@ class Authority:
             Replace the request's alternative names.
         node : str, optional
             A second common name, as for `issue`.
+        serial : int, optional
+            Its serial number; a random one by default.
 
         Returns
         -------
@@ -234,8 +237,8 @@ class Authority:
         CertificateExpired
             If the authority has expired.
         """
-        name = common_name or _name_in(request)
-        asked = _alternatives(name, request) if names is None else (names, ips)
+        name = common_name or requests.name_in(request)
+        asked = requests.alternatives_in(name, request) if names is None else (names, ips)
         found, validity = self._prepared(name, days, *asked, None)
         subject = self._subject(name, node)
         if not request.is_signature_valid:
@@ -243,10 +246,17 @@ class Authority:
                 f"cannot issue {name!r}: the request is not signed by the key it is for; "
                 "make the request again"
             )
-        return self._signed(subject, _sound(name, request.public_key()), found, *validity)
+        return self._signed(
+            subject, requests.sound(name, request.public_key()), found, *validity, serial
+        )
 
     def renew(
-        self, old: x509.Certificate, public_key: Any = None, *, days: float | None = None
+        self,
+        old: x509.Certificate,
+        public_key: Any = None,
+        *,
+        days: float | None = None,
+        serial: int | None = None,
     ) -> str:
         """Issue a certificate again, with the same subject and alternative names.
 
@@ -258,6 +268,8 @@ class Authority:
             A new public key; by default that of `old`.
         days : float, optional
             Days of validity from now; by default as long as `old` was valid.
+        serial : int, optional
+            Its serial number; a random one by default.
 
         Returns
         -------
@@ -284,8 +296,8 @@ class Authority:
                 f"cannot issue {name!r}: {each} is outside the names that the CA may sign for; "
                 "issue a new certificate with other names"
             )
-        key = _sound(name, public_key or old.public_key())
-        return self._signed(old.subject, key, alternatives, start, end)
+        key = requests.sound(name, public_key or old.public_key())
+        return self._signed(old.subject, key, alternatives, start, end, serial)
 
     def revoke(
         self,
@@ -358,37 +370,7 @@ class Authority:
         alternatives: Sequence[x509.GeneralName],
         start: datetime.datetime,
         end: datetime.datetime,
+        serial: int | None = None,
     ) -> str:
         own = self._certificate, self._key
-        return templates.leaf(*own, subject, public_key, alternatives, start, end)
-
-
-def _name_in(request: x509.CertificateSigningRequest) -> str:
-    """Return the common name that a request asks for. Raises `AuthorityError` if it has none."""
-    name = names.common_name(request.subject)
-    if not name:
-        raise AuthorityError("cannot sign the request: it has no common name; give a role for it")
-    return name
-
-
-def _sound(name: str, key: Any) -> Any:
-    why = keys.weakness(key)
-    if why:
-        raise AuthorityError(
-            f"cannot issue {name!r}: its key is {why}; use P-256 or RSA of 2048 bits or more"
-        )
-    return key
-
-
-def _alternatives(
-    name: str, request: x509.CertificateSigningRequest
-) -> tuple[list[str], list[str]]:
-    found = names.extension(request)
-    for each in found:
-        if not isinstance(each, x509.DNSName | x509.IPAddress):
-            raise AuthorityError(
-                f"cannot issue {name!r}: the request asks for a {type(each).__name__}; "
-                "only DNS names and IP addresses can be had"
-            )
-    hosts = [each.value for each in found if isinstance(each, x509.DNSName)]
-    return hosts, [str(each.value) for each in found if isinstance(each, x509.IPAddress)]
+        return templates.leaf(*own, subject, public_key, alternatives, start, end, serial)

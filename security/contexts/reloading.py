@@ -252,7 +252,7 @@ class Watch:
 
     def look(self) -> None:
         """Have the files checked if that is due, although no handshake asks for it."""
-        self._background.look()
+        self._background.look(PATIENCE)
 
     def in_use(self) -> status.Status:
         """Return what the handshakes use now."""

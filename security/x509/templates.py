@@ -94,12 +94,13 @@ def leaf(
     alternatives: Sequence[x509.GeneralName],
     start: datetime.datetime,
     end: datetime.datetime,
+    serial: int | None = None,
 ) -> str:
     """Return a certificate for a process, as PEM text; it ends no later than its issuer."""
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     end = min(end, issuer.not_valid_after_utc)
     builder = (
-        _builder(subject, public_key, start, end)
+        _builder(subject, public_key, start, end, serial)
         .issuer_name(issuer.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage("digital_signature"), critical=True)
@@ -142,13 +143,17 @@ def _identifier(signer: PrivateKey) -> x509.AuthorityKeyIdentifier:
 
 
 def _builder(
-    subject: x509.Name, key: Any, start: datetime.datetime, end: datetime.datetime
+    subject: x509.Name,
+    key: Any,
+    start: datetime.datetime,
+    end: datetime.datetime,
+    serial: int | None = None,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .public_key(key)
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(end)
     )

@@ -132,7 +132,7 @@ async def test_refusals_and_pending_connections_of_all_listeners() -> None:
 
 @aio
 async def test_many_listeners_that_nobody_asks_about_are_forgotten() -> None:
-    for number in range(200):
+    for number in range(100):
         async with listen(place("mem"), echo) as listener:
             comm = await connect(listener.contact_address)
             await comm.write("x")
@@ -144,7 +144,7 @@ async def test_many_listeners_that_nobody_asks_about_are_forgotten() -> None:
     assert len(statistics._process.listeners) <= 64
     await until(lambda: not snapshot().comms)
     now = snapshot()
-    assert (now.accepted, now.greeted, now.messages_in, now.messages_out) == (200, 200, 600, 600)
+    assert (now.accepted, now.greeted, now.messages_in, now.messages_out) == (100, 100, 300, 300)
 
 
 def test_what_a_loop_leaves_open_still_counts(scheme: str) -> None:

@@ -1,4 +1,4 @@
-"""Any message either arrives as README's table of values says or is refused by its sender."""
+"""Any message either arrives as the table of docs/messages.md says or is refused by its sender."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README's table of values: what it says is what arrives, and there is nothing else."""
+"""The table of docs/messages.md: what it says is what arrives, and there is nothing else."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ from support.values import (
     travel,
 )
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-(PART,) = re.findall(r"\n\| sent \| arrives as \|\n\|---\|---\|\n((?:\|.*\|\n)+)", README)
+PAGE = (Path(__file__).resolve().parents[2] / "docs/messages.md").read_text(encoding="utf-8")
+(PART,) = re.findall(r"\n\| sent \| arrives as \|\n\|---\|---\|\n((?:\|.*\|\n)+)", PAGE)
 TABLE = [tuple(cell.strip() for cell in line.strip("|\n").split("|")) for line in PART.splitlines()]
 
 
@@ -340,7 +340,7 @@ def test_a_dict_that_lies_arrives_as_what_it_says() -> None:
 
 
 def test_nanoseconds_travel_as_the_readme_says() -> None:
-    assert "`numpy.asarray(moment)`" in README
+    assert "`numpy.asarray(moment)`" in PAGE
     moment = np.datetime64("2026-01-01T00:00:00.123456789")
     assert travel(np.asarray(moment))[()] == moment
 

@@ -26,6 +26,7 @@ from click.testing import CliRunner, Result
 from sealwire.cli.main import main
 from sealwire.security.ca.authority import Authority, Identity
 from support import HANG
+from support.browser import browse
 from support.parties import ROLES
 from support.processes import PRELOAD, Program, Programs, tls_options
 from support.web import Page, get, get_json, until
@@ -300,3 +301,24 @@ def test_top_lives_until_it_is_interrupted(cluster: Cluster) -> None:
     assert seen.count(b"worker ours") >= 2, seen
     assert b"\x1b[?1049l" in seen  # the screen is as it was before
     assert b"Traceback" not in seen
+
+
+# In a browser
+
+
+@pytest.mark.browser
+def test_a_browser_shows_it(cluster: Cluster, tmp_path: Path) -> None:
+    """With `SEALWIRE_PICTURES` naming a folder, the picture of the documents is made there."""
+    shot = tmp_path / "dashboard.png"
+    options = ("--window-size=1280,1000", f"--screenshot={shot}")
+    page = Page(browse(f"{cluster.url}/sealwire", tmp_path, *options))
+    rows = {row["process"]: row for row in page.rows("processes")}
+    assert set(rows) == {"scheduler", "worker ours", "worker stock"}
+    assert rows["worker stock"]["backend"] == "distributed"
+    assert {row["its certificate"] for row in page.rows("links")} >= {"CN=worker", "CN=scheduler"}
+    picture = shot.read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert int.from_bytes(picture[16:20], "big") == 1280
+    assert len(picture) > 20_000  # an empty page has less
+    if folder := os.environ.get("SEALWIRE_PICTURES"):
+        Path(folder, shot.name).write_bytes(picture)

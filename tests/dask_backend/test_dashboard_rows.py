@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sealwire.dask_backend.dashboard import words
+from sealwire.dask_backend.dashboard import page, words
 from sealwire.dask_backend.dashboard.cluster import Member, Survey, as_dict, survey
 from sealwire.dask_backend.dashboard.hour import LastHour
 from sealwire.dask_backend.dashboard.page import render
@@ -263,11 +265,11 @@ def test_a_page_of_a_thousand_workers_is_bounded(thousand: Survey) -> None:
     drawing = picture(thousand)
     text = render(view, drawing, [])
     assert len(text) < 500_000
-    page = Page(text)
-    assert len(page.rows("links")) == 300
-    assert f"{999 * 16} of which are counted only" in page.text
-    assert "23677 more are left out" in page.text
-    assert sum(tag == "g" for tag, _ in page.tags) == 1001
+    shown = Page(text)
+    assert len(shown.rows("links")) == 300
+    assert f"{999 * 16} of which are counted only" in shown.text
+    assert "23677 more are left out" in shown.text
+    assert sum(tag == "g" for tag, _ in shown.tags) == 1001
     assert len(thousand.edges) > MOST_EDGES
     assert f"of which {MOST_EDGES} are shown" in drawing
     assert drawing.count("M") <= MOST_EDGES
@@ -291,3 +293,16 @@ def test_figures_are_said() -> None:
         "3 days",
     ]
     assert words.round_trip(1234) == "1.23 ms"
+
+
+def test_the_documents_explain_every_column_and_state() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text(encoding="utf-8")
+    plain = {"state", "process", "address", "peer"}
+    for column in {*page._PROCESSES, *page._LINKS} - plain:
+        assert re.search(rf"^\|[^|]*\b{re.escape(column)}\b", text, re.MULTILINE), column
+    for sign, word in words.STATES.values():
+        assert re.search(rf"^\| {sign} \w+ \| {re.escape(word)} \|", text, re.MULTILINE), word
+    for part in as_dict(of()):
+        assert f"`{part}`" in text or part == "find", part
+    for part in as_dict(of())["summary"]:
+        assert f"`{part}`" in text, part

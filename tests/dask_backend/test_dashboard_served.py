@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -23,6 +24,7 @@ from sealwire.dask_backend.dashboard.extension import NAME, OPERATION
 from sealwire.dask_backend.dashboard.report import METRIC, MOST_BYTES, MOST_LINKS, report
 from sealwire.dask_backend.preload import dask_setup
 from sealwire.security.ca.authority import Authority
+from support.browser import browse
 from support.parties import Party, asynchronous, pair
 from support.web import Page
 
@@ -301,3 +303,35 @@ async def test_links_with_a_fault_come_first(make_party: Any, security: Security
         assert {row[-1][0].partition(",")[0] for row in faulty} == {"encryption is required"}
         told = await view(scheduler)
         assert told["summary"]["links_with_a_fault"] == 0  # it is not required any more
+
+
+# In a browser
+
+
+@pytest.mark.browser
+@asynchronous
+async def test_a_browser_runs_nothing_but_our_script(
+    security: Security, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Which refreshes the page; hostile names are text in it, then too."""
+    monkeypatch.setattr(extension, "_FRESH", 0.0)
+    async with cluster(security, *HOSTILE) as scheduler:
+        part = scheduler.extensions[NAME]
+        asked: list[str] = []
+        original = part.made
+        loop = asyncio.get_running_loop()
+
+        async def made(make: Any, *arguments: Any) -> Any:
+            asked.append("")
+            return await original(make, *arguments)
+
+        monkeypatch.setattr(part, "made", made)
+        url = f"http://127.0.0.1:{scheduler.http_server.port}/sealwire"
+        text = await loop.run_in_executor(None, lambda: browse(url, tmp_path, seconds=12))
+    assert len(asked) >= 3  # at once, after 5 s, after 10 s
+    page = Page(text)
+    assert page.text.count("does not answer") == 1  # in the script alone
+    assert len(page.rows("processes")) == len(HOSTILE) + 1
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not [tag for tag, _ in page.tags if tag in ("img", "b")]
+    assert "<title>sealwire</title>" in text

@@ -13,7 +13,7 @@ from sealwire.dask_backend import uninstall
 from support import certs
 from support.parties import ROLES
 
-NODE = certs.self_signed_pin()
+NODE = certs.leaf(certs.root())
 CONTENTS: dict[str, tuple[bytes, bool]] = {
     "certificate and key": ((NODE.pem + NODE.key_pem).encode(), True),
     "key and certificate": ((NODE.key_pem + NODE.pem).encode(), True),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import psutil
 import pytest
 
 from sealwire.dask_backend import install, installed, membership, uninstall
-from support.certs_cli import good, run
-from support.processes import Program
+from support.certs_cli import good
+from support.joined_cluster import SECRET, Cluster, bare
 
-SECRET = re.compile(r"sealwire_join_[a-z2-7]+")
 CLIENT = """
 import json, os, sys
 import dask
@@ -45,83 +42,17 @@ print(json.dumps(told))
 """
 
 
-class Cluster:
-    """A CA with its service, and processes that have no files at all."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.ca = path / "ca"
-        good("init", str(self.ca))
-        self.started: list[Program] = []
-        serve = ("certs", "serve", "--host", "127.0.0.1", "--port", "0", "--dir", str(self.ca))
-        service = self.start("service", "sealwire.cli", *serve)
-        self.service = service.wait_for(r"serving the CA at tls://(\S+)")[1]
-
-    def start(self, home: str, *module: str, **variables: str) -> Program:
-        """``python -m`` a module, in an empty home."""
-        place = self.path / f"home-{home}"
-        place.mkdir()
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DASK_", "SEALWIRE_"))}
-        before = dict(os.environ)
-        os.environ.clear()
-        os.environ.update({**kept, "HOME": str(place), **variables})
-        try:
-            program = Program([sys.executable, "-m", *module], place)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-        self.started.append(program)
-        return program
-
-    def token(self, role: str, *options: str) -> str:
-        done = run("token", "--role", role, "--dir", str(self.ca), *options)
-        return SECRET.findall(done.output)[0]
-
-    def joining(self, role: str, *options: str) -> dict[str, str]:
-        """The two variables."""
-        return {"SEALWIRE_JOIN": self.service, "SEALWIRE_TOKEN": self.token(role, *options)}
-
-    def scheduler(self) -> str:
-        options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        started = self.start(
-            "scheduler", "dask", "scheduler", *options, **self.joining("scheduler")
-        )
-        return started.wait_for(r"Scheduler at:\s+(\S+)")[1]
-
-    def worker(self, scheduler: str, name: str, *options: str, **variables: str) -> Program:
-        return self.start(
-            name, "dask", "worker", scheduler, "--host", "127.0.0.1", "--nthreads", "1",
-            "--no-dashboard", *options, **(variables or self.joining("worker")),
-        )  # fmt: skip
-
-    def client(self, scheduler: str, workers: int) -> Any:
-        place = self.path / "home-client"
-        place.mkdir()
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DASK_", "SEALWIRE_"))}
-        done = subprocess.run(
-            [sys.executable, "-c", CLIENT, scheduler, str(workers)], cwd=place, text=True,
-            env={**kept, "HOME": str(place), **self.joining("client")}, timeout=120,
-            capture_output=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr + self.output
-        return json.loads(done.stdout)
-
-    @property
-    def output(self) -> str:
-        return "".join(line for each in self.started for line in each.output)
-
-    def end(self) -> None:
-        for program in reversed(self.started):
-            family = [program.process.pid]
-            if psutil.pid_exists(program.process.pid):
-                tree = psutil.Process(program.process.pid).children(recursive=True)
-                family += [each.pid for each in tree]
-            program.process.terminate()
-            left = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
-            for each in psutil.wait_procs(left, timeout=20)[1]:
-                each.kill()
-            program.process.wait()
-            program.finish()
+def client_of(cluster: Cluster, scheduler: str, workers: int) -> Any:
+    """What a client's program tells, which joins too."""
+    place = cluster.path / "home-client"
+    place.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, scheduler, str(workers)], cwd=place, text=True,
+        env={**bare(), "HOME": str(place), **cluster.joining("client")}, timeout=120,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + cluster.output
+    return json.loads(done.stdout)
 
 
 @pytest.fixture
@@ -140,7 +71,7 @@ def test_a_cluster_without_a_file_copied(cluster: Cluster) -> None:
     cluster.worker(scheduler, "one", "--nworkers", "2")
     cluster.worker(scheduler, "two")
     cluster.worker(scheduler, "three", "--no-nanny")
-    told = cluster.client(scheduler, 4)
+    told = client_of(cluster, scheduler, 4)
     assert len(told["workers"]) == 4
     for environment, configuration, pid in (*told["workers"].values(), told["client"]):
         shown = json.dumps(environment) + configuration
@@ -186,10 +117,12 @@ def test_a_token_in_a_file_and_an_address_in_the_configuration(cluster: Cluster)
     scheduler = cluster.scheduler()
     file = cluster.path / "worker.token"
     file.write_text(cluster.token("worker") + "\n")
+    file.chmod(0o644)
     started = cluster.worker(
         scheduler, "one", DASK_SEALWIRE__JOIN__ADDRESS=cluster.service,
         DASK_SEALWIRE__JOIN__TOKEN_FILE=str(file), DASK_SEALWIRE__JOIN__NAME="rack 7",
     )  # fmt: skip
+    started.wait_for(r"the token in \S+ can be read by group or others \(mode 0644\)")
     started.wait_for(r"joined at tls://\S+ as worker")
     started.wait_for(r"Registered to:\s+tls://")
     assert "joined/worker-rack_7-" in good("token", "--list", "--json", "--dir", str(cluster.ca))

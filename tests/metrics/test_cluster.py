@@ -124,8 +124,8 @@ def test_every_series_is_among_those_of_distributed(cluster: Cluster, process: s
     labels = {"scheme": "tls", "tls_version": "TLSv1.3"}
     labels["direction"] = "in" if process == "scheduler" else "out"  # workers dial
     assert served.value("sealwire_comms_open", **labels) >= 1
-    assert served.value("sealwire_payload_bytes_total", direction="in") > 1000
-    assert served.value("sealwire_messages_total", direction="out") > 1
+    assert served.value("sealwire_payload_bytes_total", direction="in") > 100
+    assert served.value("sealwire_messages_total", direction="out") >= 1
 
 
 def test_a_worker_on_the_stock_backend_is_known_by_what_it_lacks(cluster: Cluster) -> None:

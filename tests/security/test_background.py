@@ -376,3 +376,26 @@ def test_what_hangs_is_no_matter_of_the_log(
     for _ in range(5):
         shown(own_folder)
     assert not [record for record in caplog.records if record.name == "sealwire.security"]
+
+
+def test_beginning_waits_for_nothing() -> None:
+    """While the work hangs, once at a time, and not where it is not due."""
+    opened, runs = threading.Event(), []
+
+    def work() -> None:
+        runs.append(threading.current_thread().name)
+        assert opened.wait(HANG)
+
+    due = [True]
+    looking = Background(work, lambda: due[0])
+    for _ in range(3):
+        looking.begin()
+    run = looking._run
+    assert run is not None
+    assert not run.done.is_set()
+    opened.set()
+    assert run.done.wait(HANG)
+    assert runs == ["sealwire-look"]
+    due[0] = False
+    looking.begin()
+    assert looking._run is run

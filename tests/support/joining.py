@@ -21,6 +21,15 @@ from sealwire.security.ca.store import Store
 HOUR = datetime.timedelta(hours=1)
 
 
+def new_token(path: Path, role: str = "worker", **how: Any) -> Token:
+    """A new token, in the ledger of a CA's folder."""
+    with locked(path) as folder:
+        token = Token.make(Store(folder).trusted)
+        ledger = Ledger(folder)
+        apply(ledger.write([ledger.make(token, role, **how)]))
+    return token
+
+
 class CA:
     """The folder of a CA, and what the commands do with it."""
 
@@ -31,11 +40,7 @@ class CA:
 
     def token(self, role: str = "worker", **how: Any) -> Token:
         """A new token, in the ledger."""
-        with locked(self.path) as folder:
-            token = Token.make(Store(folder).trusted)
-            ledger = Ledger(folder)
-            apply(ledger.write([ledger.make(token, role, **how)]))
-        return token
+        return new_token(self.path, role, **how)
 
     def revoke(self, token: Token) -> None:
         with locked(self.path) as folder:

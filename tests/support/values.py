@@ -1,4 +1,4 @@
-"""Values that messages are made of, and how to see that one has arrived as README's table says."""
+"""Values that messages are made of, and how to see that one arrives as docs/messages.md says."""
 
 from __future__ import annotations
 

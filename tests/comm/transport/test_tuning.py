@@ -98,3 +98,23 @@ def test_a_link_local_host_keeps_its_zone(
     address: tuple[object, ...], expected: tuple[str, int]
 ) -> None:
     assert sockets.host_and_port(address) == expected
+
+
+@linux
+def test_the_round_trip_is_the_kernels() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = socket.create_connection(listening.getsockname(), timeout=60)
+        far, _ = listening.accept()
+    with near, far:
+        near.sendall(b"x")
+        assert far.recv(1) == b"x"
+        far.sendall(b"y")
+        assert near.recv(1) == b"y"
+        for end in (near, far):
+            seconds = sockets.round_trip(end)
+            assert seconds is not None
+            assert 0 < seconds < 60
+    assert sockets.round_trip(near) is None  # it is closed
+    one, other = socket.socketpair()
+    with one, other:
+        assert sockets.round_trip(one) is None

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -55,10 +56,27 @@ def subprocesses(**options: Any) -> Any:
     )
 
 
+def _by_shell(given: Path) -> str:
+    """A file with the command that has a shell run a script whose last line replaces it."""
+    *lines, last = given.read_text().strip().splitlines()
+    script = Path.cwd() / f"{given.name}.script"
+    script.write_text("\n".join([*lines, f"exec {last}"]))
+    command = script.with_suffix(".command")
+    command.write_text(f"sh {script}")
+    return str(command)
+
+
 def jobs(**options: Any) -> Any:
-    from dask_jobqueue.local import LocalCluster
+    from dask_jobqueue.local import LocalCluster, LocalJob
+
+    class ByShell(LocalJob):  # type: ignore[misc]
+        """Runs the script as queueing systems do, by a shell, which then is the worker."""
+
+        async def _submit_job(self, script_filename: str) -> Any:
+            return await super()._submit_job(_by_shell(Path(script_filename)))
 
     cluster = LocalCluster(
+        job_cls=ByShell,
         cores=1,
         memory="500MB",
         processes=1,

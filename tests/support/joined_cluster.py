@@ -1,0 +1,89 @@
+"""A CA with `certs serve` in a process of its own, and Dask's programs with tokens and no files."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import psutil
+
+from support.certs_cli import good, run
+from support.processes import Program
+
+__all__ = ["SECRET", "Cluster", "bare"]
+
+SECRET = re.compile(r"sealwire_join_[a-z2-7]+")
+
+
+def bare() -> dict[str, str]:
+    """The environment without what configures Dask or sealwire."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("DASK_", "SEALWIRE_"))}
+
+
+class Cluster:
+    """A CA with its service, and processes that have no files at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ca = path / "ca"
+        good("init", str(self.ca))
+        self.started: list[Program] = []
+        serve = ("certs", "serve", "--host", "127.0.0.1", "--port", "0", "--dir", str(self.ca))
+        service = self.start("service", "sealwire.cli", *serve)
+        self.service = service.wait_for(r"serving the CA at tls://(\S+)")[1]
+
+    def start(self, home: str, *module: str, **variables: str) -> Program:
+        """``python -m`` a module, in an empty home."""
+        place = self.path / f"home-{home}"
+        place.mkdir()
+        kept = bare()
+        before = dict(os.environ)
+        os.environ.clear()
+        os.environ.update({**kept, "HOME": str(place), **variables})
+        try:
+            program = Program([sys.executable, "-m", *module], place)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        self.started.append(program)
+        return program
+
+    def token(self, role: str, *options: str) -> str:
+        done = run("token", "--role", role, "--dir", str(self.ca), *options)
+        return SECRET.findall(done.output)[0]
+
+    def joining(self, role: str, *options: str) -> dict[str, str]:
+        """The two variables."""
+        return {"SEALWIRE_JOIN": self.service, "SEALWIRE_TOKEN": self.token(role, *options)}
+
+    def scheduler(self) -> str:
+        options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        started = self.start(
+            "scheduler", "dask", "scheduler", *options, **self.joining("scheduler")
+        )
+        return started.wait_for(r"Scheduler at:\s+(\S+)")[1]
+
+    def worker(self, scheduler: str, name: str, *options: str, **variables: str) -> Program:
+        return self.start(
+            name, "dask", "worker", scheduler, "--host", "127.0.0.1", "--nthreads", "1",
+            "--no-dashboard", *options, **(variables or self.joining("worker")),
+        )  # fmt: skip
+
+    @property
+    def output(self) -> str:
+        return "".join(line for each in self.started for line in each.output)
+
+    def end(self) -> None:
+        for program in reversed(self.started):
+            family = [program.process.pid]
+            if psutil.pid_exists(program.process.pid):
+                tree = psutil.Process(program.process.pid).children(recursive=True)
+                family += [each.pid for each in tree]
+            program.process.terminate()
+            left = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
+            for each in psutil.wait_procs(left, timeout=20)[1]:
+                each.kill()
+            program.process.wait()
+            program.finish()

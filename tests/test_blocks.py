@@ -1,0 +1,141 @@
+"""The blocks of code in the documents: what can be run here is run, the rest is at least valid.
+
+Other tests run what needs certificates, processes or a cluster; a page with code is named by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from sealwire.cli.main import main
+from sealwire.comm import Calls, listen
+from sealwire.security import config
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PATIENCE = 60  # seconds
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def named(language: str) -> list[Any]:
+    return [
+        pytest.param(block, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, block in enumerate(blocks(page, language))
+    ]
+
+
+STANDALONE = blocks(ROOT / "docs" / "standalone.md", "python")
+
+
+def standalone(word: str) -> str:
+    return next(block for block in STANDALONE if word in block)
+
+
+@pytest.mark.parametrize("block", named("python"))
+def test_python_compiles(block: str) -> None:
+    compile(block, "block", "exec")
+
+
+@pytest.mark.parametrize("block", named("yaml"))
+def test_configuration_is_known_in_all_its_keys(block: str, tmp_path: Path) -> None:
+    for tree in yaml.safe_load_all(block):
+        if isinstance(tree, dict) and {"distributed", "sealwire"} & tree.keys():
+            file = tmp_path / "dask.yaml"
+            file.write_text(yaml.safe_dump(tree))
+            assert config.unknown_keys(str(file)) == []
+
+
+def commands() -> Iterator[Any]:
+    for page in PAGES:
+        for block in blocks(page, "console") + blocks(page, "bash"):
+            joined = block.replace("\\\n", " ")
+            for line in re.findall(r"^(?:\$ )?(?:dask )?sealwire (.*)$", joined, re.MULTILINE):
+                yield pytest.param(re.split(r"\s#\s", line)[0], id=f"{page.stem}: {line[:40]}")
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_commands_and_options_exist(line: str) -> None:
+    """By their names; their values are for the tests that run them."""
+    words = re.sub(r"'[^']*'|\"[^\"]*\"", "x", line).split()
+    command: click.Command = main
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None, words[0]
+        command, words = found, words[1:]
+    known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    options = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    assert options <= known | {"--help", "-h", "--version"}
+
+
+def test_every_page_with_code_is_run_by_a_test() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    for page in PAGES:
+        if blocks(page, "python") or blocks(page, "console") or blocks(page, "bash"):
+            assert re.search(rf"\b{re.escape(page.name)}\b", tests), page.name
+
+
+def test_a_link_that_is_cut() -> None:
+    names: dict[str, Any] = {}
+    exec(standalone("link.cut"), names)
+    names["test_a_cut_link_is_an_error"]()
+
+
+def test_calls(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(standalone("ReconnectingClient"), names)
+    asyncio.run(asyncio.wait_for(names["main"]([]), PATIENCE))
+    added, again = capsys.readouterr().out.splitlines()
+    assert re.match(r"3 [\d.e-]+$", added)
+    assert again == "3"
+
+
+@contextmanager
+def adding() -> Iterator[str]:
+    """The address of a listener in a thread, whose calls add."""
+    address: list[str] = []
+    ready = threading.Event()
+
+    async def serve(comm: Any) -> None:
+        async with Calls(comm, {"add": lambda a, b: a + b}) as calls:
+            await calls.serve()
+
+    async def run() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with listen("tcp://127.0.0.1:0", serve) as listener:
+            address.append(listener.contact_address)
+            end.append(lambda: loop.call_soon_threadsafe(stop.set))
+            ready.set()
+            await asyncio.wait_for(stop.wait(), PATIENCE)
+            await listener.close(grace=PATIENCE)
+
+    end: list[Any] = []
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    assert ready.wait(PATIENCE)
+    try:
+        yield address[0]
+    finally:
+        end[0]()
+        thread.join(PATIENCE)
+
+
+def test_without_an_event_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    code = standalone("sealwire.comm import sync")
+    with adding() as address:
+        exec(code.replace("tcp://127.0.0.1:8786", address), {})
+    assert capsys.readouterr().out == "3\n"

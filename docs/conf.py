@@ -76,7 +76,6 @@ ABOVE = {
     "RELEASING.md": "releasing",
     "SECURITY.md": "reporting",
 }
-OPTIONAL = ("dashboard",)  # pages that the first one lists if they are there
 
 
 def read(app: Sphinx, page: str, source: list[str]) -> None:
@@ -87,9 +86,6 @@ def read(app: Sphinx, page: str, source: list[str]) -> None:
             text = re.sub(r"(\]\(|\]: )docs/", r"\1", (HERE.parent / name).read_text("utf-8"))
     for name, here in ABOVE.items():
         text = re.sub(rf"\]\((\.\./)?{re.escape(name)}", f"]({here}.md", text)
-    for name in OPTIONAL:
-        if not (HERE / f"{name}.md").exists():
-            text = re.sub(rf"^{name}\n", "", text, flags=re.MULTILINE)
     source[0] = text
 
 

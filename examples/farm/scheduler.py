@@ -73,7 +73,7 @@ class Scheduler:
             await asyncio.gather(*(self.feed(calls) for _ in range(slots)))
 
         handlers = {"submit": self.submit, "result": self.result, "join": join}
-        async with Calls(comm, handlers, max_running=10_000, ping_interval=2) as calls:
+        async with Calls(comm, handlers, max_running=10_000, ping_interval=5) as calls:
             await calls.serve()
 
 

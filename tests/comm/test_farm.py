@@ -175,15 +175,17 @@ async def test_a_stop_lets_what_runs_finish(farm: Farm) -> None:
     worker = farm.worker()
     async with client_of(farm) as client:
         for key in "abc":
-            await client.call("submit", key, "sleep", 1.0)
-        await client.call("submit", "d", "square", 4)
-        results = [asyncio.ensure_future(client.call("result", key)) for key in "abcd"]
+            await client.call("submit", key, "sleep", 1.0, idempotent=True)
+        await client.call("submit", "d", "square", 4, idempotent=True)
+        results = [
+            asyncio.ensure_future(client.call("result", key, idempotent=True)) for key in "abcd"
+        ]
         assert await results.pop() == ["result", 16, 1]  # so those before it are being run
         assert await beside(stop, worker) == 0
         assert await asyncio.gather(*results) == [["result", None, 1]] * 3
-        await client.call("submit", "e", "square", 5)
+        await client.call("submit", "e", "square", 5, idempotent=True)
         farm.worker()
-        kind, value, _ = await client.call("result", "e", timeout=30)
+        kind, value, _ = await client.call("result", "e", timeout=30, idempotent=True)
         assert (kind, value) == ("result", 25)
     assert await beside(stop, scheduler) == 0
 
@@ -204,12 +206,12 @@ async def test_a_worker_that_is_stopped_is_as_good_as_lost(farm: Farm) -> None:
     farm.scheduler()
     worker = farm.worker()
     async with client_of(farm) as client:
-        await client.call("submit", "a", "sleep", 3600)
-        await client.call("submit", "b", "square", 2)
-        assert await client.call("result", "b", timeout=30) == ["result", 4, 1]
+        await client.call("submit", "a", "sleep", 3600, idempotent=True)
+        await client.call("submit", "b", "square", 2, idempotent=True)
+        assert await client.call("result", "b", timeout=30, idempotent=True) == ["result", 4, 1]
         worker.process.send_signal(signal.SIGSTOP)
-        await client.call("submit", "c", "square", 3)
+        await client.call("submit", "c", "square", 3, idempotent=True)
         farm.worker()
-        assert await client.call("result", "c", timeout=60) == ["result", 9, 2]
+        assert await client.call("result", "c", timeout=60, idempotent=True) == ["result", 9, 2]
     tasks = (farm.folder / "tasks").read_text()
     assert tasks.count('["attempt", "a"') == 2

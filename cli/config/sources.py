@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 #: bytes of a file that are read; Dask has no limit, and takes minutes for 10 MB
-LARGEST = 4 << 20
+LARGEST = 1 << 20
 INHERITED = "DASK_INTERNAL_INHERIT_CONFIG"
 _PREFIX = "DASK_"
 _ENDINGS = (".json", ".yaml", ".yml")
@@ -179,6 +179,8 @@ class _Unread(Exception):
 
 def _read(path: str) -> Mapping[Any, Any]:
     """Return what a file says. Raises `_Unread`."""
+    import yaml
+
     try:
         about = os.stat(path)
         if stat.S_ISFIFO(about.st_mode):
@@ -197,7 +199,8 @@ def _read(path: str) -> Mapping[Any, Any]:
         advice = "let this user read it, or remove it"
         raise _Unread("file-unreadable", why, advice, fatal=False) from None
     try:
-        tree = schema.load(raw.decode(locale.getpreferredencoding(False)))
+        # As Dask does, not by the parser in C, which ends the process if nesting is too deep.
+        tree = yaml.safe_load(raw.decode(locale.getpreferredencoding(False)))
     except UnicodeDecodeError as error:
         raise _malformed(f"it is no {error.encoding} text (byte {error.start})") from None
     except RecursionError:

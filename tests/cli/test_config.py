@@ -235,7 +235,7 @@ def test_a_section_that_is_none_is_told(home: Path, section: str) -> None:
 
 
 FILES = [
-    (b"a: [", "file-malformed", "line 2, column 1"),
+    (b"a: [", "file-malformed", "line 1, column 5"),
     (b"- sealwire", "file-malformed", "a list at its top"),
     (b"sealwire: &a {tls: *b}", "file-malformed", "alias"),
     (b"\xff\xfe\xfa", "file-malformed", ""),

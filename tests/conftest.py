@@ -6,6 +6,7 @@ Processes that the tests start are told by Dask's configuration, where they use 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -43,14 +44,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs a browser where there is none, unless one is required."""
-    left = [item for item in items if item.get_closest_marker("browser")]
-    if not left or os.environ.get("SEALWIRE_BROWSER") == "required":
-        return
+    """Leave out what needs Chromium or Bokeh where it is missing, unless it is required."""
     from support.browser import chromium
 
-    if chromium() is None:
-        config.hook.pytest_deselected(items=left)
+    required = os.environ.get("SEALWIRE_REQUIRED", "").split()
+    there = {"browser": chromium(), "bokeh": importlib.util.find_spec("bokeh")}
+    missing = [name for name, found in there.items() if not found and name not in required]
+    left = {item for item in items for name in missing if item.get_closest_marker(name)}
+    if left:
+        config.hook.pytest_deselected(items=list(left))
         items[:] = [item for item in items if item not in left]
 
 

@@ -171,13 +171,18 @@ def test_a_renewed_certificate_is_seen(cluster: Cluster, who: str, role: str) ->
     assert f"own CN={role}: 90 days" in shown["certificates"]
 
 
-def test_it_is_in_the_menu_and_among_the_plots(cluster: Cluster) -> None:
+@pytest.mark.bokeh
+def test_it_is_in_the_menu(cluster: Cluster) -> None:
     assert '<a href="sealwire">Sealwire</a>' in get(f"{cluster.url}/status")
     menu = Page(get(f"{cluster.url}/sealwire"))
     assert ("a", {"href": "status"}) in menu.tags
     assert ("a", {"href": "sealwire", "aria-current": "page"}) in menu.tags
     plots = get_json(f"{cluster.url}/individual-plots.json")
     assert plots["Individual Workers"] == "/individual-workers"  # as ever
+
+
+def test_it_is_among_the_plots(cluster: Cluster) -> None:
+    plots = get_json(f"{cluster.url}/individual-plots.json")
     embedded = Page(get(cluster.url + plots["Individual Sealwire"]))
     assert embedded.rows("processes")
     assert "nav" not in [tag for tag, _ in embedded.tags]
@@ -311,7 +316,7 @@ def test_a_browser_shows_it(cluster: Cluster, tmp_path: Path) -> None:
     """With `SEALWIRE_PICTURES` naming a folder, the picture of the documents is made there."""
     shot = tmp_path / "dashboard.png"
     options = ("--window-size=1280,1000", f"--screenshot={shot}")
-    page = Page(browse(f"{cluster.url}/sealwire", tmp_path, *options))
+    page = Page(browse(f"{cluster.url}/sealwire", *options))
     rows = {row["process"]: row for row in page.rows("processes")}
     assert set(rows) == {"scheduler", "worker ours", "worker stock"}
     assert rows["worker stock"]["backend"] == "distributed"

@@ -311,7 +311,7 @@ async def test_links_with_a_fault_come_first(make_party: Any, security: Security
 @pytest.mark.browser
 @asynchronous
 async def test_a_browser_runs_nothing_but_our_script(
-    security: Security, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    security: Security, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which refreshes the page; hostile names are text in it, then too."""
     monkeypatch.setattr(extension, "_FRESH", 0.0)
@@ -327,7 +327,7 @@ async def test_a_browser_runs_nothing_but_our_script(
 
         monkeypatch.setattr(part, "made", made)
         url = f"http://127.0.0.1:{scheduler.http_server.port}/sealwire"
-        text = await loop.run_in_executor(None, lambda: browse(url, tmp_path, seconds=12))
+        text = await loop.run_in_executor(None, lambda: browse(url, seconds=12))
     assert len(asked) >= 3  # at once, after 5 s, after 10 s
     page = Page(text)
     assert page.text.count("does not answer") == 1  # in the script alone

@@ -242,7 +242,7 @@ async def test_a_burst_to_a_peer_that_takes_it_is_allowed() -> None:
                 taken += len(far.recv(1 << 20))
             except BlockingIOError:
                 break
-        if taken == outbox.sent:
+        if taken == stream.bytes_out:
             stream.write([bytes(10_000)])
             again += 1
     assert again, "it was never found over the limit"

@@ -86,7 +86,7 @@ async def hammer(server: Server, times: int, seconds: float, args: dict[str, Any
     unsure: set[str] = set()
     async with (
         killed_again_and_again(server, times, seconds, lambda: len(done)) as killing,
-        ReconnectingClient(server.address, **args) as client,
+        ReconnectingClient(server.address, backoff_cap=1.0, **args) as client,
     ):
 
         async def use(name: str, method: str, idempotent: bool) -> None:

@@ -76,7 +76,7 @@ def passed(unpacked: Path, tests: tuple[str, ...], folder: Path) -> int:
         f"import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *{tests}]))"
     )
     done = subprocess.run(
-        [unpacked / "environment" / PYTHON, "-I", "-c", run_them],
+        [unpacked / "environment" / PYTHON, "-I", "-B", "-c", run_them],
         cwd=folder,
         capture_output=True,
         text=True,

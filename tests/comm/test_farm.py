@@ -77,7 +77,7 @@ def stop(program: Program) -> int:
     return program.process.wait(30)
 
 
-LINKS = [(scheme, loop) for scheme in ("tcp", "tls", "unix") for loop in START]
+LINKS = [("tcp", "asyncio"), ("tls", "asyncio"), ("unix", "uvloop"), ("tls", "uvloop")]
 two_links = pytest.mark.parametrize("farm", [LINKS[0], LINKS[3]], ids="-".join, indirect=True)
 
 

@@ -172,7 +172,8 @@ class _Durations:
         self.total = 0.0
 
     def add(self, seconds: float) -> None:
-        seconds = max(seconds, 0.0)
+        if seconds < 0.0:
+            seconds = 0.0
         self.counts[bisect.bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
@@ -223,9 +224,7 @@ if hasattr(os, "register_at_fork"):
 
 def began(stream: Counted) -> None:
     """Count a stream from now on, until `ended`."""
-    process = _process
-    with process.lock:
-        process.streams[id(stream)] = weakref.ref(stream)
+    _process.streams[id(stream)] = weakref.ref(stream)
 
 
 def ended(stream: Counted, broken: ErrorKind | None = None) -> None:
@@ -234,7 +233,9 @@ def ended(stream: Counted, broken: ErrorKind | None = None) -> None:
     with process.lock:
         if process.streams.pop(id(stream), None) is None:  # twice, or it is our parent's
             return
-        process.traffic = (*_sums([process.traffic, stream.traffic()])[:4], 0)
+        received, sent, read, written, _ = process.traffic
+        a, b, c, d, _ = stream.traffic()
+        process.traffic = (received + a, sent + b, read + c, written + d, 0)
         if broken is not None:
             process.broken[broken] += 1
 

@@ -81,6 +81,7 @@ class FrameStream(Connection):
     ) -> None:
         super().__init__(sock, limits, peer, state)
         self.accepted = False
+        self._counted = False  # whether its numbers are part of the process's
         statistics.began(self)
 
     # Beginning
@@ -277,16 +278,21 @@ class FrameStream(Connection):
     def close(self, error: BaseException | None = None) -> None:
         """Close at once, see `Connection.close`, and count it."""
         super().close(error)
-        self._count_end()
+        if not self._counted and self.state is State.CLOSED:
+            self._count_end()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():  # never closed: its event loop has ended before
+        # Never closed if its event loop has ended before.
+        if not self._counted and not sys.is_finalizing():
             self._count_end()
 
     def _count_end(self) -> None:
+        self._counted = True
         end = self.error
-        broken = self.greeted and isinstance(end, CommClosedError) and is_broken(end)
-        statistics.ended(self, getattr(end, "kind", None) if broken else None)
+        if self.greeted and isinstance(end, CommClosedError) and is_broken(end):
+            statistics.ended(self, end.kind)
+        else:
+            statistics.ended(self)
 
     def is_open(self) -> bool:
         """Whether hellos are exchanged, and neither side has closed."""

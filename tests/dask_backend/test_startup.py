@@ -110,7 +110,15 @@ def test_a_scheduler_does_not_start_plain_where_protection_is_configured(
 ) -> None:
     monkeypatch.setenv("DASK_CONFIG", str(written(tmp_path / "dask.yaml", tree)))
     program = programs.start(
-        "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *PRELOAD
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+        "--dashboard-address",
+        "127.0.0.1:0",
+        *PRELOAD,
     )
     told = program.wait_for("refusing tcp://.*--protocol tls.*")[0]
     assert "distributed.comm.require-encryption: true" in told

@@ -23,7 +23,7 @@ from sealwire.dask_backend import Security
 from sealwire.joining import ledger
 from sealwire.security.ca.store import Store
 from support.certs_cli import good, run
-from support.joined_cluster import SECRET, Cluster
+from support.joined_cluster import QUIET, SECRET, Cluster
 from support.joining import new_token
 
 LONG = float(os.environ.get("SOAK_JOINED", "0"))
@@ -98,7 +98,7 @@ def test_a_cluster_outlives_its_certificates_and_its_ca(
             "DASK_SEALWIRE__JOIN__NAME": name,
         }  # fmt: skip
 
-    options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    options = ("--host", "127.0.0.1", "--port", "0", *QUIET)
     started = cluster.start("s", "dask", "scheduler", *options, **joining("scheduler", "s"))
     address = started.wait_for(r"Scheduler at:\s+(\S+)")[1]
     workers = {

@@ -14,6 +14,7 @@ from support.processes import Program
 
 __all__ = ["SECRET", "Cluster", "bare"]
 
+QUIET = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")  # it serves HTTP even so
 SECRET = re.compile(r"sealwire_join_[a-z2-7]+")
 
 
@@ -59,7 +60,7 @@ class Cluster:
         return {"SEALWIRE_JOIN": self.service, "SEALWIRE_TOKEN": self.token(role, *options)}
 
     def scheduler(self) -> str:
-        options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        options = ("--host", "127.0.0.1", "--port", "0", *QUIET)
         started = self.start(
             "scheduler", "dask", "scheduler", *options, **self.joining("scheduler")
         )
@@ -68,7 +69,7 @@ class Cluster:
     def worker(self, scheduler: str, name: str, *options: str, **variables: str) -> Program:
         return self.start(
             name, "dask", "worker", scheduler, "--host", "127.0.0.1", "--nthreads", "1",
-            "--no-dashboard", *options, **(variables or self.joining("worker")),
+            *QUIET, *options, **(variables or self.joining("worker")),
         )  # fmt: skip
 
     @property

@@ -103,8 +103,9 @@ class Programs:
 
     def worker(self, address: str, *options: str) -> Program:
         """A worker that may not have joined yet."""
+        host = () if "--host" in options else ("--host", "127.0.0.1")  # else all interfaces
         return self.start(
-            "worker", address, "--nthreads", "1", "--no-dashboard",
+            "worker", address, "--nthreads", "1", "--no-dashboard", *host,
             "--dashboard-address", "127.0.0.1:0", "--local-directory", str(self.folder), *options,
         )  # fmt: skip
 

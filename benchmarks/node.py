@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 UNTOUCHED = "untouched"  # the switch interval
+HTTP = "127.0.0.1:0"  # it is served even without a dashboard
 
 
 async def live(who: dict[str, Any], answers: Any) -> None:
@@ -43,7 +44,7 @@ async def live(who: dict[str, Any], answers: Any) -> None:
         answers.write(json.dumps(figures) + "\n")
         os._exit(0)
     if who["role"] == "scheduler":
-        server: Any = await Scheduler(**common, dashboard=False, dashboard_address=":0")
+        server: Any = await Scheduler(**common, dashboard=False, dashboard_address=HTTP)
     else:
         server = await Worker(
             who["scheduler"],
@@ -52,6 +53,7 @@ async def live(who: dict[str, Any], answers: Any) -> None:
             nthreads=2,
             memory_limit=0,
             dashboard=False,
+            dashboard_address=HTTP,
         )
     answers.write(json.dumps({"address": server.address}) + "\n")
     await (await adapters.read_lines(sys.stdin)).read()

@@ -51,12 +51,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_server_and_client(folder: Path) -> None:
-    """On a free port in place of the page's."""
+    """On a free port in place of the page's, and on loopback alone."""
     port = str(free_port())
     for name in ("server.py", "client.py"):
         text = (ROOT / "examples" / name).read_text()
         assert text.count("8786") == 1
-        (folder / name).write_text(text.replace("8786", port))
+        (folder / name).write_text(text.replace("8786", port).replace("0.0.0.0", "127.0.0.1"))
     with subprocess.Popen([sys.executable, "server.py"], cwd=folder) as server:
         try:
             # The client tries until the server is there.

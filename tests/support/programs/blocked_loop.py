@@ -106,7 +106,7 @@ class Held:
         async with contextlib.AsyncExitStack() as stack:
             worker = Worker(
                 client.scheduler.address, name=late, nthreads=1, security=security, memory_limit=0,
-                dashboard=False,
+                dashboard=False, host="127.0.0.1", dashboard_address="127.0.0.1:0",
             )  # fmt: skip
             await stack.enter_async_context(worker)
             other = Client(client.scheduler.address, security=security, asynchronous=True)

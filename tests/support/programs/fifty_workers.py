@@ -28,6 +28,7 @@ async def main(scheduler: str, ca: str, certificate: str, number: int) -> None:
             Worker(
                 scheduler, name=f"w{n}", nthreads=1, security=security, memory_limit=0,
                 dashboard=False, local_directory=None,
+                host="127.0.0.1", dashboard_address="127.0.0.1:0",
             )
             for n in range(number)
         ]  # fmt: skip

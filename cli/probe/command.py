@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sealwire.cli.console import cell, to_json, visible
+from sealwire.cli.identity import identity_options
 
 if TYPE_CHECKING:
     from sealwire.cli.probe.diagnosis import Diagnosis
@@ -18,15 +19,7 @@ ROLES: tuple[Role, ...] = ("client", "scheduler", "worker")
 
 @click.command("probe", short_help="Say what listens at an address, and what is wrong with it.")
 @click.argument("address")
-@click.option(
-    "--as",
-    "role",
-    type=click.Choice(ROLES),
-    help="Whose certificate to show.  [default: client, or the role whose file is here]",
-)
-@click.option("--ca", help="CA file, instead of the configured one.")
-@click.option("--cert", help="Certificate file, instead of the configured one.")
-@click.option("--key", help="Key file; may be left out if the certificate's file has the key.")
+@identity_options
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1, 600),

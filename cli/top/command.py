@@ -16,25 +16,16 @@ import click
 
 from sealwire.cli.certs.common import Failed
 from sealwire.cli.console import to_json, visible
+from sealwire.cli.identity import identity_options
 
 if TYPE_CHECKING:
     from sealwire.cli.top.asking import Asker
     from sealwire.security import Role
 
-ROLES: tuple[Role, ...] = ("client", "scheduler", "worker")
-
 
 @click.command("top", short_help="Show every link of a running Dask cluster, and what is wrong.")
 @click.argument("address")
-@click.option(
-    "--as",
-    "role",
-    type=click.Choice(ROLES),
-    help="Whose certificate to show.  [default: client, or the role whose file is here]",
-)
-@click.option("--ca", help="CA file, instead of the configured one.")
-@click.option("--cert", help="Certificate file, instead of the configured one.")
-@click.option("--key", help="Key file; may be left out if the certificate's file has the key.")
+@identity_options
 @click.option("--find", default="", help="Show rows in which this text occurs.")
 @click.option(
     "--rows",

@@ -55,7 +55,8 @@ class TCP(Comm):
 
     def __del__(self) -> None:
         """Close the socket of a comm that was garbage collected while open, from any thread."""
-        stream: FrameStream | None = getattr(self, "_stream", None)
+        # Its own: a subclass that wraps a comm may pass on the attributes of what it wraps.
+        stream: FrameStream | None = vars(self).get("_stream")
         if stream is None or stream.closed() or sys.is_finalizing():
             return
         logger.warning(

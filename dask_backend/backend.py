@@ -79,7 +79,8 @@ class TCP(Comm):
 
     def __del__(self) -> None:
         """Close the socket of a comm that was garbage collected while open, from any thread."""
-        stream: FrameStream | None = getattr(self, "stream", None)
+        # Its own: a subclass that wraps a comm may pass on the attributes of what it wraps.
+        stream: FrameStream | None = vars(self).get("stream")
         if stream is not None and not stream.closed() and not sys.is_finalizing():
             name = f"<{type(self).__name__} local={self._local_addr} remote={self._peer_addr}>"
             logger.warning("%s was dropped without being closed", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 
 import psutil
 import pytest
@@ -224,3 +225,25 @@ async def test_a_forgotten_comm_closes_its_socket(
         assert any(local in record.getMessage() for record in caplog.records)
         await a.write("others go on")
         assert await b.read() == "others go on"
+
+
+@aio
+async def test_a_forgotten_wrapper_leaves_its_comm_open(scheme: str) -> None:
+    """A subclass that was never initialised, and passes on the attributes of a comm."""
+    async with pair(scheme) as (a, b):
+
+        class Wrapper(type(a)):  # type: ignore[misc]
+            def __init__(self, comm: object) -> None:
+                self.comm = comm
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(self.comm, name)
+
+        wrapper = Wrapper(a)
+        gone = weakref.ref(wrapper)
+        del wrapper
+        gc.collect()
+        assert gone() is None
+        await asyncio.sleep(0)
+        await a.write("goes on")
+        assert await b.read() == "goes on"

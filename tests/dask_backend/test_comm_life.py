@@ -133,6 +133,33 @@ async def test_a_comm_that_is_forgotten_closes(party: Party) -> None:
         await far.close()
 
 
+@pytest.mark.parametrize("offers", ["all", "nothing"])
+@asynchronous
+async def test_a_forgotten_wrapper_leaves_its_comm_open(party: Party, offers: str) -> None:
+    """As tools wrap comms to hold back what is sent: a subclass, never initialised."""
+    async with pair(party) as (near, far):
+
+        class Wrapper(type(near)):  # type: ignore[misc]
+            def __init__(self, comm: Comm) -> None:
+                self.comm = comm
+
+            def __getattr__(self, name: str) -> object:
+                if offers == "nothing" or name == "comm":
+                    raise AttributeError(name)
+                return getattr(self.comm, name)
+
+        wrapper = Wrapper(near)
+        gone = weakref.ref(wrapper)
+        del wrapper
+        gc.collect()
+        assert gone() is None
+        await turns()
+        assert not near.closed()
+        for writer, reader in ((near, far), (far, near)):
+            await writer.write({"still": "open"})
+            assert await reader.read() == {"still": "open"}
+
+
 @asynchronous
 async def test_a_cancelled_read_closes_the_comm(party: Party) -> None:
     """Else the reply would go to whom the pool gives the comm next."""

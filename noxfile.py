@@ -114,7 +114,8 @@ def release(session: nox.Session) -> None:
     for left in dist.glob("sealwire-*"):
         left.unlink()
     session.run("python", "-m", "build")
-    archive, wheel = sorted(map(str, dist.glob("sealwire-*")), key=lambda name: name[-3:])[::-1]
+    (archive,) = map(str, dist.glob("sealwire-*.tar.gz"))
+    (wheel,) = map(str, dist.glob("sealwire-*.whl"))
     session.run("twine", "check", "--strict", archive, wheel)
     place = Path(session.create_tmp()) / "users"
     session.run("python", "-m", "venv", "--clear", str(place))

@@ -26,6 +26,7 @@ COVERED = ("comm/wire/*", "comm/transport/*", "security/contexts/*")
 
 nox.options.sessions = ["tests"]
 nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True  # what is not run must not look as if it were
 
 
 def declared() -> list[str]:
@@ -105,13 +106,16 @@ def release(session: nox.Session) -> None:
     Writes a Software Bill of Materials beside it, of an environment with the wheel and what it
     needs, which is made for it and has nothing else in it.
     """
-    session.install("build>=1", "twine>=6", "cyclonedx-bom>=5", "pip-audit>=2.7", "cffconvert>=2")
+    # First and alone: it needs an old jsonschema, which the others replace.
+    session.install("cffconvert>=2")
     session.run("cffconvert", "--validate", "-i", "CITATION.cff")
+    session.install("build>=1", "twine>=6", "cyclonedx-bom>=5", "pip-audit>=2.7")
     dist = Path("dist")
     for left in dist.glob("sealwire-*"):
         left.unlink()
     session.run("python", "-m", "build")
-    archive, wheel = sorted(map(str, dist.glob("sealwire-*")), key=lambda name: name[-3:])[::-1]
+    (archive,) = map(str, dist.glob("sealwire-*.tar.gz"))
+    (wheel,) = map(str, dist.glob("sealwire-*.whl"))
     session.run("twine", "check", "--strict", archive, wheel)
     place = Path(session.create_tmp()) / "users"
     session.run("python", "-m", "venv", "--clear", str(place))

@@ -207,9 +207,31 @@ def _read(path: str) -> Mapping[Any, Any]:
         raise _malformed("it is nested too deeply") from None
     except Exception as error:  # YAMLError, and ValueError of a date that there is not
         raise _malformed(_where(error)) from None
+    if _holds_itself(tree):
+        why = "an alias in it refers to what it is part of; `import dask`, or who reads it, fails"
+        raise _Unread("file-malformed", why, "correct it, or move it away", fatal=True)
     if tree is not None and not isinstance(tree, Mapping):
         raise _malformed(f"it has no settings, but a {type(tree).__name__} at its top")
     return tree or {}
+
+
+def _holds_itself(tree: object) -> bool:
+    """Whether an alias is part of what it stands for; each value is looked at once."""
+    inside: set[int] = set()  # the containers around the one looked at
+    done: set[int] = set()
+    waiting: list[tuple[Any, bool]] = [(tree, False)]
+    while waiting:
+        value, left = waiting.pop()
+        if left:
+            inside.discard(id(value))
+            done.add(id(value))
+        elif id(value) in inside:
+            return True
+        elif isinstance(value, (Mapping, list)) and id(value) not in done:
+            inside.add(id(value))
+            parts = value.values() if isinstance(value, Mapping) else value
+            waiting += [(value, True), *((part, False) for part in parts)]
+    return False
 
 
 def _malformed(why: str) -> _Unread:

@@ -48,7 +48,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds to wait for the scheduler.",
 )
-@click.option("--once", is_flag=True, help="Look once, and end; also where there is no terminal.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Look once, and end; also where there is no terminal, or one that moves no cursor.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and end.")
 def command(
     address: str,
@@ -88,14 +92,15 @@ def command(
 
     require_dask()
     asker = make_asker(address, role, {"ca": ca, "cert": cert, "key": key}, timeout)
-    ask: dict[str, Any] = {"find": find, "rows": rows}
+    # As the scheduler escapes it; what is no UTF-8 could not be sent.
+    ask: dict[str, Any] = {"find": visible(find), "rows": rows}
     if as_json:
         click.echo(to_json(asyncio.run(ask_once(asker, ask))))
         return
     from sealwire.cli.demo.report import output
 
     console = output()
-    if once or not console.is_terminal:
+    if once or not console.is_terminal or console.is_dumb_terminal:
         from sealwire.cli.top.display import whole
 
         console.print(whole(asyncio.run(ask_once(asker, ask))))

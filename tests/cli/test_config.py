@@ -238,6 +238,9 @@ FILES = [
     (b"a: [", "file-malformed", "line 1, column 5"),
     (b"- sealwire", "file-malformed", "a list at its top"),
     (b"sealwire: &a {tls: *b}", "file-malformed", "alias"),
+    (b"sealwire: &a {limits: *a}", "file-malformed", "an alias in it refers to"),
+    (b"sealwire: {limits: {max-queued: &a [1, [*a]]}}", "file-malformed", "an alias in it refers"),
+    (b"elsewhere: &a [{b: *a}]", "file-malformed", "an alias in it refers to"),
     (b"\xff\xfe\xfa", "file-malformed", ""),
     (b"a: 2023-99-99", "file-malformed", "month"),
     (b"[" * 100_000, "file-malformed", ""),
@@ -257,6 +260,17 @@ def test_files_that_cannot_be_read(home: Path, content: bytes, code: str, words:
     assert "MIGHAg" not in findings[0]["message"]
     assert settings["sealwire.limits.backlog"]["value"] == 7
     assert exit_code == 2
+
+
+def test_an_alias_that_is_no_part_of_itself_is_a_value(home: Path) -> None:
+    lines = [
+        "a0: &a0 [x]",
+        *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)),
+    ]
+    text = "\n".join([*lines, "b: &b {max-queued: 1}", "sealwire: {limits: *b}", "c: [*b, *b]"])
+    (home / "sealwire.yaml").write_text(text)  # 9 ** 8 values, where each is looked at as written
+    settings, findings, exit_code = told()
+    assert (settings["sealwire.limits.max-queued"]["value"], findings, exit_code) == (1, [], 0)
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"---\n", b"null", b"\xef\xbb\xbfa: 1"])

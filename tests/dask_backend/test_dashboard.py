@@ -14,6 +14,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -267,6 +268,57 @@ def test_top_says_what_is_in_its_way(cluster: Cluster, tmp_path: Path) -> None:
         assert "Traceback" not in done.output
         told = top(cluster, *options, "--json", address=address).stdout
         assert code == 2 or words in json.loads(told)["error"]
+
+
+@pytest.mark.parametrize("find", ["\udcff\x1b[31m", "\ud800", "n\0de", "x" * 200_000])
+def test_top_finds_whatever_text_it_is_given(cluster: Cluster, find: str) -> None:
+    done = top(cluster, "--json", "--find", find)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["processes"] == []
+
+
+ANSWERS = [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"SSH-2.0-x\r\n", bytes(64), b"\xff" * 64]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_top_survives_whatever_answers(cluster: Cluster, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    comm, _ = server.accept()
+                except OSError:
+                    return
+                with comm:
+                    comm.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        done = CliRunner().invoke(main, ["top", address, "--timeout", "1"])
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(HANG)
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("terminal", ["dumb", "unknown"])
+def test_top_looks_once_where_no_cursor_moves(cluster: Cluster, terminal: str) -> None:
+    near, far = pty.openpty()
+    given = ["--ca", cluster.files["tls_ca_file"], "--cert", cluster.files["tls_client_cert"]]
+    command = [sys.executable, "-m", "sealwire.cli", "top", cluster.address, *given]
+    environment = {**os.environ, "TERM": terminal}
+    try:
+        done = subprocess.run(
+            command, stdin=far, stdout=far, stderr=far, env=environment, timeout=HANG, check=False
+        )
+        assert done.returncode == 0
+        assert b"processes" in os.read(near, 65536)
+    finally:
+        os.close(far)
+        os.close(near)
 
 
 def test_top_is_refused_with_a_certificate_of_another_ca(cluster: Cluster, tmp_path: Path) -> None:

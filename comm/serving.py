@@ -26,6 +26,7 @@ from .arguments import expect_seconds
 from .close_codes import CloseCode
 from .errors import CommClosedError
 from .interfaces import Comm, Handler, Listener
+from .leaving import is_failure
 from .limits import Limits
 
 __all__ = ["ServingListener", "StreamListener"]
@@ -130,16 +131,16 @@ class ServingListener(Listener):
                 if not comm.closed():  # the error of another comm, not reported elsewhere
                     code, reason = CloseCode.HANDLER_FAILED, "its handler lost another comm"
                     logger.info("handler of the comm with %s ended: %s", comm.peer_address, error)
-            except Exception as error:
+            except BaseException as error:
+                if not is_failure(error, self._attended[comm]):  # nobody waits for the handler
+                    if self._leaving is None or not isinstance(error, asyncio.CancelledError):
+                        comm.abort()
+                    raise
                 code, reason = (
                     CloseCode.HANDLER_FAILED,
                     f"its handler raised {type(error).__name__}",
                 )
                 logger.exception("handler of the comm with %s failed", comm.peer_address)
-            except BaseException as error:  # the handler was cancelled: nobody waits for it
-                if self._leaving is None or not isinstance(error, asyncio.CancelledError):
-                    comm.abort()
-                raise
             finally:
                 if ended is not None:
                     ended.cancel()

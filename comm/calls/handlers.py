@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..errors import EncodeError, MessageTooLarge, quoted
 from ..interfaces import Comm
+from ..leaving import is_failure
 from .envelopes import (
     FAR,
     MOST,
@@ -207,7 +208,9 @@ class Handling:
             return
         try:
             result = handler(*args, **kwargs) if kwargs else handler(*args)
-        except (Exception, asyncio.CancelledError) as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             trace = error.__traceback__
             if isinstance(error, TypeError) and (trace is None or trace.tb_next is None):
                 self._turn_away(number, method, "bad-arguments", quoted(str(error), 1000))
@@ -225,6 +228,7 @@ class Handling:
     async def _run(self, key: int, running: _Running, result: Any) -> None:
         """Await what a handler has returned, and reply."""
         number, method = running.number, running.method
+        task = asyncio.current_task()
         try:
             if running.why:  # cancelled before it could begin
                 _discard(result)
@@ -235,8 +239,10 @@ class Handling:
                 if self._outlet.full:
                     await self._outlet.drained()
                 self._reply(number, method, value)
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             if not (isinstance(error, asyncio.CancelledError) and running.why):
+                if not (isinstance(error, asyncio.CancelledError) or is_failure(error, task)):
+                    raise
                 self._reply_error(number, method, error)
             elif running.why == "deadline" and number is not None:
                 self._outlet.put([REFUSAL, number, "expired", ""])

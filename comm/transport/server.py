@@ -28,6 +28,7 @@ from ..arguments import expect_secure
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, EncryptionRequired
 from ..kinds import ErrorKind
+from ..leaving import is_failure
 from ..limits import DEFAULT_LIMITS, Limits
 from ..listener_log import ListenerLog, ListenerStats
 from ..tls_errors import TLS_RECORD, named, not_tls
@@ -310,6 +311,7 @@ class FrameServer(TCPServer):
 
     async def _serve(self, stream: FrameStream, address: tuple[Any, ...]) -> None:
         """Serve one connection from handshake to end."""
+        task = asyncio.current_task()
         try:
             try:
                 await self._establish(stream)
@@ -319,7 +321,7 @@ class FrameServer(TCPServer):
                     await served
             except BaseException as error:
                 self._pending.remove(stream)
-                if stream.greeted and isinstance(error, Exception):
+                if stream.greeted and is_failure(error, task):
                     reason = f"its handler raised {type(error).__name__}"
                     await stream.finish(CloseCode.HANDLER_FAILED, reason)
                 stream.close()
@@ -330,7 +332,9 @@ class FrameServer(TCPServer):
             elif not stream.greeted:
                 refusal = error
                 self._log.refused(error.kind, lambda: str(named(refusal, self._context)))
-        except Exception:
+        except BaseException as error:
+            if not is_failure(error, task):
+                raise
             if not stream.greeted:
                 self._log.refused(
                     "failed", lambda: f"cannot greet {stream.peer}; the next lines say why"

@@ -11,6 +11,9 @@ TREE := build/tree/sealwire
 PACKAGES := comm security joining metrics dask_backend cli testing
 INIT := ../../../version/__init__.py
 
+# The tests start hundreds of interpreters, and three of them rewrite every test file: compile once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types docs unit soak bench bench-all install clean
 
 demo: install

@@ -251,6 +251,13 @@ class Desk:
     @contextlib.contextmanager
     def _open(self) -> Iterator[tuple[Store, Ledger]]:
         """Lock the folder; yield what is in it, read again where it has changed."""
+        if not self._folder.is_at(self._folder.path):  # another one has taken its place
+            self._folder = Folder(self._folder.path)
+            self._store = self._ledger = None
+            self._stamps.clear()
+            self._keys = []
+            self._recent.clear()
+            self._order.clear()
         with locked(self._folder):
             seen = {name: _stamp(self._folder, name) for name in (TRUST, KEYS, CRL, JOURNAL)}
             if self._store is None or any(self._stamps.get(n) != s for n, s in seen.items()):

@@ -47,6 +47,11 @@ class Refused(JoinError):
         super().__init__(why)
         self.kind = kind
 
+    @property
+    def ends_token(self) -> bool:
+        """Whether the token is good for no other attempt with the same key, either."""
+        return self.kind in ("unknown", "revoked", "expired", "used")
+
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.kind)
 

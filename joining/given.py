@@ -30,6 +30,11 @@ class Given:
     until: datetime.datetime
 
     @property
+    def left(self) -> float:
+        """Seconds that it is still valid: less than its lifetime near the CA's end, or later on."""
+        return max(0.0, min(self.lifetime, (self.until - now()).total_seconds()))
+
+    @property
     def is_fresh(self) -> bool:
         """Whether most of its lifetime is left."""
         return (self.until - now()).total_seconds() > self.lifetime / 2

@@ -10,7 +10,8 @@ name in the journal, and from where it came. `revoked` and `expired` have what w
 
 A line is synced to disk before what it allows is done, and a use before the certificate is signed:
 a token whose use was not written is unused, one whose use was written is used, by that key alone.
-A line without its end is of a command that was killed: it counts for nothing. A whole line that
+A line that is cut, with too few columns or the last one empty, is of a command that was killed: it
+counts for nothing. A whole line that
 cannot be understood stops all joining, since it may be a use or a revocation.
 
 The clock decides what has expired. It can be set back, so that what was once refused as expired is
@@ -265,10 +266,10 @@ def _grant(line: Line) -> Grant:
 def _parsed(lines: Iterable[str], path: str) -> Iterator[Line]:
     for number, text in enumerate(lines, 1):
         columns = text.split("\t")
-        if text.startswith("#") or len(columns) < _COLUMNS or columns[-1] != _END:
-            continue  # without its end: nothing was done for it
+        if text.startswith("#") or len(columns) < _COLUMNS or columns[_COLUMNS - 1 :] == [""]:
+            continue  # cut: nothing was done for it
         try:
-            if len(columns) != _COLUMNS or columns[1] not in _EVENTS:
+            if columns[_COLUMNS - 1 :] != [_END] or columns[1] not in _EVENTS:
                 raise ValueError("it is none of this release")
             when, event, token, *rest = columns[:-1]
             line = Line(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from fnmatch import fnmatchcase
 
 from cryptography import x509
@@ -42,31 +44,30 @@ class Asked:
         if weak is not None:
             raise Refused(f"the key of the request is {weak}", "request")
         self.digest = key_digest(key).hex()
+        found = [e for e in self.alternatives if isinstance(e, x509.DNSName | x509.IPAddress)]
+        self._others = len(self.alternatives) - len(found)
+        try:
+            self.names, self.addresses = names.split(str(each.value) for each in found)
+        except SecurityError as error:
+            raise Refused(str(error), "names") from None
 
     @property
     def hosts(self) -> list[str]:
-        """The DNS names and addresses that it asks for."""
-        found = [each.value for each in self.alternatives if isinstance(each, x509.DNSName)]
-        return [*found, *self.addresses]
-
-    @property
-    def addresses(self) -> list[str]:
-        """The addresses that it asks for."""
-        return [str(e.value) for e in self.alternatives if isinstance(e, x509.IPAddress)]
+        """The DNS names and addresses that it asks for, as its certificate would have them."""
+        return [*self.names, *self.addresses]
 
     def must_fit(self, grant: Grant) -> None:
         """Raise `Refused` unless the token allows every name."""
         asked = [*([self.node] if self.node else []), *self.hosts]
-        others = [e for e in self.alternatives if not isinstance(e, x509.DNSName | x509.IPAddress)]
-        if others or len(asked) > _MOST_NAMES:
+        if self._others or len(asked) > _MOST_NAMES:
             raise Refused(
-                f"the request asks for {len(asked)} names and {len(others)} of other kinds; up to "
+                f"the request asks for {len(asked)} names and {self._others} of other kinds; up to "
                 f"{_MOST_NAMES} hosts and addresses can be had",
                 "names",
             )
         for name in asked:
             fits = any(fnmatchcase(name.lower(), each.lower()) for each in grant.names)
-            if not fits or "*" in name or name.lower() in (*ROLES, AUTHORITY):
+            if not fits or "*" in name or _letters(name) in (*ROLES, AUTHORITY):
                 shown = "".join(c if c.isprintable() else "?" for c in name[:80])
                 raise Refused(f"the token does not allow the name {shown!r}", "names")
 
@@ -81,6 +82,11 @@ class Asked:
         return self.digest[:16]
 
 
+def _letters(name: str) -> str:
+    """Return a name without what surrounds it: in no form may it pass for a role's."""
+    return re.sub(r"^\W+|\W+$", "", unicodedata.normalize("NFKC", name)).lower()
+
+
 def key_in(name: str) -> str:
     """Return the key in a name of the journal."""
     return name.rpartition("-")[2]
@@ -89,14 +95,13 @@ def key_in(name: str) -> str:
 def signed(signer: Authority, asked: Asked, grant: Grant) -> str:
     """Return a certificate for a request that fits its token. Raises `Refused`."""
     try:
-        hosts, addresses = names.split(asked.hosts)
         node = asked.node or names.node_among(asked.hosts, names.constraints_of(signer.parsed))
         return signer.sign(
             asked.csr,
             grant.role,
             days=grant.lifetime / 86400,
-            names=hosts,
-            ips=addresses,
+            names=asked.names,
+            ips=asked.addresses,
             node=node,
             serial=serial_in(int(asked.short, 16)),
         )

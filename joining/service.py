@@ -17,6 +17,7 @@ import dataclasses
 import logging
 import os
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +38,7 @@ __all__ = ["JoinServer", "limits"]
 logger = logging.getLogger("sealwire.joining")
 
 _WAITING = 256  # questions that wait for the desk
+_SILENCE = 60.0  # seconds between two lines on one kind of error
 _LOOK = 60.0  # seconds between two looks at the service's own certificate
 
 
@@ -95,6 +97,7 @@ class JoinServer(FrameServer):
         self._cas = cas
         self._thread = ThreadPoolExecutor(1, "sealwire-desk")
         self._waiting = 0
+        self._silent_until: dict[type[Exception], float] = {}
         self._closed = False
         self._looking: asyncio.Task[None] | None = None
         self._questions: dict[FrameStream, dict[str, Any]] = {}
@@ -192,13 +195,20 @@ class JoinServer(FrameServer):
         except Unavailable as error:
             return {"busy": str(error)}
         except JoinError as error:  # a question that makes no sense, or a ledger that makes none
-            logger.warning("cannot answer %s: %s", stream.peer, error)
+            self._complain(stream.peer, error)
             return {"busy": "the service cannot answer; its log says why"}
         except (SecurityError, OSError) as error:
-            logger.error("cannot answer %s: %s", stream.peer, error)
+            self._complain(stream.peer, error)
             return {"busy": "the service cannot use its folder; its log says why"}
         finally:
             self._waiting -= 1
+
+    def _complain(self, peer: str, error: Exception) -> None:
+        """Log why somebody is not answered; once a minute a kind, as strangers ask all the time."""
+        kind, present = type(error), time.monotonic()
+        if present >= self._silent_until.get(kind, 0.0):
+            self._silent_until[kind] = present + _SILENCE
+            logger.error("cannot answer %s: %s (told once a minute)", peer, error)
 
     def _decide(
         self, question: dict[str, Any], own: bytes, present: bytes | None, peer: str
@@ -261,5 +271,5 @@ def _as_answer(given: Given) -> dict[str, Any]:
         "certificate": given.certificate,
         **dataclasses.asdict(given.trust),
         "role": given.role,
-        "lifetime": given.lifetime,
+        "lifetime": given.left,
     }

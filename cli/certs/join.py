@@ -99,8 +99,9 @@ def command(
                 }
                 try:
                     joined = asyncio.run(_joined(place_of, parsed, place, patience, asked))
-                except Refused:
-                    place.forget_key()
+                except Refused as error:
+                    if error.ends_token:
+                        place.forget_key()
                     raise
                 finish(
                     place.writes(joined, seen_at),

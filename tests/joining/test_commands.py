@@ -190,6 +190,9 @@ def test_an_answer_that_was_lost_is_asked_for_again(
         assert run(*arguments, SEALWIRE_TOKEN=text).exit_code != 0
     assert mode(here / "joining.key") == 0o600
     assert not (here / "worker.pem").exists()
+    wrong = run(*arguments, "worker.", SEALWIRE_TOKEN=text)  # a refusal that is not of the token
+    assert "does not allow the name" in wrong.output
+    assert mode(here / "joining.key") == 0o600
     good(*arguments, SEALWIRE_TOKEN=text)
     assert not (here / "joining.key").exists()
     elsewhere = run("join", serving.address, "--dir", str(tmp_path / "b"), SEALWIRE_TOKEN=text)

@@ -60,7 +60,8 @@ async def test_what_is_given_is_an_identity_that_works(ca: CA) -> None:
         joined = await join(
             address, token, key, node="node7", hosts=["node7.lab", "10.0.0.7", "::1"]
         )
-    assert (joined.role, joined.lifetime) == ("worker", 7200)
+    assert joined.role == "worker"
+    assert 7140 < joined.lifetime <= 7200
     found = info(joined)
     assert (found.common_name, found.node) == ("worker", "node7")
     assert {str(name).rpartition(":")[2] for name in found.names} >= {"node7.lab", "10.0.0.7"}

@@ -90,7 +90,7 @@ def test_a_whole_line_that_is_damaged_stops_everything(ca: CA, event: str, colum
         Ledger(Folder(ca.path))
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 99, b"\xff\xfe\n\n", b"#\n", b"\t" * 30, b"a\n" * 9])
+@pytest.mark.parametrize("data", [b"", b"\0" * 99, b"\xff\xfe\n\n", b"#\n", b"\t" * 10, b"a\n" * 9])
 def test_what_is_no_line_is_no_token(ca: CA, data: bytes) -> None:
     (ca.path / LEDGER).write_bytes(data)
     assert Ledger(Folder(ca.path)).grants == {}

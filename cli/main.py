@@ -64,7 +64,8 @@ class LazyGroup(click.Group):
             try:
                 return super().invoke(ctx)
             finally:
-                sys.stdout.flush()  # an output that is full is found here, if it is buffered
+                if sys.stdout is not None:  # it may be closed: `>&-`
+                    sys.stdout.flush()  # an output that is full is found here, if it is buffered
         except click.ClickException as error:
             words = visible(error.message.expandtabs(), lines=True)  # click's own have lines
             error.message = words  # type: ignore[misc]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     The processes of xdist inherit it. What `tmp_path` gives is elsewhere, and kept as usual.
     """
     choose_hold()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's `&` does, for children too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())

@@ -93,3 +93,34 @@ def test_little_is_loaded(script: str, unwanted: list[str], tmp_path: Path) -> N
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("closed", ["out", "err", "in", "all"])
+def test_closed_streams_are_no_traceback(closed: str, tmp_path: Path) -> None:
+    """In one process: the command line as a script, a service or a shell's `>&-` starts it."""
+    (tmp_path / "one.pem").write_text("no certificate\n")
+    script = f"""
+import io, sys
+from sealwire.cli.main import main
+said = sys.stderr
+for name in ("stdin", "stdout", "stderr"):
+    if {closed!r} in (name[3:], "all"):
+        setattr(sys, name, None)
+codes = []
+for line in ("--version", "config", "certs show one.pem", "certs list --dir .", "certs check ."):
+    try:
+        main(line.split())
+    except SystemExit as end:
+        codes.append(end.code)
+print(*codes, file=said)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PROMPTLY,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.split("\n")[-2] == "0 0 1 1 2"

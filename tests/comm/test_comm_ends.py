@@ -194,13 +194,12 @@ async def test_a_reader_that_does_not_read_holds_back_its_sender(scheme: str) ->
                 sent += 3000
 
         task = asyncio.ensure_future(flood())
-        for _ in range(20_000):
-            await asyncio.sleep(0)
-        held = sent
-        for _ in range(1000):
-            await asyncio.sleep(0)
-        assert sent == held, "the sender still runs"
-        assert held < 32 << 20
+        held = -1
+        while held != sent:  # the kernel's buffers may still grow
+            held = sent
+            assert held < 32 << 20, "the sender still runs"
+            for _ in range(20_000):
+                await asyncio.sleep(0)
         for _ in range(held // 3000):
             assert len(await b.read()) == 3000
         await until(lambda: sent > held)

@@ -247,6 +247,7 @@ class Handling:
             elif running.why == "deadline" and number is not None:
                 self._outlet.put([REFUSAL, number, "expired", ""])
         finally:
+            del task  # the traceback of what it raises refers to this frame
             if running.timer is not None:
                 running.timer.cancel()
             del self.running[key]

@@ -342,6 +342,7 @@ class FrameServer(TCPServer):
             done = "serve" if stream.greeted else "greet"
             logger.exception("listener on %s: cannot %s %s", self._own_address(), done, stream.peer)
         finally:
+            del task  # the traceback of what it raises refers to this frame
             stream.when_established = None  # breaks a reference cycle
             end = stream.error
             if stream.greeted and isinstance(end, CommClosedError) and is_broken(end):

@@ -42,7 +42,6 @@ from .readiness import Readiness
 from .receiver import Receiver
 from .sockets import outlive, reset, unread
 from .switch_interval import guard_of
-from .wakeup import Wakeup
 
 __all__ = ["Connection", "State"]
 
@@ -112,7 +111,7 @@ class Connection:
         self.agreement = Agreement()
         self.greeted = False
         self.when_established: Callable[[], object] | None = None
-        self._first_byte: Wakeup | None = None
+        self._first_byte: asyncio.Future[None] | None = None
         self._handshake: Handshake | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._when_closed: Callable[[], object] | None = None

@@ -17,7 +17,7 @@ from .openssl import bound
 from .readiness import Readiness
 from .sockets import bytes_received, is_dead
 from .switch_interval import Guard
-from .wakeup import Wakeup
+from .wakeup import resume
 
 __all__ = ["Handshake"]
 
@@ -75,7 +75,7 @@ class Handshake:
         self._loop = asyncio.get_running_loop()
         self._over = False
         self._error: CommClosedError | None = None
-        self._waiting: Wakeup | None = None
+        self._waiting: asyncio.Future[None] | None = None
 
     async def finish(self) -> None:
         """Do the handshake. Raises `CommClosedError`s.
@@ -85,7 +85,7 @@ class Handshake:
         if self._waiting is None:
             self._proceed()
         if not self._over:
-            self._waiting = Wakeup(loop=self._loop)
+            self._waiting = self._loop.create_future()
             await self._waiting
         error, self._error = self._error, None
         if error is not None:
@@ -106,7 +106,7 @@ class Handshake:
         if self._waiting is None:
             return
         if error is None:
-            self._waiting.resume()  # called by the loop
+            resume(self._waiting)  # called by the loop
         elif not self._waiting.done():
             self._waiting.set_result(None)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .readiness import Readiness
-from .wakeup import Wakeup
+from .wakeup import resume
 
 __all__ = ["HTTP_REQUEST", "LINE", "Language", "client_hello", "inquire"]
 
@@ -56,8 +56,8 @@ async def inquire(sock: socket.socket, openings: Sequence[bytes], seconds: float
 async def _first_bytes(sock: socket.socket, seconds: float) -> bytes | None:
     """Return what arrives in time: None for nothing, no bytes if the peer has closed."""
     readiness = Readiness(sock)
-    arrived = Wakeup()
-    readiness.on_readable(arrived.resume)
+    arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    readiness.on_readable(functools.partial(resume, arrived))
     try:
         await asyncio.wait_for(arrived, seconds)
     except asyncio.TimeoutError:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .readiness import Readiness
-from .wakeup import Wakeup
+from .wakeup import resume
 
 __all__ = ["Place", "Race"]
 
@@ -67,7 +67,7 @@ class Race:
         self._timers: list[asyncio.TimerHandle] = []  # for all of it, and for what is next
         self._outcome: socket.socket | OSError | None = None
         self._over = False  # also once `winner` has taken the outcome
-        self._waiting: Wakeup | None = None
+        self._waiting: asyncio.Future[None] | None = None
 
     async def winner(self) -> socket.socket:
         """Return the socket that was connected first; it belongs to the caller.
@@ -81,7 +81,7 @@ class Race:
                 self._timers = [self._loop.call_later(PATIENCE, self._late)]
                 self._set_timer()
         while self._outcome is None:
-            self._waiting = Wakeup()
+            self._waiting = self._loop.create_future()
             await self._waiting
         outcome, self._outcome = self._outcome, None
         self.close()
@@ -186,7 +186,7 @@ class Race:
         for timer in self._timers:
             timer.cancel()
         if self._waiting is not None:
-            self._waiting.resume()
+            resume(self._waiting)
 
 
 def _alternating(places: list[Place]) -> list[Place]:

@@ -30,7 +30,7 @@ from .end_errors import ended_by_peer, reset_or_timed_out
 from .sender import Sender
 from .sockets import given_up, is_dead
 from .switch_interval import Guard
-from .wakeup import Wakeup
+from .wakeup import resume
 
 __all__ = ["Receiver"]
 
@@ -158,7 +158,7 @@ class Receiver:
         self._scratch = scratch(SCRATCH)
         self._enough = 1  # a receive of fewer bytes has emptied the socket
         self._consumed = 0  # of the splitter's `delivered`
-        self._reader: Wakeup | None = None
+        self._reader: asyncio.Future[None] | None = None
         self._rest_due = False  # a receive is scheduled
         self._failure: Callable[[], CommClosedError] | None = None  # set when closed
 
@@ -221,7 +221,7 @@ class Receiver:
 
     # The reader's side
 
-    def arrival(self) -> Wakeup:
+    def arrival(self) -> asyncio.Future[None]:
         """Return a future to await while `inbox` is empty; check `inbox` again afterwards.
 
         It raises `CommClosedError` once the peer has closed, or at once if we have. Raises
@@ -234,7 +234,7 @@ class Receiver:
             raise CommBusy(
                 f"cannot read from {self._peer}: another task is reading; use one reader a comm"
             )
-        reader = self._reader = Wakeup(loop=self._loop)
+        reader = self._reader = self._loop.create_future()
         return reader
 
     def take_frames(self) -> list[Frame]:
@@ -302,7 +302,7 @@ class Receiver:
         if reader is not None and self.inbox:
             self._reader = None
             if in_event:
-                reader.resume()
+                resume(reader)
             elif not reader.done():
                 reader.set_result(None)
 

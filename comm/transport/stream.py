@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import sys
@@ -26,7 +27,7 @@ from .end_watch import EndWatch
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
 from .sockets import host_and_port
-from .wakeup import Wakeup
+from .wakeup import resume
 
 __all__ = ["FrameStream"]
 
@@ -99,8 +100,8 @@ class FrameStream(Connection):
             except OSError as error:
                 self.lost(error)
                 raise self.failure() from error
-            self._first_byte = Wakeup(loop=self._loop)
-            self.readiness.on_readable(self._first_byte.resume)
+            self._first_byte = self._loop.create_future()
+            self.readiness.on_readable(functools.partial(resume, self._first_byte))
             await self._first_byte
 
     def open(self) -> None:

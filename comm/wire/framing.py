@@ -176,6 +176,8 @@ class Splitter:
                     break
                 append(([data[position + 24 : end]], length))
                 self.delivered += length + OVERHEAD
+                if end == size:
+                    return
                 position = end
         if position < size:
             self._feed(memoryview(data)[position:size])

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from sealwire.comm.transport.readiness import Readiness
-from sealwire.comm.transport.wakeup import Wakeup
+from sealwire.comm.transport.wakeup import resume
 from support.aio import aio, until
 
 Loops = Callable[[], asyncio.AbstractEventLoop]
@@ -136,7 +136,7 @@ async def test_a_closed_socket_is_not_registered() -> None:
 @aio
 async def test_an_event_may_wake_again_what_it_woke() -> None:
     """It is called in each turn of the loop until somebody takes the registration over."""
-    waiter = Wakeup()
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     order: list[str] = []
 
     async def wait() -> None:
@@ -147,7 +147,7 @@ async def test_an_event_may_wake_again_what_it_woke() -> None:
     await asyncio.sleep(0)
 
     def event() -> None:
-        waiter.resume()
+        resume(waiter)
         order.append("event over")
 
     asyncio.get_running_loop().call_soon(event)
@@ -159,11 +159,11 @@ async def test_an_event_may_wake_again_what_it_woke() -> None:
 
 @aio
 async def test_one_that_was_cancelled_is_not_woken() -> None:
-    waiter = Wakeup()
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     task = asyncio.ensure_future(asyncio.wait_for(waiter, 60))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    waiter.resume()
+    resume(waiter)
     assert waiter.cancelled()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.futures
 import gc
 import itertools
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -16,7 +18,7 @@ import uvloop
 
 from sealwire.comm import Comm, CommClosedError, Limits, connect, listen
 from sealwire.comm.transport.stream import FrameStream
-from sealwire.comm.transport.wakeup import Wakeup
+from sealwire.comm.transport.wakeup import resume
 from sealwire.comm.wire import closing as closing_message
 from sealwire.comm.wire import hello
 from sealwire.comm.wire.framing import ONE_FRAME, pack
@@ -170,7 +172,7 @@ async def test_a_reader_may_close_within_its_event(scheme: str, loop_factory: Lo
 @aio
 async def test_a_wakeup_resumes_its_waiter_at_once() -> None:
     log: list[str] = []
-    wakeup = Wakeup()
+    wakeup: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def wait() -> None:
         await wakeup
@@ -179,11 +181,11 @@ async def test_a_wakeup_resumes_its_waiter_at_once() -> None:
     task = asyncio.ensure_future(wait())
     await asyncio.sleep(0)
 
-    def resume() -> None:
-        wakeup.resume()
+    def event() -> None:
+        resume(wakeup)
         log.append("after")
 
-    asyncio.get_running_loop().call_soon(resume)
+    asyncio.get_running_loop().call_soon(event)
     await task
     assert log == ["resumed", "after"]
 
@@ -191,7 +193,7 @@ async def test_a_wakeup_resumes_its_waiter_at_once() -> None:
 @pytest.mark.parametrize("end", ["result", "exception", "cancel"])
 @aio
 async def test_a_wakeup_is_a_future(end: str) -> None:
-    wakeup = Wakeup()
+    wakeup: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def wait() -> str:
         try:
@@ -213,7 +215,34 @@ async def test_a_wakeup_is_a_future(end: str) -> None:
         else:
             wakeup.set_exception(LookupError())
         assert not task.done()
+        resume(wakeup)  # too late, and harmless
         assert await task == end
+
+
+@pytest.mark.parametrize("waiters", [0, 1, 2, 5])
+@pytest.mark.parametrize("kind", [asyncio.Future, asyncio.futures._PyFuture])  # type: ignore[attr-defined]
+@aio
+async def test_each_waiter_of_a_future_is_resumed_once(kind: Any, waiters: int) -> None:
+    """Of both of asyncio's own; what is private of them is used here alone."""
+    future = kind(loop=asyncio.get_running_loop())
+    log: list[int] = []
+
+    async def wait(number: int) -> None:
+        await future
+        log.append(number)
+
+    tasks = [asyncio.ensure_future(wait(number)) for number in range(waiters)]
+    await asyncio.sleep(0)
+
+    def event() -> None:
+        resume(future)
+        resume(future)
+        assert log == [0][:waiters]
+
+    asyncio.get_running_loop().call_soon(event)
+    await future
+    await asyncio.gather(*tasks)
+    assert log == list(range(waiters))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -17,7 +17,7 @@ PLACES = re.findall(r"^\| (.+?) \| `([\w/]+\.py)` \| `([\w.]+)` \|$", TEXT, re.M
 
 # What a definition must use to be the right one.
 USES = {
-    "Sender.write": {"pack_one", "send", "sent_directly"},
+    "Sender._send_small": {"pack_one", "send", "sent_directly"},
     "Sender.flush": {"send_several", "send", "outbox"},
     "Sender._queue": {"held_back", "call_soon", "_CLOSELY"},
     "Sender._expect_room": {"cut_off", "_max_queued"},

@@ -43,6 +43,9 @@ class BoundedSender(Sender):
             ends.popleft()
         return written
 
+    def _hold_small(self, frame: Buffer) -> tuple[int, int | None]:
+        return self._queue([frame], 1)
+
     def drop_rest(self, failure: Callable[[], CommClosedError]) -> bool:
         """Drop what has not begun to be sent; see `Sender.drop_rest`."""
         outbox = self.outbox

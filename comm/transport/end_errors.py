@@ -25,6 +25,7 @@ __all__ = [
     "names",
     "peer_revoked",
     "reset_or_timed_out",
+    "slow_consumer",
 ]
 
 _REFUSED: dict[int, ErrorKind] = {
@@ -172,3 +173,17 @@ def reset_or_timed_out(peer: str, where: str) -> CommClosedError:
         f"connection with {peer} lost{where}: connection reset by peer, or connection timed out "
         f"(through TLS it cannot be told); see the peer's log"
     )
+
+
+def slow_consumer(peer: str, unsent: int, limit: int, behind: float) -> CommClosedError:
+    """For a peer that has taken too little; `behind` is for how many seconds it took nothing."""
+    error = CommClosedError(
+        f"comm with {peer} closed: {unsent} bytes are queued unsent, the limit is {limit}, and it "
+        f"last took some {behind:.1f} s ago; see whether that process is stopped or overloaded, or "
+        f"raise Limits.max_queued"
+    )
+    error.kind = "slow-consumer"
+    error.code = CloseCode.SLOW_CONSUMER
+    error.reason = f"{unsent} bytes were queued for it, the limit is {limit}"
+    error.closed_by = "us"
+    return error

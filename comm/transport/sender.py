@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..close_codes import CloseCode
 from ..errors import CommClosedError
 from ..limits import Limits
 from ..wire.framing import ONE_FRAME, Buffer, pack_one
 from ..wire.outbox import Outbox
 from .channel import CLOSED, RECORD, Channel
+from .end_errors import slow_consumer
 
 __all__ = ["Sender"]
 
@@ -138,8 +138,7 @@ class Sender:
     @property
     def blocked(self) -> bool:
         """Whether there is something to send as soon as the socket is writable."""
-        outbox = self.outbox
-        return outbox.queued != outbox.sent and not self.wants_read and not self.held_back
+        return bool(self.outbox) and not self.wants_read and not self.held_back
 
     # The writer's side
 
@@ -155,7 +154,7 @@ class Sender:
         Returns
         -------
         size : int
-            Bytes of the message on the wire.
+            Bytes on the wire.
         leave : int or None
             What to pass to `drain` in order to wait: 0 while frames are still referenced,
             `Limits.write_ahead` if more than that is unsent, None if there is no need to wait.
@@ -167,38 +166,13 @@ class Sender:
         MessageTooLarge
             With nothing queued.
         """
-        outbox = self.outbox
-        if len(frames) == 1 and outbox.queued == outbox.sent:
-            # A small message, the common case, bypasses the queue.
-            frame = frames[0]
-            length = len(frame)
-            if length <= self._smallest and (
-                self.answering or time.perf_counter() - self._last_send > _CLOSELY
-            ):
-                data = pack_one(length) + frame
-                sent = 0
-                try:
-                    sent = self._channel.send(data)
-                except _BLOCKED:  # `flush` will meet and handle it
-                    pass
-                except OSError as error:  # the system reports it once
-                    if self._connection is not None:
-                        self._connection.broken(error)
-                    if self._failure is not None:
-                        raise self._failure() from None
-                self.answering = False
-                self.messages += 1
-                self._last_send = time.perf_counter()
-                size = length + ONE_FRAME
-                if sent == size:
-                    self.bypassed += size
-                else:
-                    outbox.sent_directly(data, sent)
-                    self._largest = size
-                    self.flush()
-                    if self._connection is not None:
-                        self._connection.watch()
-                return size, None
+        if len(frames) == 1 and len(frames[0]) <= self._smallest:
+            outbox = self.outbox
+            if outbox.queued == outbox.sent:
+                if self.answering or time.perf_counter() - self._last_send > _CLOSELY:
+                    return self._send_small(frames[0])
+            elif self.held_back and self._failure is None:
+                return self._hold_small(frames[0])
         return self._queue(frames, shared)
 
     def refuse(self, *_: object) -> tuple[int, int | None]:
@@ -229,6 +203,48 @@ class Sender:
     def write_frame(self, frame: Buffer) -> tuple[int, int | None]:
         """`write` for a message of one frame."""
         return self.write([frame])
+
+    def _send_small(self, frame: Buffer) -> tuple[int, int | None]:
+        """Send a message past the queue, which is empty; the common case."""
+        length = len(frame)
+        data = pack_one(length) + frame
+        sent = 0
+        try:
+            sent = self._channel.send(data)
+        except _BLOCKED:  # `flush` will meet and handle it
+            pass
+        except OSError as error:  # the system reports it once
+            if self._connection is not None:
+                self._connection.broken(error)
+            if self._failure is not None:
+                raise self._failure() from None
+        self.answering = False
+        self.messages += 1
+        self._last_send = time.perf_counter()
+        size = length + ONE_FRAME
+        if sent == size:
+            self.bypassed += size
+        else:
+            self.outbox.sent_directly(data, sent)
+            self._largest = size
+            self.flush()
+            if self._connection is not None:
+                self._connection.watch()
+        return size, None
+
+    def _hold_small(self, frame: Buffer) -> tuple[int, int | None]:
+        """Queue a message behind others that are held back."""
+        outbox = self.outbox
+        length = len(frame)
+        outbox.put_small(frame, length)
+        self.messages += 1
+        size = length + ONE_FRAME
+        unsent = outbox.queued - outbox.sent
+        if unsent > _TOGETHER:
+            self.release()
+            self._largest = size
+            unsent = outbox.queued - outbox.sent
+        return size, self._write_ahead if unsent > self._write_ahead else None
 
     def _queue(self, frames: Sequence[Buffer], shared: int) -> tuple[int, int | None]:
         if self._failure is not None:
@@ -276,15 +292,7 @@ class Sender:
         unsent = before - self.outbox.sent
         if unsent <= self._max_queued + self._largest:
             return
-        error = CommClosedError(
-            f"comm with {self._peer} closed: {unsent} bytes are queued unsent, the limit is "
-            f"{self._max_queued}, and it last took some {behind:.1f} s ago; see whether that "
-            f"process is stopped or overloaded, or raise Limits.max_queued"
-        )
-        error.kind = "slow-consumer"
-        error.code = CloseCode.SLOW_CONSUMER
-        error.reason = f"{unsent} bytes were queued for it, the limit is {self._max_queued}"
-        error.closed_by = "us"
+        error = slow_consumer(self._peer, unsent, self._max_queued, behind)
         assert self._connection is not None
         self._connection.cut_off(error)
         raise error.again()

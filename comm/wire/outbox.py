@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..errors import MessageTooLarge
 from ..limits import Limits
-from .framing import Buffer, pack
+from .framing import ONE_FRAME, Buffer, pack, pack_one
 
 __all__ = ["Outbox"]
 
@@ -81,6 +81,17 @@ class Outbox:
                 if self._small_size > CHUNK:
                     self._join()
         return borrowed
+
+    def put_small(self, frame: Buffer, length: int) -> None:
+        """`put` for a message of one frame that is copied, and within the limits."""
+        small = self._small
+        small.append(pack_one(length))
+        small.append(frame if type(frame) is bytes else _kept(frame))
+        size = ONE_FRAME + length
+        self.queued += size
+        self._small_size += size
+        if self._small_size > CHUNK:
+            self._join()
 
     def sent_directly(self, data: bytes, sent: int) -> None:
         """Count a message that bypassed the empty queue; queue what was not sent of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import ssl
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from sealwire.comm import CommClosedError, Limits, MessageTooLarge
 from sealwire.comm.transport import sender as module
 from sealwire.comm.transport.sender import Sender
-from sealwire.comm.wire.framing import ONE_FRAME, pack_one
+from sealwire.comm.wire.framing import ONE_FRAME, pack, pack_one
 from support.fakes import FakeConnection, FakeLoop, Wire
 
 PEER = "tcp://peer:1"
@@ -310,3 +311,58 @@ def test_no_close_notify_is_sent_while_something_is_unsent(
     assert sending.wire.sends[before:] == said
     sending.sender.answer_eof()
     assert sending.wire.sends[before:] == said * 2
+
+
+_LENGTHS = (0, 1, 100, 16_359, 16_360, 16_361, 40_000)  # the small and the copied end among them
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_in_any_mix_the_bytes_are_those_of_the_messages_in_order(clock: Clock, seed: int) -> None:
+    """Whatever goes past the queue, is held back, or is taken in pieces; memory may be reused."""
+    chance = random.Random(seed)
+    takes = [chance.choice([0, 1, 30, 5000, 1 << 20]) for _ in range(300)]
+    sending = Sending(Wire(takes), write_ahead=32 * 1024)
+    expected = []
+    for number in range(200):
+        clock.now += chance.choice([0, 0, 0, 60e-6])
+        sending.sender.answering = chance.random() < 0.1
+        frames = [
+            bytes([number]) * chance.choice(_LENGTHS) for _ in range(chance.choice([1, 1, 1, 3]))
+        ]
+        reused = [bytearray(frame) if len(frame) < 100 else frame for frame in frames]
+        size, leave = sending.sender.write(reused)
+        expected.append(pack([len(frame) for frame in frames], 1) + b"".join(frames))
+        assert size == len(expected[-1])
+        outbox = sending.sender.outbox
+        if leave is None:
+            assert outbox.queued - outbox.sent <= 32 * 1024
+        for frame in reused:
+            if isinstance(frame, bytearray):
+                frame[:] = b"?" * len(frame)
+        if chance.random() < 0.2:
+            sending.loop.turn()
+    assert sending.sender.messages == 199  # the first is the hello
+    sending.wire.takes.clear()
+    sending.loop.turn()
+    for _ in range(100):  # each up to its budget
+        sending.sender.flush()
+    assert b"".join(sending.wire.sends) == b"".join(expected)
+    assert sending.sender.bypassed + outbox.sent == len(b"".join(expected))
+
+
+@pytest.mark.parametrize("how", ["end", "refuse"])
+def test_nothing_joins_what_is_held_back_after_the_end(clock: Clock, how: str) -> None:
+    sending = Sending(Wire())
+    for _ in range(3):
+        sending.sender.write([SMALL])
+    assert sending.sender.held_back
+    if how == "end":
+        sending.sender.end(lambda: CommClosedError("over"))
+        with pytest.raises(CommClosedError, match="over"):
+            sending.sender.write([SMALL])
+        sent = 1
+    else:
+        sending.sender.write_last(SMALL, lambda: CommClosedError("over"))
+        sent = 4
+    sending.loop.turn()
+    assert b"".join(sending.wire.sends) == (pack_one(100) + SMALL) * sent

@@ -38,6 +38,7 @@ _LOOKS = 8  # times in a lifetime that the lists are fetched
 _LONGEST_LOOK = 600.0  # seconds between two
 _RETRIES = 20  # in a lifetime
 _LONGEST_RETRY = 60.0  # seconds
+_SHORTEST = 1.0  # seconds between two questions, however short the rest of a lifetime is
 _STEP = 5.0  # seconds to sleep at most, since clocks can be set and machines suspended
 
 _T = TypeVar("_T")
@@ -175,17 +176,18 @@ class Member:
         now = time.monotonic()
         self._expires = time.time() + given.lifetime
         self._late = time.time() + given.lifetime * _RENEWED[1]
-        self._renewal = now + given.lifetime * random.uniform(*_RENEWED)
+        self._renewal = now + max(given.lifetime * random.uniform(*_RENEWED), _SHORTEST)
         self._look = now + self._pause()
 
     def _pause(self) -> float:
         """Seconds until the lists are fetched again."""
-        return min(self.joined.lifetime / _LOOKS, _LONGEST_LOOK) * random.uniform(0.8, 1.0)
+        pause = min(self.joined.lifetime / _LOOKS, _LONGEST_LOOK) * random.uniform(0.8, 1.0)
+        return max(pause, _SHORTEST)
 
     def _failed(self, error: Exception, renewing: bool) -> bool:
         """Plan another attempt, and say so."""
         pause = min(self.joined.lifetime / _RETRIES, _LONGEST_RETRY) * random.uniform(0.8, 1.2)
-        again = time.monotonic() + pause
+        again = time.monotonic() + max(pause, _SHORTEST)
         self._look = max(self._look, again)
         if renewing:
             self._renewal = again

@@ -13,13 +13,13 @@ __all__ = ["resume"]
 def resume(future: asyncio.Future[None]) -> None:
     """Resolve a future, and run its first waiter before returning; no task may be running.
 
-    Does nothing once it is done, so an event may call it again. `future` is one of asyncio's own,
-    whose callbacks, with their contexts, can be asked for: a subclass that keeps them itself takes
-    twice the time for each message.
+    Does nothing once it is done, so an event may call it again. asyncio's own futures tell their
+    callbacks, with the contexts; a subclass that keeps them itself takes twice the time for each
+    message. The waiter of a future that does not tell is resumed by the loop.
     """
     if future.done():
         return
-    waiters = future._callbacks
+    waiters = getattr(future, "_callbacks", None)
     if waiters:
         waiter, context = waiters[0]
         future.remove_done_callback(waiter)

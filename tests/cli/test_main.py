@@ -15,14 +15,19 @@ from sealwire.cli.main import COMMANDS, main
 PROMPTLY = 60  # seconds until a command counts as hung
 
 
-def sealwire(*arguments: str) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sealwire.cli", *arguments],
+        [sys.executable, *arguments],
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=PROMPTLY,
         check=False,
     )
+
+
+def sealwire(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return python("-m", "sealwire.cli", *arguments)
 
 
 def test_version() -> None:
@@ -84,14 +89,8 @@ def test_wrong_usage_ends_with_2(arguments: list[str], words: str) -> None:
 def test_little_is_loaded(script: str, unwanted: list[str], tmp_path: Path) -> None:
     always = ["sealwire.dask_backend", "sealwire.comm", "sealwire.security"]
     script += f"; import sys; print([m for m in {unwanted + always} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PROMPTLY,
-        check=True,
-    )
+    done = python("-c", script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -100,7 +99,7 @@ def test_closed_streams_are_no_traceback(closed: str, tmp_path: Path) -> None:
     """In one process: the command line as a script, a service or a shell's `>&-` starts it."""
     (tmp_path / "one.pem").write_text("no certificate\n")
     script = f"""
-import io, sys
+import sys
 from sealwire.cli.main import main
 said = sys.stderr
 for name in ("stdin", "stdout", "stderr"):
@@ -114,13 +113,7 @@ for line in ("--version", "config", "certs show one.pem", "certs list --dir .", 
         codes.append(end.code)
 print(*codes, file=said)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PROMPTLY,
-    )
+    done = python("-c", script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.split("\n")[-2] == "0 0 1 1 2"

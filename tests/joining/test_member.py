@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import logging
 import os
@@ -119,6 +120,22 @@ def test_files_in_memory_are_not_inherited() -> None:
                           close_fds=False)  # fmt: skip
     assert str(inode) not in done.stdout
     memory.close()
+
+
+@pytest.mark.parametrize("left", [0.0, 1e-9, 0.5])
+@aio
+async def test_one_whose_ca_ends_asks_with_pauses(ca: CA, left: float) -> None:
+    """Each certificate is shorter than the last, and nobody is to be asked without a pause."""
+    async with ca.service() as address:
+        member = await joined(address, ca)
+    before = time.monotonic()
+    member._took(dataclasses.replace(member.joined, lifetime=left))
+    assert member._next()[0] > before + 0.9
+    for renewing in (False, True):
+        before = time.monotonic()
+        member._failed(Unavailable("it is not there"), renewing)
+        assert member._next()[0] > before + 0.9
+    member.stop()
 
 
 @aio

@@ -26,8 +26,7 @@ from support.handshakes import client_context, server_context, shake
 
 
 def shown(folder: Folder) -> bytes | None:
-    outcome = shake(folder.server, client_context(PEER))
-    return outcome.client.tls.getpeercert(binary_form=True)
+    return shake(folder.server, client_context(PEER)).client.tls.getpeercert(binary_form=True)
 
 
 def shows_soon(folder: Folder, der: bytes) -> None:

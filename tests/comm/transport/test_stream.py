@@ -219,6 +219,29 @@ async def test_a_wakeup_is_a_future(end: str) -> None:
         assert await task == end
 
 
+@aio
+async def test_a_future_of_another_loop_s_kind_is_resumed_by_the_loop() -> None:
+    """One that does not tell its callbacks: slower, and otherwise the same."""
+    inner = asyncio.get_running_loop().create_future()
+
+    class Other:
+        done, set_result = inner.done, inner.set_result
+
+        def __await__(self) -> Any:
+            return inner.__await__()
+
+    async def wait() -> str:
+        await other
+        return "resumed"
+
+    other: Any = Other()
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    resume(other)
+    resume(other)
+    assert await task == "resumed"
+
+
 @pytest.mark.parametrize("waiters", [0, 1, 2, 5])
 @pytest.mark.parametrize("kind", [asyncio.Future, asyncio.futures._PyFuture])  # type: ignore[attr-defined]
 @aio

@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what needs Chromium or Bokeh where it is missing, unless it is required."""
     from support.browser import chromium
 
-    required = os.environ.get("SEALWIRE_REQUIRED", "").split()
+    required = os.environ.get("REQUIRED_BY_TESTS", "").split()
     there = {"browser": chromium(), "bokeh": importlib.util.find_spec("bokeh")}
     missing = [name for name, found in there.items() if not found and name not in required]
     left = {item for item in items for name in missing if item.get_closest_marker(name)}

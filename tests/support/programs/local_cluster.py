@@ -38,6 +38,7 @@ def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
 
         security = Security.temporary() if scheme == "tls" else Security()
     workers = 4 if (recipe, scheme) == ("security", "unix") else 2
+    restarts = scheme == "tls" or recipe == "preload"
     with (
         dask.config.set(settings),
         LocalCluster(
@@ -52,7 +53,7 @@ def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
         Client(cluster) as client,
     ):
         before = after = look(client, scheme, workers)
-        if workers == 2:  # as many processes are started as in a cluster of four
+        if restarts:
             client.restart()
             after = look(client, scheme, workers)
             assert len(before & after) == 1  # this process

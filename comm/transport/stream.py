@@ -77,12 +77,13 @@ class FrameStream(Connection):
         Called with kind and text when a slow consumer is closed; None leaves it to the handler.
     """
 
+    accepted = False
+    _counted = False  # whether its numbers are part of the process's
+
     def __init__(
         self, sock: socket.socket, limits: Limits, peer: str, state: State = State.HELLO
     ) -> None:
         super().__init__(sock, limits, peer, state)
-        self.accepted = False
-        self._counted = False  # whether its numbers are part of the process's
         statistics.began(self)
 
     # Beginning

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..close_codes import CloseCode
+from ..close_codes import CloseCode, expect_reason, expect_sendable
 from ..errors import CommClosedError
 from ..interfaces import Comm
 from ..leaving import Leaving
@@ -100,8 +101,11 @@ class Calls(Caller, Leaving):
         pause = None if ping_interval is None else expect_seconds(ping_interval)
         super().__init__(comm, max_pending)
         self._handling = Handling(comm, self._outlet, handlers, max_running, max_waiting)
+        self._goodbye: tuple[int, str] | None = None  # of the listener, once it closes
+        self._leaving: asyncio.Task[None] | None = None  # and what closes for it
         self._reader = self._loop.create_task(self._read())
         self._pinging = None if pause is None else self._loop.create_task(self._keep_pinging(pause))
+        comm._leave = self._leave
 
     # Reading
 
@@ -191,6 +195,7 @@ class Calls(Caller, Leaving):
     def _end(self, failure: CommClosedError) -> None:
         """Tell everybody who waits that the comm has ended."""
         self._failure = failure
+        self.comm._leave = None  # breaks the reference cycle
         if self._pinging is not None:
             self._pinging.cancel()
         for pending in (self._pending, self._pings):
@@ -224,6 +229,8 @@ class Calls(Caller, Leaving):
     ) -> None:
         """Refuse further calls of the peer, let those that run finish, then close the comm.
 
+        `Listener.close` does so for the comms of its handlers, with ``CloseCode.GOING_AWAY``.
+
         Parameters
         ----------
         code, reason : optional
@@ -231,13 +238,34 @@ class Calls(Caller, Leaving):
         grace : float, optional
             Seconds until handlers that still run are cancelled; at once without it. Our own calls
             go on meanwhile; those that are pending then are lost.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Comm.close`, and for a grace that is no number of seconds from 0 on; nothing was
+            closed or refused.
+
+        Notes
+        -----
+        A call that is cancelled within the grace leaves the comm open and what runs running; calls
+        of the peer stay refused, and another `close` goes on from there. Cancelled later, it drops
+        what is left, as `Comm.close` does.
         """
         self._expect_here()
+        expect_sendable(code)
+        expect_reason(reason)
         if grace is not None and not (type(grace) in (int, float) and grace >= 0):
             raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
         await self._handling.stop(grace)
+        if self._goodbye is not None and code == CloseCode.NORMAL:
+            code, reason = self._goodbye
         await self.comm.close(code, reason)
         await self.wait_closed()
+
+    def _leave(self, code: int, reason: str) -> None:
+        """Close since the listener is closing, which ends the grace by cancelling its handler."""
+        self._goodbye = code, reason
+        self._leaving = self._loop.create_task(self.close(code, reason, grace=math.inf))
 
     @property
     def failure(self) -> CommClosedError | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -310,7 +311,7 @@ class Handling:
             self._turn_away(request.number, request.method, "stopping", why)
         own = asyncio.current_task()
         if grace is not None:
-            await _finished(self.running.values(), own, grace)
+            await _finished(self.running.values(), own, None if grace == math.inf else grace)
         for running in self.running.values():
             if running.task is not own:
                 running.cancel("stop")

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..close_codes import CloseCode, expect_reason, expect_sendable
-from ..errors import CommClosedError
+from ..errors import CommBusy, CommClosedError
 from ..interfaces import Comm
 from ..leaving import Leaving
 from .caller import Caller, expect_seconds
@@ -37,7 +38,7 @@ from .envelopes import (
 from .errors import CallError, CallTimeout, lost, refused, revive
 from .handlers import Handling
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "expect_end", "expect_handlers"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -91,14 +92,16 @@ class Calls(Caller, Leaving):
         max_waiting: int = 1024,
         ping_interval: float | None = None,
     ) -> None:
-        handlers = {} if handlers is None else handlers
         bounds = {
             "max_pending": max_pending,
             "max_running": max_running,
             "max_waiting": max_waiting,
         }
-        _check(comm, handlers, bounds)
-        pause = None if ping_interval is None else expect_seconds(ping_interval)
+        handlers = expect_handlers(handlers)
+        _check(comm, bounds)
+        pause = None
+        if ping_interval is not None:
+            pause = expect_seconds(ping_interval, "ping_interval", "no pings")
         super().__init__(comm, max_pending)
         self._handling = Handling(comm, self._outlet, handlers, max_running, max_waiting)
         self._goodbye: tuple[int, str] | None = None  # of the listener, once it closes
@@ -126,8 +129,15 @@ class Calls(Caller, Leaving):
             failure.clean = False
             self._end(failure)
             await closing
+        except Exception as error:  # somebody else reads from it, or it is none of ours
+            busy = isinstance(error, CommBusy)
+            logger.error("comm with %s closed: %s", self._peer, error, exc_info=not busy)
+            comm.abort()
+            failure = await _why_closed(comm)
+            failure.clean = False
+            self._end(failure)
         finally:
-            if self._failure is None:  # cancelled, or a comm that raises something else
+            if self._failure is None:  # cancelled, or the process ends
                 comm.abort()
                 self._end(await _why_closed(comm))
 
@@ -252,11 +262,8 @@ class Calls(Caller, Leaving):
         what is left, as `Comm.close` does.
         """
         self._expect_here()
-        expect_sendable(code)
-        expect_reason(reason)
-        if grace is not None and not (type(grace) in (int, float) and grace >= 0):
-            raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
-        await self._handling.stop(grace)
+        seconds = expect_end(code, reason, grace)
+        await self._handling.stop(seconds)
         if self._goodbye is not None and code == CloseCode.NORMAL:
             code, reason = self._goodbye
         await self.comm.close(code, reason)
@@ -300,14 +307,37 @@ async def _why_closed(comm: Comm) -> CommClosedError:
     return CommClosedError(f"comm with {comm.peer_address} closed by us; connect again")
 
 
-def _check(comm: Any, handlers: Any, bounds: Mapping[str, Any]) -> None:
-    if not isinstance(comm, Comm):
-        raise TypeError(f"cannot make calls over {comm!r}: need a Comm; await connect(…) gives one")
+def expect_handlers(handlers: Any) -> Mapping[str, Callable[..., Any]]:
+    """Return `handlers`, or none for None, if they are such. Raises `TypeError`."""
+    if handlers is None:
+        return {}
     if not isinstance(handlers, Mapping):
         raise TypeError(f"bad handlers {handlers!r}: need a mapping of names to functions")
     for name, handler in handlers.items():
         if not isinstance(name, str) or not callable(handler):
             raise TypeError(f"bad handler {name!r}: {handler!r}, need a name and a function")
+    return handlers
+
+
+def expect_end(code: int, reason: str, grace: float | None) -> float | None:
+    """Return the grace. Raises `TypeError` or `ValueError` for what `Calls.close` cannot do."""
+    expect_sendable(code)
+    expect_reason(reason)
+    if grace is None:
+        return None
+    if isinstance(grace, numbers.Real) and not isinstance(grace, bool) and grace >= 0:
+        try:
+            return float(grace)
+        except OverflowError:
+            return math.inf
+    raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
+
+
+def _check(comm: Any, bounds: Mapping[str, Any]) -> None:
+    if not isinstance(comm, Comm):
+        raise TypeError(f"cannot make calls over {comm!r}: need a Comm; await connect(…) gives one")
+    if comm._leave is not None:
+        raise CommBusy(f"cannot make calls over {comm!r}: other Calls read from it; use those")
     for name, value in bounds.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"bad {name} {value!r}: need an int of at least 1")

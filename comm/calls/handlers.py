@@ -89,7 +89,8 @@ class Handling:
     ) -> None:
         self._comm = comm
         self._outlet = outlet
-        self._handlers = dict(handlers)
+        # As text: a member of an Enum that is a str has another hash.
+        self._handlers = {str.__str__(name): handler for name, handler in handlers.items()}
         self._max_running = max_running
         self._max_waiting = max_waiting
         self._loop = asyncio.get_running_loop()

@@ -77,6 +77,9 @@ class Handling:
     ----------
     running : dict
         The handlers in tasks, by the number of the call; of notifications, by a negative one.
+    may_end_process : bool
+        Whether `SystemExit` and `KeyboardInterrupt` of a handler in a task go on to the event loop,
+        and are not its failure. True, unless the event loop is not the process's own.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Handling:
         self._max_running = max_running
         self._max_waiting = max_waiting
         self._loop = asyncio.get_running_loop()
+        self.may_end_process = True
         self.running: dict[int, _Running] = {}
         self._waiting: dict[int, _Request] = {}
         self._stopping = False
@@ -243,7 +247,7 @@ class Handling:
                 self._reply(number, method, value)
         except BaseException as error:
             if not (isinstance(error, asyncio.CancelledError) and running.why):
-                if not (isinstance(error, asyncio.CancelledError) or is_failure(error, task)):
+                if not (isinstance(error, asyncio.CancelledError) or self._fails(error, task)):
                     raise
                 self._reply_error(number, method, error)
             elif running.why == "deadline" and number is not None:
@@ -255,6 +259,10 @@ class Handling:
             del self.running[key]
             if self._waiting:
                 self._resume()
+
+    def _fails(self, error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+        ends = isinstance(error, (KeyboardInterrupt, SystemExit))
+        return (ends and not self.may_end_process) or is_failure(error, task)
 
     def _resume(self) -> None:
         """Start what waits in the line, as far as it may."""

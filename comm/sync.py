@@ -13,8 +13,8 @@
 
 One event loop, in a daemon thread, serves all of a process; any thread may use its comms, but none
 that runs an event loop, which they would block. It ends with the interpreter, whose last finalizers
-are refused it. After a fork the child has a loop of its own, and
-refuses the comms that it has inherited.
+are refused it. After a fork the child has a loop of its own, and refuses the comms that it has
+inherited.
 
 There is no `listen`: a listener serves many peers at once, which is what an event loop is for. A
 script that is to be called by others dials, and gives `Calls` its handlers; they run in threads.

@@ -57,7 +57,7 @@ def test_an_object_that_was_never_made(ignored: list[str]) -> None:
 async def test_a_stream_of_a_closed_socket(ignored: list[str]) -> None:
     sock = socket.socket()
     sock.close()
-    with pytest.raises(OSError, match="[Bb]ad file descriptor"):
+    with pytest.raises(OSError, match=r"[Bb]ad file descriptor"):
         FrameStream(sock, Limits(), "tcp://a:1")
     gc.collect()
     assert not ignored

@@ -16,6 +16,7 @@ Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import functools
 import socket
@@ -201,7 +202,7 @@ class Connection:
         announced = self.state is State.OPEN and self.agreement.closing
         if announced and (not self._sender.outbox or self._sender.drop_rest(failure)):
             self._begin_closing(error, error.reason, forget=False)
-            self._leaving = self._loop.create_task(self._leave())
+            self._leave_alone()
         else:
             self.close(error)
         if self.tell is not None:
@@ -237,7 +238,7 @@ class Connection:
             if isinstance(error, FramingError):  # of one that has not arrived
                 number += len(self.inbox) + 1
             self._begin_closing(error, f"message {number}: {why}", forget=False)
-            self._leaving = self._loop.create_task(self._leave())
+            self._leave_alone()
         else:
             self.close(error)
 
@@ -269,14 +270,15 @@ class Connection:
         self._receiver.discard(failure, forget=forget)
         return False
 
+    def _leave_alone(self) -> None:
+        """Finish closing in a task, since nobody waits for it: a message was refused."""
+        self._leaving = self._loop.create_task(self._leave())
+        # Not in the coroutine: nothing of it runs if it is cancelled before it has begun.
+        self._leaving.add_done_callback(lambda _: self.close(self.error))
+
     async def _leave(self) -> None:
-        """Finish closing after a refused message."""
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._say_goodbye(), self.limits.close_timeout)
-        except asyncio.TimeoutError:
-            pass
-        finally:
-            self.close(self.error)
 
     async def _say_goodbye(self) -> None:
         if await self._sender.finish():

@@ -78,13 +78,14 @@ class FrameStream(Connection):
     """
 
     accepted = False
-    _counted = False  # whether its numbers are part of the process's
+    _counted = True  # whether its numbers are part of the process's; it has none yet
 
     def __init__(
         self, sock: socket.socket, limits: Limits, peer: str, state: State = State.HELLO
     ) -> None:
         super().__init__(sock, limits, peer, state)
         statistics.began(self)
+        self._counted = False
 
     # Beginning
 

@@ -151,7 +151,7 @@ BAD = [
     ("tls", "hold-gil", "maybe", "expected true or false"),
     ("limits", "max-frames", "many", "need a size"),
     ("limits", "max-queued", True, "need a size"),
-    ("limits", "backlog", -1, "positive finite number"),
+    ("limits", "backlog", -1, "positive whole number"),
     ("limits", "close-timeout", float("nan"), "cannot|bad"),
     ("limits", "close-timeout", ["5 s"], "need a time"),
     ("gil", "interval", "2 s", "write for example 50 us"),

@@ -14,17 +14,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
-import socket
-import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
 
 from sealwire.security import config
 from sealwire.security.config import KEYS, PRELOAD, PROCESSES
-from sealwire.security.permissions import is_granted
+from sealwire.security.quoting import shown
 from sealwire.security.security import ROLES
 
 from .settings import any_certificate
@@ -40,11 +36,11 @@ SERVICE, TOKEN, TOKEN_FILE = "SEALWIRE_JOIN", "SEALWIRE_TOKEN", "SEALWIRE_TOKEN_
 #: in the environment of child processes: role, paths and lifetime of what this one was given
 JOINED = "SEALWIRE_JOINED"
 
-_TOKEN_KEY = "sealwire.join.token"
+_ADDRESS_KEY, _NAME_KEY = "sealwire.join.address", "sealwire.join.name"
+_TOKEN_KEY, _FILE_KEY = "sealwire.join.token", "sealwire.join.token-file"
 _INHERITED = "DASK_INTERNAL_INHERIT_CONFIG"  # Dask's: a whole configuration, from SSHCluster etc.
 
 _WAIT = 60.0  # seconds for the service to be there
-_LARGEST = 4096  # bytes of a file with a token
 _NEAR = 0.25  # of the lifetime, before whose end the log warns of it
 
 _member: Member | None = None
@@ -77,8 +73,7 @@ def begin() -> None:
     from sealwire.joining import Member, address_of
 
     place, token = address_of(address), _token()
-    given = dask.config.get("sealwire.join.name", None)
-    node = _host() if given is None else str(given)
+    node = _name()
     key = "sealwire.join.wait"
     wait = config.duration(key, dask.config.get(key, None), bare="s")
     made = Member.join(place, token, node=node, patience=_WAIT if wait is None else wait)
@@ -140,7 +135,12 @@ def _configure(role: str, paths: dict[str, str], lifetime: float) -> None:
 
 
 def _address() -> str:
-    return os.environ.get(SERVICE, "") or str(dask.config.get("sealwire.join.address", None) or "")
+    found = os.environ.get(SERVICE, "") or dask.config.get(_ADDRESS_KEY, None) or ""
+    if not isinstance(found, str):
+        from sealwire.joining import JoinError
+
+        raise JoinError(f"cannot use {_ADDRESS_KEY}: expected HOST:PORT, got {shown(found)}")
+    return found
 
 
 def _inherited() -> tuple[str, dict[str, str], float] | None:
@@ -158,33 +158,25 @@ def _inherited() -> tuple[str, dict[str, str], float] | None:
 
 def _token() -> Token:
     """Return the token, from wherever it is given. Raises `JoinError`."""
-    from sealwire.joining import JoinError, Token, TokenError
+    from sealwire.joining import Token, TokenError
+    from sealwire.joining.inputs import token_in
 
     text = os.environ.get(TOKEN, "")
-    file = os.environ.get(TOKEN_FILE, "") or dask.config.get("sealwire.join.token-file", None)
-    if not text.strip() and file:
-        try:
-            with Path(str(file)).expanduser().open("rb") as opened:
-                text = opened.read(_LARGEST).decode("utf-8-sig", "replace")
-                status = os.fstat(opened.fileno())
-            if os.name == "posix" and status.st_mode & 0o044 and not is_granted(status):
-                logger.warning(
-                    "the token in %s can be read by group or others (mode %04o), who could join "
-                    "with it; run: chmod 600 %s",
-                    file,
-                    stat.S_IMODE(status.st_mode),
-                    shlex.quote(str(file)),
-                )
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise JoinError(f"cannot read the token in {file}: {why}") from None
-    text = text if text.strip() else str(dask.config.get(_TOKEN_KEY, None) or "")
+    if text.strip():
+        return Token.parse(text, f"in {TOKEN}")
+    file = os.environ.get(TOKEN_FILE, "")
+    if file:
+        return token_in(file, TOKEN_FILE)
+    file = dask.config.get(_FILE_KEY, None)
+    if file is not None and file != "":
+        return token_in(file, _FILE_KEY)
+    text = str(dask.config.get(_TOKEN_KEY, None) or "")
     if not text.strip():
         raise TokenError(
             f"cannot join: {SERVICE} is set, and there is no token; give {TOKEN} or {TOKEN_FILE}, "
-            "or sealwire.join.token-file"
+            f"or {_FILE_KEY}"
         )
-    return Token.parse(text)
+    return Token.parse(text, f"in {_TOKEN_KEY}")
 
 
 def _forget_token() -> None:
@@ -207,10 +199,14 @@ def _names_token(variable: str) -> bool:
     return variable.startswith("DASK_") and key == _TOKEN_KEY
 
 
-def _host() -> str:
-    """Return the name of this machine, if it is one that a node can have."""
-    from sealwire.joining.messages import AUTHORITY
+def _name() -> str:
+    """Return the name to ask for: as configured, else this machine's. Raises `JoinError`."""
+    from sealwire.joining import JoinError
+    from sealwire.joining.inputs import must_be_name, own_name
 
-    name = socket.gethostname()
-    fits = name.isprintable() and 0 < len(name) <= 64 and "*" not in name
-    return name if fits and name.lower() not in (*ROLES, AUTHORITY) else ""
+    given = dask.config.get(_NAME_KEY, None)
+    if given is None or given == "":
+        return own_name()
+    if isinstance(given, bool) or not isinstance(given, (str, int, float)):
+        raise JoinError(f"cannot use {_NAME_KEY}: expected a name, got {shown(given)}")
+    return must_be_name(str(given), _NAME_KEY)

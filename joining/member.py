@@ -99,6 +99,7 @@ class Member:
             if error.kind not in ("names", "request") or not node:
                 raise
             joined = blocking(lambda: once(""))  # token or CA do not allow this machine's name
+            logger.info("joined without a name: %s", error)
         return cls(address, joined, memory)
 
     def start(self) -> None:

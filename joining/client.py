@@ -89,6 +89,9 @@ class Joined:
         """Return the same with other CAs and revocation lists."""
         return dataclasses.replace(self, cas=cas, crl=crl)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(f"cannot pickle what a {self.role} was given: it holds a private key")
+
 
 class Lists(NamedTuple):
     """The CAs to trust and their revocation lists, and which key of the CA signs now."""

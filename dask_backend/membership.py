@@ -71,6 +71,7 @@ def begin() -> None:
         )
         return
     from sealwire.joining import Member, address_of
+    from sealwire.joining.given import lasting
 
     place, token = address_of(address), _token()
     node = _name()
@@ -84,11 +85,11 @@ def begin() -> None:
     _configure(*has)
     os.environ[JOINED] = json.dumps(has)
     logger.info(
-        "joined at %s as %s with token %s, for %.1f h; renewed by itself",
+        "joined at %s as %s with token %s, for %s; renewed by itself",
         place,
         made.joined.role,
         token.id,
-        made.joined.lifetime / 3600,
+        lasting(made.joined.lifetime),
     )
 
 

@@ -24,6 +24,7 @@ from sealwire.security.x509 import keys
 from . import client
 from .client import Joined
 from .errors import JoinError, Refused
+from .given import lasting
 from .memory import Memory
 from .tokens import Token
 
@@ -127,7 +128,7 @@ class Member:
                 logger.error(
                     "this process is a member no more: %s; what it has is good for %s",
                     error,
-                    _left(self._expires),
+                    self._left(),
                 )
                 return
             except (JoinError, SecurityError, OSError) as error:
@@ -158,7 +159,7 @@ class Member:
     async def _renew(self) -> None:
         given = await client.renew(self.address, self.joined, keys.generate())
         self._took(given)
-        logger.info("renewed the certificate of this process, for %s", _left(self._expires))
+        logger.info("renewed the certificate of this process, for %s", self._left())
 
     async def _fetch(self) -> None:
         lists = await client.lists(self.address, self.joined)
@@ -201,10 +202,13 @@ class Member:
                 error,
             )
         elif renewing:
-            logger.warning("cannot renew, tried again for %s: %s", _left(self._expires), error)
+            logger.warning("cannot renew, tried again for %s: %s", self._left(), error)
         else:
             logger.info("cannot fetch the revocation lists, tried again: %s", error)
         return True
+
+    def _left(self) -> str:
+        return lasting(self._expires - time.time())
 
     def _write(self) -> None:
         joined = self.joined
@@ -231,8 +235,3 @@ def blocking(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     if errors:
         raise errors[0]
     return outcome[0]
-
-
-def _left(expires: float) -> str:
-    left = max(0.0, expires - time.time())
-    return f"{left:.0f} s" if left < 600 else f"{left / 3600:.1f} h"

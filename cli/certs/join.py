@@ -85,6 +85,7 @@ def command(
         from sealwire.joining.client import address_of
         from sealwire.joining.errors import JoinError, Refused
         from sealwire.joining.files import Place
+        from sealwire.joining.given import lasting
         from sealwire.joining.inputs import must_be_name
 
         try:
@@ -115,9 +116,9 @@ def command(
         except JoinError as error:
             raise Failed(str(error)) from error
     if not as_json:
-        hours = joined.lifetime / 3600
+        lasts = lasting(joined.lifetime)
         config = os.path.join(seen_at or os.path.abspath(folder), "dask.yaml")
-        click.echo(visible(f"joined as {joined.role}, for {hours:g} h; DASK_CONFIG={config}"))
+        click.echo(visible(f"joined as {joined.role}, for {lasts}; DASK_CONFIG={config}"))
 
 
 async def _joined(

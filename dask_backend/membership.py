@@ -28,7 +28,7 @@ from .settings import any_certificate
 if TYPE_CHECKING:
     from sealwire.joining import Member, Token
 
-__all__ = ["begin", "end", "member"]
+__all__ = ["begin", "end", "expect", "member"]
 
 logger = logging.getLogger("sealwire.dask_backend")
 
@@ -43,6 +43,7 @@ _INHERITED = "DASK_INTERNAL_INHERIT_CONFIG"  # Dask's: a whole configuration, fr
 _WAIT = 60.0  # seconds for the service to be there
 _NEAR = 0.25  # of the lifetime, before whose end the log warns of it
 
+_role = ""  # the one that this process needs, where that is known
 _member: Member | None = None
 _set: Any = None  # what was configured, to be undone
 
@@ -52,10 +53,18 @@ def member() -> Member | None:
     return _member
 
 
+def expect(role: str) -> None:
+    """Say which role this process needs, so that a token for another one is not used up."""
+    global _role
+    _role = role
+
+
 def begin() -> None:
     """Join, if that is wanted, and configure Dask to use what was given. Raises `JoinError`."""
     global _member
     address = _address()
+    if not address and any(os.environ.get(each) for each in (TOKEN, TOKEN_FILE)):
+        logger.warning("not joining: a token is given, and no service; set %s=HOST:PORT", SERVICE)
     if not address or _set is not None:
         return
     inherited = _inherited()
@@ -77,7 +86,8 @@ def begin() -> None:
     node = _name()
     key = "sealwire.join.wait"
     wait = config.duration(key, dask.config.get(key, None), bare="s")
-    made = Member.join(place, token, node=node, patience=_WAIT if wait is None else wait)
+    patience = _WAIT if wait is None else wait
+    made = Member.join(place, token, role=_role, node=node, patience=patience)
     _forget_token()
     made.start()
     _member = made

@@ -81,18 +81,22 @@ class Member:
         address: Address,
         token: Token,
         *,
+        role: str = "",
         node: str = "",
         patience: float = 60.0,
         memory: Memory | None = None,
     ) -> Member:
         """Join with a token, for a key that is made here and kept in memory.
 
-        Blocks, also where a loop is running in this thread. Raises `JoinError`.
+        With `role`, a token for another one is refused, and not used. Blocks, also where a loop is
+        running in this thread. Raises `JoinError`.
         """
         key = keys.generate()
 
         def once(name: str) -> Coroutine[Any, Any, Joined]:
-            return client.patiently(lambda: client.join(address, token, key, node=name), patience)
+            return client.patiently(
+                lambda: client.join(address, token, key, role=role, node=name), patience
+            )
 
         try:
             joined = blocking(lambda: once(node))

@@ -73,7 +73,7 @@ def command(
     The service is verified by the CA's digest in the token before anything is sent to it. In the
     folder are then ca.pem, crl.pem, dask.yaml and ROLE.pem, which has the key and is readable by
     you alone. If the answer was lost, give the same command again: the key is kept, and the token
-    is good for it.
+    is good for it. Nothing renews these files: join again before they expire.
 
     \b
       sealwire certs join scheduler.lab --token-file worker.token
@@ -118,7 +118,8 @@ def command(
     if not as_json:
         lasts = lasting(joined.lifetime)
         config = os.path.join(seen_at or os.path.abspath(folder), "dask.yaml")
-        click.echo(visible(f"joined as {joined.role}, for {lasts}; DASK_CONFIG={config}"))
+        what = f"joined as {joined.role}, for {lasts}, not renewed by itself"
+        click.echo(visible(f"{what}; DASK_CONFIG={config}"))
 
 
 async def _joined(

@@ -158,7 +158,7 @@ def test_from_a_token_to_files_that_work(serving: Serving, folder: Path, tmp_pat
         "join", serving.address, "node7.lab", "10.0.0.7", "--dir", str(here), SEALWIRE_TOKEN=text
     )
     assert not SECRET.search(out)
-    assert "joined as worker, for 24.0 h; " in out
+    assert "joined as worker, for 24.0 h, not renewed by itself; " in out
     assert {p.name for p in here.iterdir()} == {
         "ca.pem", "crl.pem", "dask.yaml", "worker.pem", ".lock",
     }  # fmt: skip

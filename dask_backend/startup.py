@@ -14,7 +14,7 @@ from distributed.comm.core import connect
 
 from sealwire.comm.transport import records, switch_interval
 from sealwire.comm.wire import hello
-from sealwire.security import PEMError, config
+from sealwire.security import PEMError, config, config_files
 from sealwire.security.contexts.sealed import Material, SealedContext
 
 from .protection import configured
@@ -51,9 +51,9 @@ def _is_new(words: str) -> bool:
 
 def tell_configuration() -> None:
     """Warn of a `DASK_CONFIG` that names nothing: Dask goes on without a word."""
-    why = config.named_in_vain()
-    if why is not None and _is_new(why):
-        logger.warning("%s; nothing of it holds: correct the variable, with an absolute path", why)
+    vain = config_files.named_in_vain()
+    if vain is not None and _is_new(vain.why):
+        logger.warning("%s: nothing of it holds; %s", *vain)
 
 
 def tell_context(context: ssl.SSLContext | None, does: str) -> None:

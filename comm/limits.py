@@ -91,7 +91,8 @@ class Limits:
     Raises
     ------
     ValueError
-        For a value that is not a positive finite number.
+        For a time that is not a positive finite number, and for anything else that is not a
+        positive whole number. Counts are below 2**31.
     """
 
     handshake_timeout: float = 30.0
@@ -116,11 +117,26 @@ class Limits:
             value = getattr(self, field.name)
             if value is None and field.default is None:
                 continue
-            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            if field.type == "float":
+                good = 0 < value < math.inf if _is(value, (int, float)) else False
+                need = "a positive finite number"
+            else:
+                most = _MOST if field.name in _COUNTS else math.inf
+                good = 0 < value <= most if _is(value, int) else False
+                need = "a whole number from 1" + (f" to {most}" if most == _MOST else "")
+            if not good:
                 raise ValueError(
-                    f"bad limit {field.name}: got {value!r}, need a positive finite number; "
+                    f"bad limit {field.name}: got {value!r}, need {need}; "
                     f"leave it out for the default"
                 )
+
+
+_COUNTS = ("max_frames", "backlog", "max_pending", "max_accepts", "max_log_lines")
+_MOST = (1 << 31) - 1  # what the kernel takes as a backlog; more is no limit anyway
+
+
+def _is(value: object, types: type | tuple[type, ...]) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
 
 
 DEFAULT_LIMITS = Limits()

@@ -77,8 +77,8 @@ def begin() -> None:
     from sealwire.joining import Member, address_of
 
     place, token = address_of(address), _token()
-    given = dask.config.get("sealwire.join.name", None)
-    node = _host() if given is None else str(given)
+    given = _configured("sealwire.join.name", number=True)
+    node = _host() if given is None else given
     key = "sealwire.join.wait"
     wait = config.duration(key, dask.config.get(key, None), bare="s")
     made = Member.join(place, token, node=node, patience=_WAIT if wait is None else wait)
@@ -140,7 +140,11 @@ def _configure(role: str, paths: dict[str, str], lifetime: float) -> None:
 
 
 def _address() -> str:
-    return os.environ.get(SERVICE, "") or str(dask.config.get("sealwire.join.address", None) or "")
+    return os.environ.get(SERVICE, "") or _configured("sealwire.join.address") or ""
+
+
+def _configured(key: str, *, number: bool = False) -> str | None:
+    return config.text(key, dask.config.get(key, None), number=number)
 
 
 def _inherited() -> tuple[str, dict[str, str], float] | None:
@@ -161,7 +165,7 @@ def _token() -> Token:
     from sealwire.joining import JoinError, Token, TokenError
 
     text = os.environ.get(TOKEN, "")
-    file = os.environ.get(TOKEN_FILE, "") or dask.config.get("sealwire.join.token-file", None)
+    file = os.environ.get(TOKEN_FILE, "") or _configured("sealwire.join.token-file")
     if not text.strip() and file:
         try:
             with Path(str(file)).expanduser().open("rb") as opened:
@@ -178,7 +182,7 @@ def _token() -> Token:
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise JoinError(f"cannot read the token in {file}: {why}") from None
-    text = text if text.strip() else str(dask.config.get(_TOKEN_KEY, None) or "")
+    text = text if text.strip() else _configured(_TOKEN_KEY) or ""
     if not text.strip():
         raise TokenError(
             f"cannot join: {SERVICE} is set, and there is no token; give {TOKEN} or {TOKEN_FILE}, "

@@ -374,7 +374,7 @@ def test_top_lives_until_it_is_interrupted(cluster: Cluster) -> None:
 def test_a_browser_shows_it(cluster: Cluster, tmp_path: Path) -> None:
     """With `SEALWIRE_PICTURES` naming a folder, the picture of the documents is made there."""
     shot = tmp_path / "dashboard.png"
-    options = ("--window-size=1280,1000", f"--screenshot={shot}")
+    options = ("--window-size=1440,1000", f"--screenshot={shot}")
     page = Page(browse(f"{cluster.url}/sealwire", *options))
     rows = {row["process"]: row for row in page.rows("processes")}
     assert set(rows) == {"scheduler", "worker ours", "worker stock"}
@@ -382,7 +382,7 @@ def test_a_browser_shows_it(cluster: Cluster, tmp_path: Path) -> None:
     assert {row["its certificate"] for row in page.rows("links")} >= {"CN=worker", "CN=scheduler"}
     picture = shot.read_bytes()
     assert picture.startswith(b"\x89PNG")
-    assert int.from_bytes(picture[16:20], "big") == 1280
+    assert int.from_bytes(picture[16:20], "big") == 1440
     assert len(picture) > 20_000  # an empty page has less
     if folder := os.environ.get("SEALWIRE_PICTURES"):
         Path(folder, shot.name).write_bytes(picture)

@@ -66,9 +66,13 @@ def _make(found: _Found) -> Limits:
         field = _FALLBACKS.get(name, str(name).replace("-", "_"))
         if value is not None and field in _FIELDS:
             chosen[field] = key, value
-    values: dict[str, Any] = {
-        field: parsed(key, value, is_time=_FIELDS[field]) for field, (key, value) in chosen.items()
-    }
+    values: dict[str, Any] = {}
+    for field, (key, value) in chosen.items():
+        values[field] = parsed(key, value, is_time=_FIELDS[field])
+        try:
+            Limits(**{field: values[field]})
+        except ValueError as error:  # which knows nothing of settings
+            raise ValueError(f"bad setting {key}: {error}") from error
     made = Limits(**values)
     _made = found, made
     return made

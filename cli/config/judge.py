@@ -53,12 +53,15 @@ def _as_a_field(whole: str, key: str, value: Any) -> None:
 def _join(key: str, value: Any) -> None:
     from sealwire.joining import JoinError, Token
     from sealwire.joining.client import address_of
+    from sealwire.joining.inputs import must_be_name
 
     try:
         if key.endswith(".address"):
-            address_of(str(value))
+            address_of(value)
         elif key.endswith(".token"):
             Token.parse(str(value))
+        elif key.endswith(".name"):
+            must_be_name(str(value), key)
         elif key.endswith(".wait"):
             config.duration(key, value, bare="s")
     except JoinError as error:

@@ -98,18 +98,9 @@ def parse_address(address: str) -> Address:
             raise AddressError(
                 f"bad address {address!r}: several colons; write an IPv6 host as [{rest}]:port"
             )
-    if _NOT_IN_A_HOST.search(host) or not _is_resolvable(host):
+    if _NOT_IN_A_HOST.search(host):
         raise AddressError(f"bad address {address!r}: {host!r} is not a host name")
     return Address(scheme.lower(), host, _parse_port(port, address))
-
-
-def _is_resolvable(host: str) -> bool:
-    """Whether the system can be asked for it: Python encodes names before it does."""
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        return False
-    return True
 
 
 def _parse_port(text: str, address: str) -> int:

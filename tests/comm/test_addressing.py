@@ -56,13 +56,6 @@ BAD: dict[Any, str] = {
     "tcp://ho st:1": "host name",
     "tcp://user@host:1": "host name",
     "http://host/path:1": "host name",
-    f"tcp://{'h' * 64}:1": "host name",  # Python cannot ask the system for these
-    "tcp://host..example:1": "host name",
-    "tcp://.:1": "host name",
-    f"{'ä' * 64}:1": "host name",
-    "tcp://\udcff:1": "host name",
-    "tcp://\u200d:1": "host name",
-    f"tcp://[::1%{'h' * 64}]:1": "host name",
     "://host:1": "scheme",
     8786: "need a str",
     None: "need a str",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
+import sys
 
 __all__ = ["DEFAULT_LIMITS", "Limits"]
 
@@ -91,7 +91,8 @@ class Limits:
     Raises
     ------
     ValueError
-        For a value that is not a positive finite number.
+        For a time that is not a positive number of seconds up to 10 ** 9, and for anything else
+        that is not a positive whole number, counts up to 2 ** 31 - 1; 1e6 is 1000000.
     """
 
     handshake_timeout: float = 30.0
@@ -116,12 +117,22 @@ class Limits:
             value = getattr(self, field.name)
             if value is None and field.default is None:
                 continue
-            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            whole = field.type != "float"
+            most = (_MOST if field.name in _COUNTS else sys.maxsize) if whole else _MOST_SECONDS
+            if not number or not 0 < value <= most or (whole and value != int(value)):
+                kind = "whole number" if whole else "number of seconds"
                 raise ValueError(
-                    f"bad limit {field.name}: got {value!r}, need a positive finite number; "
-                    f"leave it out for the default"
+                    f"bad limit {field.name}: got {value!r:.80}, need a positive {kind} up to "
+                    f"{most}; leave it out for the default"
                 )
+            if whole and not isinstance(value, int):
+                object.__setattr__(self, field.name, int(value))
 
+
+_COUNTS = ("max_frames", "backlog", "max_pending", "max_accepts", "max_log_lines")
+_MOST = 2**31 - 1  # what the kernel takes as a backlog; more is no limit anyway
+_MOST_SECONDS = 10**9  # beyond it, timers and socket options overflow
 
 DEFAULT_LIMITS = Limits()
 """The defaults, shared by all comms: validating every field costs a tenth of a connection."""

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import dask
-from dask.utils import parse_bytes, parse_timedelta
 
 from sealwire.comm import Limits, configure_gil
 from sealwire.comm.transport import switch_interval
 from sealwire.security import config
 from sealwire.security.belonging import OF_A_CA
 from sealwire.security.quoting import shown
-from sealwire.security.schema import is_set
+from sealwire.security.schema import is_set, settings
+
+from .values import parsed
 
 __all__ = [
     "DECIDED",
@@ -24,7 +25,6 @@ __all__ = [
     "encryption_required",
     "forget",
     "limits",
-    "parsed",
 ]
 
 DECIDED = "encryption_decided"
@@ -64,27 +64,20 @@ def _make(found: _Found) -> Limits:
     for name, value in reversed(found[0]):  # what is set here comes before Dask's own
         key = name if name in _FALLBACKS else f"{_LIMITS}.{name}".replace("_", "-")
         field = _FALLBACKS.get(name, str(name).replace("-", "_"))
-        if value is not None and field in _FIELDS:
+        if value is not None and value != "" and field in _FIELDS:  # "": an empty variable
             chosen[field] = key, value
-    values: dict[str, Any] = {
-        field: parsed(key, value, is_time=_FIELDS[field]) for field, (key, value) in chosen.items()
-    }
+    every = settings()
+    values: dict[str, Any] = {}
+    for field, (key, value) in chosen.items():
+        setting = every[f"{_LIMITS}.{field.replace('_', '-')}"]
+        values[field] = parsed(key, value, setting)
+        try:
+            Limits(**{field: values[field]})
+        except ValueError as error:  # which knows nothing of settings
+            raise ValueError(f"bad setting {key}: {error}") from error
     made = Limits(**values)
     _made = found, made
     return made
-
-
-def parsed(key: str, value: Any, *, is_time: bool) -> float | int:
-    """Return a limit's value, of the setting `key`. Raises `ValueError` for what is none."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError("a number to Python, and to nobody else")
-        return parse_timedelta(value) if is_time else int(parse_bytes(value))
-    except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
-        raise ValueError(
-            f"bad setting {key}: got {shown(value)}, need a {'time' if is_time else 'size'}; "
-            f"write for example {'30 s' if is_time else '64 MiB'}"
-        ) from error
 
 
 def forget() -> None:
@@ -98,7 +91,7 @@ _FALLBACKS = {key: field for field, key in _DASK_NAMES.items()}
 _Found = tuple[tuple[tuple[str, Any], ...], list[type]]  # settings by name, and their values' types
 
 _made: tuple[_Found, Limits] | None = None  # the cache
-_FIELDS = {field.name: field.type == "float" for field in dataclasses.fields(Limits)}
+_FIELDS = {field.name for field in dataclasses.fields(Limits)}
 
 
 _HOLD = "sealwire.tls.hold-gil"
@@ -124,19 +117,23 @@ def apply_gil_policy() -> None:
     if not is_set(own):
         return
     interval, linger = (dask.config.get(f"{_GIL}.{name}", None) for name in _TIMES)
-    if interval is None and linger is None:
-        return
+    if interval is not None and interval != "":
+        off = isinstance(interval, (bool, int, float)) and not interval
+        chosen = chosen._replace(interval=None if off else _time("interval", interval))
+    if linger is not None and linger != "":
+        chosen = chosen._replace(linger=_time("linger", linger))
     try:
-        if interval is not None:
-            chosen = chosen._replace(interval=parse_timedelta(interval) if interval else None)
-        if linger is not None:
-            chosen = chosen._replace(linger=parse_timedelta(linger))
         configure_gil(*chosen)
-    except (AttributeError, TypeError, ValueError, KeyError) as error:
+    except ValueError as error:
         raise ValueError(
             f"bad setting {_GIL}: got interval {shown(interval)} and linger {shown(linger)} "
             f"({error}); write for example 50 us and 5 ms"
         ) from error
+
+
+def _time(name: str, value: Any) -> float:
+    key = f"{_GIL}.{name}"
+    return parsed(key, value, settings()[key])
 
 
 def encryption_required(connection_args: Mapping[str, Any]) -> bool:

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .series import SERIES
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 __all__ = ["register", "tell_backend"]
 
+_INFO = "sealwire_info"
 _lock = threading.Lock()
 
 
@@ -57,6 +60,8 @@ def register(registry: CollectorRegistry | None = None) -> bool:
         If prometheus-client is not installed.
     TypeError
         For anything but a registry.
+    ValueError
+        If the registry has series of these names from something else.
     """
     try:
         import prometheus_client
@@ -80,12 +85,19 @@ def register(registry: CollectorRegistry | None = None) -> bool:
     with _lock:
         if _has_them(registry):
             return False
-        registry.register(Collector(lambda: _backend()))
+        try:
+            registry.register(Collector(lambda: _backend()))
+        except ValueError as error:  # which names the series
+            raise ValueError(
+                f"cannot export metrics: something else has added series of these names: {error}; "
+                f"rename those, or give ours a registry of their own"
+            ) from None
         return True
 
 
 def _has_them(registry: CollectorRegistry) -> bool:
     """Whether it has our series, also if another import of this package has added them."""
-    for family in registry.restricted_registry(["sealwire_info"]).collect():
-        return family.name == "sealwire_info"
+    for family in registry.restricted_registry([_INFO]).collect():
+        if family.name == _INFO:
+            return all(set(sample.labels) == set(SERIES[_INFO].labels) for sample in family.samples)
     return False

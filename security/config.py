@@ -40,6 +40,7 @@ __all__ = [
     "leaves",
     "located",
     "read",
+    "text",
     "truth",
     "unknown_in",
     "unknown_keys",
@@ -86,7 +87,7 @@ _UNITS = {
     **dict.fromkeys(("w", "week", "weeks"), 7 * 86400.0),
     "ms": 0.001,
 }
-_DURATION = re.compile(rf"(\d+(?:\.\d*)?|\.\d+)\s*({'|'.join(_UNITS)})?")
+_DURATION = re.compile(rf"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *({'|'.join(_UNITS)})?")
 
 #: what reading a file ends with, and `import dask`, which reads all of them
 _MALFORMED = (ValueError, TypeError, RecursionError)
@@ -201,6 +202,20 @@ def truth(name: str, value: object) -> bool | None:
     raise ConfigError(f"cannot use {name}: expected true or false, got {shown(value)}")
 
 
+def text(name: str, value: object, *, number: bool = False) -> str | None:
+    """Return a text, None for None and ""; with `number`, that of a whole number, too.
+
+    Raises `ConfigError`, naming `name`, for anything else.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) or (
+        number and isinstance(value, int) and not isinstance(value, bool)
+    ):
+        return str(value)
+    raise ConfigError(f"cannot use {name}: expected a text, got {shown(value)}; put it in quotes")
+
+
 def duration(name: str, value: object, *, bare: str) -> float | None:
     """Seconds from a number or a text such as "5 s", "2h" or "30 days"; None for None and "".
 
@@ -211,7 +226,7 @@ def duration(name: str, value: object, *, bare: str) -> float | None:
         return None
     if value is False or value == "never":
         return math.inf
-    text = str(value).strip().lower() if isinstance(value, (str, int, float)) else ""
+    text = str(value).strip(" ").lower() if isinstance(value, (str, int, float)) else ""
     found = _DURATION.fullmatch(text) if value is not True else None
     if text in ("inf", ".inf"):
         return math.inf

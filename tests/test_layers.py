@@ -51,7 +51,7 @@ ca.inventory ca.relocation
 checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
 """
 JOINING = """
-errors tokens messages ledger requests archive given desk service client files memory
+errors tokens messages inputs ledger requests archive given desk service client files memory
 member __init__
 """
 METRICS = """

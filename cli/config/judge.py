@@ -13,6 +13,8 @@ from sealwire.security.fields import checked
 __all__ = ["judged", "with_dask"]
 
 _FIELDS = {key: field for field, key in KEYS.items()}
+#: settings whose readers do not take an empty text, as of an empty variable, for nothing
+_NEVER_EMPTY = (KEYS["tls_allowed_peers"], "sealwire.unix.allow-plain")
 
 
 def with_dask() -> bool:
@@ -25,7 +27,7 @@ def judged(key: str, value: Any, *, usable: bool) -> str | None:
 
     `usable` says whether Dask can be imported, without which some settings are not judged.
     """
-    if value is None:
+    if value is None or (value == "" and not key.startswith(_NEVER_EMPTY)):
         return None
     whole = ".".join(key.split(".")[:3]) if key.startswith(f"{schema.ROOT}.") else key
     try:
@@ -53,14 +55,19 @@ def _as_a_field(whole: str, key: str, value: Any) -> None:
 def _join(key: str, value: Any) -> None:
     from sealwire.joining import JoinError, Token
     from sealwire.joining.client import address_of
+    from sealwire.joining.inputs import must_be_name
 
     try:
-        if key.endswith(".address"):
-            address_of(str(value))
-        elif key.endswith(".token"):
-            Token.parse(str(value))
-        elif key.endswith(".wait"):
+        if key.endswith(".wait"):
             config.duration(key, value, bare="s")
+            return
+        text = config.text(key, value, number=key.endswith(".name")) or ""
+        if key.endswith(".address"):
+            address_of(text)
+        elif key.endswith(".token"):
+            Token.parse(text)
+        elif key.endswith(".name") and text:
+            must_be_name(text, key)
     except JoinError as error:
         raise ValueError(str(error)) from None
 
@@ -68,14 +75,11 @@ def _join(key: str, value: Any) -> None:
 def _in_dask(key: str, value: Any) -> None:
     import dask
 
-    from sealwire.comm import Limits
-    from sealwire.dask_backend import settings, unix
+    from sealwire.dask_backend import settings, unix, values
 
-    name = key.rpartition(".")[2].replace("-", "_")
     setting = schema.settings().get(key)
     if key.startswith("sealwire.limits.") and setting is not None:
-        is_time = setting.about["x-kind"] == "time"
-        Limits(**{name: settings.parsed(key, value, is_time=is_time)})  # type: ignore[arg-type]
+        values.parsed(key, value, setting)
     elif key.startswith("sealwire.gil.") or key == "sealwire.tls.hold-gil":
         with dask.config.set({key: value}):
             settings.apply_gil_policy()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from distributed.comm.core import Comm, CommClosedError, connect
+from distributed.comm.addressing import parse_address
+from distributed.comm.core import Comm, CommClosedError
+from distributed.comm.registry import get_backend
 
 from sealwire.comm.wire import hello
 from sealwire.dask_backend import install
@@ -20,6 +23,13 @@ _INSTEAD = "give the address of a scheduler with the same version of sealwire"
 
 class NoAnswer(Exception):
     """The scheduler did not answer, or with something else; says why, and what to do."""
+
+
+class _Unrepeated(logging.Filter):
+    """Drops what a connection logs of its failure: it is told as the answer."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.module not in ("connectors", "refusals")
 
 
 class Asker:
@@ -43,6 +53,8 @@ class Asker:
 
     async def ask(self, find: str, rows: int) -> dict[str, Any]:
         """Return the cluster, as `cluster.as_dict` has it. Raises `NoAnswer`."""
+        logger, unrepeated = logging.getLogger("sealwire.dask_backend"), _Unrepeated()
+        logger.addFilter(unrepeated)
         try:
             return await asyncio.wait_for(self._ask(find, rows), self._timeout)
         except asyncio.TimeoutError:
@@ -52,19 +64,19 @@ class Asker:
             ) from None
         except Exception as error:  # what answers need not be a scheduler: its bytes raise anything
             self.close()
-            raise NoAnswer(f"cannot ask {self.address}: {error}") from error
+            told = str(error)  # of one that did not connect, with the address
+            asked = "" if told.startswith("cannot connect ") else f"cannot ask {self.address}: "
+            raise NoAnswer(f"{asked}{told}") from error
         except BaseException:
             self.close()
             raise
+        finally:
+            logger.removeFilter(unrepeated)
 
     async def _ask(self, find: str, rows: int) -> dict[str, Any]:
         comm = self._comm
         if comm is None or comm.closed():
-            # Nothing in the answer is unpickled: it needs plain values only.
-            comm = await connect(
-                self.address, timeout=self._timeout, deserialize=False, **self._args
-            )
-            self._comm = comm
+            comm = await self._connect()
         if hello.BACKEND not in comm.remote_info:
             raise CommClosedError(
                 "it is on distributed's own backend, which knows nothing of its links; start the "
@@ -77,6 +89,22 @@ class Asker:
         if not all(part in view for part in _PARTS):
             raise ValueError(f"its answer is not complete; {_INSTEAD}")
         return view
+
+    async def _connect(self) -> Comm:
+        """Connect, once: distributed's `connect` would try again until the time is up.
+
+        Then nothing would be known but that it is. Nothing of what comes is unpickled: an answer
+        needs plain values only.
+        """
+        scheme, place = parse_address(self.address)
+        connector = get_backend(scheme).get_connector()
+        comm: Comm = await connector.connect(place, deserialize=False, **self._args)
+        self._comm = comm
+        comm.local_info = comm.handshake_info()
+        await comm.write(comm.local_info)
+        comm.remote_info = {**await comm.read(), "address": comm.peer_address}
+        comm.handshake_options = comm.handshake_configuration(comm.local_info, comm.remote_info)
+        return comm
 
     def close(self) -> None:
         """Drop the connection."""

@@ -16,6 +16,7 @@ from sealwire.dask_backend.dashboard import words
 __all__ = ["fitted", "whole"]
 
 _STYLES = {"bad": "bold red", "warn": "yellow", "stock": "cyan", "ok": "green"}
+_NAMES = {"processes": ("process", "processes"), "links": ("link", "links")}
 _ABOVE = 9  # lines of a screen that are no rows
 _ODD = "its answer cannot be shown: install the same version of sealwire on both sides"
 
@@ -74,7 +75,7 @@ def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
 def _title(view: View, what: str, shown: int) -> str:
     total = len(view[what]) + view[f"{what}_left_out"]
     more = f", {shown} of them here" if shown < total else ""
-    return f"\n{total} {what}{more}"
+    return f"\n{words.number(total, *_NAMES[what])}{more}"
 
 
 def _processes(view: View, most: int) -> Table:

@@ -20,7 +20,7 @@ from sealwire.security.text import visible
 
 from .cluster import MOST_ROWS, Member, Survey, as_dict, survey
 from .received import Report, received
-from .report import METRIC, MOST_LINKS, metric, report
+from .report import METRIC, MOST_LINKS, metric, paced_report, sample
 
 __all__ = ["NAME", "OPERATION", "SchedulerExtension", "attach"]
 
@@ -33,6 +33,7 @@ _MOST_ROWS = 5_000
 _LONGEST_FIND = 100  # characters
 _LONGEST_NAME = 60
 _FRESH = 1.0  # seconds for which a survey serves all who ask
+_MOST_ANSWERS = 8  # made of one survey that are kept for others who ask the same
 _SAMPLE = 30_000  # milliseconds; refusals of the last hour are known to a minute
 
 _T = TypeVar("_T")
@@ -52,6 +53,7 @@ class SchedulerExtension:
         self._taken: dict[str, tuple[object, Report | str]] = {}  # what was sent, taken apart
         self._making: asyncio.Future[Survey] | None = None
         self._stale = 0.0  # when to make another one
+        self._answers: dict[object, asyncio.Future[Any]] = {}  # made of that survey
         self._thread = ThreadPoolExecutor(1, "sealwire-page")  # started when it is needed
         scheduler.handlers[OPERATION] = self.answer
         sampling = PeriodicCallback(self._sample, _SAMPLE)
@@ -79,11 +81,11 @@ class SchedulerExtension:
         return found if isinstance(found, list) else []
 
     def _sample(self) -> None:
-        report(self.scheduler, most_links=0)
+        sample(self.scheduler)
 
     async def answer(self, find: object = "", rows: object = MOST_ROWS) -> dict[str, Any]:
         """Return the cluster as plain values, for whoever may talk to the scheduler."""
-        return await self.made(lambda view, _: dict(view), find, rows)
+        return await self.made(_plain, find, rows)
 
     async def made(
         self,
@@ -93,7 +95,8 @@ class SchedulerExtension:
     ) -> _T:
         """Return what `make` makes of the cluster as plain values, and of the survey, in a thread.
 
-        `find` and `rows` are anybody's: a bad one counts as none.
+        `find` and `rows` are anybody's: a bad one counts as none. Who asks the same of the same
+        survey gets the same object.
         """
         text = visible(find, longest=_LONGEST_FIND) if isinstance(find, str) else ""
         try:
@@ -101,10 +104,20 @@ class SchedulerExtension:
         except (ValueError, TypeError, OverflowError):
             most = MOST_ROWS
         known = await self.survey()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread, lambda: make(as_dict(known, find=text, most=most), known)
-        )
+        key = make, text, most
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = asyncio.get_running_loop().run_in_executor(
+                self._thread, lambda: make(as_dict(known, find=text, most=most), known)
+            )
+            if len(self._answers) < _MOST_ANSWERS:
+                self._answers[key] = answer
+        try:
+            made: _T = await asyncio.shield(answer)
+        except Exception:
+            self._answers.pop(key, None)
+            raise
+        return made
 
     async def survey(self) -> Survey:
         """Return what is known now: one survey for all who ask meanwhile, and a second after.
@@ -117,8 +130,9 @@ class SchedulerExtension:
 
     async def _make(self) -> Survey:
         began = time.monotonic()
+        own = await paced_report(self.scheduler, most_links=_MOST_OWN, most_bytes=sys.maxsize)
         names = self._names()
-        sent = self._sent(names)
+        sent = self._sent(own, names)
         known = self._known(names)
         loop = asyncio.get_running_loop()
         try:
@@ -126,6 +140,7 @@ class SchedulerExtension:
                 self._thread, lambda: survey(self._members(sent), now=time.time(), known=known)
             )
         finally:
+            self._answers = {}
             ended = time.monotonic()
             self._stale = ended + max(_FRESH, 9 * (ended - began))
 
@@ -140,10 +155,9 @@ class SchedulerExtension:
             taken.add(names[address])
         return names
 
-    def _sent(self, names: Mapping[str, str]) -> list[_Sent]:
+    def _sent(self, own: dict[str, Any], names: Mapping[str, str]) -> list[_Sent]:
         """Return who has sent what, the scheduler first."""
         scheduler = self.scheduler
-        own = report(scheduler, most_links=_MOST_OWN, most_bytes=sys.maxsize)
         try:
             address = scheduler.address
         except ValueError:  # it does not listen yet
@@ -180,6 +194,10 @@ class SchedulerExtension:
                 found[_far(batched)] = names[address]
         found.pop("", None)
         return found
+
+
+def _plain(view: dict[str, Any], _: Survey) -> dict[str, Any]:
+    return view
 
 
 def _far(batched: Any) -> str:

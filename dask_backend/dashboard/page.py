@@ -23,6 +23,7 @@ _LINKS = (
     "state", "process", "peer", "its certificate", "TLS", "cipher", "backend", "age", "in", "out",
     "round trip", "left of it", "what is wrong",
 )  # fmt: skip
+_NAMES = {"processes": ("process", "processes"), "links": ("link", "links")}
 _FIGURES = frozenset(("links", "in", "out", "heard of", "age", "round trip", "left of it"))
 
 
@@ -113,9 +114,10 @@ def _table(
     view: Mapping[str, Any], what: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 ) -> str:
     shown, left_out = len(view[what]), view[f"{what}_left_out"]
-    caption = f"{shown} {what}"
+    caption = words.number(shown, *_NAMES[what])
     if left_out:
-        caption += f"; {left_out} more are left out: find some, or add ?rows=1000 to the address"
+        are = "is" if left_out == 1 else "are"
+        caption += f"; {left_out} more {are} left out: find some, or add ?rows=1000 to the address"
     if view["find"]:
         caption += f", with {view['find']}"
     head = "".join(f'<th scope="col">{_text(column)}</th>' for column in columns)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from html import escape
 
+from . import words
 from .cluster import Survey
 from .judging import ORDER, State
 
@@ -41,19 +42,21 @@ def picture(made: Survey) -> str:
     for name, place in places.items():
         row = rows.get(name)
         state: str = row.state if row is not None else "client"
-        words = "; ".join(fault.words for fault in row.faults) if row is not None else "client"
+        faults = "; ".join(fault.words for fault in row.faults) if row is not None else "client"
         scale = 1.6 if name == centre else 1.0
         shape = _shape(state, *place, 7.0 * scale)
-        title = f"{name}: {words or 'as it should be'}"
+        title = f"{name}: {faults or 'as it should be'}"
         parts.append(f'<g class="{state}"><title>{escape(title)}</title>{shape}</g>')
         if len(places) <= _NAMED:
             parts.append(_name(name, place, scale))
     total = len(made.edges)
     shown = min(total, MOST_EDGES)
-    about = f"{len(rows)} processes, {len(made.others)} clients, links between {total} pairs"
+    about = f"{words.number(len(rows), 'process', 'processes')}, "
+    about += f"{words.number(len(made.others), 'client', 'clients')}, "
+    about += f"links between {words.number(total, 'pair', 'pairs')}"
     about += f", of which {shown} are shown" if shown < total else ""
     clients = len(made.others) - _MOST_CLIENTS
-    about += f"; {clients} clients are not shown" if clients > 0 else ""
+    about += f"; {words.number(clients, 'client', 'clients')} not shown" if clients > 0 else ""
     return (
         f'<svg role="img" aria-labelledby="about" '
         f'viewBox="{-width / 2:.0f} {-height / 2:.0f} {width:.0f} {height:.0f}" '

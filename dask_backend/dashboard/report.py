@@ -7,14 +7,15 @@ left out, and of many links only some, those with a fault first. How many were l
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import ssl
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from distributed.comm.core import Comm
 
@@ -30,7 +31,17 @@ from ..protection import unprotected_comm
 from ..startup import own_version
 from .hour import LastHour
 
-__all__ = ["LINK", "METRIC", "MOST_BYTES", "MOST_LINKS", "VERSION", "metric", "report"]
+__all__ = [
+    "LINK",
+    "METRIC",
+    "MOST_BYTES",
+    "MOST_LINKS",
+    "VERSION",
+    "metric",
+    "paced_report",
+    "report",
+    "sample",
+]
 
 #: the name of a report among a worker's metrics
 METRIC = "sealwire"
@@ -65,6 +76,7 @@ _MOST_CERTIFICATES = 8
 _LONGEST = 200  # characters of one text
 _LOOK = 5.0  # seconds until files are looked at again, if no handshake has done so
 _ATTEMPTS = 3  # to look at the comms while other threads open some
+_SLICE = 0.002  # seconds that a paced report takes of the event loop at a time
 
 
 class _Held:
@@ -99,18 +111,58 @@ def report(
     most_bytes : int
         After how many bytes, about, to leave further ones out.
     """
+    steps = _describing(server, most_links, most_bytes)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return _report(server, *done.value)
+
+
+async def paced_report(server: Any, *, most_links: int, most_bytes: int) -> dict[str, Any]:
+    """Return the same, but give the event loop back every few milliseconds.
+
+    The scheduler of a thousand workers has thousands of links, which take a tenth of a second.
+    """
+    steps = _describing(server, most_links, most_bytes)
+    while True:
+        ends = time.perf_counter() + _SLICE
+        try:
+            next(steps)
+            while time.perf_counter() < ends:
+                next(steps)
+        except StopIteration as done:
+            return _report(server, *done.value)
+        await asyncio.sleep(0)
+
+
+def sample(server: Any) -> None:
+    """Note how far the counters of refusals are, so that a later report knows the last hour's."""
+    _counted(server)
+
+
+class _Counted(NamedTuple):
+    """What a server's listeners have counted: ever, and within the last hour."""
+
+    stats: list[ListenerStats]
+    ever: Counter[str]
+    grown: dict[str, int]
+
+
+def _counted(server: Any) -> _Counted:
     stats = [listener.stats for listener in _listeners(server)]
     hour = _hours.get(server)
     if hour is None:
         hour = _hours[server] = LastHour()
-    counters: Counter[str] = Counter()
+    ever: Counter[str] = Counter()
     for name in ("refused", "broken"):
         for each in stats:
-            counters.update({f"{name} {kind}": n for kind, n in getattr(each, name).items()})
-    grown = hour.grown(counters, time.monotonic())
-    comms = _comms()
-    scheduler = getattr(getattr(server, "scheduler", None), "address", "")
-    links = _described(comms, scheduler, most_links, most_bytes)
+            ever.update({f"{name} {kind}": n for kind, n in getattr(each, name).items()})
+    return _Counted(stats, ever, hour.grown(ever, time.monotonic()))
+
+
+def _report(server: Any, links: list[list[Any]], opened: int) -> dict[str, Any]:
+    stats, ever, grown = _counted(server)
     certificates = _certificates(_contexts(server))
     return {
         "version": VERSION,
@@ -118,14 +170,14 @@ def report(
         "pid": os.getpid(),
         "sealwire": own_version(),
         "links": links,
-        "open": len(comms),
+        "open": opened,
         "certificates": certificates[:_MOST_CERTIFICATES],
         "held": len(certificates),
         "accepted": sum(each.accepted for each in stats),
         "pending": sum(each.pending for each in stats),
         "refused": _part(grown, "refused "),
         "broken": _part(grown, "broken "),
-        "refused_ever": sum(n for name, n in counters.items() if name.startswith("refused ")),
+        "refused_ever": sum(n for name, n in ever.items() if name.startswith("refused ")),
     }
 
 
@@ -151,41 +203,45 @@ def _listeners(server: Any) -> list[Any]:
 
 
 def _comms() -> list[Comm]:
-    for attempt in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS - 1):
         try:
-            found = list(Comm._instances)
-            break
+            return list(Comm._instances)
         except RuntimeError:  # another thread has opened one meanwhile
-            if attempt == _ATTEMPTS - 1:
-                raise
-    return [
-        comm
-        for comm in found
-        if not comm.closed() and not comm.peer_address.startswith("inproc://")
-    ]
+            pass
+    return list(Comm._instances)
 
 
-def _described(
-    comms: list[Comm], scheduler: str, most_links: int, most_bytes: int
-) -> list[list[Any]]:
-    """Return the links that matter most: with a fault, to the scheduler, with much traffic."""
+def _describing(
+    server: Any, most_links: int, most_bytes: int
+) -> Generator[None, None, tuple[list[list[Any]], int]]:
+    """Describe the links that matter most: with a fault, to the scheduler, with much traffic.
+
+    Returns them and how many there are, after many short steps.
+    """
+    scheduler = getattr(getattr(server, "scheduler", None), "address", "")
     known: dict[object, list[str]] = {}  # a process has few contexts
     ranked = []
-    for comm in comms:
-        stream = comm.stream if isinstance(comm, TCP) else None
-        traffic = stream.bytes_in + stream.bytes_out if stream else 0
-        lacks = _lacks(comm, known)
-        ranked.append((not lacks, comm.peer_address != scheduler, -traffic, comm, lacks))
+    for comm in _comms():
+        if not comm.closed() and not comm.peer_address.startswith("inproc://"):
+            stream = comm.stream if isinstance(comm, TCP) else None
+            traffic = stream.bytes_in + stream.bytes_out if stream else 0
+            lacks = _lacks(comm, known)
+            ranked.append((not lacks, comm.peer_address != scheduler, -traffic, comm, lacks))
+        yield
     ranked.sort(key=lambda each: each[:3])
-    links, size = [], 0
+    links: list[list[Any]] = []
+    size = 0
     for *_, comm, lacks in ranked[:most_links]:
+        if comm.closed():  # since the first step
+            continue
         link = _describe(comm, lacks)
         size += sum(len(part) + 2 if isinstance(part, str) else 5 for part in link)
         size += sum(len(words) + 2 for words in lacks)
         if size > most_bytes:
             break
         links.append(link)
-    return links
+        yield
+    return links, len(ranked)
 
 
 def _lacks(comm: Comm, known: dict[object, list[str]]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distributed.http.scheduler.info import IndividualPlots
@@ -80,23 +80,33 @@ class _Handler(web.RequestHandler):
 
 class _Page(_Handler):
     async def get(self) -> None:
-        pages = [*self.extension.pages()] or ["info", "sealwire"]
-        await self.finish(await self.made(functools.partial(_document, pages=pages)))
+        pages = self.extension.pages() or ["info", "sealwire"]
+        await self.finish(await self.made(_Document(tuple(pages))))
 
 
 class _Embedded(_Handler):
     async def get(self) -> None:
-        await self.finish(await self.made(functools.partial(_document, pages=None)))
+        await self.finish(await self.made(_Document(None)))
 
 
 class _Json(_Handler):
     async def get(self) -> None:
         self.set_header("Content-Type", "application/json")
-        await self.finish(await self.made(lambda view, _: json.dumps(view)))
+        await self.finish(await self.made(_as_json))
 
 
-def _document(view: dict[str, Any], known: Survey, *, pages: list[str] | None) -> str:
-    return render(view, picture(known), pages)
+def _as_json(view: dict[str, Any], _: Survey) -> str:
+    return json.dumps(view)
+
+
+@dataclass(frozen=True)
+class _Document:
+    """Makes the page; two with the same menu are equal, so that one answer serves both."""
+
+    pages: tuple[str, ...] | None
+
+    def __call__(self, view: dict[str, Any], known: Survey) -> str:
+        return render(view, picture(known), self.pages)
 
 
 class _Plots(IndividualPlots):

@@ -7,7 +7,17 @@ from typing import Any
 
 from dask.utils import format_bytes
 
-__all__ = ["STATES", "certificates", "counts", "days", "headline", "round_trip", "seconds", "size"]
+__all__ = [
+    "STATES",
+    "certificates",
+    "counts",
+    "days",
+    "headline",
+    "number",
+    "round_trip",
+    "seconds",
+    "size",
+]
 
 #: a sign and a word for each state
 STATES = {
@@ -71,9 +81,9 @@ def headline(view: Mapping[str, Any]) -> str:
     summary = view["summary"]
     states = summary["states"]
     parts = [
-        _number(summary["processes"], "process", "processes"),
-        _number(summary["clients"], "client", "clients"),
-        f"{_number(summary['links'], 'end of a link', 'ends of links')}",
+        number(summary["processes"], "process", "processes"),
+        number(summary["clients"], "client", "clients"),
+        number(summary["links"], "end of a link", "ends of links"),
     ]
     untold = summary["links"] - summary["links_told"]
     if untold > 0:
@@ -82,5 +92,6 @@ def headline(view: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)}. Processes: {', '.join(judged)}."
 
 
-def _number(count: int, one: str, several: str) -> str:
+def number(count: int, one: str, several: str) -> str:
+    """Return a count of things, such as ``1 link``."""
     return f"{count} {one if count == 1 else several}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -251,14 +252,15 @@ def test_top_shows_tables(cluster: Cluster) -> None:
     for words in ("worker ours", "■ distributed's backend", "CN=scheduler", "round trip", "1.3"):
         assert words in done.output
     assert "\x1b" not in done.output
+    assert "\n1 process\n" in re.sub(" +\n", "\n", top(cluster, "--once", "--find", "stock").output)
 
 
 def test_top_says_what_is_in_its_way(cluster: Cluster, tmp_path: Path) -> None:
     worker = cluster.process("worker ours")["address"]
-    free = "tls://127.0.0.1:9"
+    closed = "tls://127.0.0.1:9"
     for address, options, code, words in [
         (worker, ("--timeout", "1"), 1, "give the address of a scheduler"),
-        (free, ("--timeout", "1"), 1, free),  # refused, or late on a busy machine
+        (closed, ("--timeout", "60"), 1, f"cannot connect to {closed}: connection refused; check"),
         ("tls://127.0.0.1", (), 2, "need tls://host:port"),
         ("nonsense://x:1", ("--timeout", "1"), 1, "nonsense"),
         (cluster.address, ("--key", str(tmp_path / "none.pem")), 3, "none.pem"),
@@ -321,13 +323,18 @@ def test_top_looks_once_where_no_cursor_moves(cluster: Cluster, terminal: str) -
         os.close(near)
 
 
-def test_top_is_refused_with_a_certificate_of_another_ca(cluster: Cluster, tmp_path: Path) -> None:
+def test_top_is_refused_with_a_certificate_of_another_ca(
+    cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And says so once: what is logged goes to the same terminal."""
     other = Authority.create("cluster").issue("client")
     write(tmp_path / "other.pem", other)
     given = ["--ca", cluster.files["tls_ca_file"], "--cert", str(tmp_path / "other.pem")]
     done = CliRunner().invoke(main, ["top", cluster.address, *given, "--timeout", "30"])
     assert done.exit_code == 1
     assert "Traceback" not in done.output
+    assert done.output.count(f"TLS handshake with {cluster.address} failed: it refused our") == 1
+    assert not [words for words in caplog.messages if "TLS handshake" in words]
 
 
 def test_top_lives_until_it_is_interrupted(cluster: Cluster) -> None:
@@ -367,7 +374,7 @@ def test_top_lives_until_it_is_interrupted(cluster: Cluster) -> None:
 def test_a_browser_shows_it(cluster: Cluster, tmp_path: Path) -> None:
     """With `SEALWIRE_PICTURES` naming a folder, the picture of the documents is made there."""
     shot = tmp_path / "dashboard.png"
-    options = ("--window-size=1280,1000", f"--screenshot={shot}")
+    options = ("--window-size=1440,1000", f"--screenshot={shot}")
     page = Page(browse(f"{cluster.url}/sealwire", *options))
     rows = {row["process"]: row for row in page.rows("processes")}
     assert set(rows) == {"scheduler", "worker ours", "worker stock"}
@@ -375,7 +382,7 @@ def test_a_browser_shows_it(cluster: Cluster, tmp_path: Path) -> None:
     assert {row["its certificate"] for row in page.rows("links")} >= {"CN=worker", "CN=scheduler"}
     picture = shot.read_bytes()
     assert picture.startswith(b"\x89PNG")
-    assert int.from_bytes(picture[16:20], "big") == 1280
+    assert int.from_bytes(picture[16:20], "big") == 1440
     assert len(picture) > 20_000  # an empty page has less
     if folder := os.environ.get("SEALWIRE_PICTURES"):
         Path(folder, shot.name).write_bytes(picture)

@@ -18,7 +18,8 @@ from distributed.worker import DEFAULT_METRICS
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
 from sealwire.dask_backend import Security, install, uninstall
-from sealwire.dask_backend.dashboard import extension
+from sealwire.dask_backend.dashboard import extension, routes
+from sealwire.dask_backend.dashboard import report as reporting
 from sealwire.dask_backend.dashboard.extension import NAME, OPERATION
 from sealwire.dask_backend.dashboard.report import METRIC, MOST_BYTES, MOST_LINKS, report
 from sealwire.dask_backend.preload import dask_setup
@@ -57,9 +58,9 @@ async def cluster(security: Any, *names: Any, **options: Any) -> AsyncIterator[S
         yield scheduler
 
 
-async def fetch(scheduler: Scheduler, path: str) -> HTTPResponse:
+async def fetch(scheduler: Scheduler, path: str, **options: Any) -> HTTPResponse:
     url = f"http://127.0.0.1:{scheduler.http_server.port}/{path}"
-    return await AsyncHTTPClient().fetch(url, raise_error=False, request_timeout=60)
+    return await AsyncHTTPClient().fetch(url, raise_error=False, request_timeout=60, **options)
 
 
 async def view(scheduler: Scheduler, query: str = "") -> Any:
@@ -228,11 +229,38 @@ async def test_many_at_once_get_one_survey(
     made = []
     original = extension.survey
     monkeypatch.setattr(extension, "survey", lambda *a, **k: made.append(1) or original(*a, **k))
+    rendered = []
+    render = routes.render
+    monkeypatch.setattr(routes, "render", lambda *a: rendered.append(1) or render(*a))
     async with cluster(security, "one") as scheduler:
         paths = ["sealwire", "sealwire.json", "individual-sealwire"] * 20
         responses = await asyncio.gather(*(fetch(scheduler, path) for path in paths))
         assert {response.code for response in responses} == {200}
+        assert len({response.body for response in responses}) <= 3 * len(made)
     assert len(made) < 20  # about one a second
+    assert len(rendered) <= 2 * len(made)  # two kinds of page, of each survey
+
+
+@asynchronous
+async def test_answers_that_nobody_shares_are_not_kept_without_bound(security: Security) -> None:
+    async with cluster(security, "one") as scheduler:
+        part = scheduler.extensions[NAME]
+        for number in range(3 * extension._MOST_ANSWERS):
+            told = await part.answer(find=str(number))
+            assert told["find"] == str(number)
+        assert len(part._answers) <= extension._MOST_ANSWERS
+        part._stale = 0.0
+        await part.survey()
+        assert not part._answers
+
+
+@asynchronous
+async def test_it_is_read_only(security: Security) -> None:
+    async with cluster(security) as scheduler:
+        for path in ("sealwire", "sealwire.json", "individual-sealwire", "individual-plots.json"):
+            for method in ("HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
+                answer = await fetch(scheduler, path, method=method, allow_nonstandard_methods=True)
+                assert answer.code == 405, (path, method)
 
 
 @asynchronous
@@ -257,11 +285,13 @@ async def test_before_it_listens(security: Security) -> None:
 @asynchronous
 async def test_an_error_is_not_kept(security: Security, monkeypatch: pytest.MonkeyPatch) -> None:
     async with cluster(security) as scheduler:
-        with monkeypatch.context() as broken:
-            broken.setattr(extension, "report", lambda *a, **k: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                await scheduler.extensions[NAME].answer()
-        assert len((await view(scheduler))["processes"]) == 1
+        for name in ("paced_report", "as_dict"):
+            with monkeypatch.context() as broken:
+                broken.setattr(extension, name, lambda *a, **k: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    await scheduler.extensions[NAME].answer()
+            assert len((await scheduler.extensions[NAME].answer())["processes"]) == 1
+            scheduler.extensions[NAME]._stale = 0.0
 
 
 # What a process reports
@@ -284,6 +314,36 @@ async def test_a_report_is_bounded(make_party: Any, security: Security) -> None:
         assert len(everything["links"]) == everything["open"]
         (state,) = scheduler.workers.values()
         assert len(state.metrics[METRIC]["links"]) <= MOST_LINKS
+
+
+@asynchronous
+async def test_thousands_of_links_leave_the_loop_to_others(
+    make_party: Any, security: Security, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A paced report tells the same, and others run meanwhile; what they close is left out."""
+    async with cluster(security) as scheduler, AsyncExitStack() as stack:
+        pairs = [await stack.enter_async_context(pair(make_party("ours", "tls"))) for _ in range(8)]
+        everything: dict[str, Any] = {"most_links": 1000, "most_bytes": 1 << 30}
+        at_once = report(scheduler, **everything)
+        paced = await reporting.paced_report(scheduler, **everything)
+        assert sorted(row[:2] for row in paced["links"]) == sorted(r[:2] for r in at_once["links"])
+        assert {**paced, "links": []} == {**at_once, "links": []}
+
+        def describe(*arguments: Any) -> Any:
+            for near, far in pairs:
+                near.abort()
+                far.abort()
+            return original(*arguments)
+
+        original = reporting._describe
+        monkeypatch.setattr(reporting, "_describe", describe)
+        monkeypatch.setattr(reporting, "_SLICE", 0.0)  # as long as the least step
+        task, turns = asyncio.ensure_future(reporting.paced_report(scheduler, **everything)), 0
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns > at_once["open"] == task.result()["open"]
+        assert len(task.result()["links"]) == 1
 
 
 @asynchronous

@@ -29,6 +29,11 @@ LIMITS = "sealwire.limits"
         (f"{LIMITS}.close-timeout", "1 minute", "close_timeout", 60),
         (f"{LIMITS}.max-message-size", "1 MiB", "max_message_size", 1 << 20),
         (f"{LIMITS}.max-frames", 1_000, "max_frames", 1_000),
+        (f"{LIMITS}.max-frames", "77", "max_frames", 77),
+        (f"{LIMITS}.max-queued", ".5 MiB", "max_queued", 1 << 19),
+        (f"{LIMITS}.max-queued", "1e6", "max_queued", 1_000_000),
+        (f"{LIMITS}.stop-timeout", ".25 s", "stop_timeout", 0.25),
+        (f"{LIMITS}.stop-timeout", "5e-3", "stop_timeout", 0.005),
         (f"{LIMITS}.max-queued", "256 MiB", "max_queued", 256 << 20),
         (f"{LIMITS}.max-queued", 1, "max_queued", 1),
         (f"{LIMITS}.backlog", 5, "backlog", 5),
@@ -43,7 +48,7 @@ def test_a_setting_sets_its_limit(setting: str, value: Any, field: str, expected
     assert getattr(limits(), field) != expected
 
 
-@pytest.mark.parametrize("nothing", [{}, {f"{LIMITS}.max-queued": None}])
+@pytest.mark.parametrize("nothing", [{}, *({f"{LIMITS}.max-queued": x} for x in (None, ""))])
 def test_what_may_be_queued_has_no_limit_of_its_own(nothing: dict[str, Any]) -> None:
     with dask.config.set(nothing):
         assert limits().max_queued is None
@@ -51,7 +56,7 @@ def test_what_may_be_queued_has_no_limit_of_its_own(nothing: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "64 MiB", b"1", [1]])
 def test_a_bound_of_the_queue_is_a_positive_number(value: Any) -> None:
-    words = r"bad limit max_queued: got .*, need a positive finite number; leave it out"
+    words = r"bad limit max_queued: got .*, need a positive whole number up to .*; leave it"
     with pytest.raises(ValueError, match=words):
         Limits(max_queued=value)
 
@@ -85,7 +90,7 @@ def test_what_was_made_is_made_again_only_for_other_settings() -> None:
     [
         ("handshake-timeout", "soon", "30 s"),
         ("max-message-size", "much", "64 MiB"),
-        ("max-frames", [1], "64 MiB"),
+        ("max-frames", [1], "1048576"),
         ("max-queued", "64 potatoes", "64 MiB"),
         ("max-queued", math.inf, "64 MiB"),
         ("max-queued", math.nan, "64 MiB"),
@@ -107,7 +112,17 @@ def test_a_setting_that_cannot_be_read_is_named(field: str, value: Any, example:
 @pytest.mark.parametrize("field", ["max-frames", "max-queued"])
 def test_a_limit_must_be_positive(field: str, value: Any) -> None:
     bad = dask.config.set({f"{LIMITS}.{field}": value})
-    with bad, pytest.raises(ValueError, match=f"bad limit {field.replace('-', '_')}: got"):
+    with bad, pytest.raises(ValueError, match=f"bad setting {LIMITS}.{field}: got"):
+        limits()
+
+
+@pytest.mark.parametrize("value", ["-3 s", 0, 1e308, math.inf, "1e12 s"])
+def test_a_setting_of_dasks_is_named_as_well(value: Any) -> None:
+    words = r"bad setting distributed\.comm\.timeouts\.tcp: "
+    with (
+        dask.config.set({"distributed.comm.timeouts.tcp": value}),
+        pytest.raises(ValueError, match=words),
+    ):
         limits()
 
 
@@ -200,6 +215,6 @@ def test_whether_the_gil_is_held_is_true_or_false() -> None:
 @pytest.mark.parametrize("value", ["soon", "-1 s", "2 s"])
 def test_an_interval_that_cannot_be(value: str) -> None:
     bad = dask.config.set({"sealwire.gil.interval": value})
-    with bad, pytest.raises(ValueError, match=r"bad setting sealwire\.gil: .*write for example"):
+    with bad, pytest.raises(ValueError, match=r"bad setting sealwire\.gil.*write for example"):
         apply_gil_policy()
     assert switch_interval.policy() == switch_interval.Policy()

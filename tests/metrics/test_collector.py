@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 import uvloop
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    generate_latest,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from sealwire import metrics
@@ -177,6 +185,36 @@ def test_another_import_of_the_package_finds_it_there(
     assert again.register is not metrics.register
     assert not again.register(registry)
     assert again.register(CollectorRegistry())
+
+
+FOREIGN = {
+    "a gauge": lambda registry: Gauge("sealwire_info", "theirs", registry=registry),
+    "a labelled gauge": lambda registry: Gauge(
+        "sealwire_info", "theirs", ["version"], registry=registry
+    ).labels("1"),
+    "a gauge without values": lambda registry: Gauge(
+        "sealwire_info", "theirs", ["version"], registry=registry
+    ),
+    "an info": lambda registry: Info("sealwire", "theirs", registry=registry).info(
+        {"version": "1"}
+    ),
+    "a counter": lambda registry: Counter("sealwire_messages", "theirs", registry=registry),
+    "a histogram": lambda registry: Histogram(
+        "sealwire_handshake_seconds", "theirs", registry=registry
+    ),
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_series_of_these_names_from_something_else_are_no_series_of_ours(foreign: str) -> None:
+    """It must not look as if ours were there; theirs stay."""
+    registry = CollectorRegistry()
+    FOREIGN[foreign](registry)
+    before = generate_latest(registry)
+    with pytest.raises(ValueError, match=r"something else has added .*sealwire_\w+.*; rename"):
+        metrics.register(registry)
+    assert generate_latest(registry) == before
+    assert metrics.register(CollectorRegistry())
 
 
 def test_threads_that_add_it_at_once() -> None:

@@ -7,9 +7,10 @@ there, and a service in `SEALWIRE_JOIN` be joined. Dask has no entry point for t
 `sizeof` is loaded by every `import dask`.
 
 It arms distributed's `Security`, which every scheduler, worker, nanny, client and cluster asks for
-its TLS contexts: the first use for which something is configured installs the backend. Without such
-settings nothing else of this package is imported. Imports nothing but the standard library, since
-an error here would be one of `import dask`.
+its TLS contexts, and the registry of backends, which whoever brings a context of their own asks:
+the first use for which something is configured installs the backend. Without such settings nothing
+else of this package is imported. Imports nothing but the standard library, since an error here
+would be one of `import dask`.
 """
 
 from __future__ import annotations
@@ -26,34 +27,36 @@ from typing import Any
 
 __all__ = ["arm", "is_set"]
 
-_MODULE = "distributed.security"
+_SECURITY, _REGISTRY = "distributed.security", "distributed.comm.registry"
 _METHODS = ("__init__", "get_connection_args", "get_listen_args")
 
 logger = logging.getLogger("sealwire.dask_backend")
 
 _told: set[object] = set()  # what has been warned of: roles, and a DASK_CONFIG
-_armed: list[tuple[type[Any], str, Any, Any]] = []  # class, method, original, ours
+_armed: list[tuple[Any, str, Any, Any]] = []  # class or module, function, original, ours
 
 
 def arm(_: object = None) -> None:
-    """Arm distributed's `Security`, now or when it is imported; dask passes its `sizeof`."""
-    module = sys.modules.get(_MODULE)
-    if module is not None:
-        _arm(module)
-    elif not any(isinstance(each, _Finder) for each in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    """Arm distributed's modules, now or when they are imported; dask passes its `sizeof`."""
+    for name in (_SECURITY, _REGISTRY):
+        module = sys.modules.get(name)
+        if module is not None:
+            _arm(module)
+        elif not any(isinstance(each, _Finder) and each.name == name for each in sys.meta_path):
+            sys.meta_path.insert(0, _Finder(name))
 
 
 class _Finder:
-    """Finds nothing itself, and arms the one module as soon as it has been executed."""
+    """Finds nothing itself, and arms one module as soon as it has been executed."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self._asking = False
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != _MODULE or self._asking:
+        if name != self.name or self._asking:
             return None
         self._asking = True
         try:
@@ -77,21 +80,28 @@ class _Finder:
 
 
 def _arm(module: ModuleType) -> None:
+    if module.__name__ == _REGISTRY:
+        _replace(module, "get_backend", _finding)
+        return
     kind = getattr(module, "Security", None)
-    if isinstance(kind, type) and not _armed:
+    if isinstance(kind, type):
         for name in _METHODS:
-            original = vars(kind).get(name)
-            if callable(original):
-                ours = _asking_first(kind, name, original)
-                _armed.append((kind, name, original, ours))
-                setattr(kind, name, ours)
+            _replace(kind, name, _asking_first)
+
+
+def _replace(target: Any, name: str, make: Callable[[Any, str, Any], Any]) -> None:
+    original = vars(target).get(name)
+    if callable(original) and not any((at, of) == (target, name) for at, of, _, _ in _armed):
+        ours = make(target, name, original)
+        _armed.append((target, name, original, ours))
+        setattr(target, name, ours)
 
 
 def _disarm() -> None:
     while _armed:
-        kind, name, original, ours = _armed.pop()
-        if vars(kind).get(name) is ours:
-            setattr(kind, name, original)
+        target, name, original, ours = _armed.pop()
+        if vars(target).get(name) is ours:
+            setattr(target, name, original)
 
 
 def _asking_first(kind: type[Any], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,6 +115,16 @@ def _asking_first(kind: type[Any], name: str, original: Callable[..., Any]) -> C
         return made
 
     return method
+
+
+def _finding(registry: Any, name: str, original: Callable[[str], Any]) -> Callable[[str], Any]:
+    @functools.wraps(original)
+    def get_backend(scheme: str) -> Any:
+        asked = vars(registry).get(name) is get_backend  # not by who has replaced it since
+        found = getattr(registry, name) if _installs() and asked else original
+        return found(scheme)
+
+    return get_backend
 
 
 def _tell_missing(made: dict[str, Any], role: object) -> None:

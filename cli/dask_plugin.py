@@ -43,19 +43,20 @@ def install_if_configured(arguments: Sequence[str]) -> None:
         from sealwire.dask_backend.startup import tell_configuration
 
         if named:
-            _install()
+            _install("" if command == "spec" else str(command))
         tell_configuration()
 
 
-def _install() -> None:
-    """Install the backend; end the process if it was to join and could not.
+def _install(role: str) -> None:
+    """Install the backend; end the process if it was to join as `role` and could not.
 
     Dask would go on without this package's commands, and so without TLS.
     """
-    from sealwire.dask_backend import install
+    from sealwire.dask_backend import install, membership
     from sealwire.joining import JoinError
     from sealwire.security import SecurityError
 
+    membership.expect(role)
     try:
         install()
     except (JoinError, SecurityError) as error:

@@ -91,11 +91,13 @@ async def broadcast(
     if timeout is not None:
         timeout = expect_seconds(timeout)
     encoded = message if isinstance(message, EncodedMessage) else EncodedMessage(message)
-    result = BroadcastResult([], {})
-    behind: list[Comm] = []
-    for comm in dict.fromkeys(comms):
+    members = list(dict.fromkeys(comms))
+    for comm in members:
         if not isinstance(comm, Comm):
             raise TypeError(f"cannot broadcast to {comm!r}: need a Comm")
+    result = BroadcastResult([], {})
+    behind: list[Comm] = []
+    for comm in members:
         if comm.queued <= _room(comm, max_queued):
             _write(comm, encoded, result)
         elif slow == "wait":

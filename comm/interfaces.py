@@ -26,6 +26,9 @@ class Comm(Leaving, ABC):
     comm`` closes it, with the code ``HANDLER_FAILED`` if its block raises.
     """
 
+    # How whoever reads all of it ends it, with a code and a reason, when its listener is closed.
+    _leave: Callable[[int, str], None] | None = None
+
     @abstractmethod
     async def read(self) -> Any:
         """Read the next message.
@@ -290,9 +293,10 @@ class Listener(ABC):
     async def close(self, grace: float = 0.0) -> None:
         """Stop accepting, let the handlers finish, and end their comms.
 
-        The reads of every comm end, as after a clean end; writes go on. Once its handler has
-        returned, a comm is closed with ``CloseCode.GOING_AWAY``. After `grace` seconds the other
-        handlers are cancelled, and their comms closed in the same way. See `ServingListener.close`.
+        The reads of every comm end, as after a clean end; writes go on. `Calls` are closed with the
+        same grace. Once its handler has returned, a comm is closed with ``CloseCode.GOING_AWAY``.
+        After `grace` seconds the other handlers are cancelled, and their comms closed in the same
+        way. See `ServingListener.close`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not own its comms")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
+import sys
 
 __all__ = ["DEFAULT_LIMITS", "Limits"]
 
@@ -91,8 +91,9 @@ class Limits:
     Raises
     ------
     ValueError
-        For a time that is not a positive finite number, and for anything else that is not a
-        positive whole number. Counts are below 2**31.
+        For a value that is not a positive number, or more than any system can count: 10 ** 9
+        seconds, or `sys.maxsize`, or for `backlog` 2 ** 31 - 1. Numbers and sizes are whole; 1e6
+        is 1000000.
     """
 
     handshake_timeout: float = 30.0
@@ -117,27 +118,21 @@ class Limits:
             value = getattr(self, field.name)
             if value is None and field.default is None:
                 continue
-            if field.type == "float":
-                good = 0 < value < math.inf if _is(value, (int, float)) else False
-                need = "a positive finite number"
-            else:
-                most = _MOST if field.name in _COUNTS else math.inf
-                good = 0 < value <= most if _is(value, int) else False
-                need = "a whole number from 1" + (f" to {most}" if most == _MOST else "")
-            if not good:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            whole = field.type != "float"
+            most = _MOST.get(field.name, sys.maxsize) if whole else _MOST_SECONDS
+            if not number or not 0 < value <= most or (whole and value != int(value)):
+                kind = "whole number" if whole else "number of seconds"
                 raise ValueError(
-                    f"bad limit {field.name}: got {value!r}, need {need}; "
-                    f"leave it out for the default"
+                    f"bad limit {field.name}: got {value!r:.80}, need a positive {kind} up to "
+                    f"{most}; leave it out for the default"
                 )
+            if whole and not isinstance(value, int):
+                object.__setattr__(self, field.name, int(value))
 
 
-_COUNTS = ("max_frames", "backlog", "max_pending", "max_accepts", "max_log_lines")
-_MOST = (1 << 31) - 1  # what the kernel takes as a backlog; more is no limit anyway
-
-
-def _is(value: object, types: type | tuple[type, ...]) -> bool:
-    return isinstance(value, types) and not isinstance(value, bool)
-
+_MOST = {"backlog": 2**31 - 1}  # a C int
+_MOST_SECONDS = 10**9  # beyond it, timers and socket options overflow
 
 DEFAULT_LIMITS = Limits()
 """The defaults, shared by all comms: validating every field costs a tenth of a connection."""

@@ -5,9 +5,10 @@ package do.
 
 A close is in steps. Nothing more is accepted. The reads of every comm end, as if the comm had been
 closed, so that ``async for message in comm`` is over after the message that is being worked on;
-writes go on, so that the answer to it can be sent. A handler that has returned has its comm closed
-with ``GOING_AWAY``. Those that are left after the grace are cancelled, and their comms closed with
-the same code.
+writes go on, so that the answer to it can be sent. Where `Calls` read, they go on reading, refuse
+what is new, and close the comm once what runs for the peer has returned. A handler that has
+returned has its comm closed with ``GOING_AWAY``. Those that are left after the grace are cancelled,
+and their comms closed with the same code.
 """
 
 from __future__ import annotations
@@ -182,9 +183,10 @@ class ServingListener(Listener):
 
         From now on the reads of every comm end, as after a clean end of the comm: ``async for
         message in comm`` stops after the message that is being worked on, messages that were not
-        read are dropped, and writes go on. As soon as a handler has returned, its comm is closed
-        with ``CloseCode.GOING_AWAY``. After `grace` seconds the other handlers are cancelled and
-        their comms closed with the same code, as `Comm.close` does.
+        read are dropped, and writes go on. `Calls` are closed with the same grace, see
+        `Calls.close`. As soon as a handler has returned, its comm is closed with
+        ``CloseCode.GOING_AWAY``. After `grace` seconds the other handlers are cancelled and their
+        comms closed with the same code, as `Comm.close` does.
 
         A handler may call it, or a task of its own: it is neither cancelled nor waited for.
 
@@ -258,7 +260,8 @@ class ServingListener(Listener):
         try:
             self.stop()
             for comm in list(self._attended):
-                self.end_reading(comm, CloseCode.GOING_AWAY, _CLOSING)
+                leave = comm._leave or functools.partial(self.end_reading, comm)
+                leave(CloseCode.GOING_AWAY, _CLOSING)
             await self._grace()
             for task in self._running - self._spared:
                 task.cancel()

@@ -12,8 +12,9 @@
         print(calls.call("add", 1, 2, timeout=5))
 
 One event loop, in a daemon thread, serves all of a process; any thread may use its comms, but none
-that runs an event loop, which they would block. After a fork the child has a loop of its own, and
-refuses the comms that it has inherited.
+that runs an event loop, which they would block. It ends with the interpreter, whose last finalizers
+are refused it. After a fork the child has a loop of its own, and refuses the comms that it has
+inherited.
 
 There is no `listen`: a listener serves many peers at once, which is what an event loop is for. A
 script that is to be called by others dials, and gives `Calls` its handlers; they run in threads.
@@ -25,9 +26,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import functools
 import inspect
+import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
@@ -40,6 +42,8 @@ from .errors import CommBusy, CommClosedError
 from .leaving import SyncLeaving
 
 __all__ = ["Calls", "Comm", "connect"]
+
+logger = logging.getLogger("sealwire.comm")
 
 _T = TypeVar("_T")
 
@@ -57,7 +61,12 @@ class _Background:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while True:
+            try:
+                self.loop.run_forever()
+                return
+            except (SystemExit, KeyboardInterrupt):  # of a task: it is not this thread's to end
+                logger.warning("a task of sealwire.comm.sync has ended itself", exc_info=True)
 
     def start(self, what: str, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Run `coroutine` there; `what` is used, for the error if it must not be here."""
@@ -73,6 +82,11 @@ class _Background:
             raise RuntimeError(
                 f"cannot use {what}: it was opened by the process that has forked this one; "
                 f"connect again here"
+            )
+        if sys.is_finalizing() or not self.loop.is_running():
+            raise RuntimeError(
+                f"cannot use {what}: its event loop has ended, as it does with the interpreter; "
+                f"close it before"
             )
         try:
             asyncio.get_running_loop()
@@ -93,7 +107,8 @@ class _Background:
 
 
 def _result(future: concurrent.futures.Future[_T], what: str, timeout: float | None) -> _T:
-    done, _ = concurrent.futures.wait([future], timeout)
+    most = threading.TIMEOUT_MAX  # beyond it is an OverflowError
+    done, _ = concurrent.futures.wait([future], timeout if timeout is None else min(timeout, most))
     if not done:
         raise TimeoutError(f"{what} timed out: nothing came of it within {timeout:g} s")
     return future.result()
@@ -106,7 +121,7 @@ _lock = threading.Lock()
 def _current() -> _Background:
     global _background
     with _lock:
-        if _background is None:
+        if _background is None or not _background.loop.is_running():
             _background = _Background()
         return _background
 
@@ -149,14 +164,14 @@ def connect(address: str, *, timeout: float = 30.0, **connect_args: Any) -> Comm
         return Comm(background, future.result())
     except BaseException:  # Ctrl-C
         if not future.cancel():
-            future.add_done_callback(_abort)
+            background.loop.call_soon_threadsafe(_abort, future)
         raise
 
 
 def _abort(future: concurrent.futures.Future[interfaces.Comm]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        comm = future.result()
-        comm.abort()
+    """Abort the comm of a dial that has ended, in the event loop."""
+    if future.exception() is None:
+        future.result().abort()
 
 
 class Comm(SyncLeaving):
@@ -266,21 +281,45 @@ class Calls(SyncLeaving):
     comm : Comm
     handlers : mapping of str to callable, optional
         What the peer may call. Functions run in threads, coroutine functions in the background.
-    **bounds
-        Those of `sealwire.comm.Calls`.
+        One that raises `SystemExit` or `KeyboardInterrupt` has failed; it ends nothing here.
+    max_pending, max_running, max_waiting, ping_interval : optional
+        As for `sealwire.comm.Calls`.
     """
 
     def __init__(
-        self, comm: Comm, handlers: Mapping[str, Callable[..., Any]] | None = None, **bounds: int
+        self,
+        comm: Comm,
+        handlers: Mapping[str, Callable[..., Any]] | None = None,
+        *,
+        max_pending: int = 1024,
+        max_running: int = 128,
+        max_waiting: int = 1024,
+        ping_interval: float | None = None,
     ) -> None:
         if not isinstance(comm, Comm):
             raise TypeError(f"cannot make calls over {comm!r}: need a Comm of sync.connect")
+        if comm._reading is not None:
+            raise CommBusy(
+                f"cannot make calls over {comm!r}: a read of it has begun and goes on; make them "
+                f"before reading"
+            )
         self._background = comm._background
         self._name = comm._name
-        threaded = {name: _threaded(handler) for name, handler in dict(handlers or {}).items()}
+        threaded = {
+            name: _threaded(handler) for name, handler in calls.expect_handlers(handlers).items()
+        }
 
         async def make() -> calls.Calls:
-            return calls.Calls(comm._comm, threaded, **bounds)
+            made = calls.Calls(
+                comm._comm,
+                threaded,
+                max_pending=max_pending,
+                max_running=max_running,
+                max_waiting=max_waiting,
+                ping_interval=ping_interval,
+            )
+            made._handling.may_end_process = False
+            return made
 
         self._calls = self._background.do(self._name, make(), None)
 
@@ -312,9 +351,17 @@ class Calls(SyncLeaving):
         """Whether the comm has ended, or begun to."""
         return self._calls.closed()
 
+    def __repr__(self) -> str:
+        return f"<sync {self._calls!r}>"
+
 
 def _threaded(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Return `handler` run in a thread, where it may block, unless it is a coroutine function."""
-    if not callable(handler) or inspect.iscoroutinefunction(handler):
+    if inspect.iscoroutinefunction(handler):
         return handler
-    return functools.partial(asyncio.to_thread, handler)
+
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        result = await asyncio.to_thread(handler, *args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+    return run

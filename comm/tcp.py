@@ -118,6 +118,8 @@ class TCP(Comm):
 
     async def drain(self, *, timeout: float | None = None) -> None:
         """Wait until nothing is queued, see `Comm.drain`."""
+        if get_ident() != self._thread:
+            raise self._elsewhere()
         if timeout is None:
             await self._stream.drain()
         else:
@@ -126,6 +128,8 @@ class TCP(Comm):
 
     async def wait_closed(self) -> CommClosedError:
         """Wait for the end and return it, see `Comm.wait_closed`."""
+        if get_ident() != self._thread:
+            raise self._elsewhere()
         await self._stream.end()
         return self._stream.failure()
 
@@ -153,6 +157,8 @@ class TCP(Comm):
 
     def abort(self) -> None:
         """Close at once and drop what is queued."""
+        if get_ident() != self._thread and self._loop.is_running():
+            raise self._elsewhere()
         self._stream.close()
 
     def closed(self) -> bool:
@@ -188,18 +194,15 @@ class TLS(TCP):
     scheme = "tls"
 
 
-def _refuse_plain(address: Address, connection_args: Mapping[str, Any]) -> None:
+def _expect_plain(address: Address, connection_args: Mapping[str, Any]) -> None:
+    """Raise for what a scheme that does not encrypt cannot do."""
     if connection_args.get("require_encryption"):
         raise EncryptionRequired(
             f"refusing {address}: encryption is required and {address.scheme} is plain; "
             f"use {address._replace(scheme='tls')}",
             peer=str(address),
         )
-
-
-def _refuse_context(address: Address, connection_args: Mapping[str, Any]) -> None:
-    context = connection_args.get("ssl_context")
-    if context is not None:
+    if connection_args.get("ssl_context") is not None:
         raise TypeError(
             f"cannot use {address} with an ssl_context: {address.scheme} is plain and would not "
             f"use it; use {address._replace(scheme='tls')}, or leave ssl_context out"
@@ -232,8 +235,7 @@ class TCPConnector(Connector):
 
     async def connect(self, address: Address, limits: Limits, **connection_args: Any) -> Comm:
         """Open a comm, see `Connector.connect`; an `ssl_context` is an error."""
-        _refuse_plain(address, connection_args)
-        _refuse_context(address, connection_args)
+        _expect_plain(address, connection_args)
         _server_hostname(connection_args)
         return await greeted(TCP, await self.client.dial(address, limits))
 
@@ -297,8 +299,7 @@ class TCPListener(StreamListener):
         self._stopped: FrameServer | None = None
 
     def _prepare(self, connection_args: Mapping[str, Any]) -> ssl.SSLContext | None:
-        _refuse_plain(self._address, connection_args)
-        _refuse_context(self._address, connection_args)
+        _expect_plain(self._address, connection_args)
         return None
 
     async def start(self) -> None:

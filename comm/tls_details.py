@@ -1,15 +1,32 @@
-"""What one side of a failed handshake knows: the certificate it has refused, and the versions."""
+"""What is known of a failure of TLS: OpenSSL's words, the versions, the refused certificate."""
 
 from __future__ import annotations
 
 import _ssl
+import re
 import ssl
 import time
 from typing import Any
 
 from .errors import quoted
 
-__all__ = ["mismatch", "presented_certificate"]
+__all__ = ["alert_of", "mismatch", "openssl_words", "presented_certificate"]
+
+_ALERT = re.compile(r"(?:sslv3|tlsv1|tlsv13) (?:alert )?(.+)")  # OpenSSL names each by its origin
+
+
+def openssl_words(error: ssl.SSLError) -> str:
+    """Return OpenSSL's own text for an error, which `ssl` knows the names of only in part."""
+    reason: str | None = getattr(error, "reason", None)
+    if reason:
+        return reason.replace("_", " ").lower()
+    return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error)) or type(error).__name__
+
+
+def alert_of(error: ssl.SSLError) -> str:
+    """Return the name of the alert that a peer has sent, or nothing."""
+    named = _ALERT.fullmatch(openssl_words(error))
+    return named[1] if named else ""
 
 
 def mismatch(tls: Any) -> tuple[str, str] | None:

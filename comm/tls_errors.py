@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .errors import CommClosedError, HandshakeError, quoted
 from .kinds import ErrorKind
-from .tls_details import mismatch, presented_certificate
+from .tls_details import alert_of, mismatch, openssl_words, presented_certificate
 from .wire import hello
 from .wire.foreign import name_foreign
 
@@ -212,7 +212,7 @@ def explain(
     ----------
     error
         From the handshake, or from a later read or write: in TLS 1.3 a client learns only there
-        that its certificate was refused.
+        that its certificate was refused, but before it has the server's hello.
     peer
         The other side's address.
     handshaking
@@ -245,6 +245,8 @@ def explain(
         error, ssl.SSLError
     ):
         return _lost(error, peer, handshaking)
+    if not handshaking:
+        return _failed_later(error, peer)
     reason = getattr(error, "reason", None) or ""
     _, is_alert, alert = reason.partition("ALERT_")
     known = _ALERTS.get(alert) if is_alert else _PROTOCOL.get(reason)
@@ -252,13 +254,17 @@ def explain(
         known = known._replace(why=words[0], remedy=words[1])
     if known is not None:
         return _refused(error, peer, known)
-    if handshaking:
-        why = reason.replace("_", " ").lower() or str(error)
-        cause = _Cause("tls", why, "check the TLS configuration of both sides")
-        return _refused(error, peer, cause)
-    return CommClosedError(
-        f"connection with {peer} lost: {reason or error}; its bytes are not valid TLS", peer=peer
-    )
+    cause = _Cause("tls", openssl_words(error), "check the TLS configuration of both sides")
+    return _refused(error, peer, cause)
+
+
+def _failed_later(error: ssl.SSLError, peer: str) -> CommClosedError:
+    """Return the error for a connection whose hellos are done: so neither side has refused it."""
+    if alert := alert_of(error):
+        why, remedy = f"the peer sent the TLS alert {alert}", "see the peer's log"
+    else:
+        why, remedy = f"TLS failed: {openssl_words(error)}", "check what is on the path between"
+    return CommClosedError(f"connection with {peer} lost: {why}; {remedy}", peer=peer)
 
 
 def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:

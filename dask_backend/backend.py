@@ -33,7 +33,7 @@ from .listeners import FrameListener
 from .protection import unprotected
 from .settings import ROLE
 from .sizes import is_small
-from .startup import tell_context
+from .startup import tell_context, tell_unprotected
 
 __all__ = [
     "TCP",
@@ -311,7 +311,9 @@ class TLSConnector(TCPConnector):
         extra = connection_args.get("extra_conn_args") or {}
         hostname = connection_args.get("server_hostname") or extra.get("server_hostname")
         context = _expect_context(self.prefix + address, connection_args, "client")
-        tell_context(context, f"connects to {self.prefix}{address}")
+        where = self.prefix + address
+        if tell_context(context, f"connects to {where}"):
+            tell_unprotected(context, where)
         return {"context": context, "server_hostname": hostname}
 
 

@@ -111,17 +111,16 @@ class FrameConnector(Connector):
     client: ClassVar[FrameClient] = FrameClient()
     prefix: str
     comm_class: type[Any]
+    _left: _Left | None = None
 
     def __init__(self) -> None:
         self._interrupted = False  # whether an attempt ended between connection and hello
         self._first = True  # whether there was no attempt yet
         self._lasted: float | None = None  # the first one, if distributed's `connect` ended it
-        self._left: _Left | None = None
 
     def __del__(self) -> None:
-        left: _Left | None = getattr(self, "_left", None)
-        if left is not None:
-            left.dialling.drop()
+        if self._left is not None:
+            self._left.dialling.drop()
 
     async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Any:
         """Open a comm whose peer has sent its hello: the caller's timeout covers the wait for it.

@@ -14,17 +14,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
-import socket
-import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
 
 from sealwire.security import config
 from sealwire.security.config import KEYS, PRELOAD, PROCESSES
-from sealwire.security.permissions import is_granted
+from sealwire.security.quoting import shown
 from sealwire.security.security import ROLES
 
 from .settings import any_certificate
@@ -32,7 +28,7 @@ from .settings import any_certificate
 if TYPE_CHECKING:
     from sealwire.joining import Member, Token
 
-__all__ = ["begin", "end", "member"]
+__all__ = ["begin", "end", "expect", "member"]
 
 logger = logging.getLogger("sealwire.dask_backend")
 
@@ -40,13 +36,14 @@ SERVICE, TOKEN, TOKEN_FILE = "SEALWIRE_JOIN", "SEALWIRE_TOKEN", "SEALWIRE_TOKEN_
 #: in the environment of child processes: role, paths and lifetime of what this one was given
 JOINED = "SEALWIRE_JOINED"
 
-_TOKEN_KEY = "sealwire.join.token"
+_ADDRESS_KEY, _NAME_KEY = "sealwire.join.address", "sealwire.join.name"
+_TOKEN_KEY, _FILE_KEY = "sealwire.join.token", "sealwire.join.token-file"
 _INHERITED = "DASK_INTERNAL_INHERIT_CONFIG"  # Dask's: a whole configuration, from SSHCluster etc.
 
 _WAIT = 60.0  # seconds for the service to be there
-_LARGEST = 4096  # bytes of a file with a token
 _NEAR = 0.25  # of the lifetime, before whose end the log warns of it
 
+_role = ""  # the one that this process needs, where that is known
 _member: Member | None = None
 _set: Any = None  # what was configured, to be undone
 
@@ -56,10 +53,18 @@ def member() -> Member | None:
     return _member
 
 
+def expect(role: str) -> None:
+    """Say which role this process needs, so that a token for another one is not used up."""
+    global _role
+    _role = role
+
+
 def begin() -> None:
     """Join, if that is wanted, and configure Dask to use what was given. Raises `JoinError`."""
     global _member
     address = _address()
+    if not address and any(os.environ.get(each) for each in (TOKEN, TOKEN_FILE)):
+        logger.warning("not joining: a token is given, and no service; set %s=HOST:PORT", SERVICE)
     if not address or _set is not None:
         return
     inherited = _inherited()
@@ -75,13 +80,14 @@ def begin() -> None:
         )
         return
     from sealwire.joining import Member, address_of
+    from sealwire.joining.given import lasting
 
     place, token = address_of(address), _token()
-    given = _configured("sealwire.join.name", number=True)
-    node = _host() if given is None else given
+    node = _name()
     key = "sealwire.join.wait"
     wait = config.duration(key, dask.config.get(key, None), bare="s")
-    made = Member.join(place, token, node=node, patience=_WAIT if wait is None else wait)
+    patience = _WAIT if wait is None else wait
+    made = Member.join(place, token, role=_role, node=node, patience=patience)
     _forget_token()
     made.start()
     _member = made
@@ -89,11 +95,11 @@ def begin() -> None:
     _configure(*has)
     os.environ[JOINED] = json.dumps(has)
     logger.info(
-        "joined at %s as %s with token %s, for %.1f h; renewed by itself",
+        "joined at %s as %s with token %s, for %s; renewed by itself",
         place,
         made.joined.role,
         token.id,
-        made.joined.lifetime / 3600,
+        lasting(made.joined.lifetime),
     )
 
 
@@ -140,11 +146,12 @@ def _configure(role: str, paths: dict[str, str], lifetime: float) -> None:
 
 
 def _address() -> str:
-    return os.environ.get(SERVICE, "") or _configured("sealwire.join.address") or ""
+    found = os.environ.get(SERVICE, "") or dask.config.get(_ADDRESS_KEY, None) or ""
+    if not isinstance(found, str):
+        from sealwire.joining import JoinError
 
-
-def _configured(key: str, *, number: bool = False) -> str | None:
-    return config.text(key, dask.config.get(key, None), number=number)
+        raise JoinError(f"cannot use {_ADDRESS_KEY}: expected HOST:PORT, got {shown(found)}")
+    return found
 
 
 def _inherited() -> tuple[str, dict[str, str], float] | None:
@@ -162,33 +169,25 @@ def _inherited() -> tuple[str, dict[str, str], float] | None:
 
 def _token() -> Token:
     """Return the token, from wherever it is given. Raises `JoinError`."""
-    from sealwire.joining import JoinError, Token, TokenError
+    from sealwire.joining import Token, TokenError
+    from sealwire.joining.inputs import token_in
 
     text = os.environ.get(TOKEN, "")
-    file = os.environ.get(TOKEN_FILE, "") or _configured("sealwire.join.token-file")
-    if not text.strip() and file:
-        try:
-            with Path(str(file)).expanduser().open("rb") as opened:
-                text = opened.read(_LARGEST).decode("utf-8-sig", "replace")
-                status = os.fstat(opened.fileno())
-            if os.name == "posix" and status.st_mode & 0o044 and not is_granted(status):
-                logger.warning(
-                    "the token in %s can be read by group or others (mode %04o), who could join "
-                    "with it; run: chmod 600 %s",
-                    file,
-                    stat.S_IMODE(status.st_mode),
-                    shlex.quote(str(file)),
-                )
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise JoinError(f"cannot read the token in {file}: {why}") from None
-    text = text if text.strip() else _configured(_TOKEN_KEY) or ""
+    if text.strip():
+        return Token.parse(text, f"in {TOKEN}")
+    file = os.environ.get(TOKEN_FILE, "")
+    if file:
+        return token_in(file, TOKEN_FILE)
+    file = dask.config.get(_FILE_KEY, None)
+    if file is not None and file != "":
+        return token_in(file, _FILE_KEY)
+    text = str(dask.config.get(_TOKEN_KEY, None) or "")
     if not text.strip():
         raise TokenError(
             f"cannot join: {SERVICE} is set, and there is no token; give {TOKEN} or {TOKEN_FILE}, "
-            "or sealwire.join.token-file"
+            f"or {_FILE_KEY}"
         )
-    return Token.parse(text)
+    return Token.parse(text, f"in {_TOKEN_KEY}")
 
 
 def _forget_token() -> None:
@@ -211,10 +210,14 @@ def _names_token(variable: str) -> bool:
     return variable.startswith("DASK_") and key == _TOKEN_KEY
 
 
-def _host() -> str:
-    """Return the name of this machine, if it is one that a node can have."""
-    from sealwire.joining.messages import AUTHORITY
+def _name() -> str:
+    """Return the name to ask for: as configured, else this machine's. Raises `JoinError`."""
+    from sealwire.joining import JoinError
+    from sealwire.joining.inputs import must_be_name, own_name
 
-    name = socket.gethostname()
-    fits = name.isprintable() and 0 < len(name) <= 64 and "*" not in name
-    return name if fits and name.lower() not in (*ROLES, AUTHORITY) else ""
+    given = dask.config.get(_NAME_KEY, None)
+    if given is None or given == "":
+        return own_name()
+    if isinstance(given, bool) or not isinstance(given, (str, int, float)):
+        raise JoinError(f"cannot use {_NAME_KEY}: expected a name, got {shown(given)}")
+    return must_be_name(str(given), _NAME_KEY)

@@ -12,12 +12,13 @@ from typing import Any
 import dask
 from distributed.comm.core import connect
 
+from sealwire.comm.arguments import log_lacks
 from sealwire.comm.transport import records, switch_interval
 from sealwire.comm.wire import hello
-from sealwire.security import PEMError, config
+from sealwire.security import PEMError, config, config_files
 from sealwire.security.contexts.sealed import Material, SealedContext
 
-from .protection import configured
+from .protection import configured, unprotected
 
 __all__ = [
     "forget",
@@ -26,6 +27,7 @@ __all__ = [
     "tell_context",
     "tell_nanny",
     "tell_plain",
+    "tell_unprotected",
 ]
 
 logger = logging.getLogger("sealwire.dask_backend")
@@ -51,18 +53,19 @@ def _is_new(words: str) -> bool:
 
 def tell_configuration() -> None:
     """Warn of a `DASK_CONFIG` that names nothing: Dask goes on without a word."""
-    why = config.named_in_vain()
-    if why is not None and _is_new(why):
-        logger.warning("%s; nothing of it holds: correct the variable, with an absolute path", why)
+    vain = config_files.named_in_vain()
+    if vain is not None and _is_new(vain.why):
+        logger.warning("%s: nothing of it holds; %s", *vain)
 
 
-def tell_context(context: ssl.SSLContext | None, does: str) -> None:
+def tell_context(context: ssl.SSLContext | None, does: str) -> bool:
     """Log what protects the comms of a context, once for each identity that this process shows.
 
-    `does` says who uses it, such as "listens on tls://…". Asked for every comm.
+    `does` says who uses it, such as "listens on tls://…". Asked for every comm; returns whether it
+    was the first one of this context.
     """
     if context is None or context in _seen:
-        return
+        return False
     _seen.add(context)
     material = context.material if isinstance(context, SealedContext) else None
     shown = _identity(material) if material is not None else "a certificate of others' making"
@@ -77,6 +80,15 @@ def tell_context(context: ssl.SSLContext | None, does: str) -> None:
             _on(material is not None and material.allowed),
             _on(switch_interval.policy().hold_tls and records.usable()),
         )
+    return True
+
+
+def tell_unprotected(context: ssl.SSLContext, where: str) -> None:
+    """Log what is configured and does not hold for a context that is dialled with, each once.
+
+    However many contexts a program makes of its own.
+    """
+    log_lacks(where, context, [words for words in unprotected(context) if _is_new(words)])
 
 
 def tell_plain(server: Any) -> None:

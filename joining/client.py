@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import dataclasses
 import random
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,9 +37,9 @@ from sealwire.security.x509 import keys, names
 from sealwire.security.x509.names import split
 
 from . import messages
-from .errors import JoinError, Refused, Unavailable, WrongAuthority
+from .errors import JoinError, Refused, TokenError, Unavailable, WrongAuthority
 from .messages import PORT
-from .tokens import Token
+from .tokens import PREFIX, Token
 
 __all__ = [
     "Joined",
@@ -55,6 +56,7 @@ TIMEOUT = 20.0  # seconds for one attempt
 
 _PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between attempts
 _T = TypeVar("_T")
+_PORT_0 = re.compile(r":0+$")
 
 _LIMITS = Limits(max_message_size=64 << 20, max_hello_size=64 << 10, max_frames=8)
 
@@ -86,6 +88,9 @@ class Joined:
     def with_lists(self, cas: str, crl: str) -> Joined:
         """Return the same with other CAs and revocation lists."""
         return dataclasses.replace(self, cas=cas, crl=crl)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(f"cannot pickle what a {self.role} was given: it holds a private key")
 
 
 class Lists(NamedTuple):
@@ -125,6 +130,8 @@ def address_of(text: str) -> Address:
 
     Raises `JoinError`.
     """
+    if isinstance(text, str) and PREFIX in text:  # else resolvers would be asked for it
+        raise JoinError("bad address of the service: it holds a token; write HOST:PORT")
     try:
         found = parse_address(text)
     except AddressError as error:
@@ -133,14 +140,22 @@ def address_of(text: str) -> Address:
         raise JoinError(
             f"bad address of the service {text!r}: write HOST:PORT, such as scheduler:{PORT}"
         )
+    if not found.port and _PORT_0.search(text):
+        raise JoinError(
+            f"bad address of the service {text!r}: nobody listens on port 0; write the port that "
+            f"`certs serve` tells, or none for {PORT}"
+        )
     return Address("tls", found.host, found.port or PORT)
 
 
 def signing_request(key: keys.PrivateKey, node: str = "", hosts: Iterable[str] = ()) -> bytes:
     """Return a signing request as DER, for a node of that name and its hosts and addresses.
 
-    Raises `SecurityError` for what is no name.
+    Raises `SecurityError` for what is no name, `TokenError` for a token in place of one.
     """
+    hosts = list(hosts)
+    if any(PREFIX in each for each in (node, *hosts)):
+        raise TokenError("cannot ask for a name that holds a token: everybody would see it")
     by_name, by_address = split(hosts)
     subject = names.subject(node) if node else x509.Name([])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)

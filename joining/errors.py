@@ -4,6 +4,7 @@
 JoinError(Exception)
 ├─ TokenError(ValueError)   a text is no token, or not a whole one
 ├─ LedgerError              the ledger of tokens cannot be used, or a token not be made as asked
+├─ BadMessage               what the other side sent is no message of ours
 ├─ WrongAuthority           the service is not one of the CA that the token, or our identity, names
 ├─ Refused                  the service refuses, and will again
 └─ Unavailable(OSError)     the service cannot be reached or is busy: worth another attempt
@@ -14,7 +15,15 @@ No message holds a token, any part of one, or a private key.
 
 from __future__ import annotations
 
-__all__ = ["JoinError", "LedgerError", "Refused", "TokenError", "Unavailable", "WrongAuthority"]
+__all__ = [
+    "BadMessage",
+    "JoinError",
+    "LedgerError",
+    "Refused",
+    "TokenError",
+    "Unavailable",
+    "WrongAuthority",
+]
 
 
 class JoinError(Exception):
@@ -27,6 +36,10 @@ class TokenError(JoinError, ValueError):
 
 class LedgerError(JoinError):
     """The ledger of tokens cannot be used, or a token cannot be made as asked."""
+
+
+class BadMessage(JoinError):
+    """What the other side sent is no message, or lacks a field."""
 
 
 class WrongAuthority(JoinError):

@@ -71,14 +71,21 @@ class Place:
                 )
 
     def key(self) -> keys.PrivateKey:
-        """Return the key to join with: one that was made before, or a new one, on the disk."""
-        if self.folder.has(PENDING):
+        """Return the key to join with: one that was made before, or a new one, on the disk.
+
+        One that has joined is not used again: this process was killed before it was removed.
+        """
+        if self.folder.has(PENDING) and not self._has_joined(self.folder.text(PENDING)):
             return keys.read(self.folder.text(PENDING), str(self.folder.path / PENDING))
         made = keys.generate()
         apply(
             [self._write(PENDING, keys.write(made), "the key, until it has joined", private=True)]
         )
         return made
+
+    def _has_joined(self, key: str) -> bool:
+        there = (f"{each}.pem" for each in ROLES)
+        return any(key.strip() in self.folder.text(name) for name in there if self.folder.has(name))
 
     def forget_key(self) -> None:
         """Remove the key that did not join."""

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 from sealwire.security.x509.templates import now
 
-__all__ = ["Given", "Own", "Trust"]
+__all__ = ["Given", "Own", "Trust", "lasting"]
+
+
+def lasting(seconds: float) -> str:
+    """Return how long something lasts, for people."""
+    seconds = max(0.0, seconds)
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from sealwire.security.x509 import keys
 from . import client
 from .client import Joined
 from .errors import JoinError, Refused
+from .given import lasting
 from .memory import Memory
 from .tokens import Token
 
@@ -80,18 +81,22 @@ class Member:
         address: Address,
         token: Token,
         *,
+        role: str = "",
         node: str = "",
         patience: float = 60.0,
         memory: Memory | None = None,
     ) -> Member:
         """Join with a token, for a key that is made here and kept in memory.
 
-        Blocks, also where a loop is running in this thread. Raises `JoinError`.
+        With `role`, a token for another one is refused, and not used. Blocks, also where a loop is
+        running in this thread. Raises `JoinError`.
         """
         key = keys.generate()
 
         def once(name: str) -> Coroutine[Any, Any, Joined]:
-            return client.patiently(lambda: client.join(address, token, key, node=name), patience)
+            return client.patiently(
+                lambda: client.join(address, token, key, role=role, node=name), patience
+            )
 
         try:
             joined = blocking(lambda: once(node))
@@ -99,6 +104,7 @@ class Member:
             if error.kind not in ("names", "request") or not node:
                 raise
             joined = blocking(lambda: once(""))  # token or CA do not allow this machine's name
+            logger.info("joined without a name: %s", error)
         return cls(address, joined, memory)
 
     def start(self) -> None:
@@ -126,7 +132,7 @@ class Member:
                 logger.error(
                     "this process is a member no more: %s; what it has is good for %s",
                     error,
-                    _left(self._expires),
+                    self._left(),
                 )
                 return
             except (JoinError, SecurityError, OSError) as error:
@@ -157,7 +163,7 @@ class Member:
     async def _renew(self) -> None:
         given = await client.renew(self.address, self.joined, keys.generate())
         self._took(given)
-        logger.info("renewed the certificate of this process, for %s", _left(self._expires))
+        logger.info("renewed the certificate of this process, for %s", self._left())
 
     async def _fetch(self) -> None:
         lists = await client.lists(self.address, self.joined)
@@ -200,10 +206,13 @@ class Member:
                 error,
             )
         elif renewing:
-            logger.warning("cannot renew, tried again for %s: %s", _left(self._expires), error)
+            logger.warning("cannot renew, tried again for %s: %s", self._left(), error)
         else:
             logger.info("cannot fetch the revocation lists, tried again: %s", error)
         return True
+
+    def _left(self) -> str:
+        return lasting(self._expires - time.time())
 
     def _write(self) -> None:
         joined = self.joined
@@ -230,8 +239,3 @@ def blocking(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     if errors:
         raise errors[0]
     return outcome[0]
-
-
-def _left(expires: float) -> str:
-    left = max(0.0, expires - time.time())
-    return f"{left:.0f} s" if left < 600 else f"{left / 3600:.1f} h"

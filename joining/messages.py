@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 
-from .errors import JoinError
+from .errors import BadMessage
 
 __all__ = [
     "AUTHORITY",
@@ -52,7 +52,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def decode(frames: Sequence[Any], who: str) -> dict[str, Any]:
-    """Decode a message: a flat map of texts, bytes, numbers. Raises `JoinError`."""
+    """Decode a message: a flat map of texts, bytes, numbers. Raises `BadMessage`."""
     try:
         if len(frames) != 1:
             raise ValueError(f"{len(frames)} frames instead of 1")
@@ -65,15 +65,15 @@ def decode(frames: Sequence[Any], who: str) -> dict[str, Any]:
         if nested or not all(isinstance(key, str) for key in found):
             raise ValueError("a map within a map, or a key that is no text")
     except Exception as error:  # msgpack documents no base class of its exceptions
-        raise JoinError(f"bad message of {who}: {type(error).__name__} in it") from error
+        raise BadMessage(f"bad message of {who}: {type(error).__name__} in it") from error
     return found
 
 
 def field(message: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Return a field of a message. Raises `JoinError` if it has none of that kind."""
+    """Return a field of a message. Raises `BadMessage` if it has none of that kind."""
     value = message.get(name)
     if type(value) is not kind:
-        raise JoinError(f"bad message: its {name} is {type(value).__name__}, not {kind.__name__}")
+        raise BadMessage(f"bad message: its {name} is {type(value).__name__}, not {kind.__name__}")
     return value
 
 

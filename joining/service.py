@@ -30,7 +30,7 @@ from sealwire.security import SecurityError
 from sealwire.security.pem import load_identity, source
 
 from .desk import Desk, Given, Own
-from .errors import JoinError, Refused, Unavailable
+from .errors import BadMessage, JoinError, Refused, Unavailable
 from .messages import HELLO, LARGEST_REQUEST, NONCE, decode, encode, field, proved
 
 __all__ = ["JoinServer", "limits"]
@@ -149,7 +149,7 @@ class JoinServer(FrameServer):
             raise
         try:
             found = decode(question, stream.peer)
-        except JoinError as error:
+        except BadMessage as error:
             refusal = CommClosedError(str(error), peer=stream.peer)
             refusal.kind = "message"
             stream.fail(refusal)
@@ -237,12 +237,8 @@ class JoinServer(FrameServer):
                 raise Refused("the certificate is of no CA here", "foreign")
             trust = self._desk.trust()
             return dataclasses.asdict(trust)
-        except Refused:
-            raise
-        except JoinError as error:
-            if "bad message" in str(error):
-                raise Refused(str(error), "question") from None
-            raise
+        except BadMessage as error:
+            raise Refused(str(error), "question") from None
 
     # The service's own certificate
 

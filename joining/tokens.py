@@ -70,38 +70,45 @@ class Token:
         return cls(digests, secrets.token_bytes(_SEED))
 
     @classmethod
-    def parse(cls, text: str) -> Token:
-        """Return the token that a text is. Raises `TokenError`, which does not quote it."""
+    def parse(cls, text: str, place: str = "") -> Token:
+        """Return the token that a text is. Raises `TokenError`, which does not quote it.
+
+        `place` says where it was found, such as ``in worker.token``.
+        """
+        bad = f"bad token {place}".strip()
         if not isinstance(text, str):
-            raise TokenError(f"bad token: got {type(text).__name__}, need a text")
+            raise TokenError(f"{bad}: got {type(text).__name__}, need a text")
         body = text.strip()
         if not body:
-            raise TokenError("bad token: it is empty; give the line that `certs token` printed")
+            raise TokenError(f"{bad}: it is empty; give the line that `certs token` printed")
         if not body.startswith(PREFIX):
             raise TokenError(
-                f"bad token: it does not begin with {PREFIX}; "
+                f"{bad}: it does not begin with {PREFIX}; "
                 "give the line that `sealwire certs token` printed"
             )
+        several = body.count(PREFIX)
+        if several > 1:
+            raise TokenError(f"{bad}: there are {several} tokens, and one is used; leave one")
         body = body.removeprefix(PREFIX)
         if len(body) > _LONGEST or not _SHAPE.fullmatch(body):
             raise TokenError(
-                f"bad token: what follows {PREFIX} are not small letters and the digits 2 to 7, "
+                f"{bad}: what follows {PREFIX} are not small letters and the digits 2 to 7, "
                 f"{_LONGEST} at most; copy it again, in one piece"
             )
         data = _decoded(body)
         if data is None or zlib.crc32(data[:-_SUM]) != int.from_bytes(data[-_SUM:], "big"):
             raise TokenError(
-                f"bad token: of its {len(body)} characters after {PREFIX} some are wrong or "
+                f"{bad}: of its {len(body)} characters after {PREFIX} some are wrong or "
                 "missing; copy it again, in one piece"
             )
         if data[0] != _VERSION:
             raise TokenError(
-                f"bad token: it is of version {data[0]}, and this sealwire knows {_VERSION}; "
+                f"{bad}: it is of version {data[0]}, and this sealwire knows {_VERSION}; "
                 "install the release of the machine that made it"
             )
         count, rest = data[1], data[2:-_SUM]
         if not 0 < count <= _MOST or len(rest) != count * _DIGEST + _SEED:
-            raise TokenError("bad token: its parts do not fit together; have another one made")
+            raise TokenError(f"{bad}: its parts do not fit together; have another one made")
         parts = [rest[at : at + _DIGEST] for at in range(0, count * _DIGEST, _DIGEST)]
         return cls(tuple(parts), rest[-_SEED:])
 

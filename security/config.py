@@ -19,9 +19,11 @@ import logging
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from . import config_files
 from .errors import ConfigError
 from .paths import expanded
 from .pem import is_text
@@ -37,7 +39,6 @@ __all__ = [
     "files",
     "leaves",
     "located",
-    "named_in_vain",
     "read",
     "text",
     "truth",
@@ -51,6 +52,7 @@ logger = logging.getLogger("sealwire.security")
 
 _TLS = "distributed.comm.tls"
 _OWN = "sealwire.tls"
+ABOVE_TLS = ("distributed", "distributed.comm")  # sections that have it below them
 
 #: field of `Security` -> configuration key
 KEYS = {
@@ -87,7 +89,8 @@ _UNITS = {
 }
 _DURATION = re.compile(rf"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *({'|'.join(_UNITS)})?")
 
-_ENDINGS = (".yaml", ".yml", ".json")  # of configuration files
+#: what reading a file ends with, and `import dask`, which reads all of them
+_MALFORMED = (ValueError, TypeError, RecursionError)
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -169,51 +172,16 @@ def without_preload(file: str | None = None) -> list[str]:
     return found
 
 
-def named_in_vain() -> str | None:
-    """Say what is wrong with the file that `DASK_CONFIG` names; Dask ignores it silently."""
-    named = os.environ.get("DASK_CONFIG", "")
-    if not named:
-        return None
-    path = os.path.abspath(named)
-    if not os.path.exists(path):
-        why = "which does not exist"
-    elif os.path.isdir(path):
-        names = os.listdir(path) if os.access(path, os.R_OK) else []
-        why = "" if any(map(_is_read, names)) else "a folder without a file that Dask reads"
-    else:
-        why = "" if os.access(path, os.R_OK) else "which cannot be read"
-    if not why:
-        return None
-    where = "" if named == path else f" (looked for as {shown(path)})"
-    return f"DASK_CONFIG names {shown(named)}{where}, {why}"
-
-
-def _is_read(name: str) -> bool:
-    return name.endswith(_ENDINGS)
-
-
 def files(file: str | None = None) -> list[str]:
     """Return the existing configuration files that `read` uses; `file` as there."""
-    found = []
-    for path in [*_places(), *([file] if file is not None else ())]:
-        if os.path.isdir(path):
-            names = sorted(os.listdir(path)) if os.access(path, os.R_OK) else []
-            found += [os.path.join(path, name) for name in names if _is_read(name)]
-        elif os.path.isfile(path):
-            found.append(path)
-    return list(dict.fromkeys(found))
+    return list(filter(os.path.isfile, config_files.listed(_places(file))))
 
 
-def _places() -> list[str]:
-    try:
-        import dask.config
-    except ImportError:
-        import donfig
-
-        return list(donfig.Config("dask").paths)
-    except ValueError as error:
-        raise _unreadable(error) from None
-    return list(dask.config.paths)
+def _places(file: str | None = None) -> list[str]:
+    """Return the files and folders in which is looked for configuration."""
+    dask_config = sys.modules.get("dask.config")  # which has its own since it was imported
+    paths = dask_config.paths if dask_config is not None else config_files.places(os.environ)
+    return list(dict.fromkeys([*paths, *([file] if file is not None else ())]))
 
 
 def truth(name: str, value: object) -> bool | None:
@@ -235,15 +203,14 @@ def truth(name: str, value: object) -> bool | None:
 
 
 def text(name: str, value: object, *, number: bool = False) -> str | None:
-    """Return a text, None for None and ""; with `number`, that of a whole number, too.
+    """Return a text, None for None and ""; with `number`, that of a number, too.
 
     Raises `ConfigError`, naming `name`, for anything else.
     """
     if value is None or value == "":
         return None
-    if isinstance(value, str) or (
-        number and isinstance(value, int) and not isinstance(value, bool)
-    ):
+    types = (str, int, float) if number else (str,)
+    if isinstance(value, types) and not isinstance(value, bool):
         return str(value)
     raise ConfigError(f"cannot use {name}: expected a text, got {shown(value)}; put it in quotes")
 
@@ -275,8 +242,8 @@ def _getter(file: str | None = None) -> Callable[[str], Any]:
         import dask.config
     except ImportError:
         return _without_dask(file)
-    except ValueError as error:  # of a file, whatever it is that imports dask
-        raise _unreadable(error) from None
+    except _MALFORMED as error:
+        raise _unreadable(error, file) from None
     if file is not None:
         return _without_dask(file)
     return lambda key: dask.config.get(key, default=None)
@@ -289,14 +256,21 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
         config = donfig.Config("dask")
         if file is not None:
             config = donfig.Config("dask", paths=[*config.paths, file])
-    except ValueError as error:
-        raise _unreadable(error) from None
+    except _MALFORMED as error:
+        raise _unreadable(error, file) from None
     return lambda key: config.get(key, default=None)
 
 
-def _unreadable(error: ValueError) -> ConfigError:
-    # A parser quotes the lines it fails on, which may be those of a key.
-    return ConfigError(f"cannot read the configuration: {redacted(str(error))}")
+def _unreadable(error: Exception, file: str | None) -> ConfigError:
+    """Return an error that names the file which cannot be read, and says what to do."""
+    for path in config_files.listed(_places(file)):
+        try:
+            config_files.read(path)
+        except config_files.Unread as found:
+            if found.fatal:
+                return ConfigError(f"cannot read the configuration {path}: {found}; {found.advice}")
+    why = " ".join(redacted(str(error)).split()) or type(error).__name__
+    return ConfigError(f"cannot read the configuration: {why}; see which file: sealwire config")
 
 
 def located(field: str, value: Any) -> Any:
@@ -317,6 +291,8 @@ def _as_written(key: str, value: Any) -> Any:
 def unknown_in(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
     """Yield the unknown keys of a configuration, of which `get` returns a value or mapping."""
     theirs = [key.removeprefix(f"{_TLS}.") for key in KEYS.values() if key.startswith(_TLS)]
+    for section in ABOVE_TLS:
+        _tree(get, section)
     for name in leaves(_tree(get, _TLS)):
         yield from _unless_known(_TLS, name, theirs)
     there = list(map(str, _tree(get, ROOT)))
@@ -337,7 +313,10 @@ def unknown_in(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
 def _tree(get: Callable[[str], Any], root: str) -> Mapping[str, Any]:
     tree = get(root)
     if tree is not None and not isinstance(tree, Mapping):
-        raise ConfigError(f"cannot use {root}: expected a mapping, got {type(tree).__name__}")
+        raise ConfigError(
+            f"cannot use {root}: expected a mapping, got {type(tree).__name__}; write its settings "
+            "below it, as `name: value` lines"
+        )
     return tree or {}
 
 

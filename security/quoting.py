@@ -14,8 +14,18 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections.abc import Mapping
 
-__all__ = ["HIDDEN", "damage", "hides_key", "key_damage", "printable", "redacted", "shown"]
+__all__ = [
+    "HIDDEN",
+    "damage",
+    "hides_key",
+    "is_large",
+    "key_damage",
+    "printable",
+    "redacted",
+    "shown",
+]
 
 #: Shown instead of a path that could be part of a key.
 HIDDEN = "not shown, it could be part of a key"
@@ -113,6 +123,8 @@ def shown(value: object) -> str:
     """Return a value's repr for an error, or a description if long or possibly part of a key."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"{len(value)} bytes"
+    if is_large(value):
+        return f"a value of type {type(value).__name__}"
     text = repr(value)
     if "-----BEGIN " in text:
         return "PEM text"
@@ -125,6 +137,19 @@ def shown(value: object) -> str:
     if hidden:
         return f"{kind}, {HIDDEN}"
     return kind if len(text) > _LONGEST_QUOTE else text
+
+
+def is_large(value: object) -> bool:
+    """Whether a repr would be too long to be shown: aliases in YAML make billions of values."""
+    waiting, count = [value], 0
+    while waiting and count <= _LONGEST_QUOTE:
+        each = waiting.pop()
+        count += 1
+        if isinstance(each, Mapping):
+            waiting += each.values()
+        elif isinstance(each, (list, tuple, set, frozenset)):
+            waiting += each
+    return count > _LONGEST_QUOTE
 
 
 def redacted(text: str) -> str:

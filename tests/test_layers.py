@@ -37,7 +37,8 @@ calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.call
 broadcast sync __init__
 """
 SECURITY = """
-errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem schema config
+errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem schema
+config_files config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
 contexts.forks contexts.expiry
 x509.keys x509.lineage x509.names x509.requests
@@ -50,7 +51,7 @@ ca.inventory ca.relocation
 checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
 """
 JOINING = """
-errors tokens messages ledger requests archive given desk service client files memory
+errors tokens messages inputs ledger requests archive given desk service client files memory
 member __init__
 """
 METRICS = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,10 @@ from sealwire.cli.console import visible
 if TYPE_CHECKING:
     from sealwire.joining.client import Joined
     from sealwire.joining.files import Place
+    from sealwire.joining.tokens import Token
 
 VARIABLE = "SEALWIRE_TOKEN"
-_LARGEST = 4096  # bytes of a file with a token
+_LARGEST = 4096  # bytes of a token, and what is around it
 
 
 @click.command("join", short_help="Get a certificate from a CA's service, with a token.")
@@ -38,8 +39,8 @@ _LARGEST = 4096  # bytes of a file with a token
     click.option("--token", help=f"The token; better a file or {VARIABLE}: arguments are public."),
     click.option(
         "--token-file",
-        type=click.Path(path_type=Path, dir_okay=False, exists=True),
-        help="A file with the token.",
+        metavar="FILE",
+        help="A file with the token, - for standard input.",
     ),
     click.option("--role", type=click.Choice(ROLES), help="Refuse a token for another role."),
     click.option(
@@ -59,7 +60,7 @@ def command(
     address: str,
     names: tuple[str, ...],
     token: str | None,
-    token_file: Path | None,
+    token_file: str | None,
     role: str | None,
     node: str | None,
     wait: str,
@@ -72,7 +73,7 @@ def command(
     The service is verified by the CA's digest in the token before anything is sent to it. In the
     folder are then ca.pem, crl.pem, dask.yaml and ROLE.pem, which has the key and is readable by
     you alone. If the answer was lost, give the same command again: the key is kept, and the token
-    is good for it.
+    is good for it. Nothing renews these files: join again before they expire.
 
     \b
       sealwire certs join scheduler.lab --token-file worker.token
@@ -84,17 +85,19 @@ def command(
         from sealwire.joining.client import address_of
         from sealwire.joining.errors import JoinError, Refused
         from sealwire.joining.files import Place
-        from sealwire.joining.tokens import Token
+        from sealwire.joining.given import lasting
+        from sealwire.joining.inputs import must_be_name
 
         try:
             place_of = address_of(address)
-            parsed = Token.parse(_token(token, token_file))
+            parsed = _token(token, token_file)
+            named = _node(names) if node is None else must_be_name(node, "--name")
             patience = duration(wait).total_seconds()
             with Place.of(folder) as place:
                 place.must_suit(parsed, role or "")
                 asked: dict[str, Any] = {
                     "role": role or "",
-                    "node": _node(names) if node is None else node,
+                    "node": named,
                     "hosts": names,
                 }
                 try:
@@ -113,9 +116,10 @@ def command(
         except JoinError as error:
             raise Failed(str(error)) from error
     if not as_json:
-        hours = joined.lifetime / 3600
+        lasts = lasting(joined.lifetime)
         config = os.path.join(seen_at or os.path.abspath(folder), "dask.yaml")
-        click.echo(visible(f"joined as {joined.role}, for {hours:g} h; DASK_CONFIG={config}"))
+        what = f"joined as {joined.role}, for {lasts}, not renewed by itself"
+        click.echo(visible(f"{what}; DASK_CONFIG={config}"))
 
 
 async def _joined(
@@ -131,21 +135,27 @@ def _result(joined: Joined) -> dict[str, Any]:
     return {"role": joined.role, "lifetime": joined.lifetime}
 
 
-def _token(given: str | None, file: Path | None) -> str:
-    """Return the token's text, from wherever it was given."""
+def _token(given: str | None, file: str | None) -> Token:
+    """Return the token, from wherever it was given."""
+    from sealwire.joining.inputs import token_in
+    from sealwire.joining.tokens import Token
+    from sealwire.security.pem_shapes import decoded
+
     if given is not None and file is not None:
         raise click.UsageError("give --token or --token-file, not both")
+    if file == "-":
+        data = sys.stdin.buffer.read(_LARGEST) if sys.stdin is not None else b""
+        return Token.parse(decoded(data), "on standard input")
     if file is not None:
-        with file.open("rb") as opened:
-            return opened.read(_LARGEST).decode("utf-8-sig", "replace")
+        return token_in(file, "--token-file")
     text = given if given is not None else os.environ.get(VARIABLE, "")
     if not text.strip():
         raise click.UsageError(f"give the token: --token-file, or the variable {VARIABLE}")
-    return text
+    return Token.parse(text)
 
 
 def _node(names: tuple[str, ...]) -> str:
     """Return the name of this machine, if it has one that says more than a role."""
-    name = names[0] if names else socket.gethostname()
-    usable = name.isprintable() and len(name) <= 64 and "*" not in name
-    return name if usable and name.lower() not in (*ROLES, "authority") else ""
+    from sealwire.joining.inputs import own_name, usable
+
+    return usable(names[0]) if names else own_name()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import click
 
-from sealwire.cli.certs.common import errors, folder_option, json_option, options
+from sealwire.cli.certs.common import Failed, errors, folder_option, json_option, options
 from sealwire.cli.certs.config import absolute, seen_at_option
 from sealwire.cli.certs.snippets import MOUNT, SNIPPETS, Place
 from sealwire.cli.console import to_json, visible
 
 _MOUNTED = ("compose", "kubernetes")  # where the files are not seen under the path of here
+_MOUNTABLE = re.compile(r"[^:$\x00-\x1f\x7f]+")  # `:` separates in compose, `$` is replaced
 
 
 @click.command("snippet", short_help="Print commands and configuration to paste.")
@@ -65,6 +67,11 @@ def _place(folder: Path, name: str, seen_at: str | None, serials: list[int]) -> 
     named = place_named(store.folder)
     here = named == os.path.abspath(folder)
     mount = seen_at or (MOUNT if here and name in _MOUNTED else named)
+    if name in _MOUNTED and (mount == "/" or not _MOUNTABLE.fullmatch(mount)):
+        raise Failed(
+            f"cannot mount the files at {mount!r}: that is the root, or has ':', '$' or a line "
+            f"break in it; give another path, such as --seen-at {MOUNT}"
+        )
     hosts = dict.fromkeys(
         each.node for each in inventory(store) if each.role == "worker" and each.node
     )

@@ -87,10 +87,11 @@ def command(file: Path | None, given: tuple[str, ...], as_json: bool) -> None:
     Exit codes: 0 all can be used, 1 warnings, 2 errors (also: wrong usage).
     """
     from sealwire.cli.config import judge, sources
+    from sealwire.security import config_files
 
     with errors(exit_code=2):
         arguments = dict(_argument(each) for each in given)
-        places = sources.places(os.environ)
+        places = config_files.places(os.environ)
         if file is not None:
             if not file.exists():
                 raise click.UsageError(f"cannot read {file}: there is no such file or folder")
@@ -103,7 +104,7 @@ def command(file: Path | None, given: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         told = {
             "settings": [each.as_json() for each in rows],
-            "files": sources.files(places),
+            "files": config_files.listed(places),
             "findings": [vars(each) for each in wrong],
         }
         click.echo(to_json(told, default=str))
@@ -151,17 +152,17 @@ def _effective(values: Mapping[str, Value]) -> Iterator[Row]:
 
 def _shown(value: Any, about: Mapping[str, Any]) -> Any:
     """Return what may be shown of a value."""
-    from sealwire.security.quoting import shown
+    from sealwire.security.quoting import is_large, shown
 
     if about.get("x-secret") and value is not None:
         return HIDDEN
     text = shown(value)
-    return value if text == repr(value) else f"<{text}>"
+    return value if not is_large(value) and text == repr(value) else f"<{text}>"
 
 
 def _judged(found: Mapping[str, Value], rows: Sequence[Row], usable: bool) -> Iterator[Finding]:
     from sealwire.cli.config import judge, sources
-    from sealwire.security import config, schema
+    from sealwire.security import config, config_files, schema
     from sealwire.security.checks.findings import ERROR, NOTE, WARNING, Finding
     from sealwire.security.config import KEYS
 
@@ -169,9 +170,9 @@ def _judged(found: Mapping[str, Value], rows: Sequence[Row], usable: bool) -> It
         source = next((v.source for k, v in found.items() if k == key or k.startswith(key)), None)
         return f"in {source.name}" if source is not None else "there"
 
-    vain = config.named_in_vain()
+    vain = config_files.named_in_vain()
     if vain is not None:
-        yield Finding(WARNING, "no-such-file", "DASK_CONFIG", vain, "give it an absolute path")
+        yield Finding(WARNING, "no-such-file", "DASK_CONFIG", *vain)
     for row in rows:
         if row.kind == "default":
             continue
@@ -185,7 +186,7 @@ def _judged(found: Mapping[str, Value], rows: Sequence[Row], usable: bool) -> It
         if setting is not None and setting.about.get("x-dask") and not judge.with_dask():
             words = "only the Dask backend reads it, and Dask is not installed here"
             yield Finding(NOTE, "needs-dask", row.key, words, "pip install 'sealwire[dask]'")
-    for section in ("distributed.comm.tls", schema.ROOT, *_sections()):
+    for section in (*config.ABOVE_TLS, "distributed.comm.tls", schema.ROOT, *_sections()):
         if section in found and found[section].value is not None:
             kind = type(found[section].value).__name__
             words = f"expected a mapping with settings, got {kind}"

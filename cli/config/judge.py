@@ -55,16 +55,19 @@ def _as_a_field(whole: str, key: str, value: Any) -> None:
 def _join(key: str, value: Any) -> None:
     from sealwire.joining import JoinError, Token
     from sealwire.joining.client import address_of
+    from sealwire.joining.inputs import must_be_name
 
     try:
-        if key.endswith(".wait"):
-            config.duration(key, value, bare="s")
-            return
-        text = config.text(key, value, number=key.endswith(".name")) or ""
         if key.endswith(".address"):
-            address_of(text)
+            address_of(value)
         elif key.endswith(".token"):
-            Token.parse(text)
+            Token.parse(str(value))
+        elif key.endswith(".name"):
+            must_be_name(config.text(key, value, number=True) or "", key)
+        elif key.endswith(".wait"):
+            config.duration(key, value, bare="s")
+        else:
+            config.text(key, value)
     except JoinError as error:
         raise ValueError(str(error)) from None
 

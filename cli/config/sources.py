@@ -10,19 +10,15 @@ from __future__ import annotations
 import ast
 import base64
 import json
-import locale
 import os
-import site
-import stat
-import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sealwire.security import schema
+from sealwire.security import config_files, schema
 from sealwire.security.config import UnknownKey
-from sealwire.security.quoting import redacted
+from sealwire.security.config_files import Unread
 
 if TYPE_CHECKING:
     from sealwire.security.checks.findings import Finding
@@ -32,17 +28,12 @@ __all__ = [
     "Value",
     "collected",
     "defaults_of_distributed",
-    "files",
     "interpreted",
     "near_names",
-    "places",
 ]
 
-#: bytes of a file that are read; Dask has no limit, and takes minutes for 10 MB
-LARGEST = 1 << 20
 INHERITED = "DASK_INTERNAL_INHERIT_CONFIG"
 _PREFIX = "DASK_"
-_ENDINGS = (".json", ".yaml", ".yml")
 _DEEPEST = 8  # keys are dotted names of at most this many words
 _WORDS = {"none": None, "null": None, "false": False, "true": True}
 
@@ -69,13 +60,16 @@ def collected(
     What a list or null in one source and a mapping in another come to differs between versions of
     Dask. So if Dask can be imported, it is asked what holds.
     """
+    from sealwire.security.checks import findings
+
     layers: list[tuple[Source, Mapping[Any, Any]]] = []
     wrong: list[Finding] = []
-    for path in files(paths):
+    for path in config_files.listed(paths):
         try:
-            layers.append((Source("file", path), _read(path)))
-        except _Unread as why:
-            wrong.append(why.finding(path))
+            layers.append((Source("file", path), config_files.read(path)))
+        except Unread as why:
+            wrong.append(_finding(path, why))
+        wrong += findings.names(path)
     layers += [(Source("variable", name), tree) for name, tree in _variables(environment)]
     found: dict[str, Value] = {}
     for source, tree in layers:
@@ -108,38 +102,32 @@ def _merged_by_dask(
     several = Source("file", "several sources")
     return {
         name: next(
-            (each for each in reversed(held.get(name, ())) if repr(each.value) == repr(value)),
+            (each for each in reversed(held.get(name, ())) if _is_same(each.value, value)),
             Value(value, several),
         )
         for name, value in _leaves(tree)
     }
 
 
-def places(environment: Mapping[str, str]) -> list[str]:
-    """Return the files and folders in which Dask looks, in the order in which they count."""
-    found = [
-        environment.get("DASK_ROOT_CONFIG", "/etc/dask"),
-        *(os.path.join(prefix, "etc", "dask") for prefix in (sys.prefix, *site.PREFIXES)),
-        os.path.join(os.path.expanduser("~"), ".config", "dask"),
-    ]
-    if "DASK_CONFIG" in environment:
-        found.append(environment["DASK_CONFIG"])
-    return list(reversed(dict.fromkeys(reversed(found))))
-
-
-def files(paths: Iterable[str]) -> list[str]:
-    """Return the files that Dask would read in these places, in its order."""
-    found = []
-    for path in paths:
-        if os.path.isdir(path):
-            try:
-                names = sorted(os.listdir(path))
-            except OSError:
-                names = []
-            found += [os.path.join(path, n) for n in names if n.lower().endswith(_ENDINGS)]
-        elif os.path.lexists(path):
-            found.append(path)
-    return found
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values would be written alike; what aliases repeat is compared once."""
+    waiting, seen = [(one, other)], set()
+    while waiting:
+        a, b = waiting.pop()
+        if a is b or (id(a), id(b)) in seen:
+            continue
+        seen.add((id(a), id(b)))
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            if list(map(repr, a)) != list(map(repr, b)):
+                return False
+            waiting += zip(a.values(), b.values(), strict=True)
+        elif isinstance(a, list) and isinstance(b, list):
+            if len(a) != len(b):
+                return False
+            waiting += zip(a, b, strict=True)
+        elif repr(a) != repr(b):
+            return False
+    return True
 
 
 def interpreted(text: str) -> Any:
@@ -162,89 +150,13 @@ def defaults_of_distributed() -> dict[str, Value]:
     return found
 
 
-class _Unread(Exception):
-    """A file that is not read, and what comes of it."""
+def _finding(path: str, unread: Unread) -> Finding:
+    from sealwire.security.checks.findings import ERROR, WARNING, Finding
 
-    def __init__(self, code: str, why: str, advice: str, *, fatal: bool) -> None:
-        super().__init__(why)
-        self.code = code
-        self.advice = advice
-        self.fatal = fatal
-
-    def finding(self, path: str) -> Finding:
-        from sealwire.security.checks.findings import ERROR, WARNING, Finding
-
-        return Finding(ERROR if self.fatal else WARNING, self.code, path, str(self), self.advice)
-
-
-def _read(path: str) -> Mapping[Any, Any]:
-    """Return what a file says. Raises `_Unread`."""
-    import yaml
-
-    try:
-        about = os.stat(path)
-        if stat.S_ISFIFO(about.st_mode):
-            why = "it is a named pipe: whatever imports Dask waits until somebody writes to it"
-            raise _Unread("file-malformed", why, "remove it, or write a file", fatal=True)
-        if about.st_size > LARGEST:
-            why = (
-                f"it has {about.st_size / 1e6:.1f} MB, and is not read here; whatever imports "
-                "Dask reads it first, which may take minutes"
-            )
-            raise _Unread("file-too-large", why, "keep settings alone in it", fatal=True)
-        with open(path, "rb") as file:
-            raw = file.read(LARGEST + 1)
-    except OSError as error:
-        why = f"it is ignored, as by Dask: {(error.strerror or str(error)).lower()}"
-        advice = "let this user read it, or remove it"
-        raise _Unread("file-unreadable", why, advice, fatal=False) from None
-    try:
-        # As Dask does, not by the parser in C, which ends the process if nesting is too deep.
-        tree = yaml.safe_load(raw.decode(locale.getpreferredencoding(False)))
-    except UnicodeDecodeError as error:
-        raise _malformed(f"it is no {error.encoding} text (byte {error.start})") from None
-    except RecursionError:
-        raise _malformed("it is nested too deeply") from None
-    except Exception as error:  # YAMLError, and ValueError of a date that there is not
-        raise _malformed(_where(error)) from None
-    if _holds_itself(tree):
-        why = "an alias in it refers to what it is part of; `import dask`, or who reads it, fails"
-        raise _Unread("file-malformed", why, "correct it, or move it away", fatal=True)
-    if tree is not None and not isinstance(tree, Mapping):
-        raise _malformed(f"it has no settings, but a {type(tree).__name__} at its top")
-    return tree or {}
-
-
-def _holds_itself(tree: object) -> bool:
-    """Whether an alias is part of what it stands for; each value is looked at once."""
-    inside: set[int] = set()  # the containers around the one looked at
-    done: set[int] = set()
-    waiting: list[tuple[Any, bool]] = [(tree, False)]
-    while waiting:
-        value, left = waiting.pop()
-        if left:
-            inside.discard(id(value))
-            done.add(id(value))
-        elif id(value) in inside:
-            return True
-        elif isinstance(value, (Mapping, list)) and id(value) not in done:
-            inside.add(id(value))
-            parts = value.values() if isinstance(value, Mapping) else value
-            waiting += [(value, True), *((part, False) for part in parts)]
-    return False
-
-
-def _malformed(why: str) -> _Unread:
-    words = f"{why}; with Dask installed, `import dask` fails"
-    return _Unread("file-malformed", words, "correct it, or move it away", fatal=True)
-
-
-def _where(error: Exception) -> str:
-    """Return what a parser says, without the lines that it quotes: they may be those of a key."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    return f"{place}{redacted(str(problem))}"
+    if not unread.fatal:
+        return Finding(WARNING, unread.code, path, str(unread), unread.advice)
+    words = f"{unread}; with Dask installed, `import dask` fails"
+    return Finding(ERROR, unread.code, path, words, f"{unread.advice}; or move it away")
 
 
 def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:

@@ -6,7 +6,9 @@ What arrives is given to it by `calls.Calls`, which is the public class.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import numbers
 import threading
 import time
 from typing import Any
@@ -81,10 +83,11 @@ class Caller:
         loop, outlet, pending = self._loop, self._outlet, self._pending
         if threading.get_ident() != self._thread or not loop.is_running():
             raise self._elsewhere()
-        if type(method) is not str:
-            raise _no_method(method)
-        left = None if timeout is None else expect_seconds(timeout)  # a float, as it travels
-        deadline = None if left is None else loop.time() + left
+        method = method if type(method) is str else _name(method)
+        left = deadline = None
+        if timeout is not None:
+            timeout = left = expect_seconds(timeout)  # a float, as it travels
+            deadline = loop.time() + left
         if self._turns.waiting or outlet.full or len(pending) >= self._max_pending:
             await self._turn(method, timeout, deadline)
             if deadline is not None:
@@ -118,8 +121,7 @@ class Caller:
         failed; the other side logs errors. Raises as `call` if it cannot be sent.
         """
         self._expect_here()
-        if type(method) is not str:
-            raise _no_method(method)
+        method = method if type(method) is str else _name(method)
         while self._outlet.full and self._failure is None:
             await self._outlet.drained()
         try:
@@ -142,7 +144,8 @@ class Caller:
         number = self._number = self._number + 1
         future = self._loop.create_future()
         if timeout is not None:
-            timer = self._loop.call_later(expect_seconds(timeout), self._ping_late, number, timeout)
+            timeout = expect_seconds(timeout)
+            timer = self._loop.call_later(timeout, self._ping_late, number, timeout)
         self._pings[number] = future
         try:
             if not self._outlet.send([PING, number]):
@@ -200,12 +203,20 @@ class Caller:
             future.set_exception(late(self._peer, seconds, sent=True))
 
 
-def _no_method(method: object) -> TypeError:
-    return TypeError(f"cannot call {method!r}: need the name of a method")
+def _name(method: object) -> str:
+    """Return the text of a subclass of str, such as an Enum's. Raises `TypeError`."""
+    if isinstance(method, str):
+        return str.__str__(method)
+    raise TypeError(f"cannot call {method!r}: need the name of a method")
 
 
-def expect_seconds(timeout: Any) -> float:
-    """Return `timeout` if it is a deadline. Raises `ValueError`."""
-    if type(timeout) in (int, float) and 0 < timeout < math.inf:
+def expect_seconds(timeout: Any, name: str = "timeout", none: str = "no deadline") -> float:
+    """Return `timeout` if it is a deadline. Raises `ValueError`, which says what None means."""
+    if type(timeout) in (int, float) and 0 < timeout < 1e300:  # the usual ones, without delay
         return float(timeout)
-    raise ValueError(f"bad timeout {timeout!r}: need seconds above 0, or None for no deadline")
+    if isinstance(timeout, numbers.Real) and not isinstance(timeout, bool):
+        with contextlib.suppress(OverflowError):
+            if 0 < (seconds := float(timeout)) < math.inf:
+                return seconds
+    instead = f", or None for {none}" if none else ""
+    raise ValueError(f"bad {name} {timeout!r}: need seconds above 0{instead}")

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..close_codes import CloseCode
-from ..errors import CommClosedError
+from ..close_codes import CloseCode, expect_reason, expect_sendable
+from ..errors import CommBusy, CommClosedError
 from ..interfaces import Comm
 from ..leaving import Leaving
 from .caller import Caller, expect_seconds
@@ -36,7 +38,7 @@ from .envelopes import (
 from .errors import CallError, CallTimeout, lost, refused, revive
 from .handlers import Handling
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "expect_end", "expect_handlers"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -90,18 +92,23 @@ class Calls(Caller, Leaving):
         max_waiting: int = 1024,
         ping_interval: float | None = None,
     ) -> None:
-        handlers = {} if handlers is None else handlers
         bounds = {
             "max_pending": max_pending,
             "max_running": max_running,
             "max_waiting": max_waiting,
         }
-        _check(comm, handlers, bounds)
-        pause = None if ping_interval is None else expect_seconds(ping_interval)
+        handlers = expect_handlers(handlers)
+        _check(comm, bounds)
+        pause = None
+        if ping_interval is not None:
+            pause = expect_seconds(ping_interval, "ping_interval", "no pings")
         super().__init__(comm, max_pending)
         self._handling = Handling(comm, self._outlet, handlers, max_running, max_waiting)
+        self._goodbye: tuple[int, str] | None = None  # of the listener, once it closes
+        self._leaving: asyncio.Task[None] | None = None  # and what closes for it
         self._reader = self._loop.create_task(self._read())
         self._pinging = None if pause is None else self._loop.create_task(self._keep_pinging(pause))
+        comm._leave = self._leave
 
     # Reading
 
@@ -122,8 +129,15 @@ class Calls(Caller, Leaving):
             failure.clean = False
             self._end(failure)
             await closing
+        except Exception as error:  # somebody else reads from it, or it is none of ours
+            busy = isinstance(error, CommBusy)
+            logger.error("comm with %s closed: %s", self._peer, error, exc_info=not busy)
+            comm.abort()
+            failure = await _why_closed(comm)
+            failure.clean = False
+            self._end(failure)
         finally:
-            if self._failure is None:  # cancelled, or a comm that raises something else
+            if self._failure is None:  # cancelled, or the process ends
                 comm.abort()
                 self._end(await _why_closed(comm))
 
@@ -191,6 +205,7 @@ class Calls(Caller, Leaving):
     def _end(self, failure: CommClosedError) -> None:
         """Tell everybody who waits that the comm has ended."""
         self._failure = failure
+        self.comm._leave = None  # breaks the reference cycle
         if self._pinging is not None:
             self._pinging.cancel()
         for pending in (self._pending, self._pings):
@@ -224,6 +239,8 @@ class Calls(Caller, Leaving):
     ) -> None:
         """Refuse further calls of the peer, let those that run finish, then close the comm.
 
+        `Listener.close` does so for the comms of its handlers, with ``CloseCode.GOING_AWAY``.
+
         Parameters
         ----------
         code, reason : optional
@@ -231,13 +248,31 @@ class Calls(Caller, Leaving):
         grace : float, optional
             Seconds until handlers that still run are cancelled; at once without it. Our own calls
             go on meanwhile; those that are pending then are lost.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Comm.close`, and for a grace that is no number of seconds from 0 on; nothing was
+            closed or refused.
+
+        Notes
+        -----
+        A call that is cancelled within the grace leaves the comm open and what runs running; calls
+        of the peer stay refused, and another `close` goes on from there. Cancelled later, it drops
+        what is left, as `Comm.close` does.
         """
         self._expect_here()
-        if grace is not None and not (type(grace) in (int, float) and grace >= 0):
-            raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
-        await self._handling.stop(grace)
+        seconds = expect_end(code, reason, grace)
+        await self._handling.stop(seconds)
+        if self._goodbye is not None and code == CloseCode.NORMAL:
+            code, reason = self._goodbye
         await self.comm.close(code, reason)
         await self.wait_closed()
+
+    def _leave(self, code: int, reason: str) -> None:
+        """Close since the listener is closing, which ends the grace by cancelling its handler."""
+        self._goodbye = code, reason
+        self._leaving = self._loop.create_task(self.close(code, reason, grace=math.inf))
 
     @property
     def failure(self) -> CommClosedError | None:
@@ -272,14 +307,37 @@ async def _why_closed(comm: Comm) -> CommClosedError:
     return CommClosedError(f"comm with {comm.peer_address} closed by us; connect again")
 
 
-def _check(comm: Any, handlers: Any, bounds: Mapping[str, Any]) -> None:
-    if not isinstance(comm, Comm):
-        raise TypeError(f"cannot make calls over {comm!r}: need a Comm; await connect(…) gives one")
+def expect_handlers(handlers: Any) -> Mapping[str, Callable[..., Any]]:
+    """Return `handlers`, or none for None, if they are such. Raises `TypeError`."""
+    if handlers is None:
+        return {}
     if not isinstance(handlers, Mapping):
         raise TypeError(f"bad handlers {handlers!r}: need a mapping of names to functions")
     for name, handler in handlers.items():
         if not isinstance(name, str) or not callable(handler):
             raise TypeError(f"bad handler {name!r}: {handler!r}, need a name and a function")
+    return handlers
+
+
+def expect_end(code: int, reason: str, grace: float | None) -> float | None:
+    """Return the grace. Raises `TypeError` or `ValueError` for what `Calls.close` cannot do."""
+    expect_sendable(code)
+    expect_reason(reason)
+    if grace is None:
+        return None
+    if isinstance(grace, numbers.Real) and not isinstance(grace, bool) and grace >= 0:
+        try:
+            return float(grace)
+        except OverflowError:
+            return math.inf
+    raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
+
+
+def _check(comm: Any, bounds: Mapping[str, Any]) -> None:
+    if not isinstance(comm, Comm):
+        raise TypeError(f"cannot make calls over {comm!r}: need a Comm; await connect(…) gives one")
+    if comm._leave is not None:
+        raise CommBusy(f"cannot make calls over {comm!r}: other Calls read from it; use those")
     for name, value in bounds.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"bad {name} {value!r}: need an int of at least 1")

@@ -14,7 +14,7 @@ can raise none but those, and texts from it are cut.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from ..errors import CommClosedError, EncodeError, quoted
@@ -39,9 +39,11 @@ __all__ = [
 _CALL = "call "
 _LONGEST_NAME = 200  # characters
 _LONGEST_TEXT = 4000
+_NO_TEXT = "(its text cannot be made)"
 
 RefusalKind = Literal["unknown-method", "bad-arguments", "bad-request", "overloaded", "stopping"]
 
+_Value = TypeVar("_Value")
 _Class = TypeVar("_Class", bound=type[Exception])
 
 
@@ -128,7 +130,7 @@ def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | Non
         It is made by ``cls(message, **fields)``, with values that a peer has sent, which it must
         check. If that raises, the error arrives as a `RemoteError`.
     fields : collection of str, optional
-        Attributes that travel along, as far as they can be encoded.
+        Attributes that travel along: all of them, or none if one cannot be encoded.
     name : str, optional
         The name on the wire, by default the class's module and qualified name.
 
@@ -140,7 +142,8 @@ def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | Non
     Raises
     ------
     TypeError
-        If `cls` is not a class of errors, or is one of the errors of calls themselves.
+        If `cls` is not a class of errors, or is one of the errors of calls themselves; for fields
+        that are no names, and for a name that is no printable text.
     ValueError
         If the name belongs to another class, or is longer than 200 characters.
 
@@ -158,9 +161,12 @@ def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | Non
         raise TypeError(
             f"cannot register {cls!r} as an error: need a class of Exception other than CallError"
         )
-    if isinstance(fields, str) or not all(isinstance(field, str) for field in fields):
+    names = tuple(fields) if isinstance(fields, Iterable) else (None,)
+    if isinstance(fields, str) or not all(isinstance(each, str) for each in names):
         raise TypeError(f"cannot register {cls!r}: fields is {fields!r}, need a list of names")
-    name = name or _name(cls)
+    name = _name(cls) if name is None else name
+    if not (isinstance(name, str) and name and name.isprintable()):
+        raise TypeError(f"cannot register {cls!r}: its name is {name!r}, need printable text")
     if len(name) > _LONGEST_NAME:
         raise ValueError(
             f"cannot register {cls!r}: its name has {len(name)} characters, at most "
@@ -168,7 +174,7 @@ def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | Non
         )
     if _by_name.get(name, cls) is not cls:
         raise ValueError(f"cannot register {cls!r}: the name {name!r} is taken; choose another")
-    _by_class[cls] = _Registered(name, tuple(fields))
+    _by_class[cls] = _Registered(name, names)
     _by_name[name] = cls
     return cls
 
@@ -190,24 +196,39 @@ def describe(error: BaseException) -> list[Any]:
     for cls in type(error).__mro__:
         entry = _by_class.get(cls)
         if entry is not None:
-            fields = {field: getattr(error, field, None) for field in entry.fields}
-            return [entry.name, _text(error), fields]
-    return [_name(type(error))[:_LONGEST_NAME], _text(error), {}]
+            text = _tried(lambda: _text(error), _NO_TEXT)
+            return [entry.name, text, {each: _field(error, each) for each in entry.fields}]
+    name = _tried(lambda: _sendable(_name(type(error)), _LONGEST_NAME), "unknown")
+    return [name, _tried(lambda: _text(error), _NO_TEXT), {}]
+
+
+def _tried(make: Callable[[], _Value], instead: _Value) -> _Value:
+    """Return what `make` returns, or `instead` if it raises: an error's own code may do anything.
+
+    The reader must not end by it.
+    """
+    try:
+        return make()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        return instead
 
 
 def _text(error: BaseException) -> str:
     """Return the error's message: what it was made with, if that is one text, else its `str`."""
     args = error.args
-    try:
-        text = args[0] if len(args) == 1 and type(args[0]) is str else str(error)
-    except Exception:  # of the error's own __str__
-        text = "(its text cannot be made)"
-    return _sendable(text)
+    text = args[0] if len(args) == 1 and type(args[0]) is str else str(error)
+    return _sendable(text, _LONGEST_TEXT)
 
 
-def _sendable(text: str) -> str:
+def _field(error: BaseException, name: str) -> Any:
+    return _tried(lambda: getattr(error, name, None), None)
+
+
+def _sendable(text: str, longest: int) -> str:
     """`text`, cut, without lone surrogates, which have no form in UTF-8."""
-    return text[:_LONGEST_TEXT].encode(errors="replace").decode()
+    return text[:longest].encode(errors="replace").decode()
 
 
 def revive(described: Any) -> Exception:
@@ -221,10 +242,8 @@ def revive(described: Any) -> Exception:
     if cls is not None:
         known = _by_class[cls].fields
         fields = given if isinstance(given, dict) else {}
-        try:
-            made = cls(message, **{field: fields.get(field) for field in known})
-        except Exception:  # a peer's values do not suit it
-            made = None
+        values = {field: fields.get(field) for field in known}
+        made = _tried(lambda: cls(message, **values), None)  # which may not suit it
         if isinstance(made, Exception):
             return made
     return RemoteError(name, message)
@@ -240,7 +259,9 @@ def at_argument(error: EncodeError, first: int | None) -> None:
         if first is None:
             return "result"
         number = int(found[1]) - first
-        return f"argument {number}" if number >= 0 else "keywords"
+        if number >= 0:
+            return f"argument {number}"
+        return "keywords" if number == -1 else "method"
 
     error.args = (re.sub(r"^\[(\d+)\]", name, str(error)),)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -76,6 +77,9 @@ class Handling:
     ----------
     running : dict
         The handlers in tasks, by the number of the call; of notifications, by a negative one.
+    may_end_process : bool
+        Whether `SystemExit` and `KeyboardInterrupt` of a handler in a task go on to the event loop,
+        and are not its failure. True, unless the event loop is not the process's own.
     """
 
     def __init__(
@@ -88,10 +92,12 @@ class Handling:
     ) -> None:
         self._comm = comm
         self._outlet = outlet
-        self._handlers = dict(handlers)
+        # As text: a member of an Enum that is a str has another hash.
+        self._handlers = {str.__str__(name): handler for name, handler in handlers.items()}
         self._max_running = max_running
         self._max_waiting = max_waiting
         self._loop = asyncio.get_running_loop()
+        self.may_end_process = True
         self.running: dict[int, _Running] = {}
         self._waiting: dict[int, _Request] = {}
         self._stopping = False
@@ -241,7 +247,7 @@ class Handling:
                 self._reply(number, method, value)
         except BaseException as error:
             if not (isinstance(error, asyncio.CancelledError) and running.why):
-                if not (isinstance(error, asyncio.CancelledError) or is_failure(error, task)):
+                if not (isinstance(error, asyncio.CancelledError) or self._fails(error, task)):
                     raise
                 self._reply_error(number, method, error)
             elif running.why == "deadline" and number is not None:
@@ -253,6 +259,10 @@ class Handling:
             del self.running[key]
             if self._waiting:
                 self._resume()
+
+    def _fails(self, error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+        ends = isinstance(error, (KeyboardInterrupt, SystemExit))
+        return (ends and not self.may_end_process) or is_failure(error, task)
 
     def _resume(self) -> None:
         """Start what waits in the line, as far as it may."""
@@ -310,7 +320,7 @@ class Handling:
             self._turn_away(request.number, request.method, "stopping", why)
         own = asyncio.current_task()
         if grace is not None:
-            await _finished(self.running.values(), own, grace)
+            await _finished(self.running.values(), own, None if grace == math.inf else grace)
         for running in self.running.values():
             if running.task is not own:
                 running.cancel("stop")

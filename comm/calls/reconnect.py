@@ -17,6 +17,7 @@ import asyncio
 import inspect
 import logging
 import random
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any, Union
 
@@ -25,7 +26,7 @@ from ..close_codes import CloseCode
 from ..errors import CommClosedError, CommError
 from ..leaving import Leaving
 from .caller import expect_seconds
-from .calls import Calls
+from .calls import Calls, expect_end, expect_handlers
 from .errors import CallLost, CallRefused, CallTimeout, lost
 
 __all__ = ["ReconnectingClient"]
@@ -102,24 +103,31 @@ class ReconnectingClient(Leaving):
         **connect_args: Any,
     ) -> None:
         self.address = address
-        self._handlers = {} if handlers is None else handlers
+        self._handlers = expect_handlers(handlers)
+        if not (on_connect is None or callable(on_connect)):
+            raise TypeError(f"bad on_connect {on_connect!r}: need a function that takes Calls")
         self._on_connect = on_connect
-        self._backoff = expect_seconds(backoff)
-        self._backoff_cap = max(self._backoff, expect_seconds(backoff_cap))
-        self._ping_interval = None if ping_interval is None else expect_seconds(ping_interval)
+        if not all(isinstance(code, int) for code in final_codes):
+            raise TypeError(f"bad final_codes {final_codes!r}: need close codes")
         self._final_codes = frozenset(final_codes)
+        self._backoff = expect_seconds(backoff, "backoff", "")
+        self._backoff_cap = max(self._backoff, expect_seconds(backoff_cap, "backoff_cap", ""))
+        if ping_interval is not None:
+            ping_interval = expect_seconds(ping_interval, "ping_interval", "no pings")
+        self._ping_interval = ping_interval
         self._connect_args = {
             "max_attempts": 1,  # the pauses between them are ours
             **connect_args,
-            "timeout": expect_seconds(connect_timeout),
+            "timeout": expect_seconds(connect_timeout, "connect_timeout", ""),
         }
         self._first = connect(address, **self._connect_args)  # checks the arguments
         self._loop = asyncio.get_running_loop()
-        self._calls: Calls | None = None
+        self._thread = threading.get_ident()
+        self._session: Calls | None = None  # from when it is connected
+        self._calls: Calls | None = None  # the same, from when it is greeted
         self._last: CommError | None = None  # why there is no session
         self._final: Exception | None = None  # and why there will be none
         self._waiting: set[asyncio.Future[Calls]] = set()
-        self._sessions = 0
         self._task = self._loop.create_task(self._run())
 
     async def call(
@@ -177,16 +185,18 @@ class ReconnectingClient(Leaving):
 
         Raises `CallTimeout`, `CallLost` if the client is closed, or what is final.
         """
+        self._expect_here()
         calls = self._calls
         if calls is not None and not calls.closed():
             return calls
         if self._final is not None:
             raise _copy(self._final)
         waiter: asyncio.Future[Calls] = self._loop.create_future()
-        self._waiting.add(waiter)
         timer = None
         if timeout is not None:
-            timer = self._loop.call_later(expect_seconds(timeout), self._too_late, waiter, timeout)
+            timeout = expect_seconds(timeout)
+            timer = self._loop.call_later(timeout, self._too_late, waiter, timeout)
+        self._waiting.add(waiter)
         try:
             return await waiter
         finally:
@@ -244,6 +254,8 @@ class ReconnectingClient(Leaving):
                     if not error.retryable or getattr(error, "code", None) in self._final_codes:
                         raise
                     end = error
+                if self._final is not None:  # closed, by a handler of its own
+                    return
                 self._last = end
                 logger.info("no session with %s: %s; trying again", self.address, end)
                 await asyncio.sleep(random.uniform(0, bound))
@@ -255,6 +267,7 @@ class ReconnectingClient(Leaving):
 
     async def _use(self, calls: Calls) -> CommClosedError:
         """Offer a session until it ends; return why it did."""
+        self._session = calls
         try:
             await self._greet(calls)
             if not calls.closed():
@@ -266,6 +279,7 @@ class ReconnectingClient(Leaving):
         except CommClosedError:
             pass
         finally:
+            self._session = None
             if calls.failure is None:  # it is us who end
                 calls.comm.abort()
                 await calls.wait_closed()
@@ -298,20 +312,33 @@ class ReconnectingClient(Leaving):
     async def close(
         self, code: int = CloseCode.NORMAL, reason: str = "", *, grace: float | None = None
     ) -> None:
-        """End the session as `Calls.close`, and have no other. Pending calls are lost."""
-        calls = self._calls
+        """End the session as `Calls.close`, and have no other. Pending calls are lost.
+
+        A cancelled call aborts the session.
+        """
+        self._expect_here()
+        expect_end(code, reason, grace)
         if self._final is None:
             closed = CommClosedError(f"client of {self.address} closed; make another one")
             closed.closed_by, closed.clean, closed.code = "us", True, CloseCode.NORMAL
             self._finish(lost(self.address, closed, sent=False))
-        if calls is not None:
-            await calls.close(code, reason, grace=grace)
-        self._task.cancel()
+        try:
+            if self._session is not None:
+                await self._session.close(code, reason, grace=grace)
+        finally:
+            self._task.cancel()
         await asyncio.wait([self._task])
 
     def closed(self) -> bool:
         """Whether there will be no further session."""
         return self._final is not None
+
+    def _expect_here(self) -> None:
+        if threading.get_ident() != self._thread or not self._loop.is_running():
+            raise RuntimeError(
+                f"cannot use the client of {self.address} outside the event loop that it was made "
+                f"in; use asyncio.run_coroutine_threadsafe(client.call(…), loop) in other threads"
+            )
 
 
 def _left(deadline: float | None, loop: asyncio.AbstractEventLoop) -> float | None:

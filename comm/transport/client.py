@@ -308,7 +308,10 @@ class Dialling:
             host, port = self._address.host or "localhost", self._address.port
             family, source_ip, source_port = self._how
             numeric = numeric_address(host, port)
-            places = [numeric] if numeric else await self._resolver.resolve(host, port, family)
+            try:
+                places = [numeric] if numeric else await self._resolver.resolve(host, port, family)
+            except UnicodeError:  # the resolver encodes it first
+                raise socket.gaierror(socket.EAI_NONAME, "it is no host name") from None
             prepare = functools.partial(tune, keepalive_timeout=self._limits.keepalive_timeout)
             self._race = Race(places, prepare, source_ip, source_port)
         return await self._race.winner()

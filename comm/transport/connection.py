@@ -16,6 +16,7 @@ Errors are `CommClosedError`s: whatever the socket or OpenSSL raises is translat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import functools
 import socket
@@ -73,6 +74,23 @@ class Connection:
     Parameters and attributes are those of `FrameStream`.
     """
 
+    # What most connections never set: less to write for each, and few enough attributes of its own
+    # that CPython keeps them in a compact form (30 in 3.11).
+    error: BaseException | None = None
+    local_host_port: tuple[str, int] = ("", 0)
+    tell: Callable[[ErrorKind, Callable[[], str]], object] | None = None
+    agreement = Agreement()
+    greeted = False
+    when_established: Callable[[], object] | None = None
+    _first_byte: asyncio.Future[None] | None = None
+    _handshake: Handshake | None = None
+    _deadline: asyncio.TimerHandle | None = None
+    _when_closed: Callable[[], object] | None = None
+    _gone: asyncio.Future[None] | None = None
+    _leaving: asyncio.Task[None] | None = None
+    _send_error: OSError | None = None  # what has arrived is read nevertheless
+    _end_watch: EndWatch | None = None  # of those who wait for the end without reading
+
     def __init__(
         self, sock: socket.socket, limits: Limits, peer: str, state: State = State.HELLO
     ) -> None:
@@ -81,44 +99,30 @@ class Connection:
         self.socket = sock
         self.limits = limits
         self.peer = peer
-        self.error: BaseException | None = None
-        self.local_host_port: tuple[str, int] = ("", 0)
         self.tls_facts: dict[str, Any] = {}
-        self.tell: Callable[[ErrorKind, Callable[[], str]], object] | None = None
-        self._loop = asyncio.get_running_loop()
-        self.began = self._loop.time()
-        self._guard = guard_of(self._loop)
-        self._liveness = liveness_of(self._loop)
-        self.readiness = Readiness(sock, self._loop)
-        self._sender = new_sender(self, limits, peer, self._loop)
-        self._receiver = Receiver(
+        self._loop = loop = asyncio.get_running_loop()
+        self.began = loop.time()
+        self._guard = guard_of(loop)
+        self._liveness = liveness_of(loop)
+        self.readiness = readiness = Readiness(sock, loop)
+        self._sender = sender = new_sender(self, limits, peer, loop)
+        self._receiver = receiver = Receiver(
             self,
-            self._sender,
+            sender,
             limits,
             peer,
-            self._loop,
+            loop,
             self._guard,
-            errors_once=self.readiness.errors_once,
+            errors_once=readiness.errors_once,
         )
         # Bound here, not wrapped in methods: they are called for every message.
-        self.inbox: deque[tuple[list[Frame], int]] = self._receiver.inbox
-        self.arrival = self._receiver.arrival
-        self.take_frames = self._receiver.take_frames
-        self.write: Callable[..., tuple[int, int | None]] = self._sender.write
-        self.write_frames: Callable[..., tuple[int, int | None]] = self._sender.write
-        self.write_frame: Callable[[Buffer], tuple[int, int | None]] = self._sender.write_frame
-        self.drain = self._sender.drain
-        self.agreement = Agreement()
-        self.greeted = False
-        self.when_established: Callable[[], object] | None = None
-        self._first_byte: asyncio.Future[None] | None = None
-        self._handshake: Handshake | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self._when_closed: Callable[[], object] | None = None
-        self._gone: asyncio.Future[None] | None = None
-        self._leaving: asyncio.Task[None] | None = None
-        self._send_error: OSError | None = None  # what has arrived is read nevertheless
-        self._end_watch: EndWatch | None = None  # of those who wait for the end without reading
+        self.inbox: deque[tuple[list[Frame], int]] = receiver.inbox
+        self.arrival = receiver.arrival
+        self.take_frames = receiver.take_frames
+        self.write: Callable[..., tuple[int, int | None]] = sender.write
+        self.write_frames: Callable[..., tuple[int, int | None]] = sender.write
+        self.write_frame: Callable[[Buffer], tuple[int, int | None]] = sender.write_frame
+        self.drain = sender.drain
 
     def set_deadline(self, seconds: float) -> None:
         """Fail unless `established` is called within `seconds`; replaces an earlier deadline."""
@@ -198,7 +202,7 @@ class Connection:
         announced = self.state is State.OPEN and self.agreement.closing
         if announced and (not self._sender.outbox or self._sender.drop_rest(failure)):
             self._begin_closing(error, error.reason, forget=False)
-            self._leaving = self._loop.create_task(self._leave())
+            self._leave_alone()
         else:
             self.close(error)
         if self.tell is not None:
@@ -234,7 +238,7 @@ class Connection:
             if isinstance(error, FramingError):  # of one that has not arrived
                 number += len(self.inbox) + 1
             self._begin_closing(error, f"message {number}: {why}", forget=False)
-            self._leaving = self._loop.create_task(self._leave())
+            self._leave_alone()
         else:
             self.close(error)
 
@@ -242,7 +246,9 @@ class Connection:
         """Close after the peer's closing message; return the error to raise for it."""
         error = closed_by_peer(self.peer, said)
         self.inbox.clear()  # nothing follows it
-        self.ended(error)
+        if self.state is not State.CLOSED:
+            self._sender.answer_eof()
+            self.close(error)
         return error.again()
 
     def _begin_closing(self, error: CommClosedError, reason: str, *, forget: bool) -> bool:
@@ -264,14 +270,15 @@ class Connection:
         self._receiver.discard(failure, forget=forget)
         return False
 
+    def _leave_alone(self) -> None:
+        """Finish closing in a task, since nobody waits for it: a message was refused."""
+        self._leaving = self._loop.create_task(self._leave())
+        # Not in the coroutine: nothing of it runs if it is cancelled before it has begun.
+        self._leaving.add_done_callback(lambda _: self.close(self.error))
+
     async def _leave(self) -> None:
-        """Finish closing after a refused message."""
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._say_goodbye(), self.limits.close_timeout)
-        except asyncio.TimeoutError:
-            pass
-        finally:
-            self.close(self.error)
 
     async def _say_goodbye(self) -> None:
         if await self._sender.finish():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import math
 import os
 import socket
@@ -52,8 +53,7 @@ class Liveness:
 
     def watch(self, stream: Watched, seconds: float) -> None:
         """Check `stream` until `forget`; close it once its peer was silent for `seconds`."""
-        # Soon, for `allow_round_trips`; but most streams of a server that is busy end before it.
-        when = self._loop.time() + min(_SOON, _deadline(seconds) - _STEP * seconds)
+        when = self._loop.time() + _first_check(seconds)
         self._streams[stream] = (seconds, when, False)
         if self._timer is None or when < self._due:
             self._set(when)
@@ -110,6 +110,12 @@ class _Heard(NamedTuple):
     silent: float
     owes: bool
     round_trip: float
+
+
+@functools.cache
+def _first_check(seconds: float) -> float:
+    # Soon, for `allow_round_trips`; but most streams of a server that is busy end before it.
+    return min(_SOON, _deadline(seconds) - _STEP * seconds)
 
 
 def _deadline(seconds: float) -> float:

@@ -266,7 +266,7 @@ class FrameServer(TCPServer):
             self._deadline_timer = self._loop.call_at(deadline, self._drop_late, deadline)
         task = self._loop.create_task(self._serve(stream, address))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(functools.partial(self._served, stream))
 
     def _stream_of(self, accepted: socket.socket, address: tuple[Any, ...]) -> FrameStream:
         if not INHERITED:
@@ -274,6 +274,12 @@ class FrameServer(TCPServer):
         peer = format_address(self.scheme, *host_and_port(address))
         first = State.HELLO if self._context is None else State.HANDSHAKE
         return FrameStream(accepted, self._limits, peer, first)
+
+    def _served(self, stream: FrameStream, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if task.cancelled():  # perhaps before it began, so that nothing of `_serve` has run
+            self._pending.remove(stream)
+            stream.close()
 
     # Dropping connections
 

@@ -77,13 +77,15 @@ class FrameStream(Connection):
         Called with kind and text when a slow consumer is closed; None leaves it to the handler.
     """
 
+    accepted = False
+    _counted = True  # whether its numbers are part of the process's; it has none yet
+
     def __init__(
         self, sock: socket.socket, limits: Limits, peer: str, state: State = State.HELLO
     ) -> None:
         super().__init__(sock, limits, peer, state)
-        self.accepted = False
-        self._counted = False  # whether its numbers are part of the process's
         statistics.began(self)
+        self._counted = False
 
     # Beginning
 

@@ -45,10 +45,12 @@ class Policy(NamedTuple):
 
 
 _policy = Policy()
-_lock = threading.Lock()
+# The collector may free a loop, and so end its claim, anywhere below: in the thread that holds the
+# lock, too. So the lock is reentrant, and each step leaves the set and the interval in order.
+_lock = threading.RLock()
 _holders: set[_Hold] = set()  # loops doing I/O
 _saved = 0.0  # the interval to restore
-_lowered = 0  # the interval we set, in microseconds
+_lowered = 0  # the interval we set, in microseconds; 0 once it is restored
 
 
 def policy() -> Policy:
@@ -120,25 +122,30 @@ class _Hold:
     def take(self, interval: float) -> None:
         global _saved, _lowered
         with _lock:
-            _holders.difference_update([hold for hold in _holders if hold.dead()])
-            if not _holders or _microseconds() != _lowered:  # or somebody else has set it
+            for hold in list(_holders):
+                if hold.dead():
+                    hold.release()
+            alone = not _holders
+            _holders.add(self)  # from here on no other's end restores the interval
+            if alone or _microseconds() != _lowered:  # or somebody else has set it
                 _saved = sys.getswitchinterval()
                 sys.setswitchinterval(min(interval, _saved))
                 _lowered = _microseconds()
-            _holders.add(self)
 
     def release(self) -> None:
+        global _lowered
         with _lock:
-            if self in _holders:
-                _holders.remove(self)
-                if not _holders and _microseconds() == _lowered:  # else somebody else has set it
+            _holders.discard(self)
+            if not _holders:
+                if _microseconds() == _lowered:  # else somebody else has set it, or it is restored
                     sys.setswitchinterval(_saved)
+                _lowered = 0
 
 
 def _after_fork() -> None:
     """Forget the loops, which run in the parent only."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _holders:
         _holders.clear()
         sys.setswitchinterval(_saved)

@@ -124,7 +124,8 @@ def locked(place: Path | Folder) -> Iterator[Folder]:
         descriptor = _lock_file(folder)
     except OSError as error:
         why = reason(error)
-        advice = "" if ";" in why else "; run the command as the owner of that folder"
+        is_other = ";" in why or isinstance(error, FileNotFoundError)
+        advice = "" if is_other else "; run the command as the owner of that folder"
         raise AuthorityError(f"cannot write in {folder.path}: {_LOCK}: {why}{advice}") from error
     try:
         _lock(descriptor, folder.path)

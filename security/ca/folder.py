@@ -51,10 +51,11 @@ class Folder:
     Names are those of entries, never paths. Errors are `OSError`s, unless stated otherwise.
     """
 
+    _descriptor: int | None = None
+
     def __init__(self, path: Path, *, links: bool = False) -> None:
         self.path = path
         self.links = links
-        self._descriptor: int | None = None
 
     def close(self) -> None:
         """Close it; may be called again."""

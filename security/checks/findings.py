@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from .. import permissions
+from .. import config_files, permissions
 from ..ca.crl import read_lists, signed_by
 from ..contexts import expiry
 from ..contexts.trust import superseded
@@ -35,6 +35,7 @@ __all__ = [
     "crl",
     "dates",
     "exposed",
+    "names",
     "readable",
     "rewrite",
     "strength",
@@ -125,6 +126,19 @@ def changeable(
             yield Finding(severity, "folder-exposed", weak.path, weak.words, weak.remedy)
         elif not of_key:
             yield Finding(severity, "writable", weak.path, weak.words, weak.remedy)
+
+
+def names(path: str) -> Iterator[Finding]:
+    """Names that are in a mapping of a configuration file more than once."""
+    for name, first, again in config_files.twice(path):
+        yield Finding(
+            WARNING,
+            "name-twice",
+            path,
+            f"the name {name} is in lines {first} and {again} of one mapping: what is below the "
+            "first is lost",
+            "write what belongs to it below one of them",
+        )
 
 
 def trust(

@@ -148,7 +148,7 @@ def check_configuration(
     """
     found = [_misspelt(each) for each in unknown]
     for file in files:
-        found += findings.changeable(file)
+        found += [*findings.changeable(file), *findings.names(file)]
     if not any(values.get(field) for field in _MATERIAL):
         found.append(
             Finding(

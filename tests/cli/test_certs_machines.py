@@ -317,7 +317,7 @@ def snippet(*arguments: str) -> str:
 def test_snippets_are_right_for_the_path_they_are_for(home: Path) -> None:
     good("issue", "worker", "node7.lab")
     assert set(told("snippet")) == set(SNIPPETS)
-    places = ("/etc/sealwire", "/run/my tls", "/x, y: {z}/#")
+    places = ("/etc/sealwire", "/run/my tls", "/x, y {z}/ #")
     for name, at in product(("kubernetes", "compose"), places):
         text = snippet(name, "--seen-at", at)
         tree = yaml.safe_load(text[re.search(r"^(spec|services):", text, re.M).start() :])  # type: ignore[union-attr]
@@ -327,6 +327,9 @@ def test_snippets_are_right_for_the_path_they_are_for(home: Path) -> None:
     assert f'"$host":{home}/certs/' in text
     assert "for host in node7.lab; do" in text
     assert f"renew --dir {home}/certs " in snippet("cron")
+    for odd in ("/", "/etc/a:b", "/etc/$x", "/etc/a\nb"):  # which no container mounts
+        refused = [run("snippet", name, "--seen-at", odd) for name in ("compose", "kubernetes")]
+        assert all("such as --seen-at /etc/sealwire" in each.stderr for each in refused)
     good("config", "--seen-at", "/etc/sealwire")
     for name in ("kubernetes", "compose", "ssh"):
         text = snippet(name)

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from sealwire.cli.config import sources
 from sealwire.cli.main import main
-from sealwire.security import schema
+from sealwire.security import config_files, schema
 from sealwire.security.config import KEYS
 
 PASSWORD = "correct horse battery"
@@ -111,7 +111,7 @@ def test_it_is_what_dask_reads(home: Path, turn: int) -> None:
         "DASK_SEALWIRE__TLS__KEY_PASSWORD__WORKER": "p",
         "DASK_SEALWIRE__GIL__INTERVAL": "False",
     }
-    places = sources.places(environment)
+    places = config_files.places(environment)
     assert places == dask.config._get_paths()
     ours, wrong = sources.collected(places, environment, {})
     assert not wrong
@@ -132,7 +132,7 @@ def test_without_asking_dask_plain_values_are_the_same(
 ) -> None:
     for number, text in enumerate((CONFIGURATIONS[0], CONFIGURATIONS[4], CONFIGURATIONS[1])):
         (home / f"{number}.yaml").write_text(text.replace("[b]", "{client: [b]}"))
-    places = sources.places(os.environ)
+    places = config_files.places(os.environ)
     asked, _ = sources.collected(places, os.environ, {})
     monkeypatch.setattr(sources, "_merged_by_dask", lambda *_: None)
     assert sources.collected(places, os.environ, {})[0] == asked
@@ -186,7 +186,6 @@ def test_what_cannot_be_used_is_told(
         ("sealwire: {limits: {max__frames: 1}}", "sealwire.limits.max--frames", "max-frames"),
         ("sealwire: {join: {tokens: x}}", "sealwire.join.tokens", "sealwire.join.token"),
         ("sealwire: {limits: {max-frames: {a: 1}}}", "sealwire.limits.max-frames.a", "max-frames"),
-        ("sealwire: {5: 6}", "sealwire.5", None),
         ("distributed: {comm: {tls: {cafile: x}}}", "distributed.comm.tls.cafile", "ca-file"),
     ],
 )
@@ -236,14 +235,15 @@ def test_a_section_that_is_none_is_told(home: Path, section: str) -> None:
 
 FILES = [
     (b"a: [", "file-malformed", "line 1, column 5"),
-    (b"- sealwire", "file-malformed", "a list at its top"),
+    (b"- sealwire", "file-malformed", "type list at its top"),
+    (b"sealwire: {5: 6}", "file-malformed", "the name 5 in it is no text"),
     (b"sealwire: &a {tls: *b}", "file-malformed", "alias"),
     (b"sealwire: &a {limits: *a}", "file-malformed", "an alias in it refers to"),
     (b"sealwire: {limits: {max-queued: &a [1, [*a]]}}", "file-malformed", "an alias in it refers"),
     (b"elsewhere: &a [{b: *a}]", "file-malformed", "an alias in it refers to"),
     (b"\xff\xfe\xfa", "file-malformed", ""),
     (b"a: 2023-99-99", "file-malformed", "month"),
-    (b"[" * 100_000, "file-malformed", ""),
+    (b"[" * 10_000, "file-malformed", ""),
     (b"x: " + b"y" * (10 << 20), "file-too-large", "10.5 MB"),
     (f"a: [\n{KEY}".encode(), "file-malformed", "line"),
 ]

@@ -24,7 +24,7 @@ from sealwire.comm import (
     listen,
 )
 from support.aio import aio
-from support.links import SCHEMES, connect_args, listen_args
+from support.links import SCHEMES, connect_args, listen_args, pair
 
 SMALL = Limits(write_ahead=100_000, read_ahead=100_000)
 BIG = bytes(8 << 20)  # more than sockets hold
@@ -230,3 +230,29 @@ async def test_one_limit_does_not_keep_it_from_the_others() -> None:
         assert not small[0].closed()
         for comm in theirs:
             assert await comm.read() == bytes(5000)
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "comm", Comm])
+@aio
+async def test_a_wrong_member_is_told_before_anybody_is_sent_anything(wrong: Any) -> None:
+    async with pair("mem") as (a, b):
+        with pytest.raises(TypeError, match="need a Comm"):
+            await broadcast([a, wrong], "news")
+        await a.write("next")
+        assert await b.read() == "next"
+
+
+@pytest.mark.parametrize("slow", ["wait", "close"])
+@aio
+async def test_another_thread_is_refused_by_name(slow: Any) -> None:
+    """Also where nothing can be written at once."""
+    async with pair("mem", Limits(write_ahead=1000)) as (a, _):
+
+        def use() -> None:
+            with pytest.raises(RuntimeError, match="outside the event loop that it was opened"):
+                asyncio.run(broadcast([a], "news", slow=slow))
+
+        await asyncio.to_thread(use)
+        a.write_nowait(bytes(3_000_000))
+        await asyncio.to_thread(use)
+        assert not a.closed()

@@ -72,7 +72,7 @@ async def test_who_answers_no_ping_is_given_up(caplog: pytest.LogCaptureFixture)
 @aio
 async def test_bad_intervals(interval: Any) -> None:
     async with pair("mem") as (a, _):
-        with pytest.raises(ValueError, match="bad timeout"):
+        with pytest.raises(ValueError, match="bad ping_interval"):
             Calls(a, ping_interval=interval)
         await a.write("it is nobody's yet")
 

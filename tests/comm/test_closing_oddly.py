@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import random
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,16 @@ from typing import Any
 import pytest
 import uvloop
 
-from sealwire.comm import CloseCode, Comm, CommBusy, CommClosedError, Limits, connect, listen
+from sealwire.comm import (
+    CloseCode,
+    Comm,
+    CommBusy,
+    CommClosedError,
+    Limits,
+    Listener,
+    connect,
+    listen,
+)
 from sealwire.comm.errors import DecodeError
 from support.aio import aio
 from support.endings import error_of
@@ -304,3 +314,64 @@ def test_a_loop_that_is_closed_meanwhile(
         errors = [each for each in ignored if not isinstance(each.exc_value, RuntimeWarning)]
         assert not errors, [str(each.exc_value) for each in errors]
         assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def dialled(scheme: str, turns: int) -> tuple[Listener, socket.socket]:
+    """A listener, and a connection to it; it is accepted in the loop's last turn, or before."""
+    listener = await listen(f"{scheme}://127.0.0.1:0", lambda _: None, **listen_args(scheme))
+    port = int(listener.contact_address.rpartition(":")[2])
+    sock = socket.create_connection(("127.0.0.1", port))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return listener, sock
+
+
+async def end_all(tasks: set[asyncio.Task[Any]], listener: Listener) -> None:
+    if tasks:
+        await asyncio.wait(tasks)
+    listener.stop()
+
+
+@schemes
+@loops
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_what_is_accepted_as_the_loop_ends(
+    scheme: str, loop_factory: LoopFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks may be cancelled before they have begun; the collector finds no open socket."""
+    ignored: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    for turns in range(4):
+        loop = loop_factory()
+        listener, sock = loop.run_until_complete(dialled(scheme, turns))
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(end_all(left, listener))
+        loop.close()
+        gc.collect()
+        with sock:
+            sock.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                while sock.recv(1000):
+                    pass
+    assert not ignored, [str(each.exc_value) for each in ignored]
+
+
+@schemes
+@aio
+async def test_what_refuses_a_message_is_cancelled(scheme: str) -> None:
+    """In each turn of the loop from the refusal on, as by the end of `asyncio.run`."""
+    for turns in range(4):
+        async with pair(scheme) as (a, b):
+            before = asyncio.all_tasks()
+            a._stream.fail(DecodeError("bad message: of the test"))
+            ours = asyncio.all_tasks() - before
+            assert len(ours) == 1
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in ours:
+                task.cancel()
+            await asyncio.wait(ours)
+            assert gone(a)
+            assert (await error_of(read_on(b))).closed_by != "us"

@@ -307,9 +307,13 @@ async def test_bad_addresses_are_refused_before_any_io() -> None:
 
 
 @aio
-async def test_a_name_that_does_not_resolve() -> None:
+@pytest.mark.parametrize(
+    "host", ["no-such-host.invalid", "a..lab", ".", "x" * 64, "é" * 60, "a\ud800", "a\0b"]
+)
+async def test_a_name_that_does_not_resolve(host: str) -> None:
+    """Also what the codec for host names cannot encode."""
     with pytest.raises(ConnectError, match=r"does not resolve .*check the host name"):
-        await connect("tcp://no-such-host.invalid:1", timeout=0.2)
+        await connect(f"tcp://{host}:1", timeout=0.2)
 
 
 @pytest.mark.parametrize(

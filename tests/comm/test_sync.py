@@ -284,11 +284,16 @@ async def test_another_thread_is_refused_before_anything_is_sent(scheme: str, si
         await b.write("is there already")
 
         def use() -> None:
-            for wrong in (a.write(bytes(size)), a.read(), a.close()):
+            for wrong in (
+                *(a.write(bytes(size)), a.read(), a.close()),
+                *(a.drain(), a.drain(timeout=1), a.wait_closed()),
+            ):
                 with pytest.raises(RuntimeError, match="outside the event loop that it was opened"):
                     asyncio.run(wrong)
             with pytest.raises(RuntimeError, match="outside the event loop that it was opened"):
                 a.write_nowait(bytes(size))
+            with pytest.raises(RuntimeError, match="outside the event loop that it was opened"):
+                a.abort()
 
         await asyncio.get_running_loop().run_in_executor(None, use)
         assert a.queued == 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import decimal
 import fractions
 import functools
 import socket
+import sys
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,41 @@ def test_limits_of_another_type(value: Any) -> None:
         connect(ADDRESS, limits=value)
     with pytest.raises(TypeError, match=r"listen\(\) got limits="):
         listen(ADDRESS, echo, limits=value)
+
+
+FIELDS = dataclasses.fields(Limits)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, False, 0, -1, -0.5, "5", "5 s", b"5", [], 1j, decimal.Decimal(5), float("nan"),
+     float("inf"), 1e308, 10**400],
+    ids=lambda value: repr(value)[:20],
+)  # fmt: skip
+def test_a_limit_that_cannot_be_kept(value: Any) -> None:
+    """It is refused where it is given, and not by a socket or a timer later."""
+    for field in FIELDS:
+        with pytest.raises(ValueError, match=rf"bad limit {field.name}: got .* positive .* up to"):
+            Limits(**{field.name: value})
+
+
+@aio
+async def test_the_largest_limits_are_kept() -> None:
+    most = {"float": 10**9, "int": sys.maxsize, "int | None": sys.maxsize}
+    values: dict[str, Any] = {field.name: most[str(field.type)] for field in FIELDS}
+    with pytest.raises(ValueError, match=r"bad limit backlog: .* up to 2147483647; "):
+        Limits(**values)
+    limits = Limits(**{**values, "backlog": 2**31 - 1})
+    async with (
+        listen("tcp://127.0.0.1:0", echo, limits=limits) as listener,
+        connect(listener.contact_address, limits=limits) as comm,
+    ):
+        await comm.write("hello")
+        assert await comm.read() == "hello"
+    assert Limits(max_frames=1e6).max_frames == 1_000_000  # type: ignore[arg-type]
+    for part in (1.5, 0.5, 1e-320):
+        with pytest.raises(ValueError, match="whole number"):
+            Limits(max_frames=part)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [None, 0, "echo", [], {}, object(), asyncio.Event()])

@@ -261,7 +261,7 @@ async def test_a_listener_says_what_does_not_hold(
 ) -> None:
     """Once for a context, and `links` says it for each comm."""
     context = CONTEXTS[name]()
-    good = foreign_context("client", NODES["worker"], [CA])
+    good = Stock(**PEM).get_connection_args("worker")["ssl_context"]
     for _ in range(2):
         async with listen("tls://127.0.0.1:0", echo, ssl_context=context) as listener:
             comm = await connect(listener.contact_address, ssl_context=good)

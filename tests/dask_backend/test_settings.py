@@ -56,7 +56,7 @@ def test_what_may_be_queued_has_no_limit_of_its_own(nothing: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "64 MiB", b"1", [1]])
 def test_a_bound_of_the_queue_is_a_positive_number(value: Any) -> None:
-    words = r"bad limit max_queued: got .*, need a whole number from 1; leave it out"
+    words = r"bad limit max_queued: got .*, need a positive whole number up to .*; leave it"
     with pytest.raises(ValueError, match=words):
         Limits(max_queued=value)
 
@@ -113,6 +113,16 @@ def test_a_setting_that_cannot_be_read_is_named(field: str, value: Any, example:
 def test_a_limit_must_be_positive(field: str, value: Any) -> None:
     bad = dask.config.set({f"{LIMITS}.{field}": value})
     with bad, pytest.raises(ValueError, match=f"bad setting {LIMITS}.{field}: got"):
+        limits()
+
+
+@pytest.mark.parametrize("value", ["-3 s", 0, 1e308, math.inf, "1e12 s"])
+def test_a_setting_of_dasks_is_named_as_well(value: Any) -> None:
+    words = r"bad setting distributed\.comm\.timeouts\.tcp: "
+    with (
+        dask.config.set({"distributed.comm.timeouts.tcp": value}),
+        pytest.raises(ValueError, match=words),
+    ):
         limits()
 
 

@@ -17,7 +17,7 @@ from distributed import Client, Scheduler
 from sealwire.comm import configure_gil
 from sealwire.comm.transport import openssl
 from sealwire.dask_backend import Security, install, preload, startup
-from sealwire.security.config import named_in_vain
+from sealwire.security.config_files import named_in_vain
 from support.parties import Party, asynchronous, echo
 from support.processes import HANG, PRELOAD, Program, Programs
 

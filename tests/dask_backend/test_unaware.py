@@ -238,6 +238,51 @@ def test_nothing_is_loaded_where_nothing_is_configured(tmp_path: Path) -> None:
     )
 
 
+OWN_CONTEXTS = """
+import asyncio, ssl, sys
+from distributed.comm import connect, listen
+
+def made(purpose):
+    context = ssl.create_default_context(purpose, cafile=f"{sys.argv[1]}/ca.pem")
+    context.check_hostname, context.verify_mode = False, ssl.CERT_REQUIRED
+    context.load_cert_chain(f"{sys.argv[1]}/scheduler.pem")
+    return context
+
+async def run():
+    async def nothing(comm): pass
+    serving = made(ssl.Purpose.CLIENT_AUTH)
+    async with listen("tls://127.0.0.1:0", nothing, ssl_context=serving) as at:
+        for _ in range(3):
+            context = made(ssl.Purpose.SERVER_AUTH)
+            (await connect(at.contact_address, ssl_context=context)).abort()
+        print(type(at).__module__)
+    for opens in (connect, listen):
+        try:
+            await opens("tcp://127.0.0.1:0", *([nothing] if opens is listen else []))
+        except RuntimeError as error:
+            print(error)
+
+asyncio.run(run())
+"""
+
+
+def test_contexts_that_a_program_makes_itself(folder: Path, tmp_path: Path) -> None:
+    """No `Security` is asked for them; both sides say what does not hold, each once."""
+    done = subprocess.run(
+        [sys.executable, "-c", OWN_CONTEXTS, str(folder)],
+        cwd=tmp_path,
+        env=surroundings(by_file(folder, tmp_path), tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    assert done.stdout.startswith("sealwire.dask_backend"), done.stdout
+    assert done.stdout.count("encryption required by Dask configuration") == 2
+    for words in ("it looks certificates up in no revocation list", "it looks at no name of"):
+        assert done.stderr.count(words) == 2, done.stderr
+
+
 MISSING = """
 import sys
 from distributed import Client

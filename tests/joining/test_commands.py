@@ -158,6 +158,7 @@ def test_from_a_token_to_files_that_work(serving: Serving, folder: Path, tmp_pat
         "join", serving.address, "node7.lab", "10.0.0.7", "--dir", str(here), SEALWIRE_TOKEN=text
     )
     assert not SECRET.search(out)
+    assert "joined as worker, for 24.0 h, not renewed by itself; " in out
     assert {p.name for p in here.iterdir()} == {
         "ca.pem", "crl.pem", "dask.yaml", "worker.pem", ".lock",
     }  # fmt: skip
@@ -232,11 +233,15 @@ def test_two_roles_share_a_folder(serving: Serving, folder: Path, tmp_path: Path
     done = run("token", "--role", "client", "--dir", str(folder))
     text = SECRET.findall(done.output)[0]
     arguments = ("join", serving.address, "--role", "client", "--dir", str(here))
+    both = (here / "worker.pem").read_text()  # of a process that was killed before it removed it
+    key = both[both.index("-----BEGIN PRIVATE") :]
+    (here / "joining.key").write_text(key)
     wrong = run(*arguments, SEALWIRE_TOKEN=token_of(folder))
     assert wrong.exit_code == 1
     assert "for a worker" in wrong.output
     good(*arguments, SEALWIRE_TOKEN=text)
-    assert (here / "client.pem").exists()
+    assert key not in (here / "client.pem").read_text()
+    assert not (here / "joining.key").exists()
     assert (here / "dask.yaml").read_text().endswith("# mine\n")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import dask
 import pytest
 
+from sealwire.cli.dask_plugin import install_if_configured
 from sealwire.dask_backend import install, installed, membership, uninstall
 from support.certs_cli import good
 from support.joined_cluster import SECRET, Cluster, bare
@@ -199,3 +200,27 @@ def test_certificates_that_are_configured_are_used(
         assert membership.member() is None
     assert any("not joining" in record.getMessage() for record in caplog.records)
     assert "used up" not in good("token", "--list", "--json", "--dir", str(cluster.ca))
+
+
+@pytest.mark.usefixtures("backends")
+def test_a_token_for_another_role_is_refused_and_not_used_up(cluster: Cluster) -> None:
+    os.environ.update(cluster.joining("client"))
+    try:
+        for command in ("worker", "scheduler"):
+            with pytest.raises(SystemExit, match=f"for a client, and a {command} asks"):
+                install_if_configured(["--option", command, "tls://127.0.0.1:1"])
+            assert membership.member() is None
+    finally:
+        membership.expect("")
+    install()
+    made = membership.member()
+    assert made is not None
+    assert made.joined.role == "client"
+
+
+@pytest.mark.usefixtures("backends")
+@pytest.mark.parametrize("variable", ["SEALWIRE_TOKEN", "SEALWIRE_TOKEN_FILE"])
+def test_a_token_without_a_service_is_told(variable: str, caplog: pytest.LogCaptureFixture) -> None:
+    os.environ[variable] = "x"
+    install()
+    assert any("set SEALWIRE_JOIN=HOST:PORT" in each.getMessage() for each in caplog.records)

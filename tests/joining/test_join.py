@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ async def test_what_is_given_is_an_identity_that_works(ca: CA) -> None:
     left = found.not_after - now()
     assert 2 * HOUR - datetime.timedelta(minutes=2) < left <= 2 * HOUR
     assert joined.key not in repr(joined)
+    with pytest.raises(TypeError, match="holds a private key"):
+        pickle.dumps(joined)
     security = Security(
         tls_ca_file=joined.cas, tls_crl_file=joined.crl,
         tls_worker_cert=joined.certificate, tls_worker_key=joined.key,

@@ -111,6 +111,28 @@ assert sys.getswitchinterval() == 0.005
     )
 
 
+def test_restored_after_loops_that_were_just_closed() -> None:
+    """Not by `asyncio.run`: nothing of theirs is shut down, and their comms were busy."""
+    run(
+        """
+async def main():
+    async with listen("tcp://127.0.0.1:0", echo) as listener:
+        async with connect(listener.contact_address) as comm:
+            await comm.write(1)
+            await comm.read()
+
+kept = []
+for _ in range(3):
+    kept.append(asyncio.new_event_loop())
+    kept[-1].run_until_complete(main())
+    kept[-1].close()
+assert sys.getswitchinterval() < 0.001
+asyncio.run(main())
+assert sys.getswitchinterval() == 0.005
+"""
+    )
+
+
 def test_two_loops_are_counted_together() -> None:
     """The last one that falls idle brings the interval back."""
     steps: list[int] = []
@@ -208,6 +230,63 @@ async def main():
             if not pid:
                 os._exit(0 if sys.getswitchinterval() == 0.005 else 1)
             assert os.waitpid(pid, 0)[1] == 0
+
+asyncio.run(main())
+"""
+    )
+
+
+@pytest.mark.parametrize("doing", ["take", "release"])
+def test_a_loop_may_be_collected_at_any_moment(doing: str) -> None:
+    """Within each line of ours the collector frees a loop that was busy, and has its claim end."""
+    run(
+        f"""
+import gc
+from sealwire.comm.transport.switch_interval import _Hold, Guard
+
+DOING, LOW, STEPS = {doing!r}, 20e-6, 40
+
+class Cycle:
+    pass
+
+def forget_a_loop():
+    cycle = Cycle()
+    cycle.itself, cycle.loop = cycle, asyncio.new_event_loop()
+    cycle.loop.cycle = cycle
+    Guard(cycle.loop)._hold.take(LOW)
+    cycle.loop.close()
+
+def traced(frame, event, _):
+    global left
+    if frame.f_code.co_filename != _Hold.take.__code__.co_filename:
+        return None
+    if event == "line":
+        left -= 1
+        if not left:
+            gc.collect()
+    return traced
+
+async def main():
+    global left
+    hold = _Hold(asyncio.get_running_loop())
+    reached = 0
+    gc.disable()
+    gc.freeze()
+    for step in range(1, STEPS):
+        if DOING == "release":
+            hold.take(LOW)
+        forget_a_loop()
+        left = step
+        sys.settrace(traced)
+        hold.take(LOW) if DOING == "take" else hold.release()
+        sys.settrace(None)
+        reached += left <= 0
+        gc.collect()
+        if DOING == "take":
+            assert sys.getswitchinterval() < 0.001, step
+            hold.release()
+        assert sys.getswitchinterval() == 0.005, step
+    assert 4 <= reached < STEPS - 1, reached  # each line was one of the steps
 
 asyncio.run(main())
 """

@@ -1,0 +1,182 @@
+"""`sync` with odd values, odd handlers, and in odd moments of its process."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealwire.comm import CallError, CallRefused, Calls, Comm, CommBusy, RemoteError, listen, sync
+from support import HANG
+
+
+@contextmanager
+def caller(handlers: dict[str, Callable[..., Any]]) -> Iterator[Callable[..., Any]]:
+    """Calls one of the handlers of a `sync.Calls`, from a loop in a thread."""
+    ready: queue.SimpleQueue[tuple[str, asyncio.AbstractEventLoop]] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[Calls] = queue.SimpleQueue()
+
+    async def serve(comm: Comm) -> None:
+        async with Calls(comm) as calls:
+            arrived.put(calls)
+            await calls.serve()
+
+    async def main() -> None:
+        async with listen("mem://", serve) as listener:
+            ready.put((listener.contact_address, asyncio.get_running_loop()))
+            await over.wait()
+            await listener.close()
+
+    over = asyncio.Event()
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    address, loop = ready.get(timeout=HANG)
+    try:
+        with sync.Calls(sync.connect(address), handlers):
+            calls = arrived.get(timeout=HANG)
+
+            def call(method: str, *args: Any) -> Any:
+                made = calls.call(method, *args, timeout=20)
+                return asyncio.run_coroutine_threadsafe(made, loop).result(HANG)
+
+            yield call
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(HANG)
+
+
+def raising(error: type[BaseException]) -> Callable[[], None]:
+    def handler() -> None:
+        raise error(3)
+
+    return handler
+
+
+def raising_later(error: type[BaseException]) -> Callable[[], Any]:
+    async def handler() -> None:
+        await asyncio.sleep(0)
+        raise error(3)
+
+    return handler
+
+
+def raising_within(error: type[BaseException]) -> Callable[[], Any]:
+    """In a task of its own, which hands it to the event loop as well."""
+
+    async def handler() -> None:
+        await asyncio.ensure_future(raising_later(error)())
+
+    return handler
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_handler_may_not_end_the_background(error: type[BaseException]) -> None:
+    """Which serves all of the process; whoever called it is told."""
+    handlers = {
+        "now": raising(error),
+        "later": raising_later(error),
+        "within": raising_within(error),
+        "echo": lambda value: value,
+    }
+    with caller(handlers) as call:
+        for method in ("now", "later", "within"):
+            with pytest.raises(RemoteError, match=error.__name__):
+                call(method)
+            assert call("echo", method) == method
+
+
+class Callable_:
+    async def __call__(self, value: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * value
+
+
+def test_a_function_may_return_what_is_awaited() -> None:
+    handlers = {"object": Callable_(), "lambda": lambda value: Callable_()(value)}
+    with caller(handlers) as call:
+        assert [call(method, 4) for method in handlers] == [8, 8]
+        with pytest.raises(CallError):
+            call("object")
+        with pytest.raises(CallRefused):
+            call("nobody")
+
+
+@pytest.mark.parametrize("handlers", [5, [("a", len)], {"a": 5}, {1: len}, "ab"], ids=repr)
+def test_bad_handlers_leave_the_comm_as_it_is(handlers: Any) -> None:
+    with caller({"echo": lambda value: value}) as call:
+        assert call("echo", 1) == 1
+        comm = sync.connect(_address(call))
+        with pytest.raises(TypeError, match="bad handler"):
+            sync.Calls(comm, handlers)
+        assert not comm.closed()
+        with sync.Calls(comm) as calls:
+            assert calls.ping() > 0
+            assert "pending=0" in repr(calls)
+
+
+def _address(call: Callable[..., Any]) -> str:
+    """Where the listener of a `caller` is."""
+    calls: Calls = call.__closure__[0].cell_contents  # type: ignore[attr-defined]
+    return calls.comm.local_address
+
+
+def test_calls_are_not_made_while_a_read_goes_on() -> None:
+    """It would take what is the calls' own; the comm stays what it was."""
+    with caller({}) as call, sync.connect(_address(call)) as comm:
+        with pytest.raises(TimeoutError):
+            comm.read(timeout=0.01)
+        with pytest.raises(CommBusy, match="a read of it has begun"):
+            sync.Calls(comm)
+        assert not comm.closed()
+        with pytest.raises(TimeoutError):
+            comm.read(timeout=0.01)
+
+
+@pytest.mark.parametrize("seconds", [1e10, 1e300, 2**64])
+def test_a_long_timeout_is_one(seconds: float) -> None:
+    with caller({}) as call, sync.connect(_address(call), timeout=seconds) as comm:
+        assert comm.write([4, 1], timeout=seconds) > 0
+        assert comm.read(timeout=seconds) == [5, 1]
+
+
+def test_it_ends_with_the_interpreter(tmp_path: Path) -> None:
+    """Whose last finalizers would otherwise wait for a thread that does not run any more."""
+    program = """
+import asyncio, builtins, os, queue, threading
+from sealwire.comm import listen, sync
+address = queue.SimpleQueue()
+async def hold(comm):
+    await comm.wait_closed()
+async def main():
+    async with listen("mem://", hold) as listener:
+        address.put(listener.contact_address)
+        await asyncio.Event().wait()
+threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
+class Kept:
+    def __init__(self):
+        self.comm = sync.connect(address.get())
+    def __del__(self, write=os.write):
+        for use in (self.comm.close, self.comm.read, lambda: self.comm.write(1), self.comm.abort):
+            try:
+                use()
+            except RuntimeError as error:
+                write(1, f"{error}\\n".encode())
+builtins.kept = Kept()
+print("the end", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, timeout=HANG, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    first, *told = done.stdout.splitlines()
+    assert first == "the end"
+    assert len(told) == 4
+    assert all("its event loop has ended, as it does with the interpreter" in line for line in told)

@@ -19,7 +19,14 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: install
 	$(BIN)/sealwire demo $(DEMO_ARGS)
 
-test: lint types docs unit
+# Types and documentation are checked beside the tests, which leave time for it; what they say comes last.
+test: lint $(TREE)
+	@nice $(MAKE) --no-print-directory --keep-going types docs >build/beside.txt 2>&1 & beside=$$!; \
+	trap 'kill $$beside; exit 130' INT TERM; \
+	$(MAKE) --no-print-directory unit; failed=$$?; \
+	wait $$beside || failed=$$?; \
+	cat build/beside.txt; \
+	exit $$failed
 
 lint: install
 	$(BIN)/ruff check .

@@ -91,7 +91,8 @@ async def matrix(client: Any, workers: list[str], scale: float) -> float | None:
 
     side = max(64, int(2048 * scale))
     generator = da.random.default_rng(0)
-    left, right = (generator.random((side, side), chunks=side // 8) for _ in range(2))
+    block = max(32, side // 8)  # a tiny product is not one of hundreds of tasks
+    left, right = (generator.random((side, side), chunks=block) for _ in range(2))
     await client.compute((left @ right).sum())
     return None
 

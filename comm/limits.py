@@ -91,9 +91,8 @@ class Limits:
     Raises
     ------
     ValueError
-        For a value that is not a positive number, or more than any system can count: 10 ** 9
-        seconds, or `sys.maxsize`, or for `backlog` 2 ** 31 - 1. Numbers and sizes are whole; 1e6
-        is 1000000.
+        For a time that is not a positive number of seconds up to 10 ** 9, and for anything else
+        that is not a positive whole number, counts up to 2 ** 31 - 1; 1e6 is 1000000.
     """
 
     handshake_timeout: float = 30.0
@@ -120,7 +119,7 @@ class Limits:
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             whole = field.type != "float"
-            most = _MOST.get(field.name, sys.maxsize) if whole else _MOST_SECONDS
+            most = (_MOST if field.name in _COUNTS else sys.maxsize) if whole else _MOST_SECONDS
             if not number or not 0 < value <= most or (whole and value != int(value)):
                 kind = "whole number" if whole else "number of seconds"
                 raise ValueError(
@@ -131,7 +130,8 @@ class Limits:
                 object.__setattr__(self, field.name, int(value))
 
 
-_MOST = {"backlog": 2**31 - 1}  # a C int
+_COUNTS = ("max_frames", "backlog", "max_pending", "max_accepts", "max_log_lines")
+_MOST = 2**31 - 1  # what the kernel takes as a backlog; more is no limit anyway
 _MOST_SECONDS = 10**9  # beyond it, timers and socket options overflow
 
 DEFAULT_LIMITS = Limits()

@@ -218,6 +218,6 @@ def _name() -> str:
     given = dask.config.get(_NAME_KEY, None)
     if given is None or given == "":
         return own_name()
-    if isinstance(given, bool) or not isinstance(given, (str, int, float)):
+    if isinstance(given, bool) or not isinstance(given, (str, int)):
         raise JoinError(f"cannot use {_NAME_KEY}: expected a name, got {shown(given)}")
     return must_be_name(str(given), _NAME_KEY)

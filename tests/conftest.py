@@ -6,6 +6,7 @@ Processes that the tests start are told by Dask's configuration, where they use 
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left:
         config.hook.pytest_deselected(items=list(left))
         items[:] = [item for item in items if item not in left]
+
+
+def pytest_collection_finish() -> None:
+    """Let later collections of garbage pass over all that thousands of tests are made of."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_the_script_and_the_notebook(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(EXAMPLES / "dask" / "script.py"), str(NOTEBOOK)],
         cwd=tmp_path,
-        # distributed logs a batch that a closed cluster drops as information, with a traceback
+        # distributed logs batches that a closed cluster drops as information, with a traceback
         env={**os.environ, "DASK_LOGGING__DISTRIBUTED": "warning"},
         capture_output=True,
         text=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.handshakes import told_at
+from support.guarded import expect_refused, rob, robbed
 from support.processes import HANG, Program, Programs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,26 +77,16 @@ class User:
 def user(tmp_path: Path) -> Iterator[User]:
     with Programs(tmp_path) as programs:
         user = User(tmp_path, programs)
-        for line in commands(FIRST)[1:3]:
-            assert line.startswith("sealwire certs ")
-            user.run(line)
-        user.run("sealwire certs issue worker gone.lab")
-        user.run("sealwire certs revoke worker-gone.lab")
         yield user
-
-
-def expect_revoked(user: User, address: str) -> None:
-    """A worker that is revoked is refused."""
-    context = ssl.create_default_context(cafile=str(user.home / "certs/ca.pem"))
-    context.check_hostname = False
-    context.load_cert_chain(user.home / "certs/worker-gone.lab.pem")
-    with pytest.raises(ssl.SSLError, match="REVOKED"):
-        told_at(address, context)
 
 
 def test_the_first_steps(user: User, tmp_path: Path) -> None:
     """In terminals with the configuration; the client and the cluster also in others."""
-    export, scheduler, worker = commands(FIRST)[3:]
+    init, check, export, scheduler, worker = commands(FIRST)[1:]
+    for line in (init, check):
+        assert line.startswith("sealwire certs ")
+        user.run(line)
+    rob(tmp_path / "certs")
     assert export.startswith("export DASK_CONFIG=")
     first = user.start(export, f"{scheduler} {QUIET} {ANY_PORT}")
     address = first.wait_for(r"Scheduler at:\s+(tls://\S+)")[1]
@@ -116,7 +105,7 @@ def test_the_first_steps(user: User, tmp_path: Path) -> None:
     probe = next(line for line in commands(TROUBLE) if "probe" in line)
     said = user.run(export, probe.replace("tls://10.0.0.5:8786", address))
     assert "each side accepts the other's certificate" in " ".join(said.split())
-    expect_revoked(user, address)
+    expect_refused(address, tmp_path / "certs")
     (tmp_path / "refused.py").write_text(code(TROUBLE, "refused").replace("8786", port))
     assert re.search(rf"\('{address}', {{.*'revoked': 1", user.run("python refused.py"))
     assert "its own backend" in "".join(first.output + second.output)
@@ -124,6 +113,7 @@ def test_the_first_steps(user: User, tmp_path: Path) -> None:
 
 def test_a_terminal_without_the_configuration(user: User, tmp_path: Path) -> None:
     """Nothing plain is started, and the setting that is missing is named."""
+    robbed(tmp_path / "certs")
     scheduler, worker = commands(FIRST)[4:]
     for line, role in ((f"{scheduler} {ANY_PORT}", "scheduler"), (worker, "worker")):
         program = user.start(f"{line} {QUIET}")
@@ -134,38 +124,40 @@ def test_a_terminal_without_the_configuration(user: User, tmp_path: Path) -> Non
 
 def test_the_options_instead(user: User, tmp_path: Path) -> None:
     """Instead of the configuration, with the CRL named by a variable."""
+    folder = robbed(tmp_path / "certs")
     scheduler, worker = commands(FIRST)[4:]
-    crl = f"export DASK_SEALWIRE__TLS__CRL_FILE={tmp_path}/certs/crl.pem"
+    crl = f"export DASK_SEALWIRE__TLS__CRL_FILE={folder}/crl.pem"
     options = "--tls-ca-file certs/ca.pem --tls-cert certs/{0}.pem --tls-key certs/{0}.pem"
     first = user.start(crl, f"{scheduler} {QUIET} {ANY_PORT} {options.format('scheduler')}")
     address = first.wait_for(r"Scheduler at:\s+(tls://\S+)")[1]
     line = worker.replace("8786", address.rpartition(":")[2])
     user.start(crl, f"{line} {QUIET} {options.format('worker')}").wait_for("Registered to")
-    expect_revoked(user, address)
+    expect_refused(address, folder)
 
 
 @pytest.mark.parametrize("where", ["DASK_CONFIG", "~/.config/dask"])
 def test_the_commands_of_the_deployments(where: str, user: User, tmp_path: Path) -> None:
     """With `DASK_CONFIG`, and without it from the other place that the page names."""
+    folder = robbed(tmp_path / "certs")
     export, scheduler, worker = commands(section(DEPLOYING, "`dask scheduler` and `dask worker`"))
+    scheme = "tls://"
     if where == "DASK_CONFIG":
         export = export.replace("/etc/sealwire", "$HOME/certs")
     else:
         assert where in DEPLOYING
-        user.run("mkdir -p .config/dask")
-        user.run("cp certs/dask.yaml .config/dask/")
+        user.run("mkdir -p .config/dask", "cp certs/dask.yaml .config/dask/")
         export = ":"
+        scheme = ""  # it is configured
     first = user.start(export, f"{scheduler} {QUIET} {ANY_PORT}")
     address = first.wait_for(r"Scheduler at:\s+(tls://\S+)")[1]
-    line = worker.replace("node1:8786", address.removeprefix("tls://"))
+    bare = address.removeprefix("tls://")
+    line = worker.replace("tls://node1:8786", f"{scheme}{bare}")
+    assert bare in line
     user.start(export, f"{line} {QUIET}").wait_for("Registered to")
-    bare = line.replace("tls://", "")  # the scheme is configured
-    user.start(export, f"{bare} {QUIET}").wait_for("Registered to")
     (tmp_path / "client.py").write_text(
         f"from distributed import Client\n"
-        f"with Client('{address.removeprefix('tls://')}') as client:\n"
-        f"    client.wait_for_workers(2)\n"
+        f"with Client('{bare}') as client:\n"
         f"    print(client.submit(sum, range(100)).result())\n"
     )
     assert user.run(export, "python client.py") == "4950\n"
-    expect_revoked(user, address)
+    expect_refused(address, folder)

@@ -237,7 +237,7 @@ FLAGS = (
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
 def test_it_works_in_odd_interpreters(flags: tuple[str, ...], python: Path, tmp_path: Path) -> None:
     """Without assertions and docstrings, with every warning an error, in the C locale."""
-    printed = run(python, *flags, "-c", ECHO, cwd=tmp_path, LC_ALL="C", PYTHONIOENCODING="ascii")
+    code = f"{ECHO}\nimport sealwire.comm as c\n{USE}"
+    printed = run(python, *flags, "-c", code, cwd=tmp_path, LC_ALL="C", PYTHONIOENCODING="ascii")
     assert printed.startswith("TLSv1.3 ")
-    values = "import sealwire.comm as c\n" + USE
-    assert run(python, *flags, "-c", values, cwd=tmp_path, LC_ALL="C") == "done\n"
+    assert printed.endswith("\ndone\n")

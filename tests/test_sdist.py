@@ -7,14 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 
-from support.once import once
-from support.wheels import LEFT_OUT, PATIENCE, PYTHON, ROOT, installed, run
+from support.wheels import PATIENCE, ROOT, interpreter, released, run
 
 FOLDERS = (
     *("comm", "security", "joining", "dask_backend", "cli", "version"),
@@ -32,26 +30,15 @@ OUTSIDE = ("tests/comm/wire/test_framing.py", "tests/comm/test_tls.py")
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the archive's content in `source`, and an environment with a wheel of that."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive's content."""
+    return released(tmp_path_factory) / "source"
 
-    def build(folder: Path) -> None:
-        copy = folder / "copy"
-        left_out = shutil.ignore_patterns(*(".*", "build", "dist", "*.egg-info", "__pycache__"))
-        shutil.copytree(ROOT, copy, ignore=left_out)
-        run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, copy, cwd=folder)
-        (archive,) = folder.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder / "unpacked", filter="data")
-        (source,) = (folder / "unpacked").iterdir()
-        source.rename(folder / "source")
-        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
-        run(*pip, "--wheel-dir", folder, archive, cwd=folder)
-        (wheel,) = folder.glob("*.whl")
-        installed(wheel, folder / "environment")
-        shutil.rmtree(copy)
 
-    return once(tmp_path_factory, "sdist", build)
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the wheel that was made of the archive."""
+    return interpreter(tmp_path_factory)
 
 
 def files(folder: Path) -> set[str]:
@@ -63,20 +50,20 @@ def files(folder: Path) -> set[str]:
     }
 
 
-def test_it_has_what_the_repository_has(unpacked: Path) -> None:
-    assert files(unpacked / "source") == files(ROOT)
+def test_it_has_what_the_repository_has(source: Path) -> None:
+    assert files(source) == files(ROOT)
     above = {path.name for path in ROOT.iterdir() if path.is_file() and path.name[0] != "."}
-    assert above <= {path.name for path in (unpacked / "source").iterdir()}
-    assert not [path for path in (unpacked / "source").rglob("*") if path.name == "__pycache__"]
+    assert above <= {path.name for path in source.iterdir()}
+    assert not [path for path in source.rglob("*") if path.name == "__pycache__"]
 
 
-def passed(unpacked: Path, tests: tuple[str, ...], folder: Path) -> int:
+def passed(python: Path, tests: tuple[str, ...], folder: Path) -> int:
     """How many tests pass in a folder, with the wheel; none may fail or be skipped."""
     run_them = (
         f"import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *{tests}]))"
     )
     done = subprocess.run(
-        [unpacked / "environment" / PYTHON, "-I", "-B", "-c", run_them],
+        [python, "-I", "-B", "-c", run_them],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -88,27 +75,29 @@ def passed(unpacked: Path, tests: tuple[str, ...], folder: Path) -> int:
     return int(re.findall(r"(\d+) passed", done.stdout)[0])
 
 
-def test_its_tests_run(unpacked: Path) -> None:
-    assert passed(unpacked, TESTS, unpacked / "source") > 300
+def test_its_tests_run(source: Path, python: Path) -> None:
+    assert passed(python, TESTS, source) > 300
 
 
-def test_the_wheel_passes_tests_outside_of_any_tree(unpacked: Path, tmp_path: Path) -> None:
+def test_the_wheel_passes_tests_outside_of_any_tree(
+    source: Path, python: Path, tmp_path: Path
+) -> None:
     """Where the packages' sources are not, so that nothing can be found but what was installed."""
     for name in ("tests", "conftest.py", "setup.cfg"):
-        path = unpacked / "source" / name
+        path = source / name
         (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / name)
-    assert passed(unpacked, OUTSIDE, tmp_path) > 200
+    assert passed(python, OUTSIDE, tmp_path) > 200
 
 
-def description(unpacked: Path) -> str:
-    message = message_from_bytes((unpacked / "source" / "PKG-INFO").read_bytes())
+def description(source: Path) -> str:
+    message = message_from_bytes((source / "PKG-INFO").read_bytes())
     assert message["Description-Content-Type"] == "text/markdown"
     return str(message.get_payload(decode=True), "utf-8")
 
 
-def test_links_of_the_description_lead_somewhere(unpacked: Path) -> None:
+def test_links_of_the_description_lead_somewhere(source: Path) -> None:
     """An index shows it away from the repository: a relative link is a dead one."""
-    text = description(unpacked)
+    text = description(source)
     assert text.startswith("# sealwire\n")
     assert "| docs/certificates.md | certificates, from the first to their renewal" in text
     assert "![" not in text
@@ -116,9 +105,9 @@ def test_links_of_the_description_lead_somewhere(unpacked: Path) -> None:
     assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
 
 
-def test_links_are_absolute_once_the_address_is_known(unpacked: Path, tmp_path: Path) -> None:
+def test_links_are_absolute_once_the_address_is_known(source: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(unpacked / "source", copy, ignore=LEFT_OUT)
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "tests"))
     settings = (copy / "setup.cfg").read_text(encoding="utf-8")
     address = "https://code.example/sealwire"
     urls = f"[metadata]\nproject_urls =\n    Source = {address}\n"

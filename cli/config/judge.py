@@ -58,16 +58,16 @@ def _join(key: str, value: Any) -> None:
     from sealwire.joining.inputs import must_be_name
 
     try:
-        if key.endswith(".address"):
-            address_of(value)
-        elif key.endswith(".token"):
-            Token.parse(str(value))
-        elif key.endswith(".name"):
-            must_be_name(config.text(key, value, number=True) or "", key)
-        elif key.endswith(".wait"):
+        if key.endswith(".wait"):
             config.duration(key, value, bare="s")
-        else:
-            config.text(key, value)
+            return
+        text = config.text(key, value, number=key.endswith(".name")) or ""
+        if key.endswith(".address"):
+            address_of(text)
+        elif key.endswith(".token"):
+            Token.parse(text)
+        elif key.endswith(".name") and text:
+            must_be_name(text, key)
     except JoinError as error:
         raise ValueError(str(error)) from None
 

@@ -23,10 +23,9 @@ CA = certs.root("ca")
 PASSWORDS = {"client": "open", "scheduler": "0123", "worker": "null"}
 
 
-@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
 @asynchronous
 async def test_encrypted_keys(
-    nanny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
 ) -> None:
     """Each role with a password of its own, in every process, without a question."""
     tree: dict[str, Any] = {
@@ -48,7 +47,8 @@ async def test_encrypted_keys(
     }
     monkeypatch.setenv("DASK_CONFIG", written(tmp_path / "dask.yaml", yaml.safe_dump(config)))
     _, address = programs.scheduler("tls")
-    programs.worker(address, nanny)
+    for nanny in ("--nanny", "--no-nanny"):
+        programs.worker(address, nanny)
     values = {f"tls_{role}_cert": tree["tls"][role]["cert"] for role in ROLES}
     security = Security(tls_ca_file=tree["tls"]["ca-file"], tls_key_password=PASSWORDS, **values)
 
@@ -57,13 +57,15 @@ async def test_encrypted_keys(
         return module is not None and module.installed()
 
     async with Client(address, security=security, asynchronous=True) as client:
-        await asyncio.wait_for(client.wait_for_workers(1), HANG)
+        await asyncio.wait_for(client.wait_for_workers(2), HANG)
+        workers = (await client.scheduler.identity(n_workers=-1))["workers"]
+        nannies = [address for address, told in workers.items() if told["nanny"]]
         found = [
             await client.run_on_scheduler(has_ours),
             *(await client.run(has_ours)).values(),
-            *(await client.run(has_ours, nanny=True)).values(),
+            *(await client.run(has_ours, nanny=True, workers=nannies)).values(),
         ]
-        assert found == [True] * (3 if nanny == "--nanny" else 2)
+        assert found == [True] * (1 + 2 + 1)
         assert await client.submit(sum, [1, 2]) == 3
 
 

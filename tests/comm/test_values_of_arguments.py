@@ -75,9 +75,11 @@ def test_a_limit_that_cannot_be_kept(value: Any) -> None:
 async def test_the_largest_limits_are_kept() -> None:
     most = {"float": 10**9, "int": sys.maxsize, "int | None": sys.maxsize}
     values: dict[str, Any] = {field.name: most[str(field.type)] for field in FIELDS}
-    with pytest.raises(ValueError, match=r"bad limit backlog: .* up to 2147483647; "):
-        Limits(**values)
-    limits = Limits(**{**values, "backlog": 2**31 - 1})
+    for name in ("max_frames", "backlog", "max_pending", "max_accepts", "max_log_lines"):
+        values[name] = 2**31 - 1
+        with pytest.raises(ValueError, match=f"bad limit {name}: .* up to 2147483647; "):
+            Limits(**{name: 2**31})
+    limits = Limits(**values)
     async with (
         listen("tcp://127.0.0.1:0", echo, limits=limits) as listener,
         connect(listener.contact_address, limits=limits) as comm,

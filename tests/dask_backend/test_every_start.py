@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,34 +17,14 @@ import yaml
 
 from sealwire.security.config import PROCESSES
 from support import certs_cli
-from support.handshakes import told_at
+from support.guarded import expect_guarded, robbed
 from support.processes import HANG, PRELOAD, Programs
 from support.programs import command, environment
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As a user has it after a theft: an identity of the cluster's CA is on the list."""
-    folder = tmp_path_factory.mktemp("cluster") / "certs"
-    certs_cli.good("init", str(folder))
-    certs_cli.good("issue", "worker", "node8.lab", "--dir", str(folder))
-    certs_cli.good("revoke", "worker-node8.lab", "--dir", str(folder))
-    return folder
-
-
-def context(folder: Path, name: str) -> ssl.SSLContext:
-    made = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    made.check_hostname = False
-    made.load_cert_chain(folder / f"{name}.pem")
-    return made
-
-
-def expect_guarded(address: str, folder: Path, stranger: str) -> None:
-    """A port refuses who is revoked, and who is not on its list."""
-    with pytest.raises(ssl.SSLError, match="REVOKED"):
-        told_at(address, context(folder, "worker-node8.lab"))
-    told = told_at(address, context(folder, stranger))
-    assert "match none of the peers that are allowed here" in told["refused"], address
+    return robbed(tmp_path_factory.mktemp("cluster") / "certs")
 
 
 @contextmanager
@@ -88,10 +67,9 @@ def living(pids: list[int]) -> list[psutil.Process]:
 @pytest.mark.parametrize("kind", ["local", "subprocesses", "jobs"])
 def test_deployers(kind: str, folder: Path, tmp_path: Path) -> None:
     with deployed(kind, str(folder / "dask.yaml"), tmp_path) as found:
-        expect_guarded(found["scheduler"], folder, "scheduler")
+        expect_guarded([found["scheduler"]], folder, "scheduler")
         assert len(found["others"]) == 4  # two workers and their nannies
-        for address in found["others"]:
-            expect_guarded(address, folder, "client")
+        expect_guarded(found["others"], folder, "client")
 
 
 @pytest.fixture
@@ -117,10 +95,9 @@ def ssh(tmp_path: Path) -> Iterator[dict[str, Any]]:
 
 def test_ssh(ssh: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     with deployed("ssh", str(folder / "dask.yaml"), tmp_path, connect_options=ssh) as found:
-        expect_guarded(found["scheduler"], folder, "scheduler")
+        expect_guarded([found["scheduler"]], folder, "scheduler")
         assert len(found["others"]) == 4
-        for address in found["others"]:
-            expect_guarded(address, folder, "client")
+        expect_guarded(found["others"], folder, "client")
 
 
 def test_jobs_with_a_security(folder: Path, tmp_path: Path) -> None:
@@ -132,64 +109,50 @@ def test_jobs_with_a_security(folder: Path, tmp_path: Path) -> None:
 
 
 REFUSED = """
-import json, os, sys, psutil
+import json, sys, psutil
 import dask
+from distributed import SSHCluster
+from distributed.deploy.subprocess import SubprocessCluster
 from sealwire.dask_backend import Security, install
 from sealwire.security import ConfigError
 
-kind, how, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-install()
-if how == "by setting":
-    dask.config.set(options)
-    security = None
-elif how == "in memory":
-    security = Security.temporary()
-else:
-    security = Security(**options)
-started = []
-if kind == "subprocesses":
-    from distributed.deploy.subprocess import SubprocessCluster
-    here = {"n_workers": 1, "dashboard_address": "127.0.0.1:0"}
-    make = lambda: SubprocessCluster(security=security, **here)
-else:
-    from distributed import SSHCluster
+def subprocesses(security):
+    SubprocessCluster(security=security, n_workers=1, dashboard_address="127.0.0.1:0")
+
+def ssh(security):
     connect = {"port": 1}  # nobody is there, nor is asked
-    make = lambda: SSHCluster(["127.0.0.1"] * 2, security=security, connect_options=connect)
-try:
-    make()
-except ConfigError as error:
-    print(error)
-assert not psutil.Process().children(recursive=True)
+    SSHCluster(["127.0.0.1"] * 2, security=security, connect_options=connect)
+
+fields, settings = map(json.loads, sys.argv[1:])
+install()
+said = {}
+for make in subprocesses, ssh:
+    for how, configured, security in (
+        ("by files", {}, Security(**fields)),
+        ("in memory", {}, Security.temporary()),
+        ("by setting", settings, None),  # which an SSH session is given
+    ):
+        if (make, how) == (ssh, "by setting"):
+            continue
+        try:
+            with dask.config.set(configured):
+                make(security)
+        except ConfigError as error:
+            said[f"{make.__name__} {how}"] = str(error)
+        assert not psutil.Process().children(recursive=True), (make, how)
+print(json.dumps(said))
 """
 
 
-@pytest.mark.parametrize(
-    ("kind", "how"),
-    [
-        ("subprocesses", "by files"),
-        ("subprocesses", "in memory"),
-        ("subprocesses", "by setting"),  # which an SSH session is given
-        ("ssh", "by files"),
-        ("ssh", "in memory"),
-    ],
-)
-def test_what_a_command_line_would_lose_is_refused(
-    kind: str, how: str, folder: Path, tmp_path: Path
-) -> None:
+def test_what_a_command_line_would_lose_is_refused(folder: Path, tmp_path: Path) -> None:
     """Before a process is started, let alone a plain one."""
-    tree = "distributed.comm.tls"
-    options: dict[str, Any] = {
-        "tls_ca_file": str(folder / "ca.pem"),
-        "tls_scheduler_cert": str(folder / "scheduler.pem"),
-        "tls_worker_cert": str(folder / "worker.pem"),
-        "tls_client_cert": str(folder / "client.pem"),
-    }
-    if how == "by setting":
-        names = {field: field[4:].replace("_cert", ".cert").replace("_", "-") for field in options}
-        options = {f"{tree}.{names[field]}": value for field, value in options.items()}
-        options["distributed.comm.require-encryption"] = True
+    fields = {f"tls_{role}_cert": str(folder / f"{role}.pem") for role in certs_cli.ROLES}
+    fields["tls_ca_file"] = str(folder / "ca.pem")
+    names = {field: field[4:].replace("_cert", ".cert").replace("_", "-") for field in fields}
+    settings = {f"distributed.comm.tls.{names[field]}": fields[field] for field in fields}
+    settings["distributed.comm.require-encryption"] = True
     done = subprocess.run(
-        [sys.executable, "-c", REFUSED, kind, how, json.dumps(options)],
+        [sys.executable, "-c", REFUSED, json.dumps(fields), json.dumps(settings)],
         cwd=tmp_path,
         env=environment(DASK_CONFIG=""),
         capture_output=True,
@@ -197,10 +160,14 @@ def test_what_a_command_line_would_lose_is_refused(
         timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
-    name = {"subprocesses": "SubprocessCluster", "ssh": "SSHCluster"}[kind]
-    assert done.stdout.startswith(f"cannot start a {name} with this Security: "), done.stderr
-    assert "distributed.comm.tls.ca-file" in done.stdout
-    assert "sealwire certs init" in done.stdout
+    said = json.loads(done.stdout)
+    ways = ("by files", "in memory", "by setting")
+    assert list(said) == [*(f"subprocesses {way}" for way in ways), "ssh by files", "ssh in memory"]
+    for case, error in said.items():
+        name = "SSHCluster" if case.startswith("ssh") else "SubprocessCluster"
+        assert error.startswith(f"cannot start a {name} with this Security: "), case
+        assert "distributed.comm.tls.ca-file" in error, case
+        assert "sealwire certs init" in error, case
 
 
 @pytest.fixture(params=["as it was made", "without preloads"])
@@ -216,26 +183,25 @@ def config(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Path
     return path
 
 
-@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
 def test_dask_commands(
-    nanny: str,
-    config: Path,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    programs: Programs,
+    config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
 ) -> None:
     """Without --preload; a revoked worker is kept out, and the scheduler says why."""
     monkeypatch.setenv("DASK_CONFIG", str(config))
     scheduler, address = programs.scheduler("tls")
-    expect_guarded(address, folder, "scheduler")
-    worker = programs.worker(address.removeprefix("tls://"), nanny)  # the scheme is configured
-    listens = {worker.wait_for(r"Start worker at:\s+(\S+)")[1]}
-    worker.wait_for("Registered to")
-    for each in listens | set(re.findall(r"Start Nanny at: '(\S+)'", "".join(worker.output))):
-        expect_guarded(each, folder, "client")
+    bare = address.removeprefix("tls://")  # the scheme is configured
+    workers = [programs.worker(bare, nanny) for nanny in ("--nanny", "--no-nanny")]
     stolen = folder / "worker-node8.lab.pem"
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT", str(stolen))
-    refused = programs.worker(address, nanny)
+    made = config.parent == folder
+    refused = programs.worker(address, "--nanny" if made else "--no-nanny")
+    expect_guarded([address], folder, "scheduler")
+    for worker, nannies in zip(workers, (1, 0), strict=True):
+        listens = {worker.wait_for(r"Start worker at:\s+(\S+)")[1]}
+        worker.wait_for("Registered to")
+        listens |= set(re.findall(r"Start Nanny at: '(\S+)'", "".join(worker.output)))
+        assert len(listens) == 1 + nannies
+        expect_guarded(listens, folder, "client")
     refused.wait_for("it refused our certificate: revoked")
     scheduler.wait_for("listener on .*: we refused its certificate: it has been revoked")
 
@@ -270,44 +236,3 @@ def test_a_nanny_that_is_not_protected_is_told_of(
         "the nanny of this worker is on distributed's own backend: sealwire.tls.crl-file "
         "does not hold for tls://"
     )
-
-
-CLIENT = """
-from distributed import Client
-try:
-    Client("{}", timeout=20)
-except OSError as error:
-    print(error)
-"""
-
-
-def test_a_client(folder: Path, tmp_path: Path) -> None:
-    """Its first connection, too, refuses a scheduler whose certificate is revoked."""
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.pem"))
-    server.load_cert_chain(folder / "worker-node8.lab.pem")
-    server.verify_mode = ssl.CERT_REQUIRED
-    import asyncio
-
-    from distributed.comm import listen
-
-    from support.parties import echo, select
-
-    async def refused() -> str:
-        select("stock")
-        async with listen("tls://127.0.0.1:0", echo, ssl_context=server) as listener:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                CLIENT.format(listener.contact_address),
-                cwd=tmp_path,
-                env=environment(DASK_CONFIG=str(folder / "dask.yaml")),
-                stdout=asyncio.subprocess.PIPE,
-            )
-            try:
-                output, _ = await asyncio.wait_for(process.communicate(), HANG)
-            finally:
-                if process.returncode is None:
-                    process.kill()
-            return output.decode()
-
-    assert "it has been revoked" in asyncio.run(refused())

@@ -17,6 +17,7 @@ from distributed import Client, Scheduler
 from sealwire.comm import configure_gil
 from sealwire.comm.transport import openssl
 from sealwire.dask_backend import Security, install, preload, startup
+from sealwire.dask_backend.guard import EncryptionRequired
 from sealwire.security.config_files import named_in_vain
 from support.parties import Party, asynchronous, echo
 from support.processes import HANG, PRELOAD, Program, Programs
@@ -96,33 +97,45 @@ def test_what_is_there_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # Plain
 
 
-PROTECTIONS: list[dict[str, Any]] = [
-    {"sealwire": {"tls": {"crl-file": "/nowhere/crl.pem"}}},
-    {"sealwire": {"tls": {"allowed-peers": {"scheduler": ["worker"]}}}},
-    {"distributed": {"comm": {"tls": {"worker": {"cert": "/nowhere/worker.pem"}}}}},
-    {"distributed": {"comm": {"tls": {"ca-file": "/nowhere/ca.pem"}}}},
+PROTECTIONS: list[tuple[str, Any]] = [
+    ("sealwire.tls.crl-file", "/nowhere/crl.pem"),
+    ("sealwire.tls.allowed-peers", {"scheduler": ["worker"]}),
+    ("distributed.comm.tls.worker.cert", "/nowhere/worker.pem"),
+    ("distributed.comm.tls.ca-file", "/nowhere/ca.pem"),
 ]
 
 
-@pytest.mark.parametrize("tree", PROTECTIONS, ids=str)
-def test_a_scheduler_does_not_start_plain_where_protection_is_configured(
-    tree: dict[str, Any], programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DASK_CONFIG", str(written(tmp_path / "dask.yaml", tree)))
-    program = programs.start(
-        "scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--no-dashboard",
-        "--dashboard-address",
-        "127.0.0.1:0",
-        *PRELOAD,
-    )
-    told = program.wait_for("refusing tcp://.*--protocol tls.*")[0]
+def expect_refused(told: str) -> None:
+    assert re.search("refusing tcp://.*--protocol tls", told), told
     assert "distributed.comm.require-encryption: true" in told
     assert "tls://127.0.0.1:0" not in told
+
+
+@pytest.mark.parametrize(("key", "value"), PROTECTIONS)
+@asynchronous
+async def test_a_scheduler_does_not_start_plain_where_protection_is_configured(
+    key: str, value: Any
+) -> None:
+    where = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    with dask.config.set({key: value}):
+        scheduler = Scheduler(preload=[PRELOAD[1]], **where)
+        with pytest.raises(RuntimeError, match="failed to start") as failed:
+            await scheduler
+    assert isinstance(failed.value.__cause__, EncryptionRequired)
+    expect_refused(str(failed.value.__cause__))
+
+
+def test_nor_does_its_command(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree: dict[str, Any] = {}
+    dask.config.set(dict(PROTECTIONS[2:3]), config=tree)
+    monkeypatch.setenv("DASK_CONFIG", str(written(tmp_path / "dask.yaml", tree)))
+    program = programs.start(
+        "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+        "--dashboard-address", "127.0.0.1:0", *PRELOAD,
+    )  # fmt: skip
+    expect_refused(program.wait_for("refusing tcp://.*")[0])
     assert program.process.wait(HANG) != 0
 
 

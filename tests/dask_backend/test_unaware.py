@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +16,7 @@ import yaml
 from distributed.comm import listen
 
 from sealwire.security.config import PROCESSES
-from support import certs_cli
-from support.handshakes import told_at
+from support.guarded import expect_guarded, revoked_server, robbed
 from support.parties import echo, select
 from support.processes import HANG, Programs
 from support.programs import command, environment
@@ -29,10 +27,7 @@ Config = dict[str, str]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a configuration that names a CRL and an allow-list, and no preload."""
-    folder = tmp_path_factory.mktemp("cluster") / "certs"
-    certs_cli.good("init", str(folder))
-    certs_cli.good("issue", "worker", "node8.lab", "--dir", str(folder))
-    certs_cli.good("revoke", "worker-node8.lab", "--dir", str(folder))
+    folder = robbed(tmp_path_factory.mktemp("cluster") / "certs")
     tree = yaml.safe_load((folder / "dask.yaml").read_text())
     for process in PROCESSES:
         del tree["distributed"][process]
@@ -41,6 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Ways to configure
+
+
+def as_made(folder: Path, home: Path) -> Config:
+    """With the preloads of `certs init`."""
+    return {"DASK_CONFIG": str(folder / "dask.yaml")}
 
 
 def by_file(folder: Path, home: Path) -> Config:
@@ -114,22 +114,6 @@ def started(arguments: list[str], config: Config, home: Path) -> Iterator[list[s
         process.wait()
 
 
-def context(folder: Path, name: str) -> ssl.SSLContext:
-    made = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    made.check_hostname = False
-    made.load_cert_chain(folder / f"{name}.pem")
-    return made
-
-
-def expect_guarded(addresses: list[str], folder: Path, stranger: str) -> None:
-    """Each port refuses who is revoked, and who is not on its list."""
-    for address in addresses:
-        with pytest.raises(ssl.SSLError, match="REVOKED"):
-            told_at(address, context(folder, "worker-node8.lab"))
-        told = told_at(address, context(folder, stranger))
-        assert "match none of the peers that are allowed here" in told["refused"], address
-
-
 WAYS = [by_file, by_folder, by_root, by_home, by_variables]
 KINDS = ["scheduler", "threads", "processes", "spawn", "fork", "forkserver"]
 
@@ -149,51 +133,54 @@ def test_scripts(kind: str, way: Callable[..., Config], folder: Path, tmp_path: 
         expect_guarded(addresses[1:], folder, "client")
 
 
-@pytest.mark.parametrize("way", [by_file, by_home, by_variables])
-def test_modules_that_others_run(
-    way: Callable[..., Config],
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    programs: Programs,
-) -> None:
-    """`dask ssh` and job queues run these; no plugin of the command line is loaded."""
-    for name, value in surroundings(way(folder, tmp_path), tmp_path).items():
-        monkeypatch.setenv(name, value)
-    scheduler = programs.start_module(
-        "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
-        "--protocol", "tls", "--dashboard-address", "127.0.0.1:0",
-    )  # fmt: skip
-    address = scheduler.wait_for(r"Scheduler at:\s+(\S+)")[1]
-    worker = programs.start_module(
-        "distributed.cli.dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1",
-        "--dashboard-address", "127.0.0.1:0", "--local-directory", str(tmp_path),
-    )  # fmt: skip
+@contextmanager
+def environment_of(config: Config, home: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in surroundings(config, home).items():
+            patch.setenv(name, value)
+        yield
+
+
+def test_modules_that_others_run(folder: Path, tmp_path: Path, programs: Programs) -> None:
+    """`dask ssh` and job queues run these; no plugin of the command line is loaded.
+
+    In one cluster, of which each process is configured in another way.
+    """
+    with environment_of(by_file(folder, tmp_path), tmp_path):
+        scheduler = programs.start_module(
+            "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+            "--protocol", "tls", "--dashboard-address", "127.0.0.1:0",
+        )  # fmt: skip
+        address = scheduler.wait_for(r"Scheduler at:\s+(\S+)")[1]
+    with environment_of(by_home(folder, tmp_path), tmp_path):
+        worker = programs.start_module(
+            "distributed.cli.dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1",
+            "--dashboard-address", "127.0.0.1:0", "--local-directory", str(tmp_path),
+        )  # fmt: skip
+    for kind, ports in (("worker", 1), ("nanny", 2)):
+        home = tmp_path / kind
+        home.mkdir()
+        config = by_variables(folder, home)
+        with started(command("unaware", kind, address), config, home) as listens:
+            assert len(listens) == ports
+            expect_guarded(listens, folder, "client")
     worker.wait_for("Registered to")
     said = "".join(worker.output)
     found = re.findall(r"Start (?:worker at:\s+|Nanny at: ')(\w+://[\d.:]+)", said)
     assert len(found) == 2, said
-    expect_guarded([address], folder, "scheduler")
     expect_guarded(found, folder, "client")
-    for kind, ports in (("worker", 1), ("nanny", 2)):
-        home = tmp_path / kind
-        home.mkdir()
-        with started(command("unaware", kind, address), way(folder, home), home) as listens:
-            assert len(listens) == ports
-            expect_guarded(listens, folder, "client")
+    expect_guarded([address], folder, "scheduler")
     assert "its own backend" in "".join(scheduler.output)
 
 
-@pytest.mark.parametrize("way", [by_file, by_home, by_variables])
+@pytest.mark.parametrize("way", [as_made, by_home, by_variables])
 def test_a_client(way: Callable[..., Config], folder: Path, tmp_path: Path) -> None:
-    """Refuses a scheduler whose certificate is revoked, and says why."""
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.pem"))
-    server.load_cert_chain(folder / "worker-node8.lab.pem")
-    server.verify_mode = ssl.CERT_REQUIRED
+    """Its first connection, too, refuses a scheduler whose certificate is revoked, in words."""
 
     async def refused() -> str:
         select("stock")
-        async with listen("tls://127.0.0.1:0", echo, ssl_context=server) as listener:
+        context = revoked_server(folder)
+        async with listen("tls://127.0.0.1:0", echo, ssl_context=context) as listener:
             done = await asyncio.to_thread(
                 subprocess.run,
                 command("unaware", "client", listener.contact_address),

@@ -90,26 +90,30 @@ def test_a_cluster_without_a_file_copied(cluster: Cluster) -> None:
     assert "Traceback" not in cluster.output
 
 
-@pytest.mark.parametrize("nanny", ["--nanny", "--no-nanny"])
-def test_a_worker_whose_token_is_no_good_ends_with_the_reason(cluster: Cluster, nanny: str) -> None:
+def test_a_worker_whose_token_is_no_good_ends_with_the_reason(cluster: Cluster) -> None:
     used = cluster.joining("worker")
     good("join", cluster.service, "--dir", str(cluster.path / "n"),
          SEALWIRE_TOKEN=used["SEALWIRE_TOKEN"])  # fmt: skip
+    typo = {**used, "SEALWIRE_TOKEN": used["SEALWIRE_TOKEN"][:-1]}
+    unread = {"SEALWIRE_JOIN": cluster.service, "SEALWIRE_TOKEN_FILE": "/none"}
     cases = {
-        "used": (used, "was used before"),
-        "typo": ({**used, "SEALWIRE_TOKEN": used["SEALWIRE_TOKEN"][:-1]}, "wrong or missing"),
-        "none": ({"SEALWIRE_JOIN": cluster.service}, "there is no token"),
-        "no-file": ({"SEALWIRE_JOIN": cluster.service, "SEALWIRE_TOKEN_FILE": "/none"},
-                    "cannot read the token"),
-    }  # fmt: skip
-    for name, (variables, why) in cases.items():
-        program = cluster.worker("tls://127.0.0.1:1", name, nanny, **variables)
+        "used": ("--nanny", used, "was used before"),
+        "used-alone": ("--no-nanny", used, "was used before"),
+        "typo": ("--nanny", typo, "wrong or missing"),
+        "none": ("--no-nanny", {"SEALWIRE_JOIN": cluster.service}, "there is no token"),
+        "no-file": ("--nanny", unread, "cannot read the token"),
+    }
+    programs = {
+        name: cluster.worker("tls://127.0.0.1:1", name, nanny, **variables)
+        for name, (nanny, variables, _) in cases.items()
+    }
+    for name, program in programs.items():
         program.process.wait(60)
         program.finish()
         said = "".join(program.output)
         assert program.process.returncode == 1, said
         assert "Error: " in said
-        assert why in said
+        assert cases[name][2] in said
         assert "Traceback" not in said
         assert not SECRET.search(said)
 

@@ -1,4 +1,4 @@
-"""The wheel, built once in a run."""
+"""The source archive and the wheel made of it, built once in a run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import site
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -16,7 +17,6 @@ import pytest
 from support.once import once
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
 PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 PATIENCE = 300  # seconds until an installation counts as hung
 
@@ -37,26 +37,48 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel, built from a copy so that nothing of an earlier build gets into it."""
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel, and with the source archive's content in `source`.
+
+    The wheel is made of the archive, and that of a copy, so that nothing of an earlier build gets
+    into them.
+    """
 
     def build(folder: Path) -> None:
-        shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
+        copy = folder / "copy"
+        left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+        shutil.copytree(ROOT, copy, ignore=left_out)
+        run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, copy, cwd=folder)
+        shutil.rmtree(copy)
+        (archive,) = folder.glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder / "unpacked", filter="data")
+        (source,) = (folder / "unpacked").iterdir()
+        source.rename(folder / "source")
         pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
-        run(*pip, "--wheel-dir", folder, folder / "source", cwd=folder)
+        run(*pip, "--wheel-dir", folder, archive, cwd=folder)
 
-    (wheel,) = once(tmp_path_factory, "wheel", build).glob("*.whl")
+    return once(tmp_path_factory, "released", build)
+
+
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel."""
+    (wheel,) = released(tmp_path_factory).glob("*.whl")
     return wheel
 
 
-def installed(wheel: Path, folder: Path) -> Path:
-    """An interpreter that finds the wheel, as users install it, and all else where we have it.
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that finds the wheel, as users install it, and all else where we have it.
 
     Nothing is downloaded. What it finds of ours is the wheel: no editable installation applies.
     """
-    venv.create(folder, symlinks=os.name != "nt")
-    (packages,) = folder.rglob("site-packages")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(packages)
-    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
-    return folder / PYTHON
+
+    def install(folder: Path) -> None:
+        venv.create(folder, symlinks=os.name != "nt")
+        (packages,) = folder.rglob("site-packages")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(packages)
+        (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
+
+    wheel = built(tmp_path_factory)
+    return once(tmp_path_factory, "installed", install) / PYTHON

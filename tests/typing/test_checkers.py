@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.once import once
-from support.wheels import PYTHON, ROOT, built, installed
+from support.wheels import ROOT, interpreter
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 300  # seconds until a checker counts as hung
@@ -28,11 +27,8 @@ Said = dict[str, dict[int, str]]
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with the wheel."""
-    wheel = built(tmp_path_factory)
-    return (
-        once(tmp_path_factory, "checked", lambda folder: installed(wheel, folder) and None) / PYTHON
-    )
+    """With the wheel."""
+    return interpreter(tmp_path_factory)
 
 
 def mypy(python: Path, names: list[str], cwd: Path) -> Said:

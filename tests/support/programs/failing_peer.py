@@ -3,9 +3,9 @@
     python -m support.programs.failing_peer LOOP
 
 LOOP is ``asyncio`` or ``uvloop``. The pickled `Security` comes on standard input, which is followed
-by a byte when it is time to fail. Prints the addresses, one a line, and then "at work" for each
-comm. The first message of a comm is what to do, and how to fail: ``reset``, ``raise``, ``close``,
-or anything else where somebody else will see to it.
+by a byte whenever it is time to fail, for the comms that there are. Prints the addresses, one a
+line, and then "at work" for each comm. The first message of a comm is what to do, and how to fail:
+``reset``, ``raise``, ``close``, or anything else where somebody else will see to it.
 """
 
 from __future__ import annotations
@@ -45,9 +45,12 @@ def reset(comm: Any) -> None:
     comm.abort()
 
 
-async def serve(now: asyncio.Event) -> None:
+async def serve() -> None:
+    times = [asyncio.Event()]
+
     async def handle(comm: Any) -> None:
         doing, fault = await comm.read()
+        now = times[-1]
         working = [asyncio.ensure_future(work(comm, doing))]
         if doing == "both":
             working.append(asyncio.ensure_future(work(comm, "receiving")))
@@ -64,9 +67,9 @@ async def serve(now: asyncio.Event) -> None:
     listeners = [await face.listen("127.0.0.1", handle) for face in faces(Limits())]
     for listener in listeners:
         print(listener.contact_address, flush=True)
-    await asyncio.to_thread(sys.stdin.buffer.read, 1)
-    now.set()
-    await asyncio.to_thread(sys.stdin.buffer.read)
+    while await asyncio.to_thread(sys.stdin.buffer.read, 1):
+        times.append(asyncio.Event())
+        times[-2].set()
 
 
 if __name__ == "__main__":
@@ -78,8 +81,5 @@ if __name__ == "__main__":
     support.faces.security = links.security
     install()
 
-    async def main() -> None:
-        await serve(asyncio.Event())
-
     run = uvloop.run if sys.argv[1] == "uvloop" else asyncio.run
-    run(main())
+    run(serve())

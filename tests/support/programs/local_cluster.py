@@ -23,6 +23,7 @@ from support.observing import check, everywhere, exercise, links_between_workers
 
 PRELOADED = ("scheduler", "worker", "nanny", "client")
 PRELOAD = "sealwire.dask_backend.preload"
+WORKERS = 2
 
 
 def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
@@ -37,11 +38,11 @@ def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
         from sealwire.dask_backend import Security
 
         security = Security.temporary() if scheme == "tls" else Security()
-    workers = 4 if (recipe, scheme) == ("security", "unix") else 2
+    restarts = scheme == "tls" or recipe == "preload"
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=workers,
+            n_workers=WORKERS,
             threads_per_worker=1,
             processes=True,
             security=security,
@@ -51,24 +52,24 @@ def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
         ) as cluster,
         Client(cluster) as client,
     ):
-        before = after = look(client, scheme, workers)
-        if workers == 2:  # as many processes are started as in a cluster of four
+        before = after = look(client, scheme)
+        if restarts:
             client.restart()
-            after = look(client, scheme, workers)
+            after = look(client, scheme)
             assert len(before & after) == 1  # this process
     assert not any(psutil.pid_exists(pid) for pid in (before | after) - {os.getpid()})
     print("as it should be")
 
 
-def look(client: Client, scheme: str, workers: int) -> set[int]:
+def look(client: Client, scheme: str) -> set[int]:
     """Use the cluster and check it; the pids of its processes."""
     exercise(client)
     seen = everywhere(client)
-    assert len(seen) == 2 + 2 * workers, list(seen)  # scheduler, workers with nannies, client
+    assert len(seen) == 2 + 2 * WORKERS, list(seen)  # scheduler, workers with nannies, client
     check(seen, client.scheduler.address, scheme)
     assert links_between_workers(seen, client.scheduler.address) > 0
     pids = {process["pid"] for process in seen.values()}
-    assert len(pids) == 1 + workers  # all but the workers share this process
+    assert len(pids) == 1 + WORKERS  # all but the workers share this process
     return pids
 
 

@@ -67,7 +67,10 @@ class LazyGroup(click.Group):
                 if sys.stdout is not None:  # it may be closed: `>&-`
                     sys.stdout.flush()  # an output that is full is found here, if it is buffered
         except click.ClickException as error:
-            words = visible(error.message.expandtabs(), lines=True)  # click's own have lines
+            said = error.message
+            if isinstance(error, click.NoSuchOption):  # raw in older versions of click
+                said = said.replace(error.option_name, visible(error.option_name))
+            words = visible(said.expandtabs(), lines=True)  # click's own have lines
             error.message = words  # type: ignore[misc]
             raise
         except OSError as error:

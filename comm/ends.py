@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .close_codes import CloseCode, expect_sendable
+from .close_codes import CloseCode, expect_reason, expect_sendable
 from .errors import CommClosedError
 from .transport.end_errors import closed_by_peer, closed_by_us
 from .wire.closing import Closing
@@ -36,7 +36,7 @@ def closed_error(
     Raises
     ------
     TypeError, ValueError
-        For a code that is none, as in `Comm.close`, or another `closed_by`.
+        For a code or reason that is none, as in `Comm.close`, or another `closed_by`.
     """
     if closed_by == "lost":
         return CommClosedError(
@@ -45,6 +45,7 @@ def closed_error(
             peer=peer,
         )
     number = expect_sendable(code)
+    expect_reason(reason)
     if closed_by == "peer":
         return closed_by_peer(peer, Closing(number, reason))
     if closed_by == "us":

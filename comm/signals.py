@@ -26,7 +26,10 @@ async def stop_signal(signals: Collection[signal.Signals] = _STOP) -> signal.Sig
     Raises
     ------
     RuntimeError
-        In another thread than the main one, or if the event loop cannot wait for signals.
+        In another thread than the main one, or if the event loop cannot wait for signals, or for
+        one of these.
+    ValueError
+        For what is no signal, or no signals.
 
     Examples
     --------
@@ -39,6 +42,8 @@ async def stop_signal(signals: Collection[signal.Signals] = _STOP) -> signal.Sig
     loop = asyncio.get_running_loop()
     told: asyncio.Future[signal.Signals] = loop.create_future()
     before = {number: signal.getsignal(number) for number in signals}
+    if not before:
+        raise ValueError("cannot wait for no signal; leave signals out for SIGTERM and SIGINT")
 
     def tell(number: signal.Signals) -> None:
         if not told.done():
@@ -51,7 +56,7 @@ async def stop_signal(signals: Collection[signal.Signals] = _STOP) -> signal.Sig
             waited_for.append(number)
         return await told
     except (NotImplementedError, ValueError, RuntimeError) as error:
-        names = ", ".join(number.name for number in before)
+        names = ", ".join(str(getattr(number, "name", number)) for number in before)
         raise RuntimeError(
             f"cannot wait for {names} in this event loop: {error or 'it has no signals'}; wait in "
             f"the main thread, on a system with POSIX signals"

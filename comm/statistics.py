@@ -138,6 +138,9 @@ class Counted(Protocol):
     def traffic(self) -> Traffic:
         """Return what it has carried, and what is queued."""
 
+    def leave_to_parent(self) -> None:
+        """End it in a forked child, without a trace in the connection."""
+
 
 class Pending(Protocol):
     """What a listener's log tells besides its counters."""
@@ -214,8 +217,14 @@ _process = _Process()
 
 
 def _in_child() -> None:
+    """Begin anew. The open connections are our parent's: whoever counts them knows them all."""
     global _process
+    inherited = list(_process.streams.values())
     _process = _Process()
+    for known in inherited:
+        stream = known()
+        if stream is not None:
+            stream.leave_to_parent()
 
 
 if hasattr(os, "register_at_fork"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import ssl
 import sys
@@ -309,11 +310,10 @@ class TCPListener(StreamListener):
         server = _CommServer(self._context, self._limits, self.comm_class, self.attend)
         try:
             server.listen(address.port, address.host)
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise OSError(
-                error.errno, f"cannot listen on {address}: {why}; choose another host or port"
-            ) from error
+        except (OSError, UnicodeError) as error:  # the latter for what no host name can be
+            why = (getattr(error, "strerror", "") or str(error)).lower()
+            said = f"cannot listen on {address}: {why}; choose another host or port"
+            raise OSError(getattr(error, "errno", errno.EADDRNOTAVAIL), said) from error
         self._server = server
 
     def stop(self) -> asyncio.Future[None]:

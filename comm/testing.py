@@ -22,8 +22,9 @@ import math
 import socket
 from collections.abc import AsyncIterator
 
+from .arguments import expect_count, expect_limits, expect_seconds
 from .interfaces import Comm
-from .limits import DEFAULT_LIMITS, Limits
+from .limits import Limits
 from .memory import Memory
 from .transport.local import LocalStream
 from .transport.stream import FrameStream
@@ -40,17 +41,26 @@ class Link:
     Attributes
     ----------
     delay : float
-        Seconds by which bytes are delayed, in both directions. What a comm writes meanwhile waits
-        in the kernel, and then in its queue.
+        Seconds by which bytes are delayed, in both directions; 0 at first. What a comm writes
+        meanwhile waits in the kernel, and then in its queue.
     """
 
     def __init__(self, ends: tuple[socket.socket, socket.socket]) -> None:
-        self.delay = 0.0
+        self._delay = 0.0
         self._ends = ends
         self._comms: tuple[Comm, ...] = ()
         self._left = [math.inf, math.inf]  # bytes to pass on before the cut, from either end
         self._passes = asyncio.Event()
         self._passes.set()
+
+    @property
+    def delay(self) -> float:
+        """Seconds by which bytes are delayed."""
+        return self._delay
+
+    @delay.setter
+    def delay(self, seconds: float) -> None:
+        self._delay = expect_seconds("Link", "delay", seconds, "write 0 for none", zero=True)
 
     def cut(self, *, after: int = 0, sender: Comm | None = None) -> None:
         """End the connection without a word, as the kernel of a killed process does.
@@ -62,14 +72,15 @@ class Link:
         sender : sealwire.comm.Comm, optional
             One of the two comms; needed with `after`.
         """
-        if not after:
+        if after == 0:
             for end in self._ends:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-        elif sender in self._comms:
-            self._left[self._comms.index(sender)] = after
-        else:
+            return
+        expect_count("cut()", "after", after, "leave it out to cut at once")
+        if sender not in self._comms:
             raise ValueError(f"cannot cut after {after} bytes of {sender!r}: need one of the comms")
+        self._left[self._comms.index(sender)] = after
 
     def hold(self) -> None:
         """Pass nothing on until `release`: the peers do not notice, as in an outage."""
@@ -84,8 +95,8 @@ class Link:
         source, target = self._ends[side], self._ends[1 - side]
         with contextlib.suppress(OSError):
             while data := await loop.sock_recv(source, _CHUNK):
-                if self.delay:
-                    await asyncio.sleep(self.delay)
+                if self._delay:
+                    await asyncio.sleep(self._delay)
                 await self._passes.wait()
                 if len(data) >= self._left[side]:
                     await loop.sock_sendall(target, data[: int(self._left[side])])
@@ -105,7 +116,7 @@ async def pair(limits: Limits | None = None) -> AsyncIterator[tuple[Comm, Comm, 
     limits : Limits, optional
         Bounds for both; the defaults of `Limits` if omitted.
     """
-    limits = limits or DEFAULT_LIMITS
+    limits = expect_limits("pair()", limits)
     with contextlib.ExitStack() as sockets:
         ours = [sockets.enter_context(end) for _ in range(2) for end in socket.socketpair()]
         for end in ours:

@@ -272,7 +272,7 @@ def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
 
     Raises `HandshakeError` if the peer presented no certificate, an unverified one (impossible with
     a context that requires one), or one that `ssl` cannot parse, where it raises arbitrary
-    exceptions. The peer is notified, unless a context of `sealwire.security` has done so before.
+    exceptions; of this the peer is notified, unless a context of `sealwire.security` has done so.
     A context whose class says `admits_strangers` identifies its peers by what they say later.
     """
     try:

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import dask
+try:
+    import dask
+    import distributed as _distributed  # noqa: F401 (the first import of this package's)
+except ModuleNotFoundError as error:
+    if error.name not in ("dask", "distributed"):
+        raise
+    raise ModuleNotFoundError(
+        f"cannot use the Dask backend: {error.name} is not installed; pip install 'sealwire[dask]'",
+        name=error.name,
+    ) from error
 
 from sealwire.security import schema
 

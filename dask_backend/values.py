@@ -21,9 +21,9 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
     "count": {"": 1},
 }
 _NEEDED = {
-    "time": ("a time above 0", "30 s"),
-    "size": ("a size of a byte at least", "64 MiB"),
-    "count": ("a whole number from 1 to 2147483647", "4096"),
+    "time": ("a time above 0, of at most {} s", "30 s"),
+    "size": ("a size of at least one byte and at most {}", "64 MiB"),
+    "count": ("a whole number from 1 to {}", "4096"),
 }
 
 
@@ -47,12 +47,14 @@ def parsed(key: str, value: Any, setting: Setting) -> float | int:
     kind, pattern = setting.about["x-kind"], setting.about["pattern"]
     number = _number(value, kind, pattern)
     whole = number if kind == "time" else math.ceil(number) if 0 < number < math.inf else 0
-    if not 0 < whole < math.inf or (kind == "count" and whole > setting.about["maximum"]):
+    most = setting.about["maximum"]
+    if not 0 < whole <= most:
         needed, example = _NEEDED[kind]
         if re.fullmatch(pattern, setting.effective):
             example = setting.effective  # what applies otherwise is of its order
         raise ValueError(
-            f"bad setting {key}: got {shown(value)}, need {needed}; write for example {example}"
+            f"bad setting {key}: got {shown(value)}, need {needed.format(most)}; "
+            f"write for example {example}"
         )
     return whole
 

@@ -203,15 +203,14 @@ def truth(name: str, value: object) -> bool | None:
 
 
 def text(name: str, value: object, *, number: bool = False) -> str | None:
-    """Return a text, None for None and ""; with `number`, that of a whole number, too.
+    """Return a text, None for None and ""; with `number`, that of a number, too.
 
     Raises `ConfigError`, naming `name`, for anything else.
     """
     if value is None or value == "":
         return None
-    if isinstance(value, str) or (
-        number and isinstance(value, int) and not isinstance(value, bool)
-    ):
+    types = (str, int, float) if number else (str,)
+    if isinstance(value, types) and not isinstance(value, bool):
         return str(value)
     raise ConfigError(f"cannot use {name}: expected a text, got {shown(value)}; put it in quotes")
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Stamp", "are_settled", "look_at", "read"]
+__all__ = ["Stamp", "are_settled", "kind", "look_at", "read"]
 
 _FLAGS = (
     os.O_RDONLY
@@ -75,6 +75,11 @@ def are_settled(seen: Mapping[str, Stamp | int | None]) -> bool:
     return all(stamp.newest + SETTLING < now for stamp in seen.values() if isinstance(stamp, Stamp))
 
 
+def kind(status: os.stat_result) -> str:
+    """Return what something is that is no regular file, in words."""
+    return next((words for test, words in _KINDS if test(status.st_mode)), "no file")
+
+
 def read(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     """Return the content of a regular file, and its status from before it was read.
 
@@ -101,7 +106,6 @@ def read(path: str, limit: int) -> tuple[bytes, os.stat_result]:
 
 def _demand_regular(status: os.stat_result, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = next((words for test, words in _KINDS if test(status.st_mode)), "no file")
-        raise OSError(None, f"it is {kind}, not a regular file")
+        raise OSError(None, f"it is {kind(status)}, not a regular file")
     if status.st_size > limit:
         raise OSError(None, f"it has {status.st_size:,} bytes, the limit is {limit:,}")

@@ -25,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 ROLES = ("client", "scheduler", "worker")
 PASSWORD = "SEALWIRE_CA_PASSWORD"
+_LONGEST = 64 * 1024  # bytes of a password's file
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -113,7 +114,14 @@ def password_from(file: Path | None) -> bytes | None:
     if file is not None:
         from sealwire.security.pem_shapes import first_line
 
-        password = first_line(file.read_bytes())
+        with file.open("rb") as opened:
+            text = opened.read(_LONGEST + 1)  # a device is endless
+        if len(text) > _LONGEST:
+            raise Failed(
+                f"cannot use {file}: more than {_LONGEST // 1024} KiB; name a file with the "
+                "password alone"
+            )
+        password = first_line(text)
         if not password:
             raise Failed(f"cannot use {file}: its first line, the password, is empty")
         return password

@@ -46,7 +46,7 @@ def command(workers: int, scale: float) -> None:
     listener, and stops everything again.
     Ends with 0 only if all that was promised was also observed.
     """
-    require_dask()
+    require_dask("run the demo")
     from sealwire.cli.demo.cluster import ClusterError
     from sealwire.cli.demo.report import Story, output, print_report
     from sealwire.cli.demo.verdict import in_a_line, judge
@@ -68,12 +68,12 @@ def command(workers: int, scale: float) -> None:
         raise SystemExit(1)
 
 
-def require_dask() -> None:
+def require_dask(wish: str) -> None:
     """Raise a ClickException that says what to install if a part of Dask is missing."""
     missing = [name for name in ("dask", "distributed", "numpy") if find_spec(name) is None]
     if missing:
         raise click.ClickException(
-            f"cannot run the demo: {', '.join(missing)} not installed; "
+            f"cannot {wish}: {', '.join(missing)} not installed; "
             "install Dask with: pip install 'sealwire[dask]'"
         )
 

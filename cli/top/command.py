@@ -90,7 +90,7 @@ def command(
     """
     from sealwire.cli.demo.command import require_dask
 
-    require_dask()
+    require_dask("ask a scheduler")
     asker = make_asker(address, role, {"ca": ca, "cert": cert, "key": key}, timeout)
     # As the scheduler escapes it; what is no UTF-8 could not be sent.
     ask: dict[str, Any] = {"find": visible(find), "rows": rows}

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import math
 import numbers
-import threading
 import time
+from threading import get_ident
 from typing import Any
 
 from ..errors import CommClosedError, EncodeError
@@ -30,7 +30,7 @@ class Caller:
     def __init__(self, comm: Comm, max_pending: int) -> None:
         self.comm = comm
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._peer = comm.peer_address
         self._outlet = Outlet(comm)
         self._max_pending = max_pending
@@ -81,7 +81,7 @@ class Caller:
         Cancelling it cancels the handler.
         """
         loop, outlet, pending = self._loop, self._outlet, self._pending
-        if threading.get_ident() != self._thread or not loop.is_running():
+        if get_ident() != self._thread or not loop.is_running():
             raise self._elsewhere()
         method = method if type(method) is str else _name(method)
         left = deadline = None
@@ -164,7 +164,7 @@ class Caller:
 
     def _expect_here(self) -> None:
         """Raise unless called in our event loop. Asking asyncio for it costs a system call."""
-        if threading.get_ident() != self._thread or not self._loop.is_running():
+        if get_ident() != self._thread or not self._loop.is_running():
             raise self._elsewhere()
 
     def _elsewhere(self) -> RuntimeError:

@@ -37,6 +37,7 @@ __all__ = ["Handling"]
 logger = logging.getLogger("sealwire.comm")
 
 _MOST_UNREAD = 10_000  # short answers that may be queued for a peer that takes none
+_VALUES = frozenset({type(None), bool, int, float, str, bytes, list, dict})  # hasattr is slower
 _LAST_GRACE = 1.0  # seconds for a handler to end that was cancelled
 
 
@@ -127,7 +128,8 @@ class Handling:
             except BadRequest as error:
                 self.refuse(number, "bad-request", str(error))
                 return
-        if self._waiting or self._stopping or self._is_busy():
+        busy = self._outlet.full or len(self.running) >= self._max_running  # `_is_busy`, inlined
+        if busy or self._waiting or self._stopping:
             self._line_up(number, number, method, args, kwargs, seconds)
         else:
             self._start(number, number, method, args, kwargs, seconds)
@@ -223,7 +225,8 @@ class Handling:
             else:
                 self._reply_error(number, method, error)
             return
-        if hasattr(type(result), "__await__"):
+        kind = type(result)
+        if kind not in _VALUES and hasattr(kind, "__await__"):
             running = self.running[key] = _Running(number, method)
             if seconds is not None and seconds < FAR:
                 running.timer = self._loop.call_later(seconds, running.cancel, "deadline")

@@ -21,6 +21,7 @@ __all__ = [
     "closed_by_us",
     "ended_by_peer",
     "hides_loss",
+    "inherited",
     "is_broken",
     "names",
     "peer_revoked",
@@ -135,6 +136,18 @@ def closed_by_us(peer: str, code: int, reason: str) -> CommClosedError:
     error.reason = reason
     error.closed_by = "us"
     error.clean = True
+    return error
+
+
+def inherited(peer: str) -> CommClosedError:
+    """Return the error for a comm in a child of the process that it belongs to."""
+    error = CommClosedError(
+        f"comm with {peer} is closed here: it belongs to the process that has forked this one; "
+        "connect again in this one",
+        peer=peer,
+    )
+    error.kind = "closed"
+    error.closed_by = "us"
     return error
 
 

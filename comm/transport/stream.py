@@ -22,7 +22,7 @@ from ..wire import closing
 from ..wire.framing import Frame
 from .channel import Channel, plain, secure
 from .connection import Connection, State
-from .end_errors import closed_by_us, is_broken, peer_revoked
+from .end_errors import closed_by_us, inherited, is_broken, peer_revoked
 from .end_watch import EndWatch
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
@@ -250,6 +250,23 @@ class FrameStream(Connection):
             self.close(self.error)
         else:
             self.cut_off(peer_revoked(self.peer, why))
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: refuse all use from now on.
+
+        Connection, registrations with the event loop, and the keys of TLS are our parent's: records
+        of two processes would share their numbers, and so tell what they encrypt. Only the child's
+        descriptor is closed.
+        """
+        if self.state is State.CLOSED:
+            return
+        self.state, self.error = State.CLOSED, inherited(self.peer)
+        self._counted = True
+        self.readiness.reads = self.readiness.writes = False
+        self._first_byte = self._handshake = self._send_error = None
+        self.socket.close()
+        self._sender.end(self.failure)
+        self._receiver.end(self.failure, forget=True)
 
     # For those who do not read
 

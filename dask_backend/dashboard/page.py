@@ -140,7 +140,7 @@ def _process(row: Mapping[str, Any]) -> list[str]:
     untold = row["in_the_process_of"] or row["pid"] is None
     links = "–" if untold else str(row["links"])
     if 0 < row["links_told"] < row["links"]:
-        links += f" ({row['links_told']} told)"
+        links += f" ({row['links_told']} listed)"
     shares = f", in the process of {row['in_the_process_of']}" if row["in_the_process_of"] else ""
     texts = [
         row["name"],

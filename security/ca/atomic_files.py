@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import AuthorityError
+from ..reading import kind
 from .folder import Folder, reason
 
 __all__ = ["Write", "apply", "examine", "locked", "make_folder"]
@@ -59,13 +60,22 @@ class Write:
 
 
 def examine(writes: Sequence[Write]) -> None:
-    """Raise `AuthorityError` if a file exists that must be new."""
+    """Raise `AuthorityError` if a file exists that must be new, or is a device, a pipe or the like.
+
+    A rename would put a file in its place: run by root, `--out /dev/null` would replace the device.
+    """
     for write in writes:
         folder, name = write.place()
         if write.new and folder.exists() and folder.has(name):
             raise AuthorityError(
                 f"cannot write {write.path}: it exists already; name another file, or renew what "
                 "is in this one; nothing was written"
+            )
+        there = folder.look(name) if write.folder is None and folder.exists() else None
+        if there is not None and not stat.S_ISREG(there.st_mode):
+            raise AuthorityError(
+                f"cannot write {write.path}: it is {kind(there)}, not a regular file; name another "
+                "one; nothing was written"
             )
 
 

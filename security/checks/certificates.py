@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ..errors import PEMError
 from ..pem import Source, blocks
+from ..pem_shapes import contents_of
 from ..x509 import keys
 from ..x509.certinfo import CertificateInfo
 from ..x509.templates import now
@@ -90,6 +91,7 @@ def _key(
 ) -> Iterator[Finding]:
     holder = key or certificate
     try:
+        holder = holder.taken()
         text = holder.read()
     except PEMError as error:
         advice = rewrite(holder)
@@ -102,23 +104,25 @@ def _key(
             ERROR,
             "key-missing",
             holder.place,
-            "there is no private key in it",
+            f"there is no private key in it, {contents_of(blocks(text), holder.looks)}",
             f"append the key, or configure its file beside {certificate.place}",
         )
         return
     if holder.path is not None:
         yield from exposed(holder.path)
     try:
-        private = keys.read(block.text, holder.place, secret)
+        public = keys.public_half(block.text, holder.place, secret)
     except PEMError as error:
         locked = block.is_encrypted and secret is None
         code, message = "key-unreadable", str(error)
         if locked:
             message = "its private key is encrypted and the configuration has no password for it"
         advice = "set sealwire.tls.key-password" if locked else "write the key again"
+        if block.is_encrypted and not locked:
+            advice = "correct sealwire.tls.key-password"
         yield Finding(ERROR, code, holder.place, message, advice)
         return
-    if not keys.same(private.public_key(), leaf.public_key()):
+    if not keys.same(public, leaf.public_key()):
         yield Finding(
             ERROR,
             "key-mismatch",

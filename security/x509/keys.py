@@ -6,6 +6,7 @@ import hashlib
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -24,6 +25,7 @@ __all__ = [
     "describe",
     "generate",
     "kind_of",
+    "public_half",
     "read",
     "same",
     "weakness",
@@ -82,11 +84,26 @@ def write(key: PrivateKey, password: bytes | None = None) -> str:
 
 
 def read(text: str, place: str, password: bytes | None = None) -> PrivateKey:
-    """Read a PEM private key. Raises `PEMError`, naming `place` and no part of the key."""
+    """Read a PEM private key that signs certificates.
+
+    Raises `PEMError`, naming `place` and no part of the key.
+    """
+    key = _loaded(text, place, password)
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise PEMError(f"cannot use {place}: a key of this kind cannot sign here; use P-256 or RSA")
+    return key
+
+
+def public_half(text: str, place: str, password: bytes | None = None) -> object:
+    """Return the public key of a PEM private key of any kind; raises as `read`."""
+    return _loaded(text, place, password).public_key()
+
+
+def _loaded(text: str, place: str, password: bytes | None) -> PrivateKeyTypes:
     if password is not None and "ENCRYPTED" not in text:
         password = None  # the library rejects a password that is not needed
     try:
-        key = load_pem_private_key(text.encode(), password)
+        return load_pem_private_key(text.encode(), password)
     except TypeError as error:
         raise PEMError(
             f"cannot use {place}: the private key is encrypted and no password was given; "
@@ -95,9 +112,6 @@ def read(text: str, place: str, password: bytes | None = None) -> PrivateKey:
     except (ValueError, UnsupportedAlgorithm):  # its message could quote the key
         why = "the password does not open the private key" if password else "damaged private key"
         raise PEMError(f"cannot use {place}: {why}") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise PEMError(f"cannot use {place}: a key of this kind cannot sign here; use P-256 or RSA")
-    return key
 
 
 def identifier(key: object) -> str:

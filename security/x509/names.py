@@ -30,6 +30,7 @@ __all__ = [
 _LONGEST = 64  # characters of a common name, by RFC 5280
 _DNS_NAME = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)*")
 _LONGEST_LABEL, _LONGEST_NAME = 63, 253  # characters (RFC 1035)
+_LONGEST_QUOTE = 300  # characters of a name in an error
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PORT = re.compile(r"(.*[^:]):\d*")  # behind a name, or an address of version 4 or in brackets
 
@@ -46,10 +47,12 @@ def subject(name: str, node: str | None = None) -> x509.Name:
 def _common_name(name: str) -> x509.Name:
     if not 1 <= len(name) <= _LONGEST:  # older releases of cryptography do not check
         raise AuthorityError(
-            f"cannot issue {name!r}: a common name has 1 to 64 characters, got {len(name)}"
+            f"cannot issue {_quoted(name)}: a common name has 1 to 64 characters, got {len(name)}"
         )
     if not name.isprintable():
-        raise AuthorityError(f"cannot issue {name!r}: a common name has printable characters only")
+        raise AuthorityError(
+            f"cannot issue {_quoted(name)}: a common name has printable characters only"
+        )
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
@@ -97,16 +100,23 @@ def split(names: Iterable[str]) -> tuple[list[str], list[str]]:
             bare = name.removesuffix(".")
             why = _unfit(bare)
             if why is not None:
-                raise AuthorityError(f"cannot issue a certificate for {name!r}: {why}") from None
+                raise AuthorityError(
+                    f"cannot issue a certificate for {_quoted(name)}: {why}"
+                ) from None
             hosts.append(bare)
             continue
         if getattr(address, "scope_id", None):
             raise AuthorityError(
-                f"cannot issue a certificate for {name!r}: a zone (%…) is one machine's own word; "
-                f"give {bare.partition('%')[0]} alone"
+                f"cannot issue a certificate for {_quoted(name)}: a zone (%…) is one machine's own "
+                f"word; give {bare.partition('%')[0]} alone"
             )
         ips.append(str(address))
     return hosts, ips
+
+
+def _quoted(name: str) -> str:
+    """Return a name for an error; of a long one, which is hardly a name, its beginning."""
+    return repr(name) if len(name) <= _LONGEST_QUOTE else f"{name[:_LONGEST_QUOTE]!r}…"
 
 
 def _unfit(name: str) -> str | None:

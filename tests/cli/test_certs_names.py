@@ -98,3 +98,18 @@ def test_several_are_told_apart() -> None:
     assert split(["a.lab.", "[::1]", "10.0.0.7", "b"]) == (["a.lab", "b"], ["::1", "10.0.0.7"])
     with pytest.raises(AuthorityError, match=r"for 'b:1': it has a port"):
         split(["a.lab", "b:1"])
+
+
+@pytest.mark.parametrize("option", [(), ("--name",), ("--each",), ("--hosts",)])
+def test_a_name_without_an_end_is_not_repeated(
+    option: tuple[str, ...], home: Path, tmp_path: Path
+) -> None:
+    name = "x" * 30_000
+    if option == ("--hosts",):
+        (tmp_path / "hosts").write_text(name)
+        name = str(tmp_path / "hosts")
+    host = ["h.lab"] if option == ("--name",) else []
+    result = run("issue", "worker", *host, *option, name)
+    assert result.exit_code
+    assert "x" * 100 in result.stderr
+    assert len(result.stderr) < 1000

@@ -269,6 +269,40 @@ def test_an_entry_that_changes_all_the_time(tmp_path: Path, name: str) -> None:
     assert codes <= {0, 1}
 
 
+def _device(path: Path, target: Path) -> None:
+    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+
+@pytest.mark.parametrize("through", ["itself", "link"])
+@pytest.mark.parametrize("make", [_fifo, _socket, *([_device] if ROOT else [])])
+def test_an_output_that_is_no_file_stays_what_it_is(
+    make: Callable[[Path, Path], Any], through: str, tmp_path: Path
+) -> None:
+    """What root names after `--out` may be a device of the whole machine."""
+    folder = folders.found(tmp_path / "certs")
+    special = tmp_path / "special"
+    make(special, folder)
+    before = os.lstat(special)
+    (tmp_path / "link").symlink_to(special)
+    out = str(special if through == "itself" else tmp_path / "link")
+    for dry in ([], ["--dry-run"]):
+        result = attempt("config", "--dir", str(folder), "--out", out, *dry)
+        assert result.exit_code == 1
+        assert "not a regular file; name another one; nothing was written" in result.stderr
+        assert os.lstat(special) == before
+    assert os.path.islink(tmp_path / "link")
+
+
+def test_a_password_file_without_an_end(tmp_path: Path) -> None:
+    folder = folders.found(tmp_path / "certs")
+    endless = tmp_path / "password"
+    endless.touch()
+    os.truncate(endless, 1 << 40)  # as a device: there is more of it than memory
+    result = attempt("rotate-ca", "--dir", str(folder), "--password-file", str(endless))
+    assert result.exit_code == 1
+    assert "more than 64 KiB; name a file with the password alone" in result.stderr
+
+
 @pytest.mark.skipif(not ROOT, reason="only root can make files of another user")
 def test_what_root_makes_is_the_folders_owners(tmp_path: Path) -> None:
     folder = folders.found(tmp_path / "certs")

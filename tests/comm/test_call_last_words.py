@@ -178,3 +178,17 @@ async def test_a_handler_is_still_cancelled_for_the_end() -> None:
         await until(lambda: called.running == 1)
         comm.abort()
         await asyncio.wait_for(cancelled.wait(), 20)
+
+
+@pytest.mark.parametrize("signals", [[], [0], [99999], [-1]])
+@aio
+async def test_what_is_no_signal(signals: Any) -> None:
+    with pytest.raises(ValueError, match="signal"):
+        await stop_signal(signals)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (9, "9")])
+@aio
+async def test_a_signal_that_nobody_can_wait_for(number: Any, name: str) -> None:
+    with pytest.raises(RuntimeError, match=f"cannot wait for {name} "):
+        await stop_signal([number])

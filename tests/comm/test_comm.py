@@ -265,3 +265,11 @@ async def test_an_address_in_use(scheme: str) -> None:
     async with listen(place(scheme), echo, **listen_args(scheme)) as listener:
         with pytest.raises(OSError, match=r"cannot listen on .*in use"):
             await listen(listener.listen_address, echo, **listen_args(scheme))
+
+
+@pytest.mark.parametrize("host", ["a..lab", ".", "x" * 64, "é" * 60, "a\ud800"], ids=ascii)
+@by_port
+@aio
+async def test_a_host_that_is_no_name_cannot_be_bound(scheme: str, host: str) -> None:
+    with pytest.raises(OSError, match="cannot listen on"):
+        await listen(f"{scheme}://{host}:0", echo, **listen_args(scheme))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 from typing import Any
@@ -184,3 +185,20 @@ async def test_delay_and_hold() -> None:
         assert not done
         link.release()
         assert await reading == 2
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, "1", None, True, 10**400], ids=ascii)
+@aio
+async def test_a_link_is_told_what_it_cannot_do(value: Any) -> None:
+    """And goes on carrying."""
+    async with pair() as (a, b, link):
+        with pytest.raises((TypeError, ValueError), match="delay="):
+            link.delay = value
+        if value != 10**400:
+            with pytest.raises((TypeError, ValueError), match="after="):
+                link.cut(after=value, sender=a)
+        await a.write("goes on")
+        assert await b.read() == "goes on"
+    with pytest.raises(TypeError, match="need a Limits or None"):
+        async with pair(value if value is not None else {}):
+            pass

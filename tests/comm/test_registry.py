@@ -229,6 +229,13 @@ def test_codes_that_cannot_be_sent(code: Any) -> None:
         closed_error("x://y", closed_by="them")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("reason", [None, 5, b"bye", ["bye"]])
+def test_reasons_that_are_no_text(reason: Any) -> None:
+    for who in ("us", "peer"):
+        with pytest.raises(TypeError, match="cannot close with a reason"):
+            closed_error("x://y", 4000, reason, closed_by=who)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "scheme", ["", "X", "Tcp", "a://", "a:", "1a", "a b", "ü", "a_b", "-a", "a\n"]
 )

@@ -31,11 +31,6 @@ DAY = 24 * HOUR
 ISSUER = "0123456789abcdef"
 
 
-@pytest.fixture
-def ca(tmp_path: Path) -> CA:
-    return CA(tmp_path / "ca")
-
-
 def line(ended: datetime.timedelta, serial: int, name: str, event: str = "issued") -> str:
     """A line of the journal; `ended` ago, or if negative in the future."""
     end = now() - ended

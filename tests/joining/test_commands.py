@@ -59,9 +59,17 @@ class Serving:
         return "".join(self.program.output)
 
 
-@pytest.fixture
-def serving(folder: Path) -> Iterator[Serving]:
-    with Serving(folder) as service:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a CA that `serving` serves, for tests that leave it whole."""
+    made = tmp_path_factory.mktemp("served") / "ca"
+    good("init", str(made))
+    return made
+
+
+@pytest.fixture(scope="module")
+def serving(served: Path) -> Iterator[Serving]:
+    with Serving(served) as service:
         yield service
 
 
@@ -69,6 +77,12 @@ def token_of(folder: Path, *options: str) -> str:
     done = run("token", "--role", "worker", "--dir", str(folder), *options)
     assert done.exit_code == 0, done.output
     return Token.parse(SECRET.findall(done.output)[0]).text()
+
+
+def listed(folder: Path, text: str) -> Any:
+    """What ``token --list`` says of a token."""
+    rows = {each["id"]: each for each in told("token", "--list", "--dir", str(folder))["tokens"]}
+    return rows[Token.parse(text).id]
 
 
 def mode(path: Path) -> int:
@@ -151,8 +165,8 @@ def test_a_token_in_a_file_is_private_and_never_replaced(folder: Path, tmp_path:
     assert len(told("token", "--list", "--dir", str(folder))["tokens"]) == 1
 
 
-def test_from_a_token_to_files_that_work(serving: Serving, folder: Path, tmp_path: Path) -> None:
-    text = token_of(folder)
+def test_from_a_token_to_files_that_work(serving: Serving, served: Path, tmp_path: Path) -> None:
+    text = token_of(served)
     here = tmp_path / "node" / "certs"
     out = good(
         "join", serving.address, "node7.lab", "10.0.0.7", "--dir", str(here), SEALWIRE_TOKEN=text
@@ -166,21 +180,21 @@ def test_from_a_token_to_files_that_work(serving: Serving, folder: Path, tmp_pat
     assert "all fits" in good("check", str(here))
     security = Security(tls_ca_file=here / "ca.pem", tls_worker_cert=here / "worker.pem")
     assert security.get_connection_args("worker")["ssl_context"] is not None
-    (row,) = told("token", "--list", "--dir", str(folder))["tokens"]
+    row = listed(served, text)
     assert row["status"] == "used up"
     assert row["used"][0]["name"].startswith("joined/worker-node7.lab-")
-    names = [each["name"] for each in told("list", "--dir", str(folder))]
+    names = [each["name"] for each in told("list", "--dir", str(served))]
     assert row["used"][0]["name"] in names
-    good("revoke", row["used"][0]["name"], "--dir", str(folder))
+    good("revoke", row["used"][0]["name"], "--dir", str(served))
 
 
 def test_an_answer_that_was_lost_is_asked_for_again(
-    serving: Serving, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command is killed after it was given the certificate, before it has written it."""
     from sealwire.joining import files
 
-    text, here = token_of(folder), tmp_path / "node"
+    text, here = token_of(served), tmp_path / "node"
     arguments = ("join", serving.address, "--dir", str(here))
 
     def killed(*_: object) -> None:
@@ -203,15 +217,15 @@ def test_an_answer_that_was_lost_is_asked_for_again(
     assert not list((tmp_path / "b").glob("*.key"))
 
 
-def test_what_is_there_is_not_replaced(serving: Serving, folder: Path, tmp_path: Path) -> None:
-    text = token_of(folder, "--uses", "9")
+def test_what_is_there_is_not_replaced(serving: Serving, served: Path, tmp_path: Path) -> None:
+    text = token_of(served, "--uses", "9")
     good("init", str(tmp_path / "other"))
     here = tmp_path / "node"
     good("join", serving.address, "--dir", str(here), SEALWIRE_TOKEN=text)
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     (stranger / "ca.pem").write_text((tmp_path / "other" / "ca.pem").read_text())
-    for place, why in ((here, "worker.pem already"), (folder, "folder of a CA"),
+    for place, why in ((here, "worker.pem already"), (served, "folder of a CA"),
                        (stranger, "of another CA")):  # fmt: skip
         before = {p.name: p.read_bytes() for p in place.iterdir()}
         done = run("join", serving.address, "--dir", str(place), SEALWIRE_TOKEN=text)
@@ -219,24 +233,23 @@ def test_what_is_there_is_not_replaced(serving: Serving, folder: Path, tmp_path:
         assert why in done.output
         after = {p.name: p.read_bytes() for p in place.iterdir() if p.name != ".lock"}
         before.pop(".lock", None)
-        if place == folder:
+        if place == served:
             continue
         assert after == before
-    (row,) = told("token", "--list", "--dir", str(folder))["tokens"]
-    assert len(row["used"]) == 1
+    assert len(listed(served, text)["used"]) == 1
 
 
-def test_two_roles_share_a_folder(serving: Serving, folder: Path, tmp_path: Path) -> None:
+def test_two_roles_share_a_folder(serving: Serving, served: Path, tmp_path: Path) -> None:
     here = tmp_path / "node"
-    good("join", serving.address, "--dir", str(here), SEALWIRE_TOKEN=token_of(folder))
+    good("join", serving.address, "--dir", str(here), SEALWIRE_TOKEN=token_of(served))
     (here / "dask.yaml").write_text((here / "dask.yaml").read_text() + "# mine\n")
-    done = run("token", "--role", "client", "--dir", str(folder))
+    done = run("token", "--role", "client", "--dir", str(served))
     text = SECRET.findall(done.output)[0]
     arguments = ("join", serving.address, "--role", "client", "--dir", str(here))
     both = (here / "worker.pem").read_text()  # of a process that was killed before it removed it
     key = both[both.index("-----BEGIN PRIVATE") :]
     (here / "joining.key").write_text(key)
-    wrong = run(*arguments, SEALWIRE_TOKEN=token_of(folder))
+    wrong = run(*arguments, SEALWIRE_TOKEN=token_of(served))
     assert wrong.exit_code == 1
     assert "for a worker" in wrong.output
     good(*arguments, SEALWIRE_TOKEN=text)
@@ -278,9 +291,9 @@ def test_a_service_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> No
 
 
 def test_nothing_secret_is_in_logs_or_the_list_of_processes(
-    serving: Serving, folder: Path, tmp_path: Path
+    serving: Serving, served: Path, tmp_path: Path
 ) -> None:
-    text, refused = token_of(folder), token_of(folder, "--names", "nobody")
+    text, refused = token_of(served), token_of(served, "--names", "nobody")
     file = tmp_path / "token"
     file.write_text(text)
     command = [sys.executable, "-m", "sealwire.cli", "certs", "join", serving.address]
@@ -293,10 +306,10 @@ def test_nothing_secret_is_in_logs_or_the_list_of_processes(
     assert joining.returncode == 0, output
     again = run("join", serving.address, "--dir", str(tmp_path / "b"), SEALWIRE_TOKEN=refused)
     assert "does not allow" in again.output
-    keys = [(tmp_path / "node/worker.pem").read_text(), (folder / "ca-key.pem").read_text()]
+    keys = [(tmp_path / "node/worker.pem").read_text(), (served / "ca-key.pem").read_text()]
     body = [line for key in keys for line in key.splitlines() if len(line) > 60]
     shown = "\n".join([*lines, output, again.output, serving.output])
-    kept = "".join((folder / name).read_text() for name in ("tokens.tsv", "journal.tsv"))
+    kept = "".join((served / name).read_text() for name in ("tokens.tsv", "journal.tsv"))
     assert any("certs join" in line for line in lines)
     for secret in (text, refused, text[-60:], refused[-60:], *body[:1]):
         assert secret not in shown
@@ -336,8 +349,8 @@ def test_what_cannot_be_served_is_told(tmp_path: Path, folder: Path, serving: Se
     assert "line 1 is damaged" in done.output
 
 
-def test_json(serving: Serving, folder: Path, tmp_path: Path) -> None:
-    made: Any = json.loads(run("token", "--role", "client", "--json", "--dir", str(folder)).output)
+def test_json(serving: Serving, served: Path, tmp_path: Path) -> None:
+    made: Any = json.loads(run("token", "--role", "client", "--json", "--dir", str(served)).output)
     assert Token.parse(made["token"]).id == made["id"]
     joined = told(
         "join", serving.address, "--dir", str(tmp_path / "n"), SEALWIRE_TOKEN=made["token"]

@@ -56,9 +56,20 @@ def client_of(cluster: Cluster, scheduler: str, workers: int) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("service"))
+    try:
+        yield made
+        assert not SECRET.search(made.output)
+        assert "Traceback" not in made.output
+    finally:
+        made.end()
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path)
+def cluster(service: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path, service)
     try:
         yield made
     finally:
@@ -80,8 +91,7 @@ def test_a_cluster_without_a_file_copied(cluster: Cluster) -> None:
         assert not SECRET.search(shown), "nothing that a task sees has a token"
         assert "PRIVATE KEY" not in shown
         assert pid
-    listed = json.loads(good("token", "--list", "--json", "--dir", str(cluster.ca)))["tokens"]
-    assert [(each["role"], each["status"]) for each in listed] == [
+    assert [(each["role"], each["status"]) for each in cluster.listed()] == [
         ("scheduler", "used up"), *[("worker", "used up")] * 3, ("client", "used up"),
     ]  # fmt: skip
     files = [p for p in cluster.path.rglob("home-*/**/*") if p.is_file()]
@@ -130,7 +140,7 @@ def test_a_token_in_a_file_and_an_address_in_the_configuration(cluster: Cluster)
     started.wait_for(r"the token in \S+ can be read by group or others \(mode 0644\)")
     started.wait_for(r"joined at tls://\S+ as worker")
     started.wait_for(r"Registered to:\s+tls://")
-    assert "joined/worker-rack_7-" in good("token", "--list", "--json", "--dir", str(cluster.ca))
+    assert cluster.listed()[-1]["used"][0]["name"].startswith("joined/worker-rack_7-")
 
 
 @pytest.fixture
@@ -203,7 +213,7 @@ def test_certificates_that_are_configured_are_used(
         install()
         assert membership.member() is None
     assert any("not joining" in record.getMessage() for record in caplog.records)
-    assert "used up" not in good("token", "--list", "--json", "--dir", str(cluster.ca))
+    assert [each["status"] for each in cluster.listed()] == ["valid"]
 
 
 @pytest.mark.usefixtures("backends")

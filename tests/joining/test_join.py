@@ -30,27 +30,7 @@ from sealwire.security.x509 import keys
 from sealwire.security.x509.certinfo import CertificateInfo
 from sealwire.security.x509.templates import now
 from support.aio import aio
-from support.joining import CA, HOUR, ask, question
-
-
-@pytest.fixture
-def ca(tmp_path: Path) -> CA:
-    return CA(tmp_path / "ca")
-
-
-def info(joined: Joined) -> CertificateInfo:
-    return CertificateInfo.of(x509.load_pem_x509_certificate(joined.certificate.encode()))
-
-
-def trusted(ca: CA) -> str:
-    return (ca.path / "ca.pem").read_text()
-
-
-async def refused(kind: str, attempt: Any) -> str:
-    with pytest.raises(Refused) as caught:
-        await attempt
-    assert caught.value.kind == kind, caught.value
-    return str(caught.value)
+from support.joining import CA, HOUR, ask, info, question, refused
 
 
 @aio
@@ -149,7 +129,7 @@ async def test_a_token_of_several_uses(ca: CA) -> None:
 async def test_proofs_that_are_none(ca: CA) -> None:
     token, other = ca.token(), ca.token("scheduler")
     request = signing_request(keys.generate())
-    cas = trusted(ca)
+    cas = ca.trusted
     stranger = Token(token.digests, bytes(32))
     async with ca.service() as address:
 
@@ -190,9 +170,9 @@ async def test_a_question_that_was_heard_is_good_for_nothing_again(ca: CA) -> No
         return heard["proof"]
 
     async with ca.service() as address:
-        await ask(address, trusted(ca), question(token, request, proof=proof))
+        await ask(address, ca.trusted, question(token, request, proof=proof))
         replayed = question(token, request, proof=heard["proof"])
-        await refused("proof", ask(address, trusted(ca), replayed))
+        await refused("proof", ask(address, ca.trusted, replayed))
 
 
 @aio
@@ -301,7 +281,7 @@ async def test_requests_that_are_none(ca: CA, what: str) -> None:
     token = ca.token()
     async with ca.service() as address:
         asked = question(token, REQUESTS[what]())
-        await refused("request", ask(address, trusted(ca), asked))
+        await refused("request", ask(address, ca.trusted, asked))
         assert not ca.grant(token).used
         await join(address, token, keys.generate())
 
@@ -315,9 +295,9 @@ async def test_what_else_a_request_asks_for_is_not_given(ca: CA) -> None:
     mail = csr(key, x509.SubjectAlternativeName([x509.RFC822Name("root@lab")]))
     token = ca.token(uses=3)
     async with ca.service() as address:
-        answer = await ask(address, trusted(ca), question(token, wants))
+        answer = await ask(address, ca.trusted, question(token, wants))
         for bad in (uri, mail):
-            await refused("names", ask(address, trusted(ca), question(token, bad)))
+            await refused("names", ask(address, ca.trusted, question(token, bad)))
     found = x509.load_pem_x509_certificate(answer["certificate"].encode())
     assert not CertificateInfo.of(found).is_ca
 

@@ -1,4 +1,4 @@
-"""Killed at each write: no line is lost, no token is used twice, none is lost to its key."""
+"""Killed or failing at each write: no line is lost, no token used twice, none lost to its key."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sealwire.joining import Desk, Refused, Token
 from sealwire.joining.client import signing_request
+from sealwire.security import SecurityError
 from sealwire.security.ca.store import Store
 from sealwire.security.x509 import keys
 from support import programs
@@ -74,3 +75,33 @@ def test_killed_at_each_write(tmp_path: Path) -> None:
     issued = Store(ca.path).journal.issued()
     assert len({record.serial for record in issued}) == len(issued)
     assert all(len(ca.grant(Token.parse(end["token"])).used) == 1 for end in ends)
+
+
+@pytest.mark.parametrize("name", ["tokens.tsv", "journal.tsv"])
+@pytest.mark.parametrize("room", [0, 1, 60, 100])
+def test_a_disk_that_is_full(tmp_path: Path, name: str, room: int) -> None:
+    """With so many bytes left: a part of a line may fit, and is taken back."""
+    import resource
+
+    ca = CA(tmp_path / "ca")
+    token, key = ca.token(), keys.generate()
+    desk = Desk(ca.path)
+    path = ca.path / name
+    other = ca.path / ("tokens.tsv" if name == "journal.tsv" else "journal.tsv")
+    with path.open("a") as file:  # so that this one is the first to be full
+        file.write(f"#{'x' * (other.stat().st_size + 1000)}\n")
+    before, size = resource.getrlimit(resource.RLIMIT_FSIZE), path.stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, before[1]))
+    try:
+        with pytest.raises(SecurityError, match=f"cannot write .*{name}: file too large"):
+            join(desk, token, key)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.stat().st_size == size
+    assert not ca.issued()
+    first, second = (key, keys.generate()) if name == "journal.tsv" else (keys.generate(), key)
+    join(desk, token, first)
+    with pytest.raises(Refused) as caught:
+        join(Desk(ca.path), token, second)
+    assert caught.value.kind == "used"
+    assert list(ca.grant(token).used) == [digest(first)]

@@ -20,11 +20,6 @@ from support.joining import CA, HOUR
 KEYS = [f"{number:064x}" for number in range(3)]
 
 
-@pytest.fixture
-def ca(tmp_path: Path) -> CA:
-    return CA(tmp_path / "ca")
-
-
 def use(ca: CA, token: Token, key: str) -> None:
     ledger = Ledger(Folder(ca.path))
     line = ledger.use(ledger.find(token.id), key, now(), "joined/worker-x", "127.0.0.1:1")

@@ -36,11 +36,6 @@ SHORT = HOUR / 60  # a certificate's lifetime; members are made to be in a hurry
 
 
 @pytest.fixture
-def ca(tmp_path: Path) -> CA:
-    return CA(tmp_path / "ca")
-
-
-@pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Renew after a second, look every half a second, try again four times a second."""
     from sealwire.joining import member

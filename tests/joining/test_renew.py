@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -15,7 +14,6 @@ from sealwire.joining import (
     Desk,
     Joined,
     JoinServer,
-    Refused,
     Unavailable,
     WrongAuthority,
     join,
@@ -29,29 +27,8 @@ from sealwire.security.ca.atomic_files import apply, locked
 from sealwire.security.ca.renewal import revoke
 from sealwire.security.ca.store import Store
 from sealwire.security.x509 import keys
-from sealwire.security.x509.certinfo import CertificateInfo
 from support.aio import aio
-from support.joining import CA, HOUR, ask
-
-
-@pytest.fixture
-def ca(tmp_path: Path) -> CA:
-    return CA(tmp_path / "ca")
-
-
-def info(joined: Joined) -> CertificateInfo:
-    return CertificateInfo.of(x509.load_pem_x509_certificate(joined.certificate.encode()))
-
-
-def trusted(ca: CA) -> str:
-    return (ca.path / "ca.pem").read_text()
-
-
-async def refused(kind: str, attempt: Any) -> str:
-    with pytest.raises(Refused) as caught:
-        await attempt
-    assert caught.value.kind == kind, caught.value
-    return str(caught.value)
+from support.joining import CA, HOUR, ask, info, refused
 
 
 def shut_out(ca: CA, name: str) -> None:
@@ -84,7 +61,7 @@ async def test_renewing(ca: CA) -> None:
     assert {entry.serial_number for entry in found} == {
         record.serial for record in Store(ca.path).journal.issued() if "worker-a" in record.file
     }
-    assert cas == trusted(ca)
+    assert cas == ca.trusted
 
 
 @aio
@@ -103,27 +80,27 @@ async def test_who_may_not_renew(ca: CA, tmp_path: Path) -> None:
     other = CA(tmp_path / "other")
     given = (ca.path / "worker.pem").read_text()
     cut = given.index("-----BEGIN PRIVATE")
-    issued = Joined("worker", given[:cut], given[cut:], trusted(ca), "", 1.0)
+    issued = Joined("worker", given[:cut], given[cut:], ca.trusted, "", 1.0)
     foreign = (other.path / "worker.pem").read_text()
     cut = foreign.index("-----BEGIN PRIVATE")
-    stranger = Joined("worker", foreign[:cut], foreign[cut:], trusted(ca), "", 1.0)
+    stranger = Joined("worker", foreign[:cut], foreign[cut:], ca.trusted, "", 1.0)
     async with ca.service() as address:
         await refused("foreign", renew(address, issued, keys.generate()))
         with pytest.raises(Exception, match=r"TLS handshake|closed"):
             await renew(address, stranger, keys.generate())
         for asks in ("renew", "lists"):
             asked = {"asks": asks, "request": signing_request(keys.generate())}
-            await refused("anonymous", ask(address, trusted(ca), asked))
+            await refused("anonymous", ask(address, ca.trusted, asked))
 
 
 @aio
 async def test_the_lists_are_for_everybody_with_a_certificate(ca: CA) -> None:
     given = (ca.path / "scheduler.pem").read_text()
     cut = given.index("-----BEGIN PRIVATE")
-    issued = Joined("scheduler", given[:cut], given[cut:], trusted(ca), "", 1.0)
+    issued = Joined("scheduler", given[:cut], given[cut:], ca.trusted, "", 1.0)
     async with ca.service() as address:
         found = await lists(address, issued)
-    assert found[:2] == (trusted(ca), (ca.path / "crl.pem").read_text())
+    assert found[:2] == (ca.trusted, (ca.path / "crl.pem").read_text())
 
 
 @aio
@@ -134,7 +111,7 @@ async def test_a_process_of_the_cluster_in_the_place_of_the_service(ca: CA) -> N
     found = x509.load_pem_x509_certificate(given.encode())
     der = found.public_bytes(Encoding.DER)
     own = Own(given[:cut], given[cut:], der, found.not_valid_after_utc, b"")
-    thief = JoinServer(Desk(ca.path), own, trusted(ca), limits())
+    thief = JoinServer(Desk(ca.path), own, ca.trusted, limits())
     thief.listen(0, "127.0.0.1")
     address = Address("tls", *thief.address)
     token, key = ca.token(), keys.generate()

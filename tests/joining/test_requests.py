@@ -24,11 +24,6 @@ from support.joining import CA, HOUR
 ROLES = ("client", "scheduler", "worker", "authority")
 
 
-@pytest.fixture
-def ca(tmp_path: Path) -> CA:
-    return CA(tmp_path / "ca")
-
-
 def asked(hosts: list[str], node: str = "") -> Asked:
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, node)] if node else []
     names = [x509.DNSName(host) for host in hosts]

@@ -11,7 +11,6 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -24,15 +23,6 @@ from sealwire.joining.client import patiently, signing_request
 from sealwire.security.x509 import keys
 from support.aio import aio, until
 from support.joining import CA, ask, question, send
-
-
-@pytest.fixture
-def ca(tmp_path: Path) -> CA:
-    return CA(tmp_path / "ca")
-
-
-def trusted(ca: CA) -> str:
-    return (ca.path / "ca.pem").read_text()
 
 
 @pytest.fixture
@@ -88,7 +78,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 async def test_messages_that_are_no_questions(ca: CA, what: str) -> None:
     async with ca.service() as address:
         with pytest.raises(OSError, match=r"closed|lost|limit|reset|pipe"):
-            await send(address, trusted(ca), MESSAGES[what])
+            await send(address, ca.trusted, MESSAGES[what])
         assert (await join(address, ca.token(), keys.generate())).role == "worker"
 
 
@@ -98,7 +88,7 @@ async def test_messages_that_are_no_questions(ca: CA, what: str) -> None:
 async def test_questions_that_make_no_sense(ca: CA, what: str) -> None:
     async with ca.service() as address:
         with pytest.raises(Refused):
-            await ask(address, trusted(ca), QUESTIONS[what])
+            await ask(address, ca.trusted, QUESTIONS[what])
         assert (await join(address, ca.token(), keys.generate())).role == "worker"
 
 
@@ -117,7 +107,7 @@ async def test_random_messages(ca: CA) -> None:
                 data[chance.randrange(len(data))] = chance.randrange(256)
             with contextlib.suppress(OSError):
                 (answer,) = await send(
-                    address, trusted(ca), [bytes(data[: chance.choice((9**9, 80))])]
+                    address, ca.trusted, [bytes(data[: chance.choice((9**9, 80))])]
                 )
                 assert b"refused" in answer
         assert not ca.grant(token).used
@@ -193,7 +183,7 @@ async def test_a_flood_of_bad_tokens_keeps_nobody_out(
         while not over.is_set():
             with contextlib.suppress(JoinError, OSError):
                 try:
-                    await ask(address, trusted(ca), bad[number % 2])
+                    await ask(address, ca.trusted, bad[number % 2])
                 finally:
                     asked += 1
 

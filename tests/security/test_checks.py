@@ -106,6 +106,7 @@ def test_an_encrypted_key_without_a_password(folder: Path) -> None:
     wrong = check_configuration({**values, "tls_key_password": "wrong"})
     assert said(wrong) == {"key-unreadable": "error"}
     assert "the password does not open" in wrong[0].message
+    assert wrong[0].advice == "correct sealwire.tls.key-password"
 
 
 @pytest.mark.parametrize(
@@ -325,6 +326,16 @@ def test_the_configuration_names_any_path(tmp_path: Path) -> None:
         assert config.read(str(home / "dask.yaml"))["tls_ca_file"] == str(home / "ca.pem")
         assert look(home) == {}
     assert "ca-file: /etc/sealwire/ca.pem" in configuration("/etc/sealwire")
+
+
+def test_a_configuration_that_was_appended_to_another(folder: Path) -> None:
+    """What the first of two sections of a name has is lost."""
+    file = folder / "dask.yaml"
+    before = check_configuration(without_crl(folder), files=[str(file)])
+    assert "name-twice" not in said(before)
+    file.write_text(f"distributed: {{worker: {{preload: []}}}}\n{file.read_text()}")
+    found = check_configuration(without_crl(folder), files=[str(file)])
+    assert said(found)["name-twice"] == "warning"
 
 
 def test_every_finding_has_its_test() -> None:

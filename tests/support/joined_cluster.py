@@ -6,10 +6,11 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from support.certs_cli import good, run
+from support.certs_cli import good, told
 from support.processes import Program
 
 __all__ = ["SECRET", "Cluster", "bare"]
@@ -24,13 +25,20 @@ def bare() -> dict[str, str]:
 
 
 class Cluster:
-    """A CA with its service, and processes that have no files at all."""
+    """A CA with its service, and processes that have no files at all.
 
-    def __init__(self, path: Path) -> None:
+    With another one, only the processes: its CA and service are shared.
+    """
+
+    def __init__(self, path: Path, other: Cluster | None = None) -> None:
         self.path = path
+        self.started: list[Program] = []
+        self.made: list[str] = []  # tokens, by their ids
+        if other is not None:
+            self.ca, self.service = other.ca, other.service
+            return
         self.ca = path / "ca"
         good("init", str(self.ca))
-        self.started: list[Program] = []
         serve = ("certs", "serve", "--host", "127.0.0.1", "--port", "0", "--dir", str(self.ca))
         service = self.start("service", "sealwire.cli", *serve)
         self.service = service.wait_for(r"serving the CA at tls://(\S+)")[1]
@@ -52,8 +60,16 @@ class Cluster:
         return program
 
     def token(self, role: str, *options: str) -> str:
-        done = run("token", "--role", role, "--dir", str(self.ca), *options)
-        return SECRET.findall(done.output)[0]
+        done = told("token", "--role", role, "--dir", str(self.ca), *options)
+        self.made.append(done["id"])
+        return str(done["token"])
+
+    def listed(self) -> list[Any]:
+        """What ``certs token --list`` says of the tokens made here."""
+        listed = {
+            each["id"]: each for each in told("token", "--list", "--dir", str(self.ca))["tokens"]
+        }
+        return [listed[each] for each in self.made]
 
     def joining(self, role: str, *options: str) -> dict[str, str]:
         """The two variables."""

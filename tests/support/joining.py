@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from cryptography import x509
+
 from sealwire.comm.addressing import Address
-from sealwire.joining import Desk, JoinServer, Token, messages
+from sealwire.joining import Desk, Joined, JoinServer, Refused, Token, messages
 from sealwire.joining.client import _asked, _certificate_of, _Context, _opened
 from sealwire.joining.ledger import Grant, Ledger
 from sealwire.joining.service import limits
@@ -17,6 +20,7 @@ from sealwire.security.ca.atomic_files import apply, locked, make_folder
 from sealwire.security.ca.bootstrap import new_store
 from sealwire.security.ca.folder import Folder
 from sealwire.security.ca.store import Store
+from sealwire.security.x509.certinfo import CertificateInfo
 
 HOUR = datetime.timedelta(hours=1)
 
@@ -58,6 +62,11 @@ class CA:
             each.file for each in records
             if each.file.startswith("joined/") and each.file != "joined/authority"
         ]  # fmt: skip
+
+    @property
+    def trusted(self) -> str:
+        """Its certificate, as everybody has it."""
+        return (self.path / "ca.pem").read_text()
 
     @contextlib.asynccontextmanager
     async def service(self, timeout: float = 10.0) -> AsyncIterator[Address]:
@@ -106,3 +115,15 @@ def question(token: Token, request: bytes, **other: Any) -> dict[str, Any]:
         "role": "",
         **other,
     }
+
+
+def info(joined: Joined) -> CertificateInfo:
+    return CertificateInfo.of(x509.load_pem_x509_certificate(joined.certificate.encode()))
+
+
+async def refused(kind: str, attempt: Any) -> str:
+    """Why an attempt is refused; it must be, for that cause."""
+    with pytest.raises(Refused) as caught:
+        await attempt
+    assert caught.value.kind == kind, caught.value
+    return str(caught.value)

@@ -181,3 +181,32 @@ def test_faults_add_up(make_sealwire_certificates: Callable[..., Certificates]) 
     )
     assert "expired" in done.stdout
     assert "revoked" in done.stdout
+
+
+WITHOUT = """
+import sys
+sys.modules["{name}"] = None
+from sealwire.testing import temporary_certificates, tls_cluster
+with temporary_certificates() as certificates:
+    assert certificates.security("worker").tls_worker_cert
+    for use in (lambda: tls_cluster().__enter__(), certificates.dask_security):
+        try:
+            use()
+        except ModuleNotFoundError as error:
+            print(error.name, error)
+"""
+
+
+@pytest.mark.parametrize("name", ["dask", "distributed"])
+def test_what_needs_dask_says_so_where_it_is_missing(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(name=name)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    line = (
+        f"{name} cannot use the Dask backend: {name} is not installed; pip install 'sealwire[dask]'"
+    )
+    assert done.stdout.splitlines() == [line, line]

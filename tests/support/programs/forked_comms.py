@@ -1,0 +1,137 @@
+"""A process with open comms forks, and its children do what they like with them.
+
+    python -m support.programs.forked_comms asyncio|uvloop SCHEME ...
+
+Prints a line of JSON: for each scheme and each thing that a child does, what the child was told,
+and how the parent fared afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvloop
+
+from sealwire.comm import Comm, CommClosedError, connect, listen
+from support.links import connect_args, echo, listen_args, place
+
+Child = Callable[[list[Comm]], "Awaitable[Any] | None"]
+
+
+def nothing(comms: list[Comm]) -> None:
+    """It ends as a child should, by `os._exit`."""
+
+
+def abort(comms: list[Comm]) -> None:
+    for comm in comms:
+        comm.abort()
+
+
+def drop(comms: list[Comm]) -> None:
+    comms.clear()
+    gc.collect()
+
+
+def write_nowait(comms: list[Comm]) -> None:
+    comms[0].write_nowait("of the child")
+
+
+async def write(comms: list[Comm]) -> None:
+    await comms[0].write("of the child")
+
+
+async def read(comms: list[Comm]) -> None:
+    await comms[0].read()
+
+
+async def close(comms: list[Comm]) -> None:
+    await comms[0].close()
+
+
+async def iterate(comms: list[Comm]) -> None:
+    async for _ in comms[0]:
+        pass
+
+
+def leave(comms: list[Comm]) -> None:
+    """Through all that the parent has begun, as a child should not."""
+    raise SystemExit(0)
+
+
+async def one_of_its_own(comms: list[Comm]) -> None:
+    async with (
+        listen("tcp://127.0.0.1:0", echo) as listener,
+        connect(listener.contact_address) as comm,
+    ):
+        await comm.write("mine")
+        assert await comm.read() == "mine"
+
+
+CHILDREN: list[Child] = [
+    nothing, abort, drop, write_nowait, write, read, close, iterate, one_of_its_own, leave,
+]  # fmt: skip
+
+
+def run_child(does: Child, comms: list[Comm], pipe: int) -> None:
+    told = "nothing"
+    try:
+        work = does(comms)
+        if work is not None:
+            asyncio.new_event_loop().run_until_complete(work)
+    except CommClosedError as error:
+        told = f"{error.closed_by} {error}"
+    except Exception as error:
+        told = repr(error)
+    finally:
+        os.write(pipe, told.encode())
+        os.close(pipe)
+    os._exit(0)
+
+
+async def forked(scheme: str, does: Child) -> str:
+    """What the child was told, if the parent's comm goes on."""
+    async with listen(place(scheme), echo, **listen_args(scheme)) as listener:
+        comms = [await connect(listener.contact_address, **connect_args(scheme))]
+        await comms[0].write("before")
+        assert await comms[0].read() == "before"
+        ours, childs = os.pipe()
+        if not (pid := os.fork()):
+            os.close(ours)
+            run_child(does, comms, childs)
+        os.close(childs)
+        told = os.read(ours, 10_000).decode()
+        os.close(ours)
+        os.waitpid(pid, 0)  # noqa: ASYNC222
+        for message in ("after", bytes(100_000)):
+            await asyncio.wait_for(comms[0].write(message), 20)
+            assert await asyncio.wait_for(comms[0].read(), 20) == message
+        await asyncio.wait_for(comms[0].close(3000, "done"), 20)
+        return told
+
+
+async def main(schemes: list[str]) -> dict[str, dict[str, str]]:
+    return {
+        scheme: {does.__name__: await forked(scheme, does) for does in CHILDREN}
+        for scheme in schemes
+    }
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks
+    parent = os.getpid()
+    make = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[sys.argv[1]]
+    loop = make()
+    try:
+        outcome = loop.run_until_complete(main(sys.argv[2:]))
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+    print(json.dumps(outcome))
+    loop.close()

@@ -37,8 +37,12 @@ Side = Literal["server", "client"]
 
 logger = logging.getLogger("sealwire.comm")
 
+_LEAST = ssl.TLSVersion.TLSv1_2
 #: The ways to disable TLS below 1.2 other than `minimum_version`
 _OLD = (ssl.OP_NO_SSLv3, ssl.OP_NO_TLSv1, ssl.OP_NO_TLSv1_1)
+#: What a context speaks at least if nobody has said: by some builds of Python, such as Debian's,
+#: whatever OpenSSL's own configuration says
+_UNSET = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version
 _FITTING: dict[Side, Collection[int]] = {
     "server": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLSv1_2),
     "client": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLSv1_2),
@@ -127,7 +131,7 @@ def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.S
 
     `instead` says where to get a good one. Raises `TypeError` for anything but an SSL context, and
     `ValueError` for one that is for the other side, does not require a peer certificate, or allows
-    TLS below 1.2.
+    TLS below 1.2. One for which nobody has chosen a version speaks 1.2 at least from now on.
     """
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(
@@ -136,6 +140,8 @@ def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.S
     why = _weakness(context, side)
     if why is not None:
         raise ValueError(f"cannot use {address}: its ssl_context {why}, or {instead}")
+    if context.minimum_version == _UNSET < _LEAST and context.protocol is not ssl.PROTOCOL_TLSv1_2:
+        context.minimum_version = _LEAST
     return context
 
 
@@ -154,7 +160,8 @@ def _weakness(context: ssl.SSLContext, side: Side) -> str | None:
         )
     least = context.minimum_version
     if (
-        least < ssl.TLSVersion.TLSv1_2
+        least < _LEAST
+        and least != _UNSET
         and context.protocol is not ssl.PROTOCOL_TLSv1_2
         and not all(context.options & option for option in _OLD)
     ):

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import quoted
 
-__all__ = ["alert_of", "mismatch", "openssl_words", "presented_certificate"]
+__all__ = ["alert_of", "is_eof", "mismatch", "openssl_words", "presented_certificate"]
 
 _ALERT = re.compile(r"(?:sslv3|tlsv1|tlsv13) (?:alert )?(.+)")  # OpenSSL names each by its origin
 
@@ -21,6 +21,16 @@ def openssl_words(error: ssl.SSLError) -> str:
     if reason:
         return reason.replace("_", " ").lower()
     return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error)) or type(error).__name__
+
+
+def is_eof(error: BaseException) -> bool:
+    """Whether a connection has ended, announced by TLS's close_notify or not.
+
+    Older CPythons, such as 3.11.2, have no class for the error that OpenSSL 3 has for the latter.
+    """
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return True
+    return isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 def alert_of(error: ssl.SSLError) -> str:

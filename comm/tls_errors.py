@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .errors import CommClosedError, HandshakeError, quoted
 from .kinds import ErrorKind
-from .tls_details import alert_of, mismatch, openssl_words, presented_certificate
+from .tls_details import alert_of, is_eof, mismatch, openssl_words, presented_certificate
 from .wire import hello
 from .wire.foreign import name_foreign
 
@@ -241,9 +241,7 @@ def explain(
         )  # the allow-list's text names it
         why = f"we refused its certificate: {cause.why}{shown}"
         return _refused(error, peer, cause._replace(why=why))
-    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or not isinstance(
-        error, ssl.SSLError
-    ):
+    if is_eof(error) or not isinstance(error, ssl.SSLError):
         return _lost(error, peer, handshaking)
     if not handshaking:
         return _failed_later(error, peer)

@@ -20,6 +20,7 @@ from typing import Any
 from sealwire.cli.probe.connections import Endpoint, Reply
 from sealwire.cli.probe.deadline import Deadline
 from sealwire.comm import Address, CommClosedError, HandshakeError
+from sealwire.comm.tls_details import is_eof
 from sealwire.comm.tls_errors import NamingFiles, explain, tell_refused
 from sealwire.comm.wire import hello
 
@@ -240,9 +241,7 @@ class _Examination:
                 )
             if isinstance(reply.error, HandshakeError):  # received instead of its hello
                 raise self.refused(reply.error)
-            if isinstance(reply.error, ssl.SSLError) and not isinstance(
-                reply.error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-            ):
+            if isinstance(reply.error, ssl.SSLError) and not is_eof(reply.error):
                 raise self.refused(explain(reply.error, self.peer, handshaking=True))
             if reply.first:
                 raise self.strange(f"it speaks TLS, but not our protocol: {_opening(reply)}")

@@ -29,6 +29,7 @@ SCRATCH = 68 * 1024
 
 _BUDGET = 4 << 20  # bytes per direction before yielding to the event loop: some 2 ms
 _TLS_BUDGET = 1 << 20
+_IGNORE_EOF: int = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # of OpenSSL 3
 
 
 class Channel:
@@ -53,7 +54,8 @@ class Channel:
         The same for a list of buffers (gathering send), if the system supports it.
     authentic_end : bool
         Whether end of file (0 bytes) was sent by the peer itself, by close_notify. Over plain TCP
-        anyone on the path can forge it, and the kernel sends it for a killed process.
+        anyone on the path can forge it, and the kernel sends it for a killed process; so over TLS
+        with a context of others' that ignores the difference, as those of CPython 3.11.2 do.
     budget : int
         Bytes to move in either direction before yielding to the event loop.
     whole_records : bool
@@ -131,7 +133,7 @@ def secure(sock: ssl.SSLSocket, pointer: int | None = None) -> Channel:
     channel.full = RECORD
     channel.send = tls.write
     channel.send_several = None
-    channel.authentic_end = True
+    channel.authentic_end = not sock.context.options & _IGNORE_EOF
     channel.budget = _TLS_BUDGET
     channel.whole_records = True
     channel.pending = tls.pending

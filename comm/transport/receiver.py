@@ -21,6 +21,7 @@ from typing import Protocol
 
 from ..errors import CommBusy, CommClosedError, MessageTooLarge
 from ..limits import Limits
+from ..tls_details import is_eof
 from ..wire import closing
 from ..wire.framing import OVERHEAD, Buffer, Frame, Splitter
 from ..wire.hello import Agreement
@@ -318,8 +319,8 @@ class Receiver:
             self.wants_write = True
             connection.watch()
         elif isinstance(error, ssl.SSLZeroReturnError):
-            connection.ended(self._ended(connection.agreement, notified=True))
-        elif isinstance(error, ssl.SSLEOFError):
+            connection.ended(self._ended(connection.agreement, self._channel.authentic_end))
+        elif is_eof(error):
             # Stock peers send no close_notify. A lost connection looks the same before Python 3.12.
             if given_up(self._channel.socket):
                 connection.fail(reset_or_timed_out(self._peer, self._where()), error)
@@ -357,8 +358,7 @@ class Receiver:
         if connection is None:
             return False
         if not size:
-            notified = self._channel.authentic_end
-            connection.ended(self._ended(connection.agreement, notified=notified))
+            connection.ended(self._ended(connection.agreement, self._channel.authentic_end))
             return False
         if self._splitter.delivered - self._consumed >= self.read_ahead:
             self.paused = True
@@ -376,7 +376,7 @@ class Receiver:
             return f" in the middle of a message, after {progress}"
         return "" if self._splitter.delivered else " before its hello"
 
-    def _ended(self, agreement: Agreement, *, notified: bool = False) -> CommClosedError:
+    def _ended(self, agreement: Agreement, notified: bool = False) -> CommClosedError:
         """Return the error for the peer's end of file; `notified` says whether TLS announced it."""
         where = self._where()
         return ended_by_peer(self._peer, where, notified=notified, announces=agreement.closing)

@@ -134,6 +134,8 @@ class Policy:
             )
 
 
+_IGNORE_EOF: int = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # of OpenSSL 3
+
 _ContextT = TypeVar("_ContextT", bound=SealedContext)
 
 
@@ -153,6 +155,8 @@ def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _Context
     if policy.max_version is not None:
         context.maximum_version = policy.max_version
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # Set by older CPythons, such as 3.11.2: a cut connection would look like one that was closed.
+    context.options &= ~_IGNORE_EOF
     # Before the identity: OpenSSL checks keys against the security level when they are loaded.
     context.set_ciphers(policy.ciphers or _DEFAULT_CIPHERS)
     return context

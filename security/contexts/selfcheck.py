@@ -14,6 +14,9 @@ __all__ = ["lacking"]
 
 _OLD = (ssl.OP_NO_SSLv3, ssl.OP_NO_TLSv1, ssl.OP_NO_TLSv1_1)
 
+# Where some builds of Python have nothing chosen, and a comm chooses TLS 1.2 before it is used.
+_UNSET = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version
+
 
 def lacking(
     context: ssl.SSLContext, *, crl: str | None = None, allowed: str | None = None
@@ -24,8 +27,11 @@ def lacking(
     """
     if context.verify_mode is not ssl.CERT_REQUIRED:
         yield "it demands no certificate of its peers"
-    if context.minimum_version < ssl.TLSVersion.TLSv1_2 and not all(
-        context.options & option for option in _OLD
+    least = context.minimum_version
+    if (
+        least < ssl.TLSVersion.TLSv1_2
+        and least != _UNSET
+        and not all(context.options & option for option in _OLD)
     ):
         yield "it speaks TLS before 1.2"
     if crl is not None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,26 +31,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def deployed(kind: str, config: str, home: Path, **options: Any) -> Iterator[dict[str, Any]]:
     """The addresses of a cluster by one deployer, while it runs."""
-    process = subprocess.Popen(
-        command("deployed", kind, json.dumps(options)),
-        cwd=home,
-        env=environment(DASK_CONFIG=config, DASK_TEMPORARY_DIRECTORY=str(home)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    log = home / "log.txt"  # a pipe would be full, and block, if it went wrong without end
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command("deployed", kind, json.dumps(options)),
+            cwd=home,
+            env=environment(DASK_CONFIG=config, DASK_TEMPORARY_DIRECTORY=str(home)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    late = threading.Timer(HANG, process.kill)
+    late.start()
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line, process.communicate(timeout=HANG)[1]
+        late.cancel()
+        assert line, log.read_text()
         found = json.loads(line)
         yield found
-        _, words = process.communicate("", timeout=HANG)
-        assert process.returncode == 0, words
+        process.communicate("", timeout=HANG)
+        assert process.returncode == 0, log.read_text()
         _, left = psutil.wait_procs(living(found["pids"]), timeout=HANG)
         assert not left
     finally:
+        late.cancel()
         process.kill()
         process.wait()
 

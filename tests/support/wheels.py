@@ -52,7 +52,8 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.rmtree(copy)
         (archive,) = folder.glob("*.tar.gz")
         with tarfile.open(archive) as tar:
-            tar.extractall(folder / "unpacked", filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.2
+            tar.extractall(folder / "unpacked")
         (source,) = (folder / "unpacked").iterdir()
         source.rename(folder / "source")
         pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")

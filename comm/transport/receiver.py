@@ -319,7 +319,7 @@ class Receiver:
             self.wants_write = True
             connection.watch()
         elif isinstance(error, ssl.SSLZeroReturnError):
-            connection.ended(self._ended(connection.agreement, self._channel.authentic_end))
+            connection.ended(self._ended(connection.agreement, notified=True))
         elif is_eof(error):
             # Stock peers send no close_notify. A lost connection looks the same before Python 3.12.
             if given_up(self._channel.socket):

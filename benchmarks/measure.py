@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import cluster
 from cases import LIBRARIES, UNIX, UVLOOP, Case, MiB
-from process import Process
+from process import Failed, Process
 
 PEER = Path(__file__).with_name("peer.py")
 CALIBRATION = 0.2  # seconds in which busy threads show their undisturbed speed
@@ -168,12 +168,14 @@ def run(
     credentials: dict[str, str],
     progress: Callable[[str], None],
     undecided: Callable[[Task], bool] = lambda task: False,
+    failed: Callable[[str], object] = print,
 ) -> Iterator[tuple[Task, str, dict[str, float]]]:
     """Yield the figures of every task, implementation and round.
 
     With `fresh`, every round has new pairs; else only cases that ask for them. With `quick`, costly
     cases are done in the first round only. Tasks that are `undecided` after `rounds` rounds get up
-    to as many more.
+    to as many more. What fails of others' implementations is told to `failed`, and has no figure in
+    that round; a failure of ours or of stock is raised.
     """
     pairs: dict[tuple[str, str], Pair] = {}
     with ExitStack() as alive:
@@ -194,16 +196,25 @@ def run(
                     progress(
                         f"round {number + 1}/{rounds} {task.case.name} {task.link} {implementation}"
                     )
-                    if task.case.kind == "cluster":
-                        options = task.case.options
-                        found = cluster.do(implementation, task.link, credentials, seconds, options)
-                        yield task, implementation, found
-                    elif task.case.fresh:
-                        with Pair(implementation, task.link, credentials) as pair:
-                            yield task, implementation, pair.do(task.case, seconds)
-                    else:
-                        pair = pairs[implementation, task.link]
-                        yield task, implementation, pair.do(task.case, seconds)
+                    key = implementation, task.link
+                    try:
+                        if task.case.kind == "cluster":
+                            options = task.case.options
+                            found = cluster.do(*key, credentials, seconds, options)
+                        elif task.case.fresh:
+                            with Pair(*key, credentials) as pair:
+                                found = pair.do(task.case, seconds)
+                        elif key in pairs:
+                            found = pairs[key].do(task.case, seconds)
+                        else:
+                            continue
+                    except Failed as error:
+                        if implementation == UNIX or implementation not in task.case.others:
+                            raise
+                        failed(f"{task.case.name}: {error}")
+                        pairs.pop(key, None)  # until the next round
+                        continue
+                    yield task, implementation, found
 
 
 def start(

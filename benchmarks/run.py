@@ -147,6 +147,7 @@ def main() -> None:
                 credentials=credentials(),
                 progress=status.update,
                 undecided=undecided,
+                failed=lambda words: console.print(f"without {words}", highlight=False),
             ):
                 for name, value in figures.items():
                     found[task.case.name, task.link][implementation][name].append(value)

@@ -27,8 +27,20 @@ CASES = {
     "memory": "extra memory to receive 512 MiB",
     "hold": "longest pause of the receiver's event loop, 1 GiB",
     "cluster": "a busy worker fetches 32 MiB",
-    "workloads": "many small tasks",
-    "workloads-16": "many small tasks, 16 workers",
+    "workloads": "5,000 tiny tasks",
+    "workloads-16": "5,000 tiny tasks, 16 workers",
+}
+
+WORKLOADS = {
+    "start": "start of a cluster",
+    "chain": "a chain of 300 tasks that alternates between the workers",
+    "submits": "200 tasks, each waited for",
+    "rechunk": "a rechunk, all to all",
+    "matrix": "a blocked matrix product",
+    "fed": "Python tasks fed from the other worker",
+    "words": "a word count, merged in a tree",
+    "gather64": "64 arrays gathered",
+    "exchange": "a P2P shuffle",
 }
 
 FIGURES = {
@@ -38,6 +50,8 @@ FIGURES = {
     ("cluster", "shuffle"): "a shuffle of 100 MB",
     ("memory", "sender_rss"): "extra memory to send 512 MiB",
     ("hold", "sender_hold"): "longest pause of the sender's event loop, 1 GiB",
+    **{("workloads", name): words for name, words in WORKLOADS.items()},
+    **{("workloads-16", name): f"{words}, 16 workers" for name, words in WORKLOADS.items()},
 }
 OF_ANY = {
     "cpu": "CPU time for it",
@@ -52,6 +66,8 @@ IMPLEMENTATIONS = {
     "standalone+uvloop": "sealwire without Dask, on uvloop",
     "dask": "sealwire in Dask",
     "dask+uvloop": "sealwire in Dask, on uvloop",
+    "dask/200us": "sealwire in Dask, switch interval 200 µs",
+    "dask/untouched": "sealwire in Dask, switch interval untouched",
     "sockets": "blocking sockets",
     "unix": "sealwire over a local socket",
     "grpcio": "gRPC",

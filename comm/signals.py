@@ -23,13 +23,22 @@ async def stop_signal(signals: Collection[signal.Signals] = _STOP) -> signal.Sig
     signals : collection of signal.Signals, default SIGTERM and SIGINT
         Which ones are waited for.
 
+    Returns
+    -------
+    signal.Signals
+        The one that arrived.
+
     Raises
     ------
     RuntimeError
         In another thread than the main one, or if the event loop cannot wait for signals, or for
         one of these.
-    ValueError
+    TypeError, ValueError
         For what is no signal, or no signals.
+
+    Notes
+    -----
+    A cancelled wait restores the handlers that were set before, as does its end.
 
     Examples
     --------

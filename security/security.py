@@ -107,6 +107,9 @@ class Security(Values):
     the new one, or the old one while the new one is unusable or takes long; see `reload`.
 
     Instances pickle, with absolute paths and PEM text (keys included), and are thread-safe.
+
+    Dask's class of the same name has the same API; see
+    https://distributed.dask.org/en/stable/tls.html.
     """
 
     _lock: threading.Lock
@@ -195,6 +198,8 @@ class Security(Values):
         ------
         AuthorityError
             For an unusable number of days.
+        UnknownParameter, ConfigError
+            As from `Security`.
         """
         given = {name: value for name, value in locals().items() if name in FIELDS}
         from .ca.authority import Authority

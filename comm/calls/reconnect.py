@@ -150,6 +150,11 @@ class ReconnectingClient(Leaving):
         idempotent : bool, default False
             Whether it does no harm to run it twice: it is sent again then, for as long as it takes.
 
+        Returns
+        -------
+        object
+            What the handler has returned, as from `Calls.call`.
+
         Raises
         ------
         CallLost
@@ -158,7 +163,11 @@ class ReconnectingClient(Leaving):
         CallTimeout, CallRefused, RemoteError, EncodeError, MessageTooLarge
             As from `Calls.call`.
         CommError
-            If the server cannot be reached, for a reason that another attempt does not mend.
+            If there is no session, and will be none; as from `session`.
+
+        Notes
+        -----
+        What a cancelled call leaves is as for `Calls.call`; the client goes on.
         """
         deadline = None if timeout is None else self._loop.time() + expect_seconds(timeout)
         while True:
@@ -183,7 +192,25 @@ class ReconnectingClient(Leaving):
     async def session(self, timeout: float | None = None) -> Calls:
         """Return the `Calls` of the current session; wait for one if there is none.
 
-        Raises `CallTimeout`, `CallLost` if the client is closed, or what is final.
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; for ever without it.
+
+        Raises
+        ------
+        CallTimeout
+            If there is none in time.
+        CallLost
+            If the client is closed.
+        CommError
+            If the server cannot be reached, for a reason that another attempt does not mend.
+        Exception
+            What `on_connect` has raised, if that has ended the client.
+
+        Notes
+        -----
+        A cancelled wait changes nothing.
         """
         self._expect_here()
         calls = self._calls
@@ -205,7 +232,10 @@ class ReconnectingClient(Leaving):
                 timer.cancel()
 
     async def sessions(self) -> AsyncIterator[Calls]:
-        """Yield the `Calls` of the current session and of each later one, until `close`."""
+        """Yield the `Calls` of the current session and of each later one, until `close`.
+
+        Raises what is final, as `session`.
+        """
         seen: Calls | None = None
         while True:
             try:
@@ -312,8 +342,17 @@ class ReconnectingClient(Leaving):
     async def close(
         self, code: int = CloseCode.NORMAL, reason: str = "", *, grace: float | None = None
     ) -> None:
-        """End the session as `Calls.close`, and have no other. Pending calls are lost.
+        """End the session, and have no other.
 
+        Calls that wait for a session are lost, as `CallLost`.
+
+        Parameters
+        ----------
+        code, reason, grace : optional
+            As for `Calls.close`, which raises the same.
+
+        Notes
+        -----
         A cancelled call aborts the session.
         """
         self._expect_here()
@@ -330,7 +369,12 @@ class ReconnectingClient(Leaving):
         await asyncio.wait([self._task])
 
     def closed(self) -> bool:
-        """Whether there will be no further session."""
+        """Whether there will be no further session.
+
+        Returns
+        -------
+        bool
+        """
         return self._final is not None
 
     def _expect_here(self) -> None:

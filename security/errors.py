@@ -113,7 +113,7 @@ class ChainRefused(_Refused):
     Attributes
     ----------
     verify_code : int
-        OpenSSL's number for the cause (X509_V_ERR_…).
+        OpenSSL's number for the cause, one of ``X509_V_ERR_…``.
     """
 
     def __init__(self, code: int, why: str) -> None:

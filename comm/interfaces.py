@@ -27,6 +27,9 @@ class Comm(Leaving, ABC):
 
     A comm belongs to the event loop that it was opened in. In another one, or in another thread,
     whatever reads, writes or closes raises `RuntimeError`.
+
+    A comm of your own implements what is abstract; also `write_nowait` and `drain` for `Calls` and
+    `broadcast`, and `wait_closed` for ``listen(…, cancel_on_disconnect=True)``.
     """
 
     # How whoever reads all of it ends it, with a code and a reason, when its listener is closed.
@@ -148,7 +151,7 @@ class Comm(Leaving, ABC):
         ----------
         code
             A `CloseCode`, or a number of the application's from 3000 to 4999: the peer's
-            ``error.code``. Peers of other implementations are not told.
+            ``error.code``. Other implementations see an end without a code.
         reason
             Words for the peer's ``error.reason``; beyond 1000 characters they are cut, and what is
             not printable is replaced.

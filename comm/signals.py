@@ -12,7 +12,7 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 async def stop_signal(signals: Collection[signal.Signals] = _STOP) -> signal.Signals:
-    """Wait until this process is told to end, and return the signal.
+    """Wait for the signal that asks this process to end, and return it.
 
     For the main task of a server or worker, in the main thread: what is to be done then follows
     the ``await``. Further signals of the same kind have their usual effect, so that a second

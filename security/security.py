@@ -279,7 +279,7 @@ class Security(Values):
     def reload(self) -> list[str]:
         """Check the files of all contexts handed out, now.
 
-        Contexts follow their files by themselves. This tells at once whether new files are usable.
+        Contexts follow their files by themselves; this shows at once whether new files are usable.
         Open connections go on, except those whose peer is on a new CRL.
 
         Returns

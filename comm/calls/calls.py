@@ -279,7 +279,8 @@ class Calls(Caller, Leaving):
         -----
         A call that is cancelled within the grace leaves the comm open and what runs running; calls
         of the peer stay refused, and another `close` goes on from there. Cancelled later, it drops
-        what is left, as `Comm.close` does.
+        what is left, as `Comm.close` does. A handler that goes on although it was cancelled is
+        waited for another second.
         """
         self._expect_here()
         seconds = expect_end(code, reason, grace)

@@ -70,8 +70,8 @@ class ReconnectingClient(Leaving):
     final_codes : collection of int, default ``PROTOCOL_ERROR``
         Close codes of the server after which it is not tried again.
     **connect_args
-        Further arguments of `connect`. With a `max_attempts` above 1, attempts of `connect` itself
-        come in quick succession before each pause.
+        Further arguments of `connect`, but for its timeout. With a `max_attempts` above 1, attempts
+        of `connect` itself come in quick succession before each pause.
 
     Raises
     ------
@@ -112,6 +112,9 @@ class ReconnectingClient(Leaving):
         self._final_codes = frozenset(final_codes)
         self._backoff = expect_seconds(backoff, "backoff", "")
         self._backoff_cap = max(self._backoff, expect_seconds(backoff_cap, "backoff_cap", ""))
+        if "timeout" in connect_args:
+            call = "ReconnectingClient() got an unexpected argument"
+            raise TypeError(f"{call} 'timeout'; did you mean connect_timeout?")
         if ping_interval is not None:
             ping_interval = expect_seconds(ping_interval, "ping_interval", "no pings")
         self._ping_interval = ping_interval

@@ -14,7 +14,6 @@ releases may add keys, and a cluster must not fail for that.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 import os
@@ -28,7 +27,7 @@ from .errors import ConfigError
 from .paths import expanded
 from .pem import is_text
 from .quoting import hides_key, redacted, shown
-from .schema import ROOT, sections, settings
+from .schema import ROOT, defaults, sections, settings
 
 __all__ = [
     "KEYS",
@@ -295,8 +294,10 @@ def unknown_in(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
         _tree(get, section)
     for name in leaves(_tree(get, _TLS)):
         yield from _unless_known(_TLS, name, theirs)
-    there = list(map(str, _tree(get, ROOT)))
-    for name in map(_as_key, there):
+    ours = _tree(get, ROOT)
+    if not ours or ours == defaults()[ROOT]:  # nothing is set: the schema need not be read
+        return
+    for name in map(_as_key, map(str, ours)):
         yield from _unless_known(ROOT, name, list(sections()))
     for section in sections():
         root = f"{ROOT}.{section}"
@@ -322,7 +323,9 @@ def _tree(get: Callable[[str], Any], root: str) -> Mapping[str, Any]:
 
 def _unless_known(root: str, name: str, known: Sequence[str]) -> Iterator[UnknownKey]:
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=1)
+        from difflib import get_close_matches  # takes longer to import than all else here to run
+
+        near = get_close_matches(name.lower(), known, n=1)
         yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 
 

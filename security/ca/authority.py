@@ -131,7 +131,8 @@ class Authority:
             parsed = x509.load_pem_x509_certificate(certificate.encode())
         except ValueError as error:
             raise PEMError("cannot use the authority's certificate: it is damaged") from error
-        private = keys.read(key, "the authority's key", _as_bytes(password))
+        place, how = "the authority's key", "pass password=…"
+        private = keys.read(key, place, _as_bytes(password), how)
         if not keys.same(parsed.public_key(), private.public_key()):
             raise KeyMismatch("cannot use the authority's key: it is not that of its certificate")
         return cls(parsed, private)

@@ -217,7 +217,7 @@ def test_a_password_is_text_or_bytes(authority: Authority, password: Any) -> Non
     assert "ENCRYPTED" in encrypted
     again = Authority.load(authority.certificate, encrypted, password=password)
     assert again.issued(parsed(again.issue("worker")))
-    for wrong, words in ((None, "no password was given"), ("x", "does not open")):
+    for wrong, words in ((None, "no password was given; pass password=…"), ("x", "does not open")):
         with pytest.raises(PEMError, match=words):
             Authority.load(authority.certificate, encrypted, password=wrong)
 

@@ -43,8 +43,10 @@ logger = logging.getLogger("sealwire.security")
 class Security(Values):
     """TLS material and policy of a process or a cluster, for each role.
 
-    All parameters are optional, and attributes of the same name; assigning validates again. CA,
-    certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text.
+    All parameters are optional, and attributes of the same name; assigning validates again. What is
+    not given comes from Dask's configuration, that is its YAML files and ``DASK_…`` variables, with
+    or without Dask; None hides what is configured. CA, certificates, keys and CRLs are paths (`str`
+    or `os.PathLike`) or PEM text.
 
     Parameters
     ----------

@@ -271,7 +271,7 @@ class Listener(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Bind and begin to accept.
+        """Bind and begin to accept, unless it does already.
 
         Raises
         ------

@@ -323,6 +323,13 @@ class StreamListener(ServingListener):
     _server: Any = None
     _stopped: Any = None
 
+    def begins(self) -> bool:
+        """Whether `start` has something to do; if so, note that it begins."""
+        if self._server is not None and self._loop is asyncio.get_running_loop():
+            return False
+        self.serving_begun()
+        return True
+
     def end_reading(self, comm: Any, code: int, reason: str) -> None:
         """See `ServingListener.end_reading`."""
         comm._stream.end_reading(code, reason)

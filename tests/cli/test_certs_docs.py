@@ -17,7 +17,8 @@ from sealwire.security.x509 import templates
 from support import certs_cli
 from support.processes import Programs
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs/certificates.md").read_text()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "certificates.md").read_text()
 CONSOLE = "\n".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = re.findall(r"^\$ (.*)$", CONSOLE, re.MULTILINE)
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -55,6 +56,7 @@ def test_every_command_runs_in_the_order_of_the_page(tmp_path: Path) -> None:
 
 
 def test_the_cluster_on_a_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what docs/troubleshooting.md asks its scheduler, in the same client's program."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = str(sock.getsockname()[1])
@@ -70,18 +72,21 @@ def test_the_cluster_on_a_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     quiet = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
     code = next(block for block in PYTHON if "Client(" in block)
+    (counters,) = re.findall(
+        r"```python\n(.*?)```", (DOCS / "troubleshooting.md").read_text(), re.DOTALL
+    )
     with Programs(tmp_path) as programs:
         programs.start(*scheduler, *quiet).wait_for("Scheduler at:")
         programs.start(*worker, *quiet)
         client = subprocess.run(
-            [sys.executable, "-c", code.replace("8786", port)],
+            [sys.executable, "-c", (code + counters).replace("8786", port)],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-    assert client.stdout == "4950\n", client.stderr
+    assert client.stdout == f"4950\n[('tls://127.0.0.1:{port}', {{}})]\n", client.stderr
 
 
 def test_certificates_from_a_program(tmp_path: Path) -> None:

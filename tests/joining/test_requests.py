@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from sealwire.joining import LedgerError, Refused, Unavailable, join
+from sealwire.joining import Desk, LedgerError, Refused, Token, Unavailable, join, ledger
+from sealwire.joining.client import signing_request
 from sealwire.joining.ledger import LEDGER, Grant
 from sealwire.joining.requests import Asked
 from sealwire.security.x509 import keys
@@ -71,6 +72,34 @@ def test_a_pattern_is_of_what_is_signed() -> None:
     for patterns in (("node7.lab.", "10.0.0.*", "::1"), ("*.", "1*", ":*"), ("[*", "*.lab")):
         with pytest.raises(Refused):
             request.must_fit(grant(*patterns))
+
+
+def test_each_refusal_of_a_token_says_what_to_do(ca: CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one who reads it has the token, and perhaps nothing else."""
+    cases = {
+        "unknown": (CA(ca.path.parent / "other").token(), "", "worker"),
+        "revoked": (ca.token(), "", "worker"),
+        "expired": (ca.token(expires=HOUR / 60), "", "worker"),
+        "role": (ca.token(), "", "client"),
+        "used": (ca.token(), "", "worker"),
+        "names": (ca.token(names=["*.lab", "10.0.0.*"]), "node7", "worker"),
+    }
+    ca.revoke(cases["revoked"][0])
+    desk = Desk(ca.path)
+    desk.join(*question(cases["used"][0]), "", "tls://there")
+    monkeypatch.setattr(ledger, "now", lambda: now() + HOUR / 30)
+    for kind, (token, node, role) in cases.items():
+        with pytest.raises(Refused, match=r"^[^;]+; [^;]+$") as caught:
+            desk.join(*question(token, node), role, "tls://there")
+        assert caught.value.kind == kind
+        if kind == "names":
+            assert "'node7'" in str(caught.value)
+            assert "*.lab, 10.0.0.*" in str(caught.value)
+
+
+def question(token: Token, node: str = "") -> tuple[str, bytes, bytes, bytes]:
+    """What a process says of its token, and for a key of its own."""
+    return token.id, token.sign(b"proved"), b"proved", signing_request(keys.generate(), node)
 
 
 @aio

@@ -6,7 +6,6 @@ that only looks protected. Both would work, so nobody would notice.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import logging
@@ -74,7 +73,9 @@ def expect_known(call: str, given: Iterable[object], known: Collection[str]) -> 
     """Raise `TypeError` for the first name in `given` that is not in `known`."""
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
+            from difflib import get_close_matches  # no correct call has to wait for it
+
+            near = get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
             raise TypeError(f"{call} got an unexpected argument {name!r}; {hint}")
 

@@ -9,7 +9,6 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from distributed.comm import tcp as stock
@@ -63,6 +62,8 @@ def expect_spelled(call: str, given: Iterable[str]) -> None:
     for name in given:
         if name in _KNOWN or name in _ignored:
             continue
+        from difflib import get_close_matches
+
         if get_close_matches(name, _KNOWN, n=1):
             expect_known(call, [name], _KNOWN)
         _ignored.add(name)

@@ -37,8 +37,8 @@ from . import (
     startup,
 )
 from .backend import TCP, TLS, TCPBackend, TLSBackend
-from .dashboard.extension import NAME, SchedulerExtension
-from .dashboard.report import METRIC, metric
+from .dashboard.attached import extension
+from .dashboard.report import NAME, metric
 from .unix import UnixBackend, available
 
 __all__ = [
@@ -281,14 +281,14 @@ _TABLE: tuple[Change, ...] = (
     Steps(lambda: exported.begin(installed), _nothing, "and so it has where it is served already"),
     Patch(
         distributed.worker.DEFAULT_METRICS,
-        METRIC,
+        NAME,
         lambda _: metric,
         "a worker's heartbeats tell of its links, as the dashboard's page shows them",
     ),
     Patch(
         distributed.scheduler.DEFAULT_EXTENSIONS,
         NAME,
-        lambda _: SchedulerExtension,
+        lambda _: extension,
         "and a scheduler has that page",
     ),
     Steps(logs.follow_distributed, logs.unfollow, "our log goes where distributed's goes"),

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from .adoption import adopt
-from .dashboard.extension import attach
+from .dashboard.attached import attach
 from .patches import install
 from .startup import tell_configuration, tell_nanny, tell_plain
 

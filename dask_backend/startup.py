@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import logging
 import ssl
@@ -15,8 +16,10 @@ from distributed.comm.core import connect
 from sealwire.comm.arguments import log_lacks
 from sealwire.comm.transport import records, switch_interval
 from sealwire.comm.wire import hello
-from sealwire.security import PEMError, config, config_files
+from sealwire.security import PEMError, config, config_files, subjects
 from sealwire.security.contexts.sealed import Material, SealedContext
+from sealwire.security.der import end_of
+from sealwire.security.pem import certificates
 
 from .protection import configured, unprotected
 
@@ -135,13 +138,16 @@ async def tell_nanny(worker: Any) -> None:
 
 
 def _identity(material: Material) -> str:
-    from sealwire.security.x509.certinfo import read_certificates
-
     try:
-        info = read_certificates(material.certificate)[0]
-    except PEMError:  # the file has gone since
+        own, *_ = certificates(material.certificate)
+        der = ssl.PEM_cert_to_DER_cert(own.text)
+        subject, end = subjects.subject(der), end_of(der)
+    except (PEMError, ValueError):  # the file has gone since
         return str(material.certificate)
-    return f"certificate {info.subject} until {info.not_after:%Y-%m-%d %H:%M} UTC"
+    if end is None:
+        return f"certificate {subject}"
+    until = datetime.datetime.fromtimestamp(end, datetime.timezone.utc)
+    return f"certificate {subject} until {until:%Y-%m-%d %H:%M} UTC"
 
 
 def _versions(context: ssl.SSLContext) -> str:

@@ -14,7 +14,6 @@ releases may add keys, and a cluster must not fail for that.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 import os
@@ -322,7 +321,9 @@ def _tree(get: Callable[[str], Any], root: str) -> Mapping[str, Any]:
 
 def _unless_known(root: str, name: str, known: Sequence[str]) -> Iterator[UnknownKey]:
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=1)
+        from difflib import get_close_matches  # takes longer to import than all else here to run
+
+        near = get_close_matches(name.lower(), known, n=1)
         yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
 
 

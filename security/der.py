@@ -7,14 +7,16 @@ than the contexts take to make. What cannot be read here is None, never an error
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Facts", "end_of", "facts_of", "lifetime_of"]
+__all__ = ["Facts", "end_of", "facts_of", "lifetime_of", "subject_of"]
 
 _INTEGER, _BITS, _OCTETS, _OID, _SEQUENCE = 0x02, 0x03, 0x04, 0x06, 0x30
 _TIMES = (0x17, 0x18)  # UTCTime, GeneralizedTime
 _TEXTS = (0x0C, 0x13, 0x14, 0x16)  # UTF8String, PrintableString, T61String, IA5String
+_UTF8, _PRINTABLE = _TEXTS[:2]
 _VERSION, _EXTENSIONS, _KEY_ID = 0xA0, 0xA3, 0x80
 
 _SUBJECT_ID = bytes.fromhex("551d0e")
@@ -22,6 +24,10 @@ _AUTHORITY_ID = bytes.fromhex("551d23")
 _CONSTRAINTS = bytes.fromhex("551d13")
 _KEY_USAGE = bytes.fromhex("551d0f")
 _KEY_CERT_SIGN = 0x04  # in the first byte of the bits
+
+#: The attributes of most subjects, by their last byte in 2.5.4; short names are those of RFC 4514.
+_ATTRIBUTES = {3: "CN", 7: "L", 8: "ST", 10: "O", 11: "OU"}
+_UNESCAPED = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._:@/-]*[A-Za-z0-9._:@/-])?")
 
 Name = tuple[tuple[bytes, bytes], ...]
 
@@ -75,6 +81,31 @@ def facts_of(der: bytes) -> Facts | None:
             authority_id=_authority_id(found.get(_AUTHORITY_ID)),
             is_ca=_is_ca(found.get(_CONSTRAINTS), found.get(_KEY_USAGE)),
         )
+    except (ValueError, IndexError):
+        return None
+
+
+def subject_of(der: bytes) -> str | None:
+    """Return the subject in the form of RFC 4514, last part first.
+
+    None if it is empty, or has anything but single attributes of the usual kinds, of letters,
+    digits and signs that need no escape.
+    """
+    try:
+        fields = list(_children(der, _signed(der)))
+        subject = fields[5 if fields[0][0] == _VERSION else 4][1]
+        parts = []
+        for _, relative in _children(der, subject):
+            ((_, attribute),) = _children(der, relative)
+            (_, kind), (tag, value) = _children(der, attribute)
+            text = _bytes(der, value).decode("ascii")
+            if tag not in (_UTF8, _PRINTABLE) or not _UNESCAPED.fullmatch(text):
+                return None
+            oid = _bytes(der, kind)
+            if oid[:-1] != b"\x55\x04" or oid[-1] not in _ATTRIBUTES:
+                return None
+            parts.append(f"{_ATTRIBUTES[oid[-1]]}={text}")
+        return ",".join(reversed(parts)) or None
     except (ValueError, IndexError):
         return None
 

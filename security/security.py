@@ -7,7 +7,6 @@ API is documented by Dask at https://distributed.dask.org/en/stable/tls.html.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import ssl
 import threading
@@ -139,7 +138,9 @@ class Security(Values):
         values = locals()
         fields = {name: values[name] for name in FIELDS[1:] if values[name] is not UNSET}
         for name in unknown:
-            near = difflib.get_close_matches(name, FIELDS, n=1)
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, FIELDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(FIELDS)}"
             raise UnknownParameter(f"Security has no parameter {shown(name)}; {hint}")
         self._prepare()

@@ -42,7 +42,7 @@ config_files config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
 contexts.forks contexts.expiry
 x509.keys x509.lineage x509.names x509.requests
-x509.certinfo x509.above belonging contexts.description
+x509.certinfo subjects x509.above belonging contexts.description
 contexts.sealed contexts.policy fields values contexts.background x509.revoked contexts.open_peers
 contexts.reloading
 x509.templates ca.authority security

@@ -29,6 +29,7 @@ times its header besides its frames (and `SPARE`). No check is an ``assert``: th
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -85,6 +86,7 @@ MULTIPLE = 100
 SPARE = 1 << 20
 
 
+@functools.cache
 def _room() -> int:
     """How many nested lists this release of msgpack unpacks; 1024 in all known ones."""
     low, high = 0, 1 << 16
@@ -99,9 +101,6 @@ def _room() -> int:
     return low
 
 
-_ROOM = _room()
-
-
 def check_structure(header: Buffer, depth: int = DEPTH) -> None:
     """Raise `ValueError` unless `header` is complete msgpack of at most `depth` levels.
 
@@ -112,7 +111,7 @@ def check_structure(header: Buffer, depth: int = DEPTH) -> None:
     cost, and fails if a claim is false. As msgpack's own limit on nesting is fixed, the header is
     wrapped in as many lists as levels are to be disallowed.
     """
-    around = b"\x91" * max(0, _ROOM - depth)
+    around = b"\x91" * max(0, _room() - depth)
     scanner = msgpack.Unpacker(
         max_buffer_size=len(header) + len(around), read_size=len(header) + len(around)
     )

@@ -20,12 +20,11 @@ from sealwire.security.text import visible
 
 from .cluster import MOST_ROWS, Member, Survey, as_dict, survey
 from .received import Report, received
-from .report import METRIC, MOST_LINKS, metric, paced_report, sample
+from .report import MOST_LINKS, NAME, paced_report, sample
 
-__all__ = ["NAME", "OPERATION", "SchedulerExtension", "attach"]
+__all__ = ["OPERATION", "SchedulerExtension"]
 
-#: the name of the extension, and of the request that `sealwire top` makes
-NAME = "sealwire"
+#: the name of the request that `sealwire top` makes
 OPERATION = "sealwire_cluster"
 
 _MOST_OWN = 20_000  # links of the scheduler itself
@@ -167,7 +166,7 @@ class SchedulerExtension:
         for address, name in names.items():
             state = scheduler.workers[address]
             heard = max(now - state.last_seen, 0.0)
-            found.append(("worker", address, name, heard, state.metrics.get(METRIC)))
+            found.append(("worker", address, name, heard, state.metrics.get(NAME)))
         return found
 
     def _members(self, sent: Sequence[_Sent]) -> Iterator[Member]:
@@ -208,15 +207,3 @@ def _far(batched: Any) -> str:
 def _label(address: str, name: object) -> str:
     text = address if name is None or str(name) == address else str(name)
     return f"worker {visible(text, longest=_LONGEST_NAME)}"
-
-
-def attach(server: Any) -> None:
-    """Give a server its part that was made before `install`, or without distributed's defaults."""
-    from distributed.scheduler import Scheduler
-    from distributed.worker import Worker
-
-    if isinstance(server, Worker):
-        server.metrics.setdefault(METRIC, metric)
-    elif isinstance(server, Scheduler) and NAME not in server.extensions:
-        server.extensions[NAME] = SchedulerExtension(server)
-        server.periodic_callbacks[NAME].start()

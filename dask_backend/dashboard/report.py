@@ -21,7 +21,7 @@ from distributed.comm.core import Comm
 
 from sealwire.comm import ListenerStats
 from sealwire.comm.transport.sockets import round_trip
-from sealwire.security import PEMError
+from sealwire.security import PEMError, subjects
 from sealwire.security.contexts.expiry import Deadline
 from sealwire.security.contexts.reloading import FollowingContext
 
@@ -33,9 +33,9 @@ from .hour import LastHour
 
 __all__ = [
     "LINK",
-    "METRIC",
     "MOST_BYTES",
     "MOST_LINKS",
+    "NAME",
     "VERSION",
     "metric",
     "paced_report",
@@ -43,8 +43,8 @@ __all__ = [
     "sample",
 ]
 
-#: the name of a report among a worker's metrics
-METRIC = "sealwire"
+#: what a scheduler calls its extension, and a worker the report in its metrics
+NAME = "sealwire"
 
 #: the format; one that a scheduler does not know is said to be of another version
 VERSION = 1
@@ -320,8 +320,6 @@ def _rows(context: FollowingContext) -> list[Any]:
 
 
 def _read(deadlines: Sequence[Deadline]) -> Iterable[list[Any]]:
-    from sealwire.security.x509.certinfo import CertificateInfo
-
     own = False
     for each in deadlines:
         kind = "CRL" if not each.der else "CA"
@@ -329,7 +327,7 @@ def _read(deadlines: Sequence[Deadline]) -> Iterable[list[Any]]:
             kind, own = "CA" if own else "own", True  # the first is its own, then those above
         name = ""
         try:
-            name = CertificateInfo.from_der(each.der).subject if each.der else ""
+            name = subjects.subject(each.der) if each.der else ""
         except PEMError:  # its end was readable
             pass
         yield [kind, name[:_LONGEST], int(max(each.start, 0)), int(max(each.end, 0))]

@@ -5,6 +5,7 @@ A protection that is configured and not in effect is worse than none, since nobo
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import Iterator
 
@@ -13,9 +14,6 @@ from .verified import VerifiedObject, VerifiedSocket
 __all__ = ["lacking"]
 
 _OLD = (ssl.OP_NO_SSLv3, ssl.OP_NO_TLSv1, ssl.OP_NO_TLSv1_1)
-
-# Where some builds of Python have nothing chosen, and a comm chooses TLS 1.2 before it is used.
-_UNSET = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version
 
 
 def lacking(
@@ -30,7 +28,7 @@ def lacking(
     least = context.minimum_version
     if (
         least < ssl.TLSVersion.TLSv1_2
-        and least != _UNSET
+        and least != _unset()
         and not all(context.options & option for option in _OLD)
     ):
         yield "it speaks TLS before 1.2"
@@ -42,3 +40,9 @@ def lacking(
     sealed = context.sslsocket_class is VerifiedSocket and context.sslobject_class is VerifiedObject
     if allowed is not None and not (sealed and getattr(context, "allowed", None)):
         yield f"{allowed} is set, and it looks at no name of its peers"
+
+
+@functools.cache
+def _unset() -> int:
+    """Return what some builds of Python have for no choice; a comm then chooses TLS 1.2."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version

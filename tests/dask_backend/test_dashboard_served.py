@@ -20,8 +20,8 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from sealwire.dask_backend import Security, install, uninstall
 from sealwire.dask_backend.dashboard import extension, routes
 from sealwire.dask_backend.dashboard import report as reporting
-from sealwire.dask_backend.dashboard.extension import NAME, OPERATION
-from sealwire.dask_backend.dashboard.report import METRIC, MOST_BYTES, MOST_LINKS, report
+from sealwire.dask_backend.dashboard.extension import OPERATION
+from sealwire.dask_backend.dashboard.report import MOST_BYTES, MOST_LINKS, NAME, report
 from sealwire.dask_backend.preload import dask_setup
 from sealwire.security.ca.authority import Authority
 from support.browser import browse
@@ -112,13 +112,13 @@ async def test_a_prefix_is_kept(security: Security) -> None:
 @asynchronous
 async def test_who_has_uninstalled_has_nothing_of_it(security: Security) -> None:
     uninstall()
-    assert METRIC not in DEFAULT_METRICS
+    assert NAME not in DEFAULT_METRICS
     assert NAME not in DEFAULT_EXTENSIONS
     async with cluster(None, "one") as scheduler:
         assert NAME not in scheduler.extensions
         assert (await fetch(scheduler, "sealwire")).code == 404
         (state,) = scheduler.workers.values()
-        assert METRIC not in state.metrics
+        assert NAME not in state.metrics
         # A preload that arrives later gives them their parts.
         install()
         dask_setup(scheduler)
@@ -199,7 +199,7 @@ async def test_workers_that_send_garbage(security: Security) -> None:
         await hush(scheduler)
         by_name = {state.name: state for state in scheduler.workers.values()}
         for number, garbage in enumerate(GARBAGE):
-            by_name[number].metrics = {**by_name[number].metrics, METRIC: garbage}
+            by_name[number].metrics = {**by_name[number].metrics, NAME: garbage}
         told = await view(scheduler)
         rows = {row["name"]: row for row in told["processes"]}
         assert rows["worker good"]["state"] == "ok"
@@ -313,7 +313,7 @@ async def test_a_report_is_bounded(make_party: Any, security: Security) -> None:
         everything = report(scheduler, most_links=1000, most_bytes=1 << 30)
         assert len(everything["links"]) == everything["open"]
         (state,) = scheduler.workers.values()
-        assert len(state.metrics[METRIC]["links"]) <= MOST_LINKS
+        assert len(state.metrics[NAME]["links"]) <= MOST_LINKS
 
 
 @asynchronous

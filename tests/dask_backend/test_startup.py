@@ -170,10 +170,15 @@ def test_every_process_says_what_protects_it(
     scheduler, address = programs.scheduler("tls")
     worker = programs.worker(address)
     worker.wait_for("Registered to")
-    code = f"from distributed import Client; Client('{address}').close()"
+    slow = "cryptography", "sealwire.dask_backend.dashboard.extension"  # to import
+    code = (
+        f"import sys; from distributed import Client; Client('{address}').close(); "
+        f"print('needless:', [name for name in {slow} if name in sys.modules])"
+    )
     client = Program([sys.executable, "-c", code], tmp_path)
     assert client.process.wait(HANG) == 0
     client.finish()
+    assert "needless: []" in "".join(client.output), client.output
     line = (
         r"sealwire \S+ {} tls://\S+: its own backend, TLS 1.2 to 1.3, "
         r"certificate CN={} until 20\d\d-\d\d-\d\d \d\d:\d\d UTC, CRL on, allow-list on"

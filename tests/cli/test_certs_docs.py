@@ -108,7 +108,7 @@ def test_what_is_pasted_is_what_the_command_prints(
     for name, block in {
         "kubernetes": re.findall(r"```yaml\n(spec:\n.*?)```", PAGE, re.DOTALL)[0],
         "slurm": re.findall(r"```bash\n.*?\n(.*?)```", PAGE, re.DOTALL)[0],
-        "cron": re.findall(r"```\n(17 .*? --dir )", PAGE)[0],
+        "cron": re.findall(r"```\n17 \S+ .*sealwire( certs renew --dir /)", PAGE)[0],
     }.items():
         assert block in certs_cli.good("snippet", name)
 

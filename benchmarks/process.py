@@ -29,6 +29,8 @@ class Process:
     ) -> None:
         self._name = name
         environment = {**os.environ, **(more or {})}
+        # Compiled modules are kept, as an installed package's are: the start of a process counts.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._process = subprocess.Popen(
             [sys.executable, str(program)],
             stdin=subprocess.PIPE,

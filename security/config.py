@@ -27,7 +27,7 @@ from .errors import ConfigError
 from .paths import expanded
 from .pem import is_text
 from .quoting import hides_key, redacted, shown
-from .schema import ROOT, sections, settings
+from .schema import ROOT, defaults, sections, settings
 
 __all__ = [
     "KEYS",
@@ -294,8 +294,10 @@ def unknown_in(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
         _tree(get, section)
     for name in leaves(_tree(get, _TLS)):
         yield from _unless_known(_TLS, name, theirs)
-    there = list(map(str, _tree(get, ROOT)))
-    for name in map(_as_key, there):
+    ours = _tree(get, ROOT)
+    if not ours or ours == defaults()[ROOT]:  # nothing is set: the schema need not be read
+        return
+    for name in map(_as_key, map(str, ours)):
         yield from _unless_known(ROOT, name, list(sections()))
     for section in sections():
         root = f"{ROOT}.{section}"

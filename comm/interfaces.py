@@ -26,7 +26,7 @@ class Comm(Leaving, ABC):
     comm`` closes it, with the code ``HANDLER_FAILED`` if its block raises.
 
     A comm belongs to the event loop that it was opened in. In another one, or in another thread,
-    whatever reads, writes or closes raises `RuntimeError`.
+    whatever reads, writes or closes raises `RuntimeError`. Dask's is `distributed.comm.Comm`.
 
     A comm of your own implements what is abstract; also `write_nowait` and `drain` for `Calls` and
     `broadcast`, and `wait_closed` for ``listen(…, cancel_on_disconnect=True)``.
@@ -353,6 +353,8 @@ class Listener(ABC):
 
 class Backend(ABC):
     """Connector and listener for one scheme; register it with `register_backend`.
+
+    The counterpart in Dask is `distributed.comm.registry.Backend`.
 
     Attributes
     ----------

@@ -97,12 +97,12 @@ class Authority:
         Raises
         ------
         AuthorityError
-            For an unusable name, number of days, kind or domain.
+            For an unusable name, number of days, kind, domain or key.
         """
         constraints = names.constraints(permitted)
         subject = subject_of(name)
         start, end = templates.validity(name, days, not_before)
-        key = key or keys.generate(kind)
+        key = keys.generate(kind) if key is None else keys.fit(name, key)
         return cls(templates.root(subject, key, constraints, start, end), key)
 
     @classmethod

@@ -23,6 +23,7 @@ __all__ = [
     "KINDS",
     "PrivateKey",
     "describe",
+    "fit",
     "generate",
     "kind_of",
     "public_half",
@@ -73,6 +74,21 @@ def weakness(key: object) -> str | None:
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
         return f"{describe(key)}, which is no kind for TLS"
     return None
+
+
+def fit(name: str, key: object) -> PrivateKey:
+    """Return the private key for a CA. Raises `AuthorityError` for one that others would refuse."""
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise AuthorityError(
+            f"cannot create {name!r}: its key is of type {type(key).__name__}, need a P-256 or RSA "
+            "private key"
+        )
+    why = weakness(key.public_key())
+    if why:
+        raise AuthorityError(
+            f"cannot create {name!r}: its key is {why}; use P-256 or RSA of 2048 bits or more"
+        )
+    return key
 
 
 def write(key: PrivateKey, password: bytes | None = None) -> str:

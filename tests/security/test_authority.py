@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtensionOID, NameOID
 
@@ -243,3 +243,25 @@ def test_names_of_either_kind_replace_those_of_a_request(
     )
     signed = x509.load_pem_x509_certificate(authority.sign(request, **given).encode())
     assert CertificateInfo.of(signed).names == names
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (certs.rsa_key(1024), "RSA of 1024 bits, below 2048"),
+        (ec.generate_private_key(ec.SECP256K1()), "the curve secp256k1"),
+        (ed25519.Ed25519PrivateKey.generate(), "need a P-256 or RSA"),
+        (ec.generate_private_key(ec.SECP256R1()).public_key(), "need a P-256 or RSA"),
+        ("key", "need a P-256 or RSA"),
+    ],
+    ids=["rsa", "curve", "kind", "public", "text"],
+)
+def test_an_authority_with_a_key_that_others_refuse(key: Any, words: str) -> None:
+    with pytest.raises(AuthorityError, match=f"cannot create 'lab CA': .*{words}"):
+        Authority.create("lab CA", key=key)
+
+
+@pytest.mark.parametrize("key", [certs.p256(), certs.rsa_key(2048)], ids=["p256", "rsa"])
+def test_an_authority_with_a_key_of_its_own(key: Any) -> None:
+    authority = Authority.create("lab CA", key=key)
+    assert authority.issued(parsed(authority.issue("worker")))

@@ -164,7 +164,7 @@ class Store:
             Authority(certificate, key)
             for certificate in self.trusted
             for key in self.private_keys
-            if keys.same(certificate.public_key(), key.public_key())
+            if keys.same(keys.public_of(certificate), key.public_key())
         ]
         if not found:
             raise AuthorityError(

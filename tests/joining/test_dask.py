@@ -21,7 +21,6 @@ from support.joined_cluster import SECRET, Cluster, bare
 CLIENT = """
 import json, os, sys
 import dask
-import sealwire.dask_backend.preload
 from dask.distributed import Client, get_client
 
 def of_worker():
@@ -44,7 +43,7 @@ print(json.dumps(told))
 
 
 def client_of(cluster: Cluster, scheduler: str, workers: int) -> Any:
-    """What a client's program tells, which joins too."""
+    """What a client's program tells, which imports nothing of ours, and joins too."""
     place = cluster.path / "home-client"
     place.mkdir()
     done = subprocess.run(

@@ -93,7 +93,7 @@ def _expect_roles(cluster: Any, name: str | None) -> None:
     """Raise `ConfigError` for a cluster that is to make do with the one role of a token."""
     options = cluster.scheduler_spec.get("options", {})
     is_plain = not (options.get("protocol") or "tls").startswith(("tls", "wss"))
-    role = membership.role_by(getattr(cluster.security, "tls_ca_file", None))
+    role = membership.joined_as(getattr(cluster.security, "tls_ca_file", None) or "")
     if not role or is_plain:
         return
     raise ConfigError(

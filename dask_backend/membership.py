@@ -28,7 +28,7 @@ from .settings import any_certificate
 if TYPE_CHECKING:
     from sealwire.joining import Member, Token
 
-__all__ = ["begin", "end", "expect", "member", "role_by"]
+__all__ = ["begin", "end", "expect", "joined_as", "member"]
 
 logger = logging.getLogger("sealwire.dask_backend")
 
@@ -54,10 +54,10 @@ def member() -> Member | None:
     return _member
 
 
-def role_by(ca_file: object) -> str:
-    """Return the role that this process has where these CAs are trusted; "" without a token."""
+def joined_as(ca_file: object = None) -> str:
+    """Return the role that this process joined in; "" if it did not, or these CAs are others."""
     role, path = _has or ("", "")
-    return role if ca_file == path else ""
+    return role if ca_file in (None, path) else ""
 
 
 def expect(role: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import dask
 import pytest
 import yaml
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, SSHCluster
+from distributed.comm import connect
 from distributed.deploy.subprocess import SubprocessCluster
 
 from sealwire.dask_backend import Security, install, installed, membership, uninstall
@@ -83,8 +85,15 @@ def test_they_are_refused_before_anything_starts_with_advice(
             if sys.platform == "linux":
                 with dask.config.set({"sealwire.unix.allow-plain": True}):
                     computes(protocol="unix://")
+        others = (
+            {"client", "scheduler", "worker"} - {role} - ({"client"} if role == "worker" else set())
+        )
+        for other in others:
+            how = Security().get_connection_args(other)
+            with pytest.raises(TypeError, match=f"as a {role} alone, .* a token for a {other}"):
+                asyncio.run(connect("tls://127.0.0.1:1", **how))
         uninstall()
-    assert membership.role_by(None) == ""
+    assert membership.joined_as() == ""
     del os.environ["SEALWIRE_JOIN"]
     folder = tmp_path / "certs"
     for role in ("client", "scheduler", "worker"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ from sealwire.dask_backend import Security, install, installed, membership, unin
 from sealwire.security import ConfigError
 from support.certs_cli import good
 from support.joined_cluster import Cluster
+from support.processes import HANG
+from support.programs import command, environment
 
 LOCAL: dict[str, Any] = {
     "n_workers": 1, "threads_per_worker": 1, "processes": False, "host": "127.0.0.1",
@@ -102,3 +106,29 @@ def test_they_are_refused_before_anything_starts_with_advice(
     files = yaml.safe_load((folder / "dask.yaml").read_text())
     with dask.config.set(dask.config.merge(dask.config.config, files)):
         computes()
+
+
+def test_a_process_that_could_not_join_never_goes_on_without(
+    service: Cluster, tmp_path: Path
+) -> None:
+    """Whoever tries again, as in a notebook, gets the error again; nothing is sent in the clear."""
+    used, unused = service.token("client"), service.token("client")
+    good("join", service.service, "--dir", str(tmp_path / "n"), SEALWIRE_TOKEN=used)
+    done = subprocess.run(
+        command("second_attempt", service.service, used, unused),
+        cwd=tmp_path, env=environment(DASK_SEALWIRE__JOIN__WAIT="100ms", HOME=str(tmp_path)),
+        capture_output=True, text=True, timeout=HANG, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["sent"] == []
+    kinds = {
+        name: [each.partition(":")[0] for each in said] for name, said in found["told"].items()
+    }
+    assert kinds == {
+        "no token": ["TokenError"] * 2, "no such token": ["TokenError"] * 2,
+        "no address": ["JoinError"] * 2, "away": ["Unavailable"] * 2, "used": ["Refused"] * 2,
+        "install": ["Refused"] * 2,
+    }  # fmt: skip
+    assert "tls://" in found["joined"]
+    assert service.listed()[-1]["status"] == "used up", "and joins once it can"

@@ -6,12 +6,13 @@ Other tests run what needs certificates, processes or a cluster; a page with cod
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import pytest
@@ -60,26 +61,52 @@ def test_configuration_is_known_in_all_its_keys(block: str, tmp_path: Path) -> N
             assert config.unknown_keys(str(file)) == []
 
 
+FENCED = re.compile(r"^ *```(\S*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+SHELL = ("", "bash", "console", "text", "yaml")
+INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+CALL = re.compile(r"(?<![\w./-])(?:dask )?(sealwire|dask (?:scheduler|worker)) ([-\w].*)")
+END = re.compile(r"\s#\s|\s[<>&|]|[;|)`]")  # of a command in a line
+
+
 def commands() -> Iterator[Any]:
+    """Every command of ours and of Dask's that a page has, in a block or within a line."""
     for page in PAGES:
-        for block in blocks(page, "console") + blocks(page, "bash"):
-            joined = block.replace("\\\n", " ")
-            for line in re.findall(r"^(?:\$ )?(?:dask )?sealwire (.*)$", joined, re.MULTILINE):
-                yield pytest.param(re.split(r"\s#\s", line)[0], id=f"{page.stem}: {line[:40]}")
+        text = page.read_text(encoding="utf-8")
+        inline = [" ".join(each.split()) for each in INLINE.findall(FENCED.sub("", text))]
+        shell = [block for language, block in FENCED.findall(text) if language in SHELL]
+        found = CALL.findall("\n".join([*shell, *inline]).replace("\\\n", " "))
+        for program, line in dict.fromkeys(found):
+            words = re.sub(r"'[^']*'|\"[^\"]*\"", "x", line)
+            arguments = END.split(words)[0].split()
+            yield pytest.param(program, arguments, id=f"{page.stem}: {program} {line[:40]}")
 
 
-@pytest.mark.parametrize("line", list(commands()))
-def test_commands_and_options_exist(line: str) -> None:
+def program_of(name: str) -> click.Command:
+    if name == "sealwire":
+        return main
+    module = importlib.import_module(f"distributed.cli.{name.replace(' ', '_')}")
+    return cast("click.Command", module.main)
+
+
+@pytest.mark.parametrize(("program", "words"), list(commands()))
+def test_commands_and_options_exist(program: str, words: list[str]) -> None:
     """By their names; their values are for the tests that run them."""
-    words = re.sub(r"'[^']*'|\"[^\"]*\"", "x", line).split()
-    command: click.Command = main
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+    command = program_of(program)
+    while isinstance(command, click.Group) and words and words[0][0] not in "-…":
         found = command.get_command(click.Context(command), words[0])
         assert found is not None, words[0]
         command, words = found, words[1:]
     known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
     options = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     assert options <= known | {"--help", "-h", "--version"}
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    names = {" ".join((program, *words)) for program, words in (each.values for each in commands())}
+    assert len(names) > 60
+    assert "sealwire certs token --role scheduler" in names, "within $(…)"
+    assert "sealwire certs init --seen-at /etc/sealwire" in names, "within a sentence"
+    assert any(each.startswith("dask worker tls://") for each in names)
 
 
 def test_every_page_with_code_is_run_by_a_test() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import shlex
 import socket
 import stat
 import subprocess
@@ -17,7 +18,8 @@ from sealwire.security.x509 import templates
 from support import certs_cli
 from support.processes import Programs
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs/certificates.md").read_text()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "certificates.md").read_text()
 CONSOLE = "\n".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = re.findall(r"^\$ (.*)$", CONSOLE, re.MULTILINE)
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -25,36 +27,46 @@ HERE = ("sealwire ", "openssl ", "printf ")  # what can be run on one machine
 ELSEWHERE = ("rsync ", "for role in ", "dask ", "export ")
 
 
-def test_every_command_runs_in_the_order_of_the_page(tmp_path: Path) -> None:
+def in_a_shell(line: str, folder: Path) -> str:
+    """What a line says on standard output, with `sealwire` on the path."""
+    binary = folder / "bin" / "sealwire"
+    binary.parent.mkdir(exist_ok=True)
+    binary.write_text(f'#!/bin/sh\nexec {sys.executable} -m sealwire.cli "$@"\n')
+    binary.chmod(0o755)
+    path = f"{binary.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-e", "-u", "-c", line],
+        cwd=folder, env={**os.environ, "PATH": path, "CA_PASSWORD": "s3cret"}, text=True,
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (line, done.stdout + done.stderr)
+    return done.stdout
+
+
+def test_every_command_runs_in_the_order_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours in this process, unless the shell has more to do than to split them."""
     assert {line for line in COMMANDS if not line.startswith((*HERE, *ELSEWHERE))} == set()
     lines = [line for line in COMMANDS if line.startswith(HERE)]
     assert len(lines) > 12
-    binary = tmp_path / "bin"
-    binary.mkdir()
-    (binary / "sealwire").write_text(f'#!/bin/sh\nexec {sys.executable} -m sealwire.cli "$@"\n')
-    (binary / "sealwire").chmod(0o755)
-    done = subprocess.run(
-        ["bash", "-e", "-u", "-x", "-c", "\n".join(lines)],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PATH": f"{binary}:{os.environ['PATH']}",
-            "HOME": str(tmp_path),
-            "CA_PASSWORD": "s3cret",
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("all fits") == 3
+    monkeypatch.chdir(tmp_path)
+    said = ""
+    for line in lines:
+        words = shlex.split(line)
+        if words[:2] == ["sealwire", "certs"]:
+            said += certs_cli.good(*words[2:])
+        else:
+            said += in_a_shell(line, tmp_path)
+    assert said.count("all fits") == 3
+    assert "ENCRYPTED" in (tmp_path / "hpc/ca-key.pem").read_text()
     for path in tmp_path.rglob("*.pem"):
         if "PRIVATE KEY" in path.read_text():
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
 def test_the_cluster_on_a_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what docs/troubleshooting.md asks its scheduler, in the same client's program."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = str(sock.getsockname()[1])
@@ -70,18 +82,35 @@ def test_the_cluster_on_a_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     quiet = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
     code = next(block for block in PYTHON if "Client(" in block)
+    (counters,) = re.findall(
+        r"```python\n(.*?)```", (DOCS / "troubleshooting.md").read_text(), re.DOTALL
+    )
     with Programs(tmp_path) as programs:
         programs.start(*scheduler, *quiet).wait_for("Scheduler at:")
         programs.start(*worker, *quiet)
         client = subprocess.run(
-            [sys.executable, "-c", code.replace("8786", port)],
+            [sys.executable, "-c", (code + counters).replace("8786", port)],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-    assert client.stdout == "4950\n", client.stderr
+    assert client.stdout == f"4950\n[('tls://127.0.0.1:{port}', {{}})]\n", client.stderr
+
+
+def test_what_is_pasted_is_what_the_command_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each block that `snippet` has as well, for a folder that was made as on the page."""
+    monkeypatch.chdir(tmp_path)
+    certs_cli.good("init", "certs", "--seen-at", "/etc/sealwire")
+    for name, block in {
+        "kubernetes": re.findall(r"```yaml\n(spec:\n.*?)```", PAGE, re.DOTALL)[0],
+        "slurm": re.findall(r"```bash\n.*?\n(.*?)```", PAGE, re.DOTALL)[0],
+        "cron": re.findall(r"```\n17 \S+ .*sealwire( certs renew --dir /)", PAGE)[0],
+    }.items():
+        assert block in certs_cli.good("snippet", name)
 
 
 def test_certificates_from_a_program(tmp_path: Path) -> None:

@@ -224,13 +224,10 @@ def test_versions_are_read_when_asked_for(python: Path, tmp_path: Path) -> None:
 
 
 FLAGS = (
-    ("-W", "error"),
-    ("-O",),
+    ("-O", "-I"),
     ("-OO",),
-    ("-X", "dev", "-W", "error"),
+    ("-X", "dev", "-b", "-W", "error"),
     ("-X", "utf8=0", "-W", "error"),
-    ("-I",),
-    ("-b", "-W", "error"),
 )
 
 

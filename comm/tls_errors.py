@@ -195,6 +195,7 @@ _PROTOCOL: dict[str, _Cause] = {
         "cipher", "it takes no signature that our key can make", _LONGER_KEY, "certificate"
     ),
     "EE_KEY_TOO_SMALL": _Cause("weak", "we refused its certificate: key too short", _LONGER_KEY),
+    "CA_KEY_TOO_SMALL": _Cause("weak", "the key of our CA, or of its, is too short", _LONGER_KEY),
     "WRONG_VERSION_NUMBER": _NO_TLS,
     "UNKNOWN_PROTOCOL": _NO_TLS,
     "PACKET_LENGTH_TOO_LONG": _NO_TLS,

@@ -384,6 +384,8 @@ def expect_end(code: int, reason: str, grace: float | None) -> float | None:
             return float(grace)
         except OverflowError:
             return math.inf
+        except TypeError:  # NumPy's durations are Real
+            pass
     raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from distributed.core import Server
 
-from sealwire.dask_backend import Security
+from sealwire.comm.transport.local import socket_name
+from sealwire.dask_backend import Security, unix
 from sealwire.dask_backend.dashboard.report import report
 from support import attacker
 from support.aio import until
@@ -51,17 +52,28 @@ async def serving(scheme: str, folder: Path) -> AsyncIterator[tuple[Server, Any]
         yield server, security.get_connection_args("worker")["ssl_context"]
 
 
+def entered(address: str, tls: Any) -> socket.socket:
+    """A connection whose hellos are exchanged."""
+    if not address.startswith("unix://"):
+        return attacker.enter(address, tls=tls)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(socket_name(unix._name(int(address.rpartition(":")[2]))))
+    sock.sendall(attacker.HELLO)
+    attacker.receive(sock)
+    return sock
+
+
 async def come_and(do: Callable[[Any], Any], server: Server, tls: Any) -> None:
     """Let a peer exchange hellos, do something, and leave."""
 
     def run() -> None:
-        with attacker.enter(server.address, tls=tls) as sock:
+        with entered(server.address, tls) as sock:
             do(sock)
 
     await asyncio.to_thread(run)
 
 
-@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+@pytest.mark.parametrize("scheme", ["tcp", "tls", "unix"])
 @asynchronous
 async def test_the_listener_counts_and_logs_it(
     scheme: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
@@ -70,14 +82,15 @@ async def test_the_listener_counts_and_logs_it(
     async with serving(scheme, tmp_path) as (server, tls):
         (listener,) = server.listeners
         expected: dict[str, int] = {}
-        for do, kind in BREAKS.values():
+        breaks = [each for name, each in BREAKS.items() if (scheme, name) != ("unix", "reset")]
+        for do, kind in breaks:
             await come_and(do, server, tls)
             expected[kind] = expected.get(kind, 0) + 1
             await until(lambda: listener.stats.broken == expected)
         assert report(server)["broken"] == expected
     lines = [r.getMessage() for r in caplog.records if r.name == "sealwire.comm"]
-    assert len(lines) == len(BREAKS), lines
-    assert all(line.startswith(f"listener on {scheme}://") for line in lines), lines
+    assert len(lines) == len(breaks), lines
+    assert all(line.startswith(f"listener on {server.address}: ") for line in lines), lines
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])

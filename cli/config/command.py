@@ -54,7 +54,7 @@ class Row(NamedTuple):
         if self.shown is None or isinstance(self.shown, bool):
             text = {None: "null", True: "true", False: "false"}[self.shown]
         else:
-            text = str(self.shown)
+            text = str(self.shown) or "''"
         return f"{text} ({self.applies})" if self.applies else text
 
 
@@ -125,6 +125,7 @@ def _argument(text: str) -> tuple[str, Any]:
 
 def _effective(values: Mapping[str, Value]) -> Iterator[Row]:
     """Yield each setting that there is."""
+    from sealwire.cli.config import judge
     from sealwire.security import schema
     from sealwire.security.config import KEYS
 
@@ -141,9 +142,10 @@ def _effective(values: Mapping[str, Value]) -> Iterator[Row]:
         names = [each for each in values if each == key or each.startswith(f"{key}.")]
         for name in names:
             value, source = values[name]
-            if value is None and setting is not None and unset is None:
+            nothing = judge.is_unset(name, value)
+            if nothing and setting is not None and unset is None:
                 unset = setting.effective
-            applies = unset if value is None else None
+            applies = unset if nothing else None
             yield Row(name, value, _shown(value, about), applies, *source)
         if not names:
             default = setting.default if setting is not None else None

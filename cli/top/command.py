@@ -83,7 +83,7 @@ def command(
 
     \b
     Exit codes:
-      0  it was shown
+      0  the cluster was shown
       1  the scheduler does not answer, or refuses us
       2  wrong usage
       3  our own certificates or configuration cannot be used

@@ -147,7 +147,8 @@ def test_the_page_has_every_alert() -> None:
         assert rows[name].endswith(lasting[rule.get("for")]), name
         if not rule.get("for"):
             assert not re.search(r"for (?:an|\d+) \w+$", rows[name]), name
-    (left_out,) = re.findall(r'kind!~"([\w|-]+)"', ALERTS["SealwireConnectionsRefused"]["expr"])
+    asked = ALERTS["SealwireConnectionsRefused"]["expr"]
+    (left_out,) = set(re.findall(r'kind!~"([\w|-]+)"', asked))
     assert re.findall("`([\\w-]+)`", rows["SealwireConnectionsRefused"]) == left_out.split("|")
 
 

@@ -205,8 +205,14 @@ class Connection:
             self._leave_alone()
         else:
             self.close(error)
-        if self.tell is not None:
-            self.tell(error.kind, error.__str__)
+        self._report(error)
+
+    def _report(self, error: CommClosedError) -> None:
+        """Report the error that ends it, once."""
+        tell = self.tell
+        if tell is not None:
+            self.tell = None
+            tell(error.kind, error.__str__)
 
     def lost(self, error: OSError | ValueError) -> None:
         """Close because of an error of the socket or OpenSSL."""

@@ -353,7 +353,8 @@ class FrameServer(TCPServer):
             end = stream.error
             if stream.greeted and isinstance(end, CommClosedError) and is_broken(end):
                 self._log.broken(end.kind, end.__str__)
-            stream.tell = self._log.broken  # Dask's servers continue in a task of their own
+            else:
+                stream.tell = self._log.broken  # Dask's servers continue in a task of their own
 
     async def _establish(self, stream: FrameStream) -> None:
         if stream.closed():  # dropped before its task ran

@@ -199,7 +199,7 @@ def _path(place: str, chain: Certificates, trusted: Certificates) -> Iterator[Fi
         "other-ca",
         place,
         f"its chain ends at {issuer_name}, {why}; trusted are {', '.join(names)}",
-        "append the missing intermediate, or trust its CA",
+        "append the missing intermediate, trust its CA, or have it issued by one that is trusted",
     )
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +21,9 @@ import pytest
 import yaml
 
 from sealwire.cli.main import main
-from sealwire.comm import Calls, listen
-from sealwire.security import config
+from sealwire.comm import CallRefused, Calls, CloseCode, Comm, connect, listen
+from sealwire.security import Security, config
+from support.aio import aio, until
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -129,6 +132,77 @@ def test_calls(capsys: pytest.CaptureFixture[str]) -> None:
     added, again = capsys.readouterr().out.splitlines()
     assert re.match(r"3 [\d.e-]+$", added)
     assert again == "3"
+
+
+@aio
+async def test_the_role_of_a_peer() -> None:
+    names: dict[str, Any] = {}
+    exec(standalone("def role"), names)
+    security = Security.temporary()
+    roles: list[str] = []
+
+    async def note(comm: Comm) -> None:
+        roles.append(names["role"](comm))
+
+    server = security.get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", note, **server) as listener:
+        client = security.get_connection_args("worker")
+        async with connect(listener.contact_address, **client) as comm:
+            assert names["role"](comm) == "scheduler"
+            assert [message async for message in comm] == []
+    assert roles == ["worker"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_shutting_down(number: signal.Signals) -> None:
+    """What runs is answered, by the server and by the worker."""
+    names: dict[str, Any] = {}
+    exec(standalone("stop_signal()"), names)
+    before = signal.getsignal(number)
+    registered: list[str] = []
+
+    @aio
+    async def main() -> None:
+        go_on = asyncio.Event()
+        handlers = {"work": go_on.wait, "register": registered.append}
+
+        async def stop_the_other(calls: Calls) -> None:
+            working = asyncio.ensure_future(calls.call("work", timeout=PATIENCE))
+            await calls.ping()
+            os.kill(os.getpid(), number)
+            kind = ""
+            while kind != "stopping":
+                with pytest.raises(CallRefused) as refused:
+                    await calls.call("nothing", timeout=PATIENCE)
+                kind = refused.value.kind
+            go_on.set()
+            assert await working is True
+            await calls.wait_closed()
+
+        async def serve(comm: Comm) -> None:
+            async with Calls(comm, handlers) as calls:
+                await until(lambda: registered != [])
+                await stop_the_other(calls)
+
+        async with listen("mem://worker", serve):
+            await names["worker"]("mem://worker", {"work": go_on.wait}, "w1")
+        assert registered == ["w1"]
+        assert signal.getsignal(number) is before
+        go_on.clear()
+
+        async def answer(comm: Comm) -> None:
+            async with Calls(comm, handlers) as calls:
+                await calls.serve()
+
+        serving = asyncio.ensure_future(names["server"]("mem://server", answer))
+        await until(lambda: signal.getsignal(number) is not before or serving.done())
+        async with Calls(await connect("mem://server")) as calls:
+            await stop_the_other(calls)
+            assert calls.failure is not None
+            assert calls.failure.code == CloseCode.GOING_AWAY
+        await serving
+
+    main()
 
 
 @contextmanager

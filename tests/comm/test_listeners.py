@@ -7,11 +7,12 @@ import gc
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from sealwire.comm import CloseCode, Comm, connect, listen
+from sealwire.comm import CloseCode, Comm, CommError, Listener, connect, listen
 from support.aio import aio, until
 from support.endings import error_of
 from support.links import connect_args, echo, listen_args, over_schemes, place
@@ -43,6 +44,64 @@ async def test_a_grace_that_is_none(scheme: str, grace: Any) -> None:
     comm = await dial(scheme, listener.contact_address)  # it goes on
     await comm.close()
     await listener.close()
+
+
+@pytest.mark.parametrize("first", ["await", "start", "with", "forever"])
+@pytest.mark.parametrize("again", ["await", "start", "with"])
+@aio
+async def test_starting_what_has_started_changes_nothing(
+    scheme: str, first: str, again: str
+) -> None:
+    """So that ``async with await listen(…)`` stops all that it has started."""
+    listener = listening(scheme, echo)
+
+    async def start(how: str) -> None:
+        if how == "await":
+            await listener
+        elif how == "with":
+            await listener.__aenter__()
+        else:
+            await listener.start()
+
+    serving = None
+    if first == "forever":
+        serving = asyncio.ensure_future(listener.serve_forever())
+        await asyncio.sleep(0)
+    else:
+        await start(first)
+    address = listener.contact_address
+    comm = await dial(scheme, address)
+    await start(again)
+    assert listener.contact_address == address
+    await comm.write(1)
+    assert await comm.read() == 1
+    assert len(listener.comms) == listener.stats.greeted == 1
+    await listener.close()
+    await told(comm)
+    with pytest.raises(CommError):
+        await connect(address, max_attempts=1, **connect_args(scheme))
+    if serving is not None:
+        await serving
+    await listener.start()  # but what was closed starts anew
+    comm = await dial(scheme, listener.contact_address)
+    await listener.close()
+    await told(comm)
+
+
+def test_it_starts_anew_in_another_event_loop() -> None:
+    """One that was left open when its own has ended."""
+    listener = listen("mem://", echo)
+
+    async def start() -> None:
+        await listener
+
+    async def use() -> None:
+        async with listener, connect(listener.contact_address) as comm:
+            await comm.write(1)
+            assert await comm.read() == 1
+
+    asyncio.run(start())
+    asyncio.run(use())
 
 
 @aio
@@ -151,3 +210,39 @@ async def test_the_loop_of_another_thread_is_told(scheme: str) -> None:
         lambda: asyncio.run_coroutine_threadsafe(listener.close(), loop).result(30)
     )
     await told(comm)
+
+
+@aio
+async def test_another_thread_cannot_stop_it(scheme: str) -> None:
+    """Not in part, either: whether a loop runs in that thread or not."""
+    listener = await listening(scheme, echo)
+
+    async def with_a_loop() -> None:
+        listener.stop()
+
+    for stop in (listener.stop, lambda: asyncio.run(with_a_loop())):
+        with pytest.raises(RuntimeError, match=r"in another one; use loop\.call_soon_threadsafe"):
+            await asyncio.to_thread(stop)
+        async with await dial(scheme, listener.contact_address) as comm:
+            await comm.write("goes on")
+            assert await comm.read() == "goes on"
+    asyncio.get_running_loop().call_soon_threadsafe(listener.stop)
+    await listener.wait_closed()
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["here", "in a thread"])
+def test_it_is_stopped_where_its_loop_has_ended(scheme: str, thread: bool) -> None:
+    async def started() -> Listener:
+        return await listening(scheme, echo)
+
+    listener = asyncio.run(started())
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(listener.stop).result() if thread else listener.stop()
+    assert done.done()
+    assert "stopped" in repr(listener)
+    asyncio.run(listening_again(scheme, listener.listen_address))
+
+
+async def listening_again(scheme: str, address: str) -> None:
+    async with listen(address, echo, **listen_args(scheme)) as listener:
+        assert listener.listen_address == address

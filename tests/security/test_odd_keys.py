@@ -138,6 +138,12 @@ def test_requests_for_it(tmp_path: Path, kind: str) -> None:
     assert isinstance(done.exception, SystemExit | None)
 
 
+@pytest.mark.parametrize("ciphers", ["ECDHE+CHACHA20", "ECDHE+AESCCM", "ECDHE-ECDSA-AES256-SHA384"])
+def test_a_choice_of_ciphers_is_no_fault_of_the_key(tmp_path: Path, ciphers: str) -> None:
+    folder = made(tmp_path, "secp256k1", "ca")
+    assert outcome(folder, tls_ciphers=ciphers, tls_max_version="1.2") == ""
+
+
 def test_nothing_is_tried_with_common_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folders.found(tmp_path / "certs")
     monkeypatch.setattr(ssl.SSLContext, "wrap_bio", lambda *_, **__: pytest.fail("a trial"))

@@ -375,7 +375,7 @@ def _oldest(store: Store) -> Authority:
     if not valid:
         raise JoinError(
             f"cannot serve {store.path}: its CA has expired; make another one with: "
-            "sealwire certs rotate-ca"
+            f"sealwire certs rotate-ca{store.option}"
         )
     return valid[-1]
 

@@ -65,11 +65,10 @@ def test_server_and_client(folder: Path) -> None:
             server.terminate()
 
 
-def test_the_cluster_in_memory(tmp_path: Path) -> None:
+def test_the_cluster_in_memory() -> None:
+    """It is that of the first steps, which a new user runs."""
     (code,) = [block for block in python(README) if "LocalCluster(" in block]
     assert code in python(START)
-    (tmp_path / "cluster.py").write_text(code)
-    assert run(sys.executable, "cluster.py", cwd=tmp_path) == "4950\n"
 
 
 def test_ten_lines_without_dask(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""docs/certificates.md: its commands, in its order, as a reader would paste them."""
+"""docs/certificates.md: its commands, in its order, as a reader would paste them.
+
+Those of its cluster on a laptop are run in tests/test_new_user.py.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import datetime
 import os
 import re
 import shlex
-import socket
 import stat
 import subprocess
 import sys
@@ -16,7 +18,6 @@ import pytest
 
 from sealwire.security.x509 import templates
 from support import certs_cli
-from support.processes import Programs
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "certificates.md").read_text()
@@ -63,40 +64,6 @@ def test_every_command_runs_in_the_order_of_the_page(
     for path in tmp_path.rglob("*.pem"):
         if "PRIVATE KEY" in path.read_text():
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
-
-
-def test_the_cluster_on_a_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what docs/troubleshooting.md asks its scheduler, in the same client's program."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = str(sock.getsockname()[1])
-    init = ["-m", "sealwire.cli", *next(c for c in COMMANDS if " init" in c).split()[1:]]
-    subprocess.run([sys.executable, *init], cwd=tmp_path, check=True, timeout=60)
-    assert "export DASK_CONFIG=$PWD/certs/dask.yaml" in COMMANDS
-    monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "certs/dask.yaml"))
-    scheduler, worker = (
-        next(line for line in COMMANDS if line.startswith(f"dask {role} "))
-        .replace("8786", port)
-        .split()[1:]
-        for role in ("scheduler", "worker")
-    )
-    quiet = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
-    code = next(block for block in PYTHON if "Client(" in block)
-    (counters,) = re.findall(
-        r"```python\n(.*?)```", (DOCS / "troubleshooting.md").read_text(), re.DOTALL
-    )
-    with Programs(tmp_path) as programs:
-        programs.start(*scheduler, *quiet).wait_for("Scheduler at:")
-        programs.start(*worker, *quiet)
-        client = subprocess.run(
-            [sys.executable, "-c", (code + counters).replace("8786", port)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert client.stdout == f"4950\n[('tls://127.0.0.1:{port}', {{}})]\n", client.stderr
 
 
 def test_what_is_pasted_is_what_the_command_prints(

@@ -30,7 +30,7 @@ from sealwire.comm import (
 from sealwire.security import Security
 from support.aio import aio, until
 from support.calling import Sleeper
-from support.links import SCHEMES, listen_args
+from support.links import listen_args
 from support.restarting import Server, free_port, killed_again_and_again
 
 loops = pytest.mark.parametrize(
@@ -59,8 +59,12 @@ class House:
         return listen(f"{scheme}://127.0.0.1:{port}", self.receive, **listen_args(scheme))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@loops
+# Each scheme and each loop once: calls are sent again above both.
+@pytest.mark.parametrize(
+    ("scheme", "loop_factory"),
+    [("tcp", asyncio.new_event_loop), ("tls", uvloop.new_event_loop)],
+    ids=["tcp-asyncio", "tls-uvloop"],
+)
 @aio
 async def test_no_acknowledged_call_is_lost_by_a_server_that_is_killed(
     scheme: str, loop_factory: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path

@@ -63,11 +63,17 @@ async def flood(comm: Comm, sizes: list[int]) -> list[asyncio.Task[Any]]:
 
 
 SIZES = [[150], [1000], [16_385], [100_000], [3_000_000], [10, 100_000, 3000, 20_000, 500_000]]
+FACTORIES = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
-@schemes
-@loops
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("scheme", "sizes", "loop_factory"),
+    [  # every two of them meet
+        pytest.param(scheme, sizes, FACTORIES[(one + other) % 2], id=f"{scheme}-{sizes}")
+        for one, scheme in enumerate(SCHEMES)
+        for other, sizes in enumerate(SIZES)
+    ],
+)
 @aio
 async def test_a_slow_consumer_that_reads_again_is_told(
     scheme: str, sizes: list[int], loop_factory: LoopFactory

@@ -114,15 +114,16 @@ def started(arguments: list[str], config: Config, home: Path) -> Iterator[list[s
         process.wait()
 
 
-WAYS = [by_file, by_folder, by_root, by_home, by_variables]
-KINDS = ["scheduler", "threads", "processes", "spawn", "fork", "forkserver"]
-
-
 @pytest.mark.parametrize(
     ("kind", "way"),
     [
-        *((kind, by_variables) for kind in KINDS),
-        *(("scheduler", way) for way in WAYS if way is not by_variables),
+        ("scheduler", by_home),
+        ("scheduler", by_variables),
+        ("threads", by_folder),
+        ("processes", by_variables),
+        ("spawn", by_file),
+        ("fork", by_root),
+        ("forkserver", by_variables),
     ],
 )
 def test_scripts(kind: str, way: Callable[..., Config], folder: Path, tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_modules_that_others_run(folder: Path, tmp_path: Path, programs: Program
     assert "its own backend" in "".join(scheduler.output)
 
 
-@pytest.mark.parametrize("way", [as_made, by_home, by_variables])
+@pytest.mark.parametrize("way", [as_made, by_variables])
 def test_a_client(way: Callable[..., Config], folder: Path, tmp_path: Path) -> None:
     """Its first connection, too, refuses a scheduler whose certificate is revoked, in words."""
 

@@ -41,7 +41,7 @@ def installed() -> Iterator[None]:
 
 @pytest.mark.parametrize("recipe", ["security", "preload"])
 def test_a_local_cluster(recipe: str, tmp_path: Path) -> None:
-    """Of processes, by preload also restarted; each comm of each is looked at."""
+    """Of processes; each comm of each is looked at."""
     done = subprocess.run(
         command("local_cluster", recipe, "unix", json.dumps({})),
         cwd=tmp_path,

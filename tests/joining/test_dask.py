@@ -80,14 +80,26 @@ def cluster(service: Cluster, tmp_path: Path) -> Iterator[Cluster]:
 
 
 def test_a_cluster_without_a_file_copied(cluster: Cluster) -> None:
-    """A scheduler, four workers in three commands, a client with a client inside its tasks."""
+    """A scheduler, four workers in three commands, a client with a client inside its tasks.
+
+    One worker has its token in a file, and all else in the configuration.
+    """
     scheduler = cluster.scheduler()
     assert scheduler.startswith("tls://")
     cluster.worker(scheduler, "one", "--nworkers", "2")
-    cluster.worker(scheduler, "two")
+    file = cluster.path / "worker.token"
+    file.write_text(cluster.token("worker") + "\n")
+    file.chmod(0o644)
+    configured = cluster.worker(
+        scheduler, "two", DASK_SEALWIRE__JOIN__ADDRESS=cluster.service,
+        DASK_SEALWIRE__JOIN__TOKEN_FILE=str(file), DASK_SEALWIRE__JOIN__NAME="rack 7",
+    )  # fmt: skip
     cluster.worker(scheduler, "three", "--no-nanny")
     told = client_of(cluster, scheduler, 4)
     assert len(told["workers"]) == 4
+    configured.wait_for(r"the token in \S+ can be read by group or others \(mode 0644\)")
+    configured.wait_for(r"joined at tls://\S+ as worker")
+    configured.wait_for(r"Registered to:\s+tls://")
     for environment, configuration, pid in (*told["workers"].values(), told["client"]):
         shown = json.dumps(environment) + configuration
         assert "SEALWIRE_TOKEN" not in environment
@@ -97,6 +109,7 @@ def test_a_cluster_without_a_file_copied(cluster: Cluster) -> None:
     assert [(each["role"], each["status"]) for each in cluster.listed()] == [
         ("scheduler", "used up"), *[("worker", "used up")] * 3, ("client", "used up"),
     ]  # fmt: skip
+    assert cluster.listed()[2]["used"][0]["name"].startswith("joined/worker-rack_7-")
     files = [p for p in cluster.path.rglob("home-*/**/*") if p.is_file()]
     assert not [p for p in files if b"PRIVATE KEY" in p.read_bytes() or p.suffix == ".pem"]
     assert not SECRET.search(cluster.output)
@@ -111,7 +124,6 @@ def test_a_worker_whose_token_is_no_good_ends_with_the_reason(cluster: Cluster) 
     unread = {"SEALWIRE_JOIN": cluster.service, "SEALWIRE_TOKEN_FILE": "/none"}
     cases = {
         "used": ("--nanny", used, "was used before"),
-        "used-alone": ("--no-nanny", used, "was used before"),
         "typo": ("--nanny", typo, "wrong or missing"),
         "none": ("--no-nanny", {"SEALWIRE_JOIN": cluster.service}, "there is no token"),
         "no-file": ("--nanny", unread, "cannot read the token"),
@@ -129,21 +141,6 @@ def test_a_worker_whose_token_is_no_good_ends_with_the_reason(cluster: Cluster) 
         assert cases[name][2] in said
         assert "Traceback" not in said
         assert not SECRET.search(said)
-
-
-def test_a_token_in_a_file_and_an_address_in_the_configuration(cluster: Cluster) -> None:
-    scheduler = cluster.scheduler()
-    file = cluster.path / "worker.token"
-    file.write_text(cluster.token("worker") + "\n")
-    file.chmod(0o644)
-    started = cluster.worker(
-        scheduler, "one", DASK_SEALWIRE__JOIN__ADDRESS=cluster.service,
-        DASK_SEALWIRE__JOIN__TOKEN_FILE=str(file), DASK_SEALWIRE__JOIN__NAME="rack 7",
-    )  # fmt: skip
-    started.wait_for(r"the token in \S+ can be read by group or others \(mode 0644\)")
-    started.wait_for(r"joined at tls://\S+ as worker")
-    started.wait_for(r"Registered to:\s+tls://")
-    assert cluster.listed()[-1]["used"][0]["name"].startswith("joined/worker-rack_7-")
 
 
 @pytest.fixture

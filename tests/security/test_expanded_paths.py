@@ -80,9 +80,8 @@ def test_a_form(way: Callable[[dict[str, Any]], Any], form: str, home: Path) -> 
         assert shake(server_context(same), client_context(PEER)).accepted
 
 
-@pytest.mark.parametrize("form", FORMS[:4])
-def test_a_process_with_a_file_and_with_variables(form: str, home: Path) -> None:
-    """And distributed's own class, while our backends are installed."""
+def test_a_process_with_a_file_and_with_variables(home: Path) -> None:
+    """And distributed's own class, while our backends are installed. Each form names one file."""
     code = (
         "import sys, sealwire.dask_backend as b, distributed, dask\n"
         "b.install()\n"
@@ -92,15 +91,17 @@ def test_a_process_with_a_file_and_with_variables(form: str, home: Path) -> None
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DASK_")}
     file = home.parent / "dask.yaml"
+    paths = [f"{form}/{name}" for form, name in zip(FORMS[:4], FILES, strict=True)]
+    ca, cert, key, crl = paths
     file.write_text(
         "distributed:\n  comm:\n    tls:\n"
-        f"      ca-file: {form}/ca.pem\n"
-        f"      scheduler: {{cert: '{form}/scheduler.pem', key: '{form}/scheduler.key'}}\n"
-        f"sealwire: {{tls: {{crl-file: '{form}/crl.pem'}}}}\n"
+        f"      ca-file: {ca}\n"
+        f"      scheduler: {{cert: '{cert}', key: '{key}'}}\n"
+        f"sealwire: {{tls: {{crl-file: '{crl}'}}}}\n"
     )
     variables = {
-        "DASK_" + KEYS[name].replace(".", "__").replace("-", "_").upper(): f"{form}/{file}"
-        for name, file in zip(NAMES, FILES, strict=True)
+        "DASK_" + KEYS[name].replace(".", "__").replace("-", "_").upper(): path
+        for name, path in zip(NAMES, paths, strict=True)
     }
     for settings in ({"DASK_CONFIG": str(file)}, variables):
         done = subprocess.run(

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import dask
-import dask.array
 import numpy as np
 
 Seen = dict[str, dict[str, Any]]
@@ -100,6 +98,8 @@ def exercise(client: Any) -> None:
 
 def shuffle(client: Any) -> None:
     """Turn rows into columns: every worker sends a part of each of its blocks to every other."""
+    import dask.array  # late: most who observe do without
+
     numbers = np.arange(1_000_000.0).reshape(1000, 1000)
     with dask.config.set({"array.rechunk.method": "p2p"}):
         columns = dask.array.from_array(numbers, chunks=(50, -1)).rechunk((-1, 50))

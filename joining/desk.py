@@ -214,7 +214,9 @@ class Desk:
             old = x509.load_der_x509_certificate(present)
             name = self._lineages.names.get(old.serial_number)
             if store.issuer_of(old) is None:
-                raise Refused("the CA that signed the certificate is none any more", "foreign")
+                raise Refused(
+                    "the CA that signed the certificate is no longer trusted here", "foreign"
+                )
             if name is None or not name.startswith(f"{FOLDER}/"):
                 raise Refused(
                     "the certificate was not given to a process that joined; "

@@ -232,6 +232,10 @@ def listen(
     ------
     TypeError, ValueError, AddressError, EncryptionRequired
         As for `connect`, before any I/O; the `ssl_context` must be one for servers.
+
+    Notes
+    -----
+    The counterpart in Dask is ``distributed.comm.listen``.
     """
     expect_handler("listen()", handler)
     limits = expect_limits("listen()", limits)

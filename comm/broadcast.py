@@ -71,6 +71,9 @@ async def broadcast(
     ------
     EncodeError
         If the message has no wire form; nobody was sent it.
+    TypeError, ValueError
+        For what is no comm, and for bounds and choices other than those above; nobody was sent
+        anything.
 
     Notes
     -----

@@ -84,7 +84,8 @@ def register(
 
     Notes
     -----
-    Thread-safe. A type may be registered at any time; messages encoded from then on use it.
+    Thread-safe. A type may be registered at any time; messages encoded from then on use it. The
+    counterpart in Dask is `distributed.protocol.register_serialization`.
     """
     _expect_class(cls)
     for role, function in (("encode", encode), ("decode", decode)):

@@ -24,6 +24,12 @@ class Comm(Leaving, ABC):
     One task may read while others write. ``async for message in comm`` ends when the peer has said
     that it closes and nothing was wrong, or when we close; anything else raises. ``async with
     comm`` closes it, with the code ``HANDLER_FAILED`` if its block raises.
+
+    A comm belongs to the event loop that it was opened in. In another one, or in another thread,
+    whatever reads, writes or closes raises `RuntimeError`. Dask's is `distributed.comm.Comm`.
+
+    A comm of your own implements what is abstract; also `write_nowait` and `drain` for `Calls` and
+    `broadcast`, and `wait_closed` for ``listen(…, cancel_on_disconnect=True)``.
     """
 
     # How whoever reads all of it ends it, with a code and a reason, when its listener is closed.
@@ -145,7 +151,7 @@ class Comm(Leaving, ABC):
         ----------
         code
             A `CloseCode`, or a number of the application's from 3000 to 4999: the peer's
-            ``error.code``. Peers of other implementations are not told.
+            ``error.code``. Other implementations see an end without a code.
         reason
             Words for the peer's ``error.reason``; beyond 1000 characters they are cut, and what is
             not printable is replaced.
@@ -176,7 +182,7 @@ class Comm(Leaving, ABC):
         For handlers that neither read nor write; any number of tasks may wait. Unread messages do
         not delay it. While more than `Limits.read_ahead` bytes are unread, an end that the peer's
         kernel cannot deliver, because what is before it does not fit into ours, is noticed only
-        when some are read.
+        when some are read. A cancelled wait changes nothing.
         """
         raise NotImplementedError(f"{type(self).__name__} has no wait_closed()")
 
@@ -265,7 +271,7 @@ class Listener(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Bind and begin to accept.
+        """Bind and begin to accept, unless it does already.
 
         Raises
         ------
@@ -347,6 +353,8 @@ class Listener(ABC):
 
 class Backend(ABC):
     """Connector and listener for one scheme; register it with `register_backend`.
+
+    The counterpart in Dask is `distributed.comm.registry.Backend`.
 
     Attributes
     ----------

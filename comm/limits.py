@@ -61,8 +61,8 @@ class Limits:
     max_queued : int, default no limit
         Bytes of one comm that may be queued unsent, besides the largest message among them; a write
         that finds more closes the comm and frees the queue, but for a message that is partly sent.
-        For writers that do not wait, as Dask's: without a limit, a peer that reads nothing makes
-        this process grow for ever. None, the default, means no limit: how far a good peer may fall
+        For writers that do not wait, as Dask's: without a limit, the queue for a peer that reads
+        nothing grows without bound. None, the default, means no limit: how far a good peer may fall
         behind depends on what is sent to it and on how long its event loop may be blocked, and
         closing a comm loses work. Writers that wait are held back by `write_ahead` before, and are
         never closed for this.

@@ -90,7 +90,8 @@ class MemoryListener(UnixListener):
 
     async def start(self) -> None:
         """Take the name. Raises `OSError` if another listener has it."""
-        self.serving_begun()
+        if not self.begins():
+            return
         name = self._address.host
         known = _listeners.get(name)
         if known is not None and known[2] == os.getpid() and not known[1].is_closed():

@@ -63,9 +63,9 @@ class ServingListener(Listener):
     Attributes
     ----------
     cancel_on_disconnect : bool
-        Whether a handler is cancelled when its peer is gone. False, unless `listen` was told.
+        Whether a handler is cancelled when its peer is gone. False, unless passed to `listen`.
     awaited : bool
-        Whether it was started, or nobody has to be told that it was not.
+        False while nothing was bound by a listener of `listen`: dropping it then warns.
     """
 
     cancel_on_disconnect = False
@@ -115,8 +115,8 @@ class ServingListener(Listener):
     async def attend(self, comm: Comm) -> None:
         """Run the handler of a comm, then close the comm.
 
-        Errors of the handler are logged, and told to the peer as ``HANDLER_FAILED``. A cancelled
-        call aborts the comm, unless the listener is being closed.
+        Errors of the handler are logged, and the peer gets ``HANDLER_FAILED``. A cancelled call
+        aborts the comm, unless the listener is being closed.
         """
         if self._leaving is not None:  # it was pending when the close began
             await comm.close(CloseCode.GOING_AWAY, _CLOSING)
@@ -322,6 +322,13 @@ class StreamListener(ServingListener):
 
     _server: Any = None
     _stopped: Any = None
+
+    def begins(self) -> bool:
+        """Whether `start` has something to do; if so, note that it begins."""
+        if self._server is not None and self._loop is asyncio.get_running_loop():
+            return False
+        self.serving_begun()
+        return True
 
     def end_reading(self, comm: Any, code: int, reason: str) -> None:
         """See `ServingListener.end_reading`."""

@@ -20,6 +20,8 @@ There is no `listen`: a listener serves many peers at once, which is what an eve
 script that is to be called by others dials, and gives `Calls` its handlers; they run in threads.
 
 A `read` that is interrupted, by its timeout or by Ctrl-C, goes on: the next one gets its message.
+Whatever else is interrupted is cancelled, with the effects that its counterpart in `sealwire.comm`
+describes: a message is still sent whole, and a call cancels its handler.
 """
 
 from __future__ import annotations
@@ -141,6 +143,11 @@ if hasattr(os, "register_at_fork"):
 def connect(address: str, *, timeout: float = 30.0, **connect_args: Any) -> Comm:
     """Connect to a listener, as `sealwire.comm.connect` with the same arguments.
 
+    Parameters
+    ----------
+    address, timeout, **connect_args
+        As for `sealwire.comm.connect`.
+
     Returns
     -------
     Comm
@@ -191,8 +198,8 @@ class Comm(SyncLeaving):
     def read(self, timeout: float | None = None) -> Any:
         """Read the next message, see `sealwire.comm.Comm.read`.
 
-        Raises `TimeoutError` after `timeout` seconds, without losing a message, and `CommBusy`
-        if another thread is reading.
+        Raises `TimeoutError` after `timeout` seconds, without losing a message, `CommBusy` if
+        another thread is reading, and what is raised there; None means no timeout.
         """
         seconds = None if timeout is None else expect_seconds(timeout)
         self._background.expect_usable(self._name)
@@ -218,8 +225,9 @@ class Comm(SyncLeaving):
     def write(self, message: Any, timeout: float | None = None) -> int:
         """Send a message, see `sealwire.comm.Comm.write`.
 
-        Raises `TimeoutError` if the peer has not taken it after `timeout` seconds; it is sent all
-        the same, and buffers in it must not be changed.
+        Returns the size of the message on the wire in bytes. Raises `TimeoutError` if the peer has
+        not taken it after `timeout` seconds; it is sent all the same, and buffers in it must not
+        be changed. Else raises as there.
         """
         seconds = None if timeout is None else expect_seconds(timeout)
         return self._background.do(self._name, self._comm.write(message), seconds)

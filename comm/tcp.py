@@ -305,7 +305,8 @@ class TCPListener(StreamListener):
 
     async def start(self) -> None:
         """Bind and begin to accept. Raises `OSError` if the address cannot be bound."""
-        self.serving_begun()
+        if not self.begins():
+            return
         address = self._address
         server = _CommServer(self._context, self._limits, self.comm_class, self.attend)
         try:

@@ -145,7 +145,8 @@ class UnixListener(TCPListener):
 
     async def start(self) -> None:
         """Bind and begin to accept. Raises `OSError` if the address cannot be bound."""
-        self.serving_begun()
+        if not self.begins():
+            return
         address = self._address
         try:
             sock, self._file = bound(address.host, self._mode, int(self._limits.backlog))

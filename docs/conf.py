@@ -6,9 +6,12 @@ import re
 from importlib import import_module
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
+
+from sealwire.comm.kinds import KINDS
 
 HERE = Path(__file__).resolve().parent
 
@@ -94,6 +97,20 @@ def skip(app: Sphinx, what: str, name: str, member: object, skip: bool, options:
     return skip or type(member).__name__ == "_tuplegetter"
 
 
+def by_name(
+    app: Sphinx,
+    what: str,
+    name: str,
+    member: object,
+    options: object,
+    shown: str | None,
+    returns: Any,
+) -> tuple[str | None, Any]:
+    """Show `ErrorKind` by its name, which is a list of forty words as a type."""
+    kind = f"~typing.Literal[{', '.join(map(repr, KINDS))}]"
+    return shown and shown.replace(kind, "ErrorKind"), returns
+
+
 def expect_all(app: Sphinx, error: Exception | None) -> None:
     """Fail if an exported name of a package is not in the reference."""
     if error is None and app.builder.format == "html":
@@ -109,4 +126,5 @@ def setup(app: Sphinx) -> None:
     """Let Sphinx call the above."""
     app.connect("source-read", read)
     app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", by_name)
     app.connect("build-finished", expect_all)

@@ -125,7 +125,10 @@ class Desk:
         with self._open() as (store, ledger):
             grant = ledger.grants.get(token)
             if grant is None:
-                raise Refused("the service knows no such token", "unknown")
+                raise Refused(
+                    "the service knows no such token; have one made in the folder that it serves",
+                    "unknown",
+                )
             if not verifies(grant.public, proof, what):
                 raise Refused("the token was not proved", "proof")
             self._must_be_valid(ledger, grant)
@@ -169,7 +172,7 @@ class Desk:
     def _must_be_valid(self, ledger: Ledger, grant: Grant) -> None:
         status = grant.status
         if status == "revoked":
-            raise Refused("the token is revoked", "revoked")
+            raise Refused("the token is revoked; have another one made", "revoked")
         if status == "of the future":
             raise Refused(
                 f"the token was made {grant.made:%Y-%m-%d %H:%M} UTC, which is later than the "

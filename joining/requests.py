@@ -69,7 +69,16 @@ class Asked:
             fits = any(fnmatchcase(name.lower(), each.lower()) for each in grant.names)
             if not fits or "*" in name or _letters(name) in (*ROLES, AUTHORITY):
                 shown = "".join(c if c.isprintable() else "?" for c in name[:80])
-                raise Refused(f"the token does not allow the name {shown!r}", "names")
+                why = (
+                    f"it is for {', '.join(grant.names)}"
+                    if not fits
+                    else "it is a role's, or has a *"
+                )
+                raise Refused(
+                    f"the token does not allow the name {shown!r}, since {why}; join under another "
+                    "name (--name), or have another token made",
+                    "names",
+                )
 
     def name(self, role: str) -> str:
         """Return its name in the journal, which ends with the key."""

@@ -93,7 +93,12 @@ class PeerNotAllowed(_Refused):
 class CertificateUnreadable(_Refused):
     """A peer has a certificate of our CA that `ssl` cannot parse.
 
-    Most often a name is not valid text. `told`, for the peer, is the whole reason.
+    Most often a name is not valid text.
+
+    Attributes
+    ----------
+    told : str
+        What the peer is told: the whole reason.
     """
 
     reason = "CERTIFICATE_UNREADABLE"
@@ -103,9 +108,12 @@ class CertificateUnreadable(_Refused):
 
 
 class ChainRefused(_Refused):
-    """A CA above a peer's certificate has been revoked, or that cannot be told.
+    """A CA above a peer's certificate has been revoked, or whether it has cannot be found out.
 
-    `code` is OpenSSL's word for it (X509_V_ERR_…), kept as `verify_code`.
+    Attributes
+    ----------
+    verify_code : int
+        OpenSSL's number for the cause, one of ``X509_V_ERR_…``.
     """
 
     def __init__(self, code: int, why: str) -> None:

@@ -43,8 +43,10 @@ logger = logging.getLogger("sealwire.security")
 class Security(Values):
     """TLS material and policy of a process or a cluster, for each role.
 
-    All parameters are optional, and attributes of the same name; assigning validates again. CA,
-    certificates, keys and CRLs are paths (`str` or `os.PathLike`) or PEM text.
+    All parameters are optional, and attributes of the same name; assigning validates again. What is
+    not given comes from Dask's configuration, that is its YAML files and ``DASK_…`` variables, with
+    or without Dask; None hides what is configured. CA, certificates, keys and CRLs are paths (`str`
+    or `os.PathLike`) or PEM text.
 
     Parameters
     ----------
@@ -106,6 +108,9 @@ class Security(Values):
     the new one, or the old one while the new one is unusable or takes long; see `reload`.
 
     Instances pickle, with absolute paths and PEM text (keys included), and are thread-safe.
+
+    Dask's class of the same name has the same API; see
+    https://distributed.dask.org/en/stable/tls.html.
     """
 
     _lock: threading.Lock
@@ -196,6 +201,8 @@ class Security(Values):
         ------
         AuthorityError
             For an unusable number of days.
+        UnknownParameter, ConfigError
+            As from `Security`.
         """
         given = {name: value for name, value in locals().items() if name in FIELDS}
         from .ca.authority import Authority
@@ -275,7 +282,7 @@ class Security(Values):
     def reload(self) -> list[str]:
         """Check the files of all contexts handed out, now.
 
-        Contexts follow their files by themselves. This tells at once whether new files are usable.
+        Contexts follow their files by themselves; this shows at once whether new files are usable.
         Open connections go on, except those whose peer is on a new CRL.
 
         Returns

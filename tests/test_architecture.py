@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_layers import PACKAGES, Import, all_imports
 
 from sealwire.comm.tls_errors import _VERDICTS
 from sealwire.comm.transport.connection import State
@@ -51,6 +52,23 @@ USES = {
     "renew": {"_renewed", "within", "is_revoked"},
     "Desk.join": {"grants", "verifies", "_must_be_valid", "Asked", "uses"},
     "proved": {"sha256", "service", "nonce", "request"},
+    "_connect": {"_within", "retryable", "_BACKOFF_CAP"},
+    "Budget": {"check_depth", "check_objects", "check_shape"},
+    "offer": {"EXTENSION", "VERSION", "version_info"},
+    "encode": {"_is_plain", "_Encoder"},
+    "decode": {"check_structure", "_of_frames"},
+    "ServingListener._leave": {"end_reading", "_grace", "cancel"},
+    "KEYS": set(),
+    "load": {"load_trust", "load_identity", "load_crls"},
+    "check_folder": {"Finding"},
+    "Member._renew": {"_took"},
+    "arm": {"_SECURITY", "_REGISTRY", "_arm"},
+    "encode_short": {"pack_plain", "ToPickle", "Serialized"},
+    "FrameConnector.connect": {"dialling", "_taken_up", "arrival"},
+    "FrameListener._greet": {"comm_class", "on_connection", "_overrides"},
+    "report": {"MOST_LINKS", "MOST_BYTES"},
+    "faults_of_link": {"Fault", "link"},
+    "_Examination.run": {"resolve", "connect", "greet_tls", "greet_plain"},
 }
 
 
@@ -108,6 +126,74 @@ def test_only_readiness_registers_sockets() -> None:
         uses = used(ast.parse(path.read_text(encoding="utf-8")))
         registers = uses & {"add_reader", "add_writer", "remove_reader", "remove_writer"}
         assert bool(registers) == (path.name == "readiness.py"), path
+
+
+LAYERS, INSIDE = TEXT.partition("## Layers")[2].split("```")[1:4:2]
+
+
+def upwards(rows: list[list[str]], imports: list[Import]) -> list[str]:
+    """The imports by something in one of the rows of what is in a row above it."""
+    level = {name: number for number, row in enumerate(rows) for name in row}
+
+    def place(module: str) -> int | None:
+        parts = module.split(".")
+        names = (".".join(parts[:number]) for number in range(len(parts), 1, -1))
+        return next((level[name] for name in names if name in level), None)
+
+    return [
+        str(each)
+        for each in imports
+        if (by := place(each.by)) is not None and (of := place(each.of)) is not None and by > of
+    ]
+
+
+def test_the_figure_of_packages() -> None:
+    rows = [
+        [f"sealwire.{name}" for name in re.findall(r"\w+", line) if name in PACKAGES]
+        for line in re.findall(r"^((?: {1,5}\w+){1,2})(?:  |$)", LAYERS, re.MULTILINE)
+    ]
+    assert sorted(name for row in rows for name in row) == sorted(f"sealwire.{p}" for p in PACKAGES)
+    assert upwards(rows, all_imports()) == []
+    assert upwards(rows[::-1], all_imports()) != []
+
+
+@pytest.mark.parametrize(("package", "column"), [("comm", 0), ("security", 1)])
+def test_the_figure_of_what_is_in_them(package: str, column: int) -> None:
+    lines = INSIDE.strip("\n").splitlines()[1:]
+    found = [re.split(r" {2,}(?=\|)", line.strip())[column] for line in lines]
+    names = [re.findall(r"\w+", each[1:].strip().partition("  ")[0]) for each in found]
+    rows = [[f"sealwire.{package}.{name}" for name in row] for row in names]
+    for path in (f"{package}/{name}" for row in names for name in row):
+        assert (ROOT / path).is_dir() or (ROOT / f"{path}.py").is_file(), path
+    imports = [
+        each
+        for each in all_imports()
+        if not (each.lazy and each.of == "sealwire.security.ca.authority")  # Security.temporary
+    ]
+    assert upwards(rows, imports) == []
+    assert upwards(rows[::-1], imports) != []
+
+
+def test_every_file_is_listed_in_its_folder() -> None:
+    listed = []
+    package = folder = ""
+    block = TEXT.partition("## Files")[2].split("```")[1]
+    for line in block.strip("\n").splitlines():
+        indent = len(line) - len(line.lstrip())
+        words = line.split()
+        if words[0].endswith("/"):
+            package, folder = (words[0], "") if indent == 0 else (package, words[0])
+            continue
+        if indent == 2:
+            folder = ""
+        listed += [f"{package}{folder}{word}" for word in words if word.endswith(".py")]
+    there = [
+        str(path.relative_to(ROOT))
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("*.py")
+        if path.name != "__init__.py"
+    ]
+    assert sorted(listed) == sorted(there)
 
 
 def test_the_figure_has_every_state() -> None:

@@ -6,20 +6,24 @@ Other tests run what needs certificates, processes or a cluster; a page with cod
 from __future__ import annotations
 
 import asyncio
+import importlib
+import os
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import pytest
 import yaml
 
 from sealwire.cli.main import main
-from sealwire.comm import Calls, listen
-from sealwire.security import config
+from sealwire.comm import CallRefused, Calls, CloseCode, Comm, connect, listen
+from sealwire.security import Security, config
+from support.aio import aio, until
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -60,26 +64,52 @@ def test_configuration_is_known_in_all_its_keys(block: str, tmp_path: Path) -> N
             assert config.unknown_keys(str(file)) == []
 
 
+FENCED = re.compile(r"^ *```(\S*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+SHELL = ("", "bash", "console", "text", "yaml")
+INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+CALL = re.compile(r"(?<![\w./-])(?:dask )?(sealwire|dask (?:scheduler|worker)) ([-\w].*)")
+END = re.compile(r"\s#\s|\s[<>&|]|[;|)`]")  # of a command in a line
+
+
 def commands() -> Iterator[Any]:
+    """Every command of ours and of Dask's that a page has, in a block or within a line."""
     for page in PAGES:
-        for block in blocks(page, "console") + blocks(page, "bash"):
-            joined = block.replace("\\\n", " ")
-            for line in re.findall(r"^(?:\$ )?(?:dask )?sealwire (.*)$", joined, re.MULTILINE):
-                yield pytest.param(re.split(r"\s#\s", line)[0], id=f"{page.stem}: {line[:40]}")
+        text = page.read_text(encoding="utf-8")
+        inline = [" ".join(each.split()) for each in INLINE.findall(FENCED.sub("", text))]
+        shell = [block for language, block in FENCED.findall(text) if language in SHELL]
+        found = CALL.findall("\n".join([*shell, *inline]).replace("\\\n", " "))
+        for program, line in dict.fromkeys(found):
+            words = re.sub(r"'[^']*'|\"[^\"]*\"", "x", line)
+            arguments = END.split(words)[0].split()
+            yield pytest.param(program, arguments, id=f"{page.stem}: {program} {line[:40]}")
 
 
-@pytest.mark.parametrize("line", list(commands()))
-def test_commands_and_options_exist(line: str) -> None:
+def program_of(name: str) -> click.Command:
+    if name == "sealwire":
+        return main
+    module = importlib.import_module(f"distributed.cli.{name.replace(' ', '_')}")
+    return cast("click.Command", module.main)
+
+
+@pytest.mark.parametrize(("program", "words"), list(commands()))
+def test_commands_and_options_exist(program: str, words: list[str]) -> None:
     """By their names; their values are for the tests that run them."""
-    words = re.sub(r"'[^']*'|\"[^\"]*\"", "x", line).split()
-    command: click.Command = main
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+    command = program_of(program)
+    while isinstance(command, click.Group) and words and words[0][0] not in "-…":
         found = command.get_command(click.Context(command), words[0])
         assert found is not None, words[0]
         command, words = found, words[1:]
     known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
     options = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     assert options <= known | {"--help", "-h", "--version"}
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    names = {" ".join((program, *words)) for program, words in (each.values for each in commands())}
+    assert len(names) > 60
+    assert "sealwire certs token --role scheduler" in names, "within $(…)"
+    assert "sealwire certs init --seen-at /etc/sealwire" in names, "within a sentence"
+    assert any(each.startswith("dask worker tls://") for each in names)
 
 
 def test_every_page_with_code_is_run_by_a_test() -> None:
@@ -102,6 +132,77 @@ def test_calls(capsys: pytest.CaptureFixture[str]) -> None:
     added, again = capsys.readouterr().out.splitlines()
     assert re.match(r"3 [\d.e-]+$", added)
     assert again == "3"
+
+
+@aio
+async def test_the_role_of_a_peer() -> None:
+    names: dict[str, Any] = {}
+    exec(standalone("def role"), names)
+    security = Security.temporary()
+    roles: list[str] = []
+
+    async def note(comm: Comm) -> None:
+        roles.append(names["role"](comm))
+
+    server = security.get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", note, **server) as listener:
+        client = security.get_connection_args("worker")
+        async with connect(listener.contact_address, **client) as comm:
+            assert names["role"](comm) == "scheduler"
+            assert [message async for message in comm] == []
+    assert roles == ["worker"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_shutting_down(number: signal.Signals) -> None:
+    """What runs is answered, by the server and by the worker."""
+    names: dict[str, Any] = {}
+    exec(standalone("stop_signal()"), names)
+    before = signal.getsignal(number)
+    registered: list[str] = []
+
+    @aio
+    async def main() -> None:
+        go_on = asyncio.Event()
+        handlers = {"work": go_on.wait, "register": registered.append}
+
+        async def stop_the_other(calls: Calls) -> None:
+            working = asyncio.ensure_future(calls.call("work", timeout=PATIENCE))
+            await calls.ping()
+            os.kill(os.getpid(), number)
+            kind = ""
+            while kind != "stopping":
+                with pytest.raises(CallRefused) as refused:
+                    await calls.call("nothing", timeout=PATIENCE)
+                kind = refused.value.kind
+            go_on.set()
+            assert await working is True
+            await calls.wait_closed()
+
+        async def serve(comm: Comm) -> None:
+            async with Calls(comm, handlers) as calls:
+                await until(lambda: registered != [])
+                await stop_the_other(calls)
+
+        async with listen("mem://worker", serve):
+            await names["worker"]("mem://worker", {"work": go_on.wait}, "w1")
+        assert registered == ["w1"]
+        assert signal.getsignal(number) is before
+        go_on.clear()
+
+        async def answer(comm: Comm) -> None:
+            async with Calls(comm, handlers) as calls:
+                await calls.serve()
+
+        serving = asyncio.ensure_future(names["server"]("mem://server", answer))
+        await until(lambda: signal.getsignal(number) is not before or serving.done())
+        async with Calls(await connect("mem://server")) as calls:
+            await stop_the_other(calls)
+            assert calls.failure is not None
+            assert calls.failure.code == CloseCode.GOING_AWAY
+        await serving
+
+    main()
 
 
 @contextmanager

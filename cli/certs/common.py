@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -237,6 +238,13 @@ def words_of_cut(
     """Say that a certificate is valid for fewer days than requested, on two lines."""
     cut = f"cut to the end of its CA, {ends:%Y-%m-%d}, instead of {days:g} days;"
     return f"{cut}\nfor more, {advice}"
+
+
+def copying(folder: Path, *names: str) -> str:
+    """Return the line that says how files of the folder get to a machine that has a copy of it."""
+    files = " ".join(shlex.quote(str(folder / name)) for name in names)
+    there = shlex.quote(f"HOST:{os.path.basename(os.path.abspath(folder))}/")
+    return f"  rsync {files} {there}          (Kubernetes: apply the secrets again)"
 
 
 def moment(when: datetime.datetime) -> str:

@@ -60,17 +60,25 @@ def command(
     Exit codes: 0 packed, 1 failed, or something could not be packed, 2 wrong usage.
     """
     with opened(folder, None, dry_run) as store:
+        from sealwire.security.ca.store import CONFIG, CRL, TRUST
+
         texts, skipped = _chosen(store, names)
         damaged = [] if names else store.damaged()
         writes = packed(store, texts, to, seen_at)
         make_folders(writes, to, dry_run)
         places = list(dict.fromkeys(str(each.path.parent) for each in writes))
+        public = (TRUST, CRL, CONFIG)
+        keyless = [each.path for each in writes if not (each.private or each.path.name in public)]
 
         def tell(console: Console) -> None:
             for path in skipped:
                 console.print(cell(f"{path} is revoked and left out"), soft_wrap=True)
             for path, why in damaged:
                 console.print(cell(f"cannot pack {path}: {why}", "bold red"), soft_wrap=True)
+            for path in keyless:
+                where = f"the configuration names it there: distributed.comm.tls.{path.stem}.key"
+                words = f"{path} has no private key, which stays on its machine; {where}"
+                console.print(cell(words), soft_wrap=True)
             for place in places:
                 console.print(cell(place), soft_wrap=True)
 
@@ -78,6 +86,7 @@ def command(
             "folders": places,
             "left_out": [str(path) for path in skipped],
             "damaged": [str(path) for path, _ in damaged],
+            "without_key": [str(path) for path in keyless],
         }
         count = f"{len(places)} folder{'' if len(places) == 1 else 's'}"
         summary = f"{count}, each with what one machine needs"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sealwire.cli.certs.common import (
+    copying,
     finish,
     folder_options,
     opened,
@@ -109,12 +110,11 @@ def then(folder: Path, records: Sequence[Record]) -> str:
     """Return what is left to do after a revocation."""
     from sealwire.security.x509.certinfo import hexadecimal
 
-    crl = shlex.quote(str(folder / "crl.pem"))
     where = "" if str(folder) == "certs" else f" --dir {shlex.quote(str(folder))}"
     serials = " ".join(hexadecimal(each.serial) for each in records)
     return f"""
 Now bring the list to every machine that has a copy:
-  rsync {crl} HOST:{folder.name}/          (Kubernetes: apply the secrets again)
+{copying(folder, "crl.pem")}
 
 Whoever has the list refuses the certificate, and ends open connections with it
 within seconds; not those of distributed's own backend. The program that this

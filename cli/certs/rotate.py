@@ -10,6 +10,7 @@ import click
 
 from sealwire.cli.certs.common import (
     ca_days_option,
+    copying,
     finish,
     folder_options,
     opened,
@@ -80,12 +81,20 @@ def command(
             if dry_run and writes:
                 return
             where = "" if str(folder) == "certs" else f" --dir {shlex.quote(str(folder))}"
+            copies = copying(folder, "ca.pem", "crl.pem")
             if complete:
-                words = "only the new CA is trusted" if writes else "there is one CA only"
+                words = (
+                    "only the new CA is trusted; bring this to every machine that has a copy:\n"
+                    f"{copies}\n"
+                    if writes
+                    else "there is one CA only"
+                )
             else:
                 already = "already " if begun else ""
                 words = (
-                    f"both CAs are {already}trusted; when every process has ca.pem and crl.pem:\n"
+                    f"both CAs are {already}trusted; bring this to every machine that has a copy:\n"
+                    f"{copies}\n"
+                    "when every process has both files:\n"
                     f"  sealwire certs renew{where}\n"
                     "and when every process has its new identity:\n"
                     f"  sealwire certs rotate-ca --complete{where}\n"

@@ -61,7 +61,7 @@ def _place(folder: Path, name: str, seen_at: str | None, serials: list[int]) -> 
     from sealwire.security.ca.folder import Folder
     from sealwire.security.ca.inventory import inventory
     from sealwire.security.ca.relocation import place_named
-    from sealwire.security.ca.store import Store
+    from sealwire.security.ca.store import KEYS, Store
 
     store = Store(Folder(folder, links=True))
     named = place_named(store.folder)
@@ -75,7 +75,8 @@ def _place(folder: Path, name: str, seen_at: str | None, serials: list[int]) -> 
     hosts = dict.fromkeys(
         each.node for each in inventory(store) if each.role == "worker" and each.node
     )
-    return Place(str(folder), named, mount, list(hosts), serials)
+    locked = store.folder.has(KEYS) and "ENCRYPTED" in store.folder.text(KEYS)
+    return Place(str(folder), named, mount, list(hosts), serials, locked)
 
 
 def _serial(text: str) -> int:

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["MOUNT", "SNIPPETS", "Place"]
+__all__ = ["MOUNT", "SNIPPETS", "Place", "program"]
 
 MOUNT = "/etc/sealwire"
 
@@ -21,7 +23,8 @@ class Place:
     """Where the certificates are and go.
 
     `folder` is here, `named` what its dask.yaml names, `mount` where the processes see the files,
-    `hosts` are the nodes that have an identity, `serials` those of certificates that are meant.
+    `hosts` are the nodes that have an identity, `serials` those of certificates that are meant;
+    `locked` is whether the CA's key has a password.
     """
 
     folder: str
@@ -29,6 +32,7 @@ class Place:
     mount: str
     hosts: Sequence[str] = ()
     serials: Sequence[int] = ()
+    locked: bool = False
 
     @property
     def option(self) -> str:
@@ -140,10 +144,24 @@ srun dask worker --scheduler-file scheduler.json
 def cron(place: Place) -> str:
     """Renew the certificates every day."""
     folder = shlex.quote(os.path.abspath(place.folder))
+    password = " --password-file FILE" if place.locked else ""
+    command = f"{program()} certs renew --dir {folder}{password} --if-expires-within 30d"
+    escaped = command.replace("%", r"\%")  # which ends a command in a crontab
     return f"""\
 # In the crontab (crontab -e) of the machine with the CA's key; copy what is new after it:
-17 4 * * *  sealwire certs renew --dir {folder} --if-expires-within 30d
+17 4 * * *  {escaped}
 """
+
+
+def program() -> str:
+    """Return what runs `sealwire` where PATH is short, as under cron; quoted for a shell."""
+    beside = os.path.join(os.path.dirname(sys.executable), "sealwire")
+    if sys.executable and os.access(beside, os.X_OK):
+        return shlex.quote(beside)
+    found = shutil.which("sealwire")
+    if found:
+        return shlex.quote(os.path.abspath(found))
+    return f"{shlex.quote(sys.executable or 'python')} -m sealwire.cli"
 
 
 def drop(place: Place) -> str:

@@ -75,10 +75,16 @@ class Caller:
             If the handler raised; an error of a registered class arrives as such.
         EncodeError, MessageTooLarge
             If the arguments cannot be sent; nothing was.
+        TypeError, ValueError
+            For a method that is not text, and a timeout that is no positive number of seconds.
+        RuntimeError
+            In another thread or event loop than the comm's.
 
         Notes
         -----
-        Cancelling it cancels the handler.
+        A cancelled call cancels its handler, as an expired one does, and drops a reply that is on
+        its way; what the handler has done by then stays done. One that was still waiting because
+        of `max_pending`, or because the peer does not read, was never sent.
         """
         loop, outlet, pending = self._loop, self._outlet, self._pending
         if get_ident() != self._thread or not loop.is_running():
@@ -117,8 +123,24 @@ class Caller:
     async def notify(self, method: str, /, *args: Any, **kwargs: Any) -> None:
         """Call a method of the other side without a reply.
 
-        Returns when the message is on its way. Nobody learns whether it has arrived, was run or
-        failed; the other side logs errors. Raises as `call` if it cannot be sent.
+        Nobody learns whether it has arrived, was run or failed; the other side logs errors.
+
+        Parameters
+        ----------
+        method, *args, **kwargs
+            As for `call`. Buffers must not be changed before the comm's `Comm.drain`.
+
+        Raises
+        ------
+        CallLost
+            If the comm has ended before.
+        EncodeError, MessageTooLarge, TypeError, RuntimeError
+            As from `call`.
+
+        Notes
+        -----
+        Returns once the message is queued, and waits only while the peer does not read. A call that
+        is cancelled there has sent nothing.
         """
         self._expect_here()
         method = method if type(method) is str else _name(method)
@@ -134,9 +156,26 @@ class Caller:
             raise self._not_sent(method, failure) from None
 
     async def ping(self, timeout: float | None = None) -> float:
-        """Return the seconds of a round trip to the other side's event loop.
+        """Measure a round trip to the other side's event loop; no handler is waited for.
 
-        It does not wait for handlers, here or there. Raises `CallTimeout` and `CallLost`.
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait for the answer; for ever without it.
+
+        Returns
+        -------
+        float
+            Seconds.
+
+        Raises
+        ------
+        CallTimeout, CallLost, ValueError, RuntimeError
+            As from `call`.
+
+        Notes
+        -----
+        A cancelled ping changes nothing; its answer is dropped.
         """
         self._expect_here()
         timer = None

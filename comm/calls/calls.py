@@ -47,15 +47,18 @@ class Calls(Caller, Leaving):
     """Calls in both directions over a comm, which is read by nobody else from then on.
 
     Closed by `close`, by leaving ``async with``, or with the comm. Must be made in a running loop,
-    the comm's.
+    the comm's. The counterpart in Dask is `distributed.core.rpc` with the handlers of a
+    `distributed.core.Server`.
 
     Parameters
     ----------
     comm : Comm
+        An open one; it is read by nobody else from then on, and closed with the calls.
     handlers : mapping of str to callable, optional
         What the peer may call: functions, which must return at once, and coroutine functions. They
-        are called with the arguments of the call. What they return, or raise (see
-        `register_error`), is the reply; it must not be changed before it was sent.
+        are called with the arguments of the call. What they return, or raise, is the reply; it
+        must not be changed before it was sent. An error of a class that is not registered
+        (`register_error`) is logged here as well, with its traceback.
     max_pending : int, default 1024
         Calls of ours that may await replies at once; further ones wait.
     max_running : int, default 128
@@ -69,6 +72,16 @@ class Calls(Caller, Leaving):
     Attributes
     ----------
     comm : Comm
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a comm or handlers that are none, a bound below 1, and a `ping_interval` that is no
+        positive number of seconds.
+    CommBusy
+        If other `Calls` read from the comm.
+    RuntimeError
+        Without a running event loop.
 
     Examples
     --------
@@ -218,7 +231,10 @@ class Calls(Caller, Leaving):
         self._handling.end()
 
     async def wait_closed(self) -> None:
-        """Wait until the comm has ended, in whatever way; `failure` says in which."""
+        """Wait until the comm has ended, in whatever way; `failure` says in which.
+
+        Raises nothing. A cancelled wait changes nothing.
+        """
         await asyncio.wait([self._reader])
 
     async def serve(self) -> None:
@@ -228,6 +244,10 @@ class Calls(Caller, Leaving):
         ------
         CommClosedError
             If it ended otherwise than because one side closed it and nothing was wrong.
+
+        Notes
+        -----
+        A cancelled wait leaves the comm open and what runs running.
         """
         await self.wait_closed()
         assert self._failure is not None
@@ -259,7 +279,8 @@ class Calls(Caller, Leaving):
         -----
         A call that is cancelled within the grace leaves the comm open and what runs running; calls
         of the peer stay refused, and another `close` goes on from there. Cancelled later, it drops
-        what is left, as `Comm.close` does.
+        what is left, as `Comm.close` does. A handler that goes on although it was cancelled is
+        waited for another second.
         """
         self._expect_here()
         seconds = expect_end(code, reason, grace)
@@ -280,7 +301,12 @@ class Calls(Caller, Leaving):
         return self._failure
 
     def closed(self) -> bool:
-        """Whether the comm has ended, or begun to: nothing more can be called."""
+        """Whether the comm has ended, or begun to: nothing more can be called.
+
+        Returns
+        -------
+        bool
+        """
         return self._failure is not None or self.comm.closed()
 
     @property

@@ -95,6 +95,9 @@ class CallLost(CallError, CommClosedError):
 class RemoteError(CallError):
     """The handler raised an error whose class is not registered here.
 
+    Errors of calls that the handler has made itself arrive so, too, whatever they say of
+    `may_have_run`: here the handler has run.
+
     Attributes
     ----------
     name : str
@@ -123,6 +126,8 @@ _by_name: dict[str, type[Exception]] = {}
 
 def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | None = None) -> _Class:
     """Let errors of `cls` and its subclasses arrive as `cls`; both sides register it.
+
+    They count as part of what a handler promises: the side that runs it does not log them.
 
     Parameters
     ----------

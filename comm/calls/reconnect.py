@@ -70,8 +70,8 @@ class ReconnectingClient(Leaving):
     final_codes : collection of int, default ``PROTOCOL_ERROR``
         Close codes of the server after which it is not tried again.
     **connect_args
-        Further arguments of `connect`. With a `max_attempts` above 1, attempts of `connect` itself
-        come in quick succession before each pause.
+        Further arguments of `connect`, but for its timeout. With a `max_attempts` above 1, attempts
+        of `connect` itself come in quick succession before each pause.
 
     Raises
     ------
@@ -112,6 +112,9 @@ class ReconnectingClient(Leaving):
         self._final_codes = frozenset(final_codes)
         self._backoff = expect_seconds(backoff, "backoff", "")
         self._backoff_cap = max(self._backoff, expect_seconds(backoff_cap, "backoff_cap", ""))
+        if "timeout" in connect_args:
+            call = "ReconnectingClient() got an unexpected argument"
+            raise TypeError(f"{call} 'timeout'; did you mean connect_timeout?")
         if ping_interval is not None:
             ping_interval = expect_seconds(ping_interval, "ping_interval", "no pings")
         self._ping_interval = ping_interval
@@ -150,6 +153,11 @@ class ReconnectingClient(Leaving):
         idempotent : bool, default False
             Whether it does no harm to run it twice: it is sent again then, for as long as it takes.
 
+        Returns
+        -------
+        object
+            What the handler has returned, as from `Calls.call`.
+
         Raises
         ------
         CallLost
@@ -158,7 +166,11 @@ class ReconnectingClient(Leaving):
         CallTimeout, CallRefused, RemoteError, EncodeError, MessageTooLarge
             As from `Calls.call`.
         CommError
-            If the server cannot be reached, for a reason that another attempt does not mend.
+            If there is no session, and will be none; as from `session`.
+
+        Notes
+        -----
+        What a cancelled call leaves is as for `Calls.call`; the client goes on.
         """
         deadline = None if timeout is None else self._loop.time() + expect_seconds(timeout)
         while True:
@@ -183,7 +195,25 @@ class ReconnectingClient(Leaving):
     async def session(self, timeout: float | None = None) -> Calls:
         """Return the `Calls` of the current session; wait for one if there is none.
 
-        Raises `CallTimeout`, `CallLost` if the client is closed, or what is final.
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; for ever without it.
+
+        Raises
+        ------
+        CallTimeout
+            If there is none in time.
+        CallLost
+            If the client is closed.
+        CommError
+            If the server cannot be reached, for a reason that another attempt does not mend.
+        Exception
+            What `on_connect` has raised, if that has ended the client.
+
+        Notes
+        -----
+        A cancelled wait changes nothing.
         """
         self._expect_here()
         calls = self._calls
@@ -205,7 +235,10 @@ class ReconnectingClient(Leaving):
                 timer.cancel()
 
     async def sessions(self) -> AsyncIterator[Calls]:
-        """Yield the `Calls` of the current session and of each later one, until `close`."""
+        """Yield the `Calls` of the current session and of each later one, until `close`.
+
+        Raises what is final, as `session`.
+        """
         seen: Calls | None = None
         while True:
             try:
@@ -312,8 +345,17 @@ class ReconnectingClient(Leaving):
     async def close(
         self, code: int = CloseCode.NORMAL, reason: str = "", *, grace: float | None = None
     ) -> None:
-        """End the session as `Calls.close`, and have no other. Pending calls are lost.
+        """End the session, and have no other.
 
+        Calls that wait for a session are lost, as `CallLost`.
+
+        Parameters
+        ----------
+        code, reason, grace : optional
+            As for `Calls.close`, which raises the same.
+
+        Notes
+        -----
         A cancelled call aborts the session.
         """
         self._expect_here()
@@ -330,7 +372,12 @@ class ReconnectingClient(Leaving):
         await asyncio.wait([self._task])
 
     def closed(self) -> bool:
-        """Whether there will be no further session."""
+        """Whether there will be no further session.
+
+        Returns
+        -------
+        bool
+        """
         return self._final is not None
 
     def _expect_here(self) -> None:

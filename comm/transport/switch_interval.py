@@ -16,6 +16,7 @@ old interval is restored when the last loop becomes idle.
 from __future__ import annotations
 
 import asyncio
+import numbers
 import os
 import sys
 import threading
@@ -82,6 +83,8 @@ def configure(
 
     Raises
     ------
+    TypeError
+        For times that are no numbers, and for a `hold_tls` that is no bool.
     ValueError
         Unless `interval` is positive and at most one second, and `linger` positive and below an
         hour.
@@ -92,6 +95,12 @@ def configure(
     `sys.setswitchinterval`.
     """
     global _policy
+    for name, value in (("interval", interval), ("linger", linger)):
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number and (value is not None or name == "linger"):
+            raise TypeError(f"configure_gil() got {name}={value!r}: need a number of seconds")
+    if not isinstance(hold_tls, bool):
+        raise TypeError(f"configure_gil() got hold_tls={hold_tls!r}: need True or False")
     if interval is not None and not 0 < interval <= 1:
         raise ValueError(
             f"bad switch interval {interval!r}: need seconds above 0 and at most 1, or None; "
@@ -102,7 +111,7 @@ def configure(
             f"bad linger {linger!r}: need seconds above 0 and below 3600; "
             f"leave it out for {Policy().linger}"
         )
-    _policy = Policy(interval, linger, bool(hold_tls))
+    _policy = Policy(interval, linger, hold_tls)
 
 
 def _microseconds() -> int:

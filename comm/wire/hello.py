@@ -27,7 +27,7 @@ from .framing import Buffer, pack
 __all__ = ["Agreement", "agree", "agreed", "decode", "encode", "offer", "own", "refusal"]
 
 EXTENSION = "sealwire"
-BACKEND = "sealwire-backend"  # in the hello of a Dask process: nobody acts on it
+BACKEND = "sealwire-backend"  # in the hello of a Dask listener, for those who ask for its backend
 VERSION = 1
 REFUSED = "refused"
 _DEPTH = 16  # nested lists and maps

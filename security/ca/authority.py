@@ -18,7 +18,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -29,6 +29,8 @@ from ..x509 import keys, names, requests, templates
 from ..x509.names import subject as subject_of
 
 __all__ = ["Authority", "Identity"]
+
+Password: TypeAlias = "str | bytes"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Authority:
         days : float, default 3650
             Days of validity, counted from `not_before` if given, else from now.
         not_before : datetime.datetime, optional
-            Start of the validity, an hour ago by default.
+            Start of the validity, with a time zone; an hour ago by default.
         kind : {"p256", "rsa3072"}
             Kind of the new key.
         permitted : iterable of str
@@ -95,24 +97,24 @@ class Authority:
         Raises
         ------
         AuthorityError
-            For an unusable name, number of days, kind or domain.
+            For an unusable name, number of days, kind, domain or key.
         """
         constraints = names.constraints(permitted)
         subject = subject_of(name)
         start, end = templates.validity(name, days, not_before)
-        key = key or keys.generate(kind)
+        key = keys.generate(kind) if key is None else keys.fit(name, key)
         return cls(templates.root(subject, key, constraints, start, end), key)
 
     @classmethod
-    def load(cls, certificate: str, key: str, *, password: bytes | None = None) -> Authority:
+    def load(cls, certificate: str, key: str, *, password: Password | None = None) -> Authority:
         """Load an authority from its certificate and key.
 
         Parameters
         ----------
         certificate, key : str
             PEM text.
-        password : bytes, optional
-            Decrypts the key.
+        password : str or bytes, optional
+            Decrypts the key; not used if that is not encrypted.
 
         Returns
         -------
@@ -129,7 +131,8 @@ class Authority:
             parsed = x509.load_pem_x509_certificate(certificate.encode())
         except ValueError as error:
             raise PEMError("cannot use the authority's certificate: it is damaged") from error
-        private = keys.read(key, "the authority's key", password)
+        place, how = "the authority's key", "pass password=…"
+        private = keys.read(key, place, _as_bytes(password), how)
         if not keys.same(parsed.public_key(), private.public_key()):
             raise KeyMismatch("cannot use the authority's key: it is not that of its certificate")
         return cls(parsed, private)
@@ -144,9 +147,15 @@ class Authority:
         """The CA certificate as an object of `cryptography`."""
         return self._certificate
 
-    def key(self, password: bytes | None = None) -> str:
-        """Return the private key as PEM text, encrypted if a password is given. Keep it secret."""
-        return keys.write(self._key, password)
+    def key(self, password: Password | None = None) -> str:
+        """Return the private key as PEM text (PKCS #8). Keep it secret.
+
+        Parameters
+        ----------
+        password : str or bytes, optional
+            Encrypts it. Raises `ValueError` for an empty one.
+        """
+        return keys.write(self._key, _as_bytes(password))
 
     def issue(
         self,
@@ -175,7 +184,7 @@ class Authority:
             A second common name: the process's node, or a person. Links and logs tell processes of
             the same role apart by it.
         not_before : datetime.datetime, optional
-            Start of the validity, an hour ago by default.
+            Start of the validity, with a time zone; an hour ago by default.
         kind : {"p256", "rsa3072"}
             Kind of the new key.
 
@@ -216,9 +225,9 @@ class Authority:
         common_name : str, optional
             Replaces the request's.
         days : float, default 365
-            Days of validity from now.
+            Days of validity from now. The end is never later than that of the authority.
         names, ips : iterable of str, optional
-            Replace the request's alternative names.
+            Replace the request's alternative names, of both kinds.
         node : str, optional
             A second common name, as for `issue`.
         serial : int, optional
@@ -238,8 +247,9 @@ class Authority:
             If the authority has expired.
         """
         name = common_name or requests.name_in(request)
-        asked = requests.alternatives_in(name, request) if names is None else (names, ips)
-        found, validity = self._prepared(name, days, *asked, None)
+        if names is None:
+            names, ips = ((), ips) if ips else requests.alternatives_in(name, request)
+        found, validity = self._prepared(name, days, names, ips, None)
         subject = self._subject(name, node)
         if not request.is_signature_valid:
             raise AuthorityError(
@@ -322,6 +332,13 @@ class Authority:
         -------
         str
             The CRL as PEM text.
+
+        Raises
+        ------
+        ValueError
+            For a reason, serial number, CRL number or time that a CRL cannot have.
+
+        Times without a time zone are taken to be in UTC.
         """
         return templates.revocations(self._certificate, self._key, list(revoked), number, until)
 
@@ -374,3 +391,7 @@ class Authority:
     ) -> str:
         own = self._certificate, self._key
         return templates.leaf(*own, subject, public_key, alternatives, start, end, serial)
+
+
+def _as_bytes(password: Password | None) -> bytes | None:
+    return password.encode() if isinstance(password, str) else password

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from .. import config_files, permissions
 from ..ca.crl import read_lists, signed_by
+from ..ca.store import KEYS
 from ..contexts import expiry
 from ..contexts.trust import superseded
 from ..der import facts_of
@@ -190,11 +191,14 @@ def trust(
 
 
 def crl(
-    source: Source, trusted: Certificates, identities: Sequence[tuple[str, x509.Certificate]]
+    source: Source,
+    trusted: Certificates,
+    identities: Sequence[tuple[str, x509.Certificate]],
+    soon: datetime.timedelta | None,
 ) -> Iterator[Finding]:
     """Whether a CRL file has a valid list for each CA, and which `identities` it revokes."""
     place = source.place
-    remake = command("renew --if-expires-within 30d", source)
+    remake = _another_list(source)
     try:
         text = source.read()
     except PEMError as error:
@@ -228,6 +232,15 @@ def crl(
                 "all its certificates will be refused",
                 remake,
             )
+        elif ends is not None and ends - now() < _soon(mine[0].last_update_utc, ends, soon):
+            yield Finding(
+                WARNING,
+                "crl-expires-soon",
+                place,
+                f"the list of {info.subject} expires in {_amount(ends - now())}, "
+                f"{ends:%Y-%m-%d %H:%M} UTC: then all its certificates will be refused",
+                remake,
+            )
         for path, each in identities:
             entry = mine[0].get_revoked_certificate_by_serial_number(each.serial_number)
             if entry is not None:
@@ -241,6 +254,27 @@ def crl(
                     "remove it, or issue a new one: "
                     + command(f"renew {shlex.quote(path)}", source),
                 )
+
+
+def _another_list(source: Source) -> str:
+    """Return what to do about a list; a command where the CA's key is."""
+    folder = os.path.dirname(source.path or "")
+    if source.path is not None and os.path.isfile(os.path.join(folder, KEYS)):
+        return command("renew --if-expires-within 30d", source)
+    return "put the present lists of all CAs there, from where each CA's key is"
+
+
+def _soon(
+    begin: datetime.datetime, end: datetime.datetime, soon: datetime.timedelta | None
+) -> datetime.timedelta:
+    """Return how long before its end a list is warned of, here as in the log of a process."""
+    if soon is None:
+        soon = datetime.timedelta(seconds=expiry.soon(begin.timestamp(), end.timestamp()))
+    return min(soon, datetime.timedelta(seconds=expiry.LISTS_WARNING))
+
+
+def _amount(left: datetime.timedelta) -> str:
+    return f"{left.days} days" if left.days >= 2 else f"{left // datetime.timedelta(hours=1)} hours"
 
 
 def dates(
@@ -266,9 +300,7 @@ def dates(
         wait = "set this machine's clock, or issue it again"
         yield Finding(ERROR, f"{prefix}not-yet-valid", place, words, wait)
     elif left < soon:
-        hours = left // datetime.timedelta(hours=1)
-        amount = f"{left.days} days" if left.days >= 2 else f"{hours} hours"
-        words = f"{info.subject} expires in {amount}, {info.not_after:%Y-%m-%d %H:%M} UTC"
+        words = f"{info.subject} expires in {_amount(left)}, {info.not_after:%Y-%m-%d %H:%M} UTC"
         yield Finding(WARNING, f"{prefix}expires-soon", place, words, advice)
 
 

@@ -119,7 +119,7 @@ def check_folder(
     if os.path.lexists(folder / CRL) or of_ca:
         files = [(str(each.path), each.certificate) for each in held]
         lists = Source("crl", str(folder / CRL), in_memory=False, limit=CRL_LIMIT)
-        found += findings.crl(lists, store.trusted, files)
+        found += findings.crl(lists, store.trusted, files, soon)
     if of_ca:
         found += _authority(store)
     here = os.path.realpath(folder)  # reported by `_folder_mode`, which is stricter
@@ -235,7 +235,7 @@ def _material(
     if lists is not None:
         if lists.path is not None:
             yield from findings.changeable(lists.path)
-        yield from findings.crl(lists, trusted, shown)
+        yield from findings.crl(lists, trusted, shown, soon)
 
 
 def _role(role: str, certificate: Source, info: CertificateInfo) -> Iterator[Finding]:

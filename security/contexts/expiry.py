@@ -22,7 +22,7 @@ from ..pem import Block, Source, certificates, revocation_lists
 from .status import Kind
 from .trust import chosen
 
-__all__ = ["DEFAULT_WARNING", "Deadline", "Expiry", "deadlines", "soon"]
+__all__ = ["DEFAULT_WARNING", "LISTS_WARNING", "Deadline", "Expiry", "deadlines", "soon"]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -30,6 +30,8 @@ _DAY = 86400.0
 
 #: Seconds before the end from which on to warn, of what lives at least three times as long.
 DEFAULT_WARNING = 30 * _DAY
+#: The same for revocation lists, which many CAs make anew every few days.
+LISTS_WARNING = _DAY
 _SHARE = 3  # of its lifetime one such part is enough to renew it in
 
 _CHECK_INTERVAL = 3600.0  # seconds between two checks
@@ -83,7 +85,7 @@ def deadlines(trust: Source, certificate: Source, crl: Source | None) -> Iterato
     if crl is not None:
         after = "put a fresh one there: without it everyone whom its CA has signed is refused"
         lists = dict(enumerate(revocation_lists(crl), 1))
-        yield from _of("crl", crl, lists, len(lists), after, at_most=_DAY)
+        yield from _of("crl", crl, lists, len(lists), after, at_most=LISTS_WARNING)
 
 
 def _of(

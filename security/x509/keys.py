@@ -23,6 +23,7 @@ __all__ = [
     "KINDS",
     "PrivateKey",
     "describe",
+    "fit",
     "generate",
     "kind_of",
     "public_half",
@@ -75,6 +76,21 @@ def weakness(key: object) -> str | None:
     return None
 
 
+def fit(name: str, key: object) -> PrivateKey:
+    """Return the private key for a CA. Raises `AuthorityError` for one that others would refuse."""
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise AuthorityError(
+            f"cannot create {name!r}: its key is of type {type(key).__name__}, need a P-256 or RSA "
+            "private key"
+        )
+    why = weakness(key.public_key())
+    if why:
+        raise AuthorityError(
+            f"cannot create {name!r}: its key is {why}; use P-256 or RSA of 2048 bits or more"
+        )
+    return key
+
+
 def write(key: PrivateKey, password: bytes | None = None) -> str:
     """Return a private key as PEM text (PKCS #8), encrypted if there is a password."""
     how: KeySerializationEncryption = NoEncryption()
@@ -83,12 +99,17 @@ def write(key: PrivateKey, password: bytes | None = None) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how).decode()
 
 
-def read(text: str, place: str, password: bytes | None = None) -> PrivateKey:
+_ON_A_COMMAND_LINE = "give --password-file or SEALWIRE_CA_PASSWORD"
+
+
+def read(
+    text: str, place: str, password: bytes | None = None, instead: str = _ON_A_COMMAND_LINE
+) -> PrivateKey:
     """Read a PEM private key that signs certificates.
 
-    Raises `PEMError`, naming `place` and no part of the key.
+    Raises `PEMError`, naming `place` and no part of the key; `instead` says how to give a password.
     """
-    key = _loaded(text, place, password)
+    key = _loaded(text, place, password, instead)
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise PEMError(f"cannot use {place}: a key of this kind cannot sign here; use P-256 or RSA")
     return key
@@ -96,18 +117,17 @@ def read(text: str, place: str, password: bytes | None = None) -> PrivateKey:
 
 def public_half(text: str, place: str, password: bytes | None = None) -> object:
     """Return the public key of a PEM private key of any kind; raises as `read`."""
-    return _loaded(text, place, password).public_key()
+    return _loaded(text, place, password, _ON_A_COMMAND_LINE).public_key()
 
 
-def _loaded(text: str, place: str, password: bytes | None) -> PrivateKeyTypes:
+def _loaded(text: str, place: str, password: bytes | None, instead: str) -> PrivateKeyTypes:
     if password is not None and "ENCRYPTED" not in text:
         password = None  # the library rejects a password that is not needed
     try:
         return load_pem_private_key(text.encode(), password)
     except TypeError as error:
         raise PEMError(
-            f"cannot use {place}: the private key is encrypted and no password was given; "
-            "give --password-file or SEALWIRE_CA_PASSWORD"
+            f"cannot use {place}: the private key is encrypted and no password was given; {instead}"
         ) from error
     except (ValueError, UnsupportedAlgorithm):  # its message could quote the key
         why = "the password does not open the private key" if password else "damaged private key"

@@ -184,6 +184,8 @@ def alternatives(
     for an invalid name, and for one outside the CA's constraints.
     """
     found: list[x509.GeneralName] = []
+    for given, field in ((hosts, "names"), (ips, "ips")):
+        _expect_several(given, f"cannot issue {name!r}: {field}")
     for host in hosts:
         why = _unfit(host)
         if why is not None:
@@ -211,6 +213,7 @@ def constraints(permitted: Iterable[str]) -> x509.NameConstraints | None:
     Raises `AuthorityError` for anything else.
     """
     trees: list[x509.GeneralName] = []
+    _expect_several(permitted, "cannot constrain a CA: permitted")
     for text in permitted:
         try:
             trees.append(x509.IPAddress(ipaddress.ip_network(text)))
@@ -223,6 +226,12 @@ def constraints(permitted: Iterable[str]) -> x509.NameConstraints | None:
                 ) from error
             trees.append(x509.DNSName(domain))
     return x509.NameConstraints(trees, None) if trees else None
+
+
+def _expect_several(given: object, what: str) -> None:
+    """Raise `AuthorityError` for one text, each character of which would be taken for a name."""
+    if isinstance(given, str | bytes):
+        raise AuthorityError(f"{what} is {given!r}, need a list of them, as [{given!r}]")
 
 
 def constraints_of(certificate: x509.Certificate) -> x509.NameConstraints | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,34 @@ def test_a_file_elsewhere_is_shown_as_revoked(home: Path) -> None:
     good("revoke", "alice.pem")
     (entry,) = told("show", "alice.pem")
     assert entry["revoked"] is not None
+
+
+# What is left to do elsewhere
+
+
+@pytest.mark.parametrize("place", ["certs", "my certs", "certs/.", "."])
+def test_what_is_to_be_copied_can_be_pasted(
+    home: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Of a revocation and of both ends of a rotation: files that are there, to a folder's copy."""
+    name = "certs"
+    if place == "my certs":
+        name = (home / "certs").rename(home / place).name
+    if place == ".":
+        monkeypatch.chdir(home / name)
+    where = ("--dir", place)
+    for command, files in {
+        ("revoke", "worker"): {"crl.pem"},
+        ("rotate-ca",): {"ca.pem", "crl.pem"},
+        ("rotate-ca", "--complete", "--force"): {"ca.pem", "crl.pem"},
+    }.items():
+        assert "rsync" not in good(*command, *where, "--dry-run"), "nothing has changed"
+        said = good(*command, *where)
+        (line,) = re.findall(r"^ *(rsync .*?)(?:  .*)?$", said, re.MULTILINE)
+        _, *sent, there = shlex.split(line)
+        assert there == f"HOST:{name}/"
+        assert {Path(each).name for each in sent} == files
+        assert all(Path(each).is_file() for each in sent)
 
 
 # One line each

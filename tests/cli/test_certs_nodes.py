@@ -10,7 +10,7 @@ import pytest
 from sealwire.security import Security, config
 from sealwire.security.x509.certinfo import CertificateInfo
 from support import folders
-from support.certs_cli import good, run
+from support.certs_cli import good, run, told
 from support.handshakes import client_context, server_context, shake
 
 BOUNDS = {
@@ -76,3 +76,15 @@ def test_a_nodes_name_is_no_role(home: Path) -> None:
         server = sides.get_listen_args(role)["ssl_context"]
         client = sides.get_connection_args("client")["ssl_context"]
         assert shake(server, client).accepted == accepted
+
+
+@pytest.mark.parametrize("named", [[], ["node8"], ["worker"]])
+def test_a_folder_whose_key_is_on_its_machine_already(home: Path, named: list[str]) -> None:
+    """Nobody may think that it is complete."""
+    good("sign", "node8.csr", "--role", "worker")
+    said = told("pack", *named, "--to", "deploy")
+    without = [] if named == ["worker"] else ["deploy/node8.lab/worker.pem"]
+    assert said["without_key"] == without
+    output = good("pack", *named, "--to", "deploy")
+    assert output.count("has no private key") == len(without)
+    assert output.count("distributed.comm.tls.worker.key") == len(without)

@@ -94,6 +94,22 @@ def instead(answer: bytes) -> Scenario:
     return scenario
 
 
+async def plain_listener(here: Here) -> str:
+    async with listening("comm", "tcp", GOOD) as listener:
+        address = listener.contact_address.replace("tcp://", "tls://")
+        return str((await asyncio.to_thread(probe, address, *here()))["words"])
+
+
+async def hanging(here: Here) -> str:
+    """The kernel accepts for a process that does nothing."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"tls://127.0.0.1:{server.getsockname()[1]}"
+        told = await asyncio.to_thread(probe, address, "--timeout", "0.3", *here())
+    return str(told["words"])
+
+
 async def dialled_plain(here: Here) -> str:
     async with listening("comm", "tls", GOOD) as listener:
         address = listener.contact_address.replace("tls://", "tcp://")
@@ -157,6 +173,8 @@ SCENARIOS: dict[str, Scenario] = {
     "does not resolve": unknown_name,
     "connection refused": nothing_listens,
     "no answer within": packets_are_dropped,
+    "speaks plain TCP there": plain_listener,
+    "has not answered a TLS ClientHello": hanging,
     "it does not speak TLS": instead(b"220 ready\r\n"),
     "a web server (HTTP) listens there": instead(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     "TLS is spoken there; use tls://": dialled_plain,
@@ -295,5 +313,5 @@ def test_what_check_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path / "empty")
     nowhere = certs_cli.run("check")
     assert nowhere.exit_code == 2
-    (quoted,) = re.findall(r"Does it say `(.*?)`\?", STEPS["1"])
+    (quoted,) = re.findall(r"If that says `(.*?)`", STEPS["1"])
     assert quoted in nowhere.output

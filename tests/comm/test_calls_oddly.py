@@ -77,6 +77,14 @@ async def test_what_is_no_number_of_seconds(seconds: Any) -> None:
         assert await calls.call("now") == 1
 
 
+@pytest.mark.parametrize("seconds", [1, 30.0, None, "5"])
+@aio
+async def test_the_timeout_of_connect_has_another_name(seconds: Any) -> None:
+    """It was dropped without a word."""
+    with pytest.raises(TypeError, match=r"argument 'timeout'; did you mean connect_timeout\?"):
+        ReconnectingClient("mem://nobody", **{"timeout": seconds})
+
+
 @pytest.mark.parametrize("called", ["add", Method.ADD])
 @pytest.mark.parametrize("named", ["add", Method.ADD])
 @aio

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -52,6 +52,17 @@ def test_the_type_of_every_kind_is_the_list() -> None:
 @pytest.mark.parametrize("table", [_ALERTS, _PROTOCOL, _VERDICTS], ids=["alert", "ours", "verdict"])
 def test_what_tls_reports_is_of_the_list(table: dict[object, object]) -> None:
     assert {cause.kind for cause in table.values()} <= set(KINDS)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("table", [_ALERTS, _PROTOCOL, _VERDICTS], ids=["alert", "ours", "verdict"])
+def test_the_documentation_has_every_text_of_tls(table: dict[object, Any]) -> None:
+    """So that whoever looks for the words of a log finds them."""
+    words = {
+        part
+        for cause in table.values()
+        for part in (cause.why.removeprefix("we refused its certificate: "), cause.remedy)
+    }
+    assert {each for each in words if each not in DOCS} == set()
 
 
 def test_the_code_names_no_kind_that_is_not_in_the_list() -> None:

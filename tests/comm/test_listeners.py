@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sealwire.comm import CloseCode, Comm, connect, listen
+from sealwire.comm import CloseCode, Comm, CommError, connect, listen
 from support.aio import aio, until
 from support.endings import error_of
 from support.links import connect_args, echo, listen_args, over_schemes, place
@@ -43,6 +43,64 @@ async def test_a_grace_that_is_none(scheme: str, grace: Any) -> None:
     comm = await dial(scheme, listener.contact_address)  # it goes on
     await comm.close()
     await listener.close()
+
+
+@pytest.mark.parametrize("first", ["await", "start", "with", "forever"])
+@pytest.mark.parametrize("again", ["await", "start", "with"])
+@aio
+async def test_starting_what_has_started_changes_nothing(
+    scheme: str, first: str, again: str
+) -> None:
+    """So that ``async with await listen(…)`` stops all that it has started."""
+    listener = listening(scheme, echo)
+
+    async def start(how: str) -> None:
+        if how == "await":
+            await listener
+        elif how == "with":
+            await listener.__aenter__()
+        else:
+            await listener.start()
+
+    serving = None
+    if first == "forever":
+        serving = asyncio.ensure_future(listener.serve_forever())
+        await asyncio.sleep(0)
+    else:
+        await start(first)
+    address = listener.contact_address
+    comm = await dial(scheme, address)
+    await start(again)
+    assert listener.contact_address == address
+    await comm.write(1)
+    assert await comm.read() == 1
+    assert len(listener.comms) == listener.stats.greeted == 1
+    await listener.close()
+    await told(comm)
+    with pytest.raises(CommError):
+        await connect(address, max_attempts=1, **connect_args(scheme))
+    if serving is not None:
+        await serving
+    await listener.start()  # but what was closed starts anew
+    comm = await dial(scheme, listener.contact_address)
+    await listener.close()
+    await told(comm)
+
+
+def test_it_starts_anew_in_another_event_loop() -> None:
+    """One that was left open when its own has ended."""
+    listener = listen("mem://", echo)
+
+    async def start() -> None:
+        await listener
+
+    async def use() -> None:
+        async with listener, connect(listener.contact_address) as comm:
+            await comm.write(1)
+            assert await comm.read() == 1
+
+    asyncio.run(start())
+    asyncio.run(use())
 
 
 @aio

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sealwire.comm import ConnectError, Limits, connect, listen
+from sealwire.comm import ConnectError, Limits, configure_gil, connect, listen
+from sealwire.comm.transport import switch_interval
 from support.aio import aio
 from support.links import echo
 
@@ -53,6 +54,20 @@ def test_limits_of_another_type(value: Any) -> None:
         connect(ADDRESS, limits=value)
     with pytest.raises(TypeError, match=r"listen\(\) got limits="):
         listen(ADDRESS, echo, limits=value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"hold_tls": value} for value in ("no", "false", "", b"", 0, 1, None, [], float("nan"))]
+    + [{name: value} for name in ("interval", "linger") for value in ("5", b"5", True, [], 1j)]
+    + [{"linger": None}],
+    ids=repr,
+)
+def test_a_policy_of_another_type(given: dict[str, Any]) -> None:
+    before = switch_interval.policy()
+    with pytest.raises(TypeError, match=rf"configure_gil\(\) got {next(iter(given))}=.*: need "):
+        configure_gil(**given)
+    assert switch_interval.policy() == before
 
 
 FIELDS = dataclasses.fields(Limits)

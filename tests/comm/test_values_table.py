@@ -23,6 +23,7 @@ import pytest
 
 from sealwire.comm import EncodeError
 from sealwire.comm.codec import OUT_OF_BAND, encode
+from support.headers import Box
 from support.values import (
     BERLIN,
     FIVE,
@@ -62,7 +63,17 @@ deep: Any = 1
 for _ in range(501):
     deep = [deep]
 gaps = np.zeros(2, {"names": ["a"], "formats": ["i1"], "offsets": [3], "itemsize": 8})
+NUMPY_2 = int(np.__version__.partition(".")[0]) >= 2  # 1 has at most 32 dimensions
 with_metadata = np.zeros(2, np.dtype("i4", metadata={"unit": "m"}))
+
+
+class Moment(datetime.datetime):
+    """As pandas has one."""
+
+
+boxes: Any = 1
+for _ in range(33):
+    boxes = Box(boxes)
 Check = Callable[[Any, Any], bool]
 REFUSED = "refused"
 UNLESS = "refused, unless registered"
@@ -207,6 +218,8 @@ ROWS: list[tuple[str, Check | None, list[Any]]] = [
             np.array([math.nan, -0.0]),
             np.array(["\ud800"]),
             np.zeros(3, "V5"),
+            np.ones((1,) * 32),
+            np.zeros((0, 1 << 24)),
         ],
     ),
     ("what the function registered there returns", None, []),  # test_registered_types.py
@@ -239,6 +252,7 @@ ROWS: list[tuple[str, Check | None, list[Any]]] = [
             types.MappingProxyType({}),
             collections.deque(),
             collections.ChainMap(),
+            Moment(2026, 1, 1),
             ...,
         ],
     ),
@@ -274,7 +288,13 @@ ROWS: list[tuple[str, Check | None, list[Any]]] = [
             memoryview(np.array([None])),
             pickle.PickleBuffer(np.array([None])),
             np.zeros(1, [("a", "O"), ("b", "i4")]),
+            *([np.array(["x"], np.dtypes.StringDType())] if NUMPY_2 else []),
         ],
+    ),
+    (
+        REFUSED,
+        None,
+        [np.zeros(3, "V0"), np.zeros((0, 1 << 24, 2)), *([np.ones((1,) * 33)] if NUMPY_2 else [])],
     ),
     (
         REFUSED,
@@ -291,7 +311,7 @@ ROWS: list[tuple[str, Check | None, list[Any]]] = [
             datetime.datetime(2026, 1, 1, tzinfo=Strange()),
         ],
     ),
-    (REFUSED, None, [deep, itself]),
+    (REFUSED, None, [deep, itself, boxes]),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ from sealwire.dask_backend import install, installed, membership, uninstall
 from support.certs_cli import good
 from support.joined_cluster import SECRET, Cluster, bare
 
+PAGE = (Path(__file__).resolve().parents[2] / "docs/joining.md").read_text(encoding="utf-8")
+(BLOCK,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 CLIENT = """
 import json, os, sys
 import dask
-import sealwire.dask_backend.preload
-from dask.distributed import Client, get_client
+{block}
+from dask.distributed import get_client
 
 def of_worker():
     return dict(os.environ), json.dumps(dask.config.config, default=str), os.getpid()
@@ -31,7 +34,7 @@ def inside():
     with get_client() as client:
         return client.submit(sum, range(10)).result()
 
-with Client(sys.argv[1]) as client:
+with client:
     client.wait_for_workers(int(sys.argv[2]), timeout=60)
     assert client.submit(sum, range(100)).result(60) == 4950
     assert client.submit(sum, client.map(lambda n: n * n, range(50))).result(60) == 40425
@@ -40,7 +43,7 @@ with Client(sys.argv[1]) as client:
     links = client.run(lambda dask_worker: str(dask_worker.listeners[0].contact_address))
     assert all(each.startswith("tls://") for each in links.values())
 print(json.dumps(told))
-"""
+""".replace("{block}", BLOCK.replace('"tls://scheduler.lab:8786"', "sys.argv[1]"))
 
 
 def client_of(cluster: Cluster, scheduler: str, workers: int) -> Any:

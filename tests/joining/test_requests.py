@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from sealwire.joining import LedgerError, Refused, Unavailable, join
+from sealwire.joining import Desk, LedgerError, Refused, Token, Unavailable, join, ledger
+from sealwire.joining.client import signing_request
 from sealwire.joining.ledger import LEDGER, Grant
 from sealwire.joining.requests import Asked
 from sealwire.security.x509 import keys
@@ -71,6 +73,51 @@ def test_a_pattern_is_of_what_is_signed() -> None:
     for patterns in (("node7.lab.", "10.0.0.*", "::1"), ("*.", "1*", ":*"), ("[*", "*.lab")):
         with pytest.raises(Refused):
             request.must_fit(grant(*patterns))
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/joining.md").read_text(encoding="utf-8")
+FAILURES = re.findall(
+    r"^\| `([^`]+)` \|",
+    PAGE.partition("## When joining fails")[2].partition("\n## ")[0],
+    re.MULTILINE,
+)
+
+
+def test_each_refusal_of_a_token_says_what_to_do(ca: CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one who reads it has the token, and perhaps nothing else."""
+    cases = {
+        "unknown": (CA(ca.path.parent / "other").token(), "", "worker"),
+        "revoked": (ca.token(), "", "worker"),
+        "expired": (ca.token(expires=HOUR / 60), "", "worker"),
+        "role": (ca.token(), "", "client"),
+        "used": (ca.token(), "", "worker"),
+        "names": (ca.token(names=["*.lab", "10.0.0.*"]), "node7", "worker"),
+    }
+    ca.revoke(cases["revoked"][0])
+    desk = Desk(ca.path)
+    desk.join(*question(cases["used"][0]), "", "tls://there")
+    monkeypatch.setattr(ledger, "now", lambda: now() + HOUR / 30)
+    listed = [each for each in FAILURES if each not in BEFORE]
+    assert len(listed) + len(BEFORE) == len(FAILURES)
+    for kind, (token, node, role) in cases.items():
+        with pytest.raises(Refused, match=r"^[^;]+; [^;]+$") as caught:
+            desk.join(*question(token, node), role, "tls://there")
+        assert caught.value.kind == kind
+        (row,) = [each for each in listed if each in str(caught.value)]
+        listed.remove(row)
+        if kind == "names":
+            assert "'node7'" in str(caught.value)
+            assert "*.lab, 10.0.0.*" in str(caught.value)
+    assert listed == [], "each row of docs/joining.md can be met"
+
+
+#: rows of what no service has said: test_dask.py, test_commands.py and test_join.py meet them
+BEFORE = ("there is no token", "cannot ask", "not one of the CA that made the token")
+
+
+def question(token: Token, node: str = "") -> tuple[str, bytes, bytes, bytes]:
+    """What a process says of its token, and for a key of its own."""
+    return token.id, token.sign(b"proved"), b"proved", signing_request(keys.generate(), node)
 
 
 @aio

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
+import re
 import ssl
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509.oid import ExtensionOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from sealwire.security import (
     Authority,
@@ -32,6 +36,15 @@ DAY = datetime.timedelta(days=1)
 @pytest.fixture(scope="module")
 def authority() -> Authority:
     return Authority.create("lab CA")
+
+
+def asked(key: ec.EllipticCurvePrivateKey, *names: x509.GeneralName) -> Any:
+    """A signing request."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "worker")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(key, hashes.SHA256())
 
 
 def parsed(identity: Identity) -> x509.Certificate:
@@ -180,3 +193,75 @@ def test_purposes_without_a_name_are_shown_as_numbers() -> None:
     node = certs.leaf(certs.root(), purposes=[certs.CLIENT, unknown])
     assert CertificateInfo.from_der(node.der).purposes == ("clientAuth", "1.2.3.4")
     assert CertificateInfo.from_der(certs.make("bare").der).purposes == ()
+
+
+@pytest.mark.parametrize("field", ["names", "ips"])
+@pytest.mark.parametrize("text", ["node7", "7", "", b"node7"])
+def test_one_text_is_no_list_of_names(authority: Authority, field: str, text: Any) -> None:
+    """It would be taken for a name of each character."""
+    request = asked(certs.p256())
+    for issue in (authority.issue, lambda name, **named: authority.sign(request, name, **named)):
+        with pytest.raises(AuthorityError, match=re.escape(f"need a list of them, as [{text!r}]")):
+            issue("worker", **{"names": [], field: text})
+
+
+@pytest.mark.parametrize("text", ["lab", "10.0.0.0/8", "", b"lab"])
+def test_one_text_is_no_list_of_constraints(text: Any) -> None:
+    with pytest.raises(AuthorityError, match=re.escape(f"need a list of them, as [{text!r}]")):
+        Authority.create("lab CA", permitted=text)
+
+
+@pytest.mark.parametrize("password", ["pässword", b"\xff"])
+def test_a_password_is_text_or_bytes(authority: Authority, password: Any) -> None:
+    encrypted = authority.key(password)
+    assert "ENCRYPTED" in encrypted
+    again = Authority.load(authority.certificate, encrypted, password=password)
+    assert again.issued(parsed(again.issue("worker")))
+    for wrong, words in ((None, "no password was given; pass password=…"), ("x", "does not open")):
+        with pytest.raises(PEMError, match=words):
+            Authority.load(authority.certificate, encrypted, password=wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({}, ("old.lab", "10.0.0.1")),
+        ({"names": ["new.lab"]}, ("new.lab",)),
+        ({"ips": ["10.0.0.2"]}, ("10.0.0.2",)),
+        ({"names": [], "ips": iter(["10.0.0.2"])}, ("10.0.0.2",)),
+        ({"names": ["new.lab"], "ips": ["10.0.0.2"]}, ("new.lab", "10.0.0.2")),
+        ({"names": []}, ("worker",)),
+    ],
+)
+def test_names_of_either_kind_replace_those_of_a_request(
+    authority: Authority, given: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    request = asked(
+        certs.p256(),
+        x509.DNSName("old.lab"),
+        x509.IPAddress(ipaddress.ip_address("10.0.0.1")),
+    )
+    signed = x509.load_pem_x509_certificate(authority.sign(request, **given).encode())
+    assert CertificateInfo.of(signed).names == names
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (certs.rsa_key(1024), "RSA of 1024 bits, below 2048"),
+        (ec.generate_private_key(ec.SECP256K1()), "the curve secp256k1"),
+        (ed25519.Ed25519PrivateKey.generate(), "need a P-256 or RSA"),
+        (ec.generate_private_key(ec.SECP256R1()).public_key(), "need a P-256 or RSA"),
+        ("key", "need a P-256 or RSA"),
+    ],
+    ids=["rsa", "curve", "kind", "public", "text"],
+)
+def test_an_authority_with_a_key_that_others_refuse(key: Any, words: str) -> None:
+    with pytest.raises(AuthorityError, match=f"cannot create 'lab CA': .*{words}"):
+        Authority.create("lab CA", key=key)
+
+
+@pytest.mark.parametrize("key", [certs.p256(), certs.rsa_key(2048)], ids=["p256", "rsa"])
+def test_an_authority_with_a_key_of_its_own(key: Any) -> None:
+    authority = Authority.create("lab CA", key=key)
+    assert authority.issued(parsed(authority.issue("worker")))

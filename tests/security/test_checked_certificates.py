@@ -114,6 +114,60 @@ def test_what_stands_in_a_ca_file_beside_the_ca(
     assert said(check_configuration(configured(folder))) == {code: "warning"}
 
 
+HOUR = DAY / 24
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "soon", "expected"),
+    [
+        (-60 * DAY, 20 * HOUR, None, {"crl-expires-soon": "warning"}),
+        (-60 * DAY, 2 * DAY, None, {}),
+        (-19 * HOUR, 5 * HOUR, None, {"crl-expires-soon": "warning"}),
+        (-12 * HOUR, 12 * HOUR, None, {}),
+        (-60 * DAY, 20 * HOUR, 30 * DAY, {"crl-expires-soon": "warning"}),
+        (-60 * DAY, 20 * HOUR, HOUR, {}),
+        (-60 * DAY, 2 * DAY, 30 * DAY, {}),
+    ],
+)
+def test_a_list_that_ends_soon(
+    folder: Path,
+    start: datetime.timedelta,
+    end: datetime.timedelta,
+    soon: datetime.timedelta | None,
+    expected: dict[str, str],
+) -> None:
+    """As processes warn of it: a day before at most, since lists are made anew all the time."""
+    ca = far(certs.root)
+    put_ca(folder, ca)
+    for role in ROLES:
+        put_node(folder, far(certs.leaf, ca, role), role)
+    put(folder / "crl.pem", certs.crl(ca, start=start, end=end))
+    found = check_configuration(configured(folder), soon=soon)
+    assert said(found) == expected
+    assert all("hours, " in each.message for each in found)
+    assert said(check_folder(folder, soon=soon)) == expected
+
+
+def test_a_list_of_another_ca_cannot_be_renewed_here(folder: Path) -> None:
+    """The command that makes a list needs the CA's key; where that is not, it is not advised."""
+    ca = far(certs.root)
+    put_ca(folder, ca)
+    for lists in (
+        certs.crl(ca, start=-2 * DAY, end=-DAY),
+        certs.crl(ca, start=-2 * DAY, end=HOUR),
+        certs.crl(far(certs.root, "other CA")),
+        "nothing",
+    ):
+        put(folder / "crl.pem", lists)
+        found = [
+            each
+            for each in check_configuration(configured(folder))
+            if each.subject.endswith("crl.pem")
+        ]
+        assert len(found) == 1
+        assert "sealwire certs renew" not in found[0].advice
+
+
 @pytest.mark.parametrize("purposes", [[certs.SERVER], [certs.CLIENT]], ids=["server", "client"])
 @pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "sent"])
 def test_a_ca_above_for_one_side_only(folder: Path, purposes: list[Any], trusted: bool) -> None:

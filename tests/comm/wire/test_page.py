@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import re
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,21 @@ import numpy as np
 import pytest
 from distributed.protocol import to_serialize
 
-from sealwire.comm import CloseCode, HandshakeError, connect, listen
+from sealwire.comm import (
+    CallLost,
+    Calls,
+    CloseCode,
+    EncodeError,
+    HandshakeError,
+    connect,
+    listen,
+)
 from sealwire.comm.codec import decode
 from sealwire.comm.extensions import ARRAY, DATETIME, INT, OBJECT, REFERENCE
 from sealwire.comm.wire import closing, hello
 from sealwire.comm.wire.framing import Splitter, pack
+from sealwire.security import PeerNotAllowed
+from sealwire.security.contexts.allowlist import AllowedPeers
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "wire.md").read_text(encoding="utf-8")
 PATIENCE = 30  # seconds
@@ -97,14 +109,67 @@ def test_ours_are_what_a_comm_sends() -> None:
         await comm.write({"op": "put", "n": 21})
         await comm.write({"data": bytes(5000)})
         await comm.write({"x": np.arange(3, dtype="i4")})
-        await comm.write([0, 1, "add", 5, None, 1, 2])
-        await comm.close(CloseCode.GOING_AWAY, "until tomorrow")
+        calls = Calls(comm)
+        with pytest.raises(CallLost):
+            await asyncio.gather(
+                calls.call("add", 1, 2, timeout=5),
+                calls.close(CloseCode.GOING_AWAY, "until tomorrow"),
+            )
 
     first, *rest = asyncio.run(recorded(HELLO, talk))
     assert rest == [SMALL, LARGE, ARRAY_OF_3, CALL, CLOSING]
     told, shown = (msgpack.unpackb(frames_of(data)[0]) for data in (first, HELLO))
     del told["python"], shown["python"]
     assert told == shown
+
+
+def without(*keys: str) -> bytes:
+    """The hello of a peer that lacks these keys of the map `sealwire`, or, without any, the map."""
+    (frame,) = frames_of(HELLO)
+    offered = msgpack.unpackb(frame)
+    if keys:
+        offered["sealwire"] = {
+            key: value for key, value in offered["sealwire"].items() if key not in keys
+        }
+    else:
+        del offered["sealwire"]
+    frame = msgpack.packb(offered)
+    return pack([len(frame)], shared=1) + frame
+
+
+@pytest.mark.parametrize(
+    ("greeting", "array", "last"),
+    [
+        (without("closing"), [ARRAY_OF_3], []),
+        (without("arrays"), [], [CLOSING]),
+        (without("arrays", "closing"), [], []),
+    ],
+)
+def test_what_a_peer_lacks_it_is_not_sent(
+    greeting: bytes, array: list[bytes], last: list[bytes]
+) -> None:
+    async def talk(address: str) -> None:
+        comm = await connect(address)
+        await comm.write({"data": bytes(5000)})
+        with nullcontext() if array else pytest.raises(EncodeError, match="no numpy"):
+            await comm.write({"x": np.arange(3, dtype="i4")})
+        await comm.close(CloseCode.GOING_AWAY, "until tomorrow")
+
+    _, *rest = asyncio.run(recorded(greeting, talk))
+    assert rest == [LARGE, *array, *last]
+
+
+def test_a_peer_without_our_key_is_sent_plain_msgpack_only() -> None:
+    async def talk(address: str) -> None:
+        comm = await connect(address)
+        await comm.write({"data": bytes(5000)})
+        for value in (np.arange(3), datetime.datetime(2026, 1, 1), 1 << 64):
+            with pytest.raises(EncodeError, match="plain msgpack"):
+                await comm.write({"x": value})
+        await comm.close(CloseCode.GOING_AWAY, "until tomorrow")
+
+    _, *rest = asyncio.run(recorded(without(), talk))
+    assert [frames_of(each) for each in rest] == [[msgpack.packb({"data": bytes(5000)})]]
 
 
 def test_those_of_distributed_are_what_its_own_backend_sends() -> None:
@@ -125,7 +190,7 @@ def test_those_of_distributed_are_what_its_own_backend_sends() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [(SMALL, {"op": "put", "n": 21}), (LARGE, {"data": bytes(5000)}),
-     (CALL, [0, 1, "add", 5, None, 1, 2])],
+     (CALL, [0, 1, "add", 5.0, None, 1, 2])],
 )  # fmt: skip
 def test_they_decode_to_what_the_page_says(data: bytes, message: Any) -> None:
     assert decode(frames_of(data)) == message
@@ -156,6 +221,9 @@ def test_the_refusal_is_one() -> None:
     ):
         hello.decode(frames_of(REFUSAL))
     why = msgpack.unpackb(frames_of(REFUSAL)[0])["refused"]
+    with pytest.raises(PeerNotAllowed) as refused:
+        AllowedPeers(["scheduler"]).check({"subject": ((("commonName", "worker"),),)}, b"")
+    assert why == refused.value.told
     (made,) = frames_of(hello.refusal(why))
     told, shown = msgpack.unpackb(made), msgpack.unpackb(frames_of(REFUSAL)[0])
     del told["python"], shown["python"]
@@ -190,7 +258,7 @@ def test_a_comm_takes_what_the_page_shows() -> None:
 
 
 def test_the_types_of_extensions() -> None:
-    part = PAGE[PAGE.index("The extension types of msgpack") :]
+    part = PAGE[PAGE.index("The msgpack extension types") :]
     rows = re.findall(r"^\| (-?\d+) \| (.*?) \|", part, re.MULTILINE)
     assert [(int(number), what.split()[0]) for number, what in rows] == [
         (REFERENCE, "reference"), (ARRAY, "array"), (OBJECT, "object"), (INT, "int"),

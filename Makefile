@@ -10,6 +10,8 @@ STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
 PACKAGES := comm security joining metrics dask_backend cli testing
 INIT := ../../../version/__init__.py
+# pip compiles in one process and everything; these, most of it, are seldom imported.
+UNUSED := '/(tests?|testing|babel|fontTools|mypy|mypyc|pkg_resources|setuptools)/'
 
 # The tests start hundreds of interpreters, and three of them rewrite every test file: compile once.
 unexport PYTHONDONTWRITEBYTECODE
@@ -63,7 +65,8 @@ install: $(STAMP)
 $(STAMP): setup.cfg setup.py pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "sealwire needs Python 3.10 or later, this is %s; run make PYTHON=python3.x" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dask,uvloop,test,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dask,uvloop,test,docs]'
+	@-$(BIN)/python -m compileall -q -j 0 -x $(UNUSED) $(VENV)/lib
 	@touch $@
 
 $(TREE): Makefile

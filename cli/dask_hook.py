@@ -165,6 +165,10 @@ def _installs() -> bool:
     if not joins and not is_set(dask.config.get("sealwire.tls", default=None)):
         return False
     _disarm()
-    from sealwire.dask_backend.patches import install_unless_decided
+    try:
+        from sealwire.dask_backend.patches import install_unless_decided
 
-    return install_unless_decided()
+        return install_unless_decided()
+    except BaseException:  # the next use must not go on without
+        arm()
+        raise

@@ -24,10 +24,12 @@ __all__ = [
     "expect_handler",
     "expect_known",
     "expect_limits",
+    "expect_name",
     "expect_seconds",
     "expect_secure",
     "log_lacks",
     "takes_further",
+    "weakness",
 ]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -138,15 +140,27 @@ def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.S
         raise TypeError(
             f"cannot use {address}: ssl_context is {context!r}, need an ssl.SSLContext; {instead}"
         )
-    why = _weakness(context, side)
+    why = weakness(context, side)
     if why is not None:
         raise ValueError(f"cannot use {address}: its ssl_context {why}, or {instead}")
-    if context.minimum_version == _UNSET < _LEAST and context.protocol is not ssl.PROTOCOL_TLSv1_2:
-        context.minimum_version = _LEAST
     return context
 
 
-def _weakness(context: ssl.SSLContext, side: Side) -> str | None:
+def expect_name(address: str, context: ssl.SSLContext | None, server_hostname: str | None) -> None:
+    """Raise `ValueError` if `context` compares the server's name, and none was given."""
+    if context is not None and context.check_hostname and not server_hostname:
+        raise ValueError(
+            f"cannot connect to {address}: its ssl_context compares the server's name, and there "
+            f"is none; pass server_hostname=…, or set context.check_hostname = False"
+        )
+
+
+def weakness(context: ssl.SSLContext, side: Side) -> str | None:
+    """Return why `context` is less strict than ``tls://`` promises, and what to do, or None.
+
+    A context may change: so this is asked for each connection, too. One for which nobody has chosen
+    a version speaks 1.2 at least from now on.
+    """
     if context.verify_mode is not ssl.CERT_REQUIRED:
         return (
             f"does not demand a certificate of the peer (verify_mode is "
@@ -170,6 +184,8 @@ def _weakness(context: ssl.SSLContext, side: Side) -> str | None:
             f"speaks TLS before 1.2 (minimum_version is {least.name}); "
             "set context.minimum_version = ssl.TLSVersion.TLSv1_2"
         )
+    if least == _UNSET < _LEAST and context.protocol is not ssl.PROTOCOL_TLSv1_2:
+        context.minimum_version = _LEAST
     return None
 
 

@@ -289,6 +289,11 @@ class Listener(ABC):
         -------
         asyncio.Future
             Already done; awaiting it is allowed, not needed.
+
+        Raises
+        ------
+        RuntimeError
+            In another thread than its event loop's, while that runs; nothing was stopped.
         """
 
     @property

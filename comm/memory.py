@@ -99,12 +99,11 @@ class MemoryListener(UnixListener):
         server = self._begin_accepting(name, _anybody)
         _listeners[name] = (server, asyncio.get_running_loop(), os.getpid())
 
-    def stop(self) -> asyncio.Future[None]:
-        """Give up the name, see `Listener.stop`."""
+    def release(self) -> None:
+        """Give up the name."""
         known = _listeners.get(self._address.host)
         if known is not None and known[0] is self._server:
             del _listeners[self._address.host]
-        return super().stop()
 
 
 class MemoryBackend(Backend):

@@ -17,10 +17,12 @@ import asyncio
 import functools
 import inspect
 import logging
+import os
 import warnings
 import weakref
 from collections.abc import Collection
 from contextvars import ContextVar
+from threading import get_ident
 from typing import Any
 
 from .arguments import expect_seconds
@@ -78,6 +80,7 @@ class ServingListener(Listener):
         self._running: set[asyncio.Task[Any]] = set()  # those whose handler has not returned
         self._started = False
         self._loop: asyncio.AbstractEventLoop | None = None  # that it was started in
+        self._thread = self._pid = 0  # of that loop
         self._leaving: asyncio.Task[None] | None = None  # the close in progress, or done
         self._deadline = 0.0  # of the grace
         self._spared: set[asyncio.Task[Any]] = set()  # handlers that have asked for the close
@@ -88,9 +91,30 @@ class ServingListener(Listener):
         """Note that the listener starts: to be called by `start`, before it can fail."""
         self.awaited = self._started = True
         self._loop = asyncio.get_running_loop()
+        self._thread, self._pid = get_ident(), os.getpid()
         self._leaving = None
         self._spared.clear()
         self._over = asyncio.Event()
+
+    def forked(self) -> bool:
+        """Whether it was started by the process that has forked this one."""
+        return self._pid != os.getpid()
+
+    def may_stop(self) -> asyncio.Future[None]:
+        """Return what `stop` returns, a future that is done: to be called by it before all else.
+
+        Raises `RuntimeError` while the event loop that it was started in runs in another thread.
+        """
+        loop = self._loop or asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        done.set_result(None)
+        elsewhere = self._loop is not None and get_ident() != self._thread
+        if elsewhere and loop.is_running() and not self.forked():
+            raise RuntimeError(
+                f"cannot stop {self} in this thread: its event loop runs in another one; use "
+                f"loop.call_soon_threadsafe(listener.stop) with that one"
+            )
+        return done
 
     def serving_over(self) -> None:
         """Note that nothing more is accepted: to be called by `stop`."""
@@ -322,6 +346,9 @@ class StreamListener(ServingListener):
 
     _server: Any = None
     _stopped: Any = None
+
+    def release(self) -> None:
+        """Give up what it has beside its sockets; called by `stop` if it was running."""
 
     def begins(self) -> bool:
         """Whether `start` has something to do; if so, note that it begins."""

@@ -319,14 +319,14 @@ class TCPListener(StreamListener):
 
     def stop(self) -> asyncio.Future[None]:
         """Stop accepting, see `Listener.stop`."""
-        server, self._server = self._server, None
+        done = self.may_stop()
+        server = self._server
         if server is not None:
+            self.release()
             self._address = self._address._replace(host=server.address[0], port=server.address[1])
             server.stop()
-            self._stopped = server
+            self._server, self._stopped = None, server
         self.serving_over()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
         return done
 
     @property

@@ -19,7 +19,16 @@ from .tls_details import alert_of, is_eof, mismatch, openssl_words, presented_ce
 from .wire import hello
 from .wire.foreign import name_foreign
 
-__all__ = ["TLS_RECORD", "NamingFiles", "explain", "facts", "named", "not_tls", "tell_refused"]
+__all__ = [
+    "TLS_RECORD",
+    "NamingFiles",
+    "explain",
+    "facts",
+    "named",
+    "not_tls",
+    "tell_refused",
+    "too_weak",
+]
 
 
 class _Cause(NamedTuple):
@@ -186,6 +195,7 @@ _PROTOCOL: dict[str, _Cause] = {
         "cipher", "it takes no signature that our key can make", _LONGER_KEY, "certificate"
     ),
     "EE_KEY_TOO_SMALL": _Cause("weak", "we refused its certificate: key too short", _LONGER_KEY),
+    "CA_KEY_TOO_SMALL": _Cause("weak", "the key of our CA, or of its, is too short", _LONGER_KEY),
     "WRONG_VERSION_NUMBER": _NO_TLS,
     "UNKNOWN_PROTOCOL": _NO_TLS,
     "PACKET_LENGTH_TOO_LONG": _NO_TLS,
@@ -287,6 +297,12 @@ def facts(tls: ssl.SSLSocket, peer: str) -> dict[str, Any]:
             tls.send(hello.refusal(why))
         cause = _Cause("certificate", f"we refused its certificate: {why}", _READABLE)
         raise _refused(None, peer, cause) from error
+
+
+def too_weak(peer: str, why: str) -> HandshakeError:
+    """Return the error for a context of ours that was changed; `why` is from `weakness`."""
+    words, _, remedy = why.partition("; ")
+    return _refused(None, peer, _Cause("tls", f"our ssl_context {words}", remedy))
 
 
 def not_tls(head: bytes, peer: str) -> HandshakeError:

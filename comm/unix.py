@@ -6,7 +6,6 @@ without a file. The kernel says which process is at the other end; both sides ch
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping
@@ -133,7 +132,6 @@ class UnixListener(TCPListener):
         self._users = Users(address, connection_args.get("allowed_uids", _OURS))
         self._expect_name(address.host)
         self._file: tuple[int, int] | None = None
-        self._pid = 0
         super().__init__(address, handler, limits, **connection_args)
 
     def _expect_name(self, name: str) -> None:
@@ -155,7 +153,6 @@ class UnixListener(TCPListener):
             raise OSError(
                 error.errno, f"cannot listen on {address}: {why}; choose another path"
             ) from error
-        self._pid = os.getpid()
         self._begin_accepting(address.host, self._users.check).add_sockets([sock])
 
     def _begin_accepting(self, name: str, check: Callable[[FrameStream], None]) -> LocalServer:
@@ -164,11 +161,10 @@ class UnixListener(TCPListener):
         self._server = server
         return server
 
-    def stop(self) -> asyncio.Future[None]:
-        """Stop accepting and remove the socket's file, see `Listener.stop`."""
-        if self._server is not None and self._pid == os.getpid():  # not in a fork
+    def release(self) -> None:
+        """Remove the socket's file."""
+        if not self.forked():
             unbind(self._address.host, self._file)
-        return super().stop()
 
 
 def _serve(listener: UnixListener, stream: FrameStream, _: Any) -> Any:

@@ -26,7 +26,7 @@ from sealwire.comm.tls_errors import tell_refused
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 
-from . import codec
+from . import codec, membership
 from .connectors import FrameConnector, reraise
 from .guard import refuse_plain
 from .listeners import FrameListener
@@ -271,6 +271,12 @@ def _expect_context(address: str, connection_args: Mapping[str, Any], side: Side
     if context is None:
         role = connection_args.get(ROLE)
         whose = f"role {role} has" if role else "its role has"
+        only = membership.joined_as()
+        if only and role:
+            raise TypeError(
+                f"cannot use {address}: this process joined with a token, as a {only} alone, and "
+                f"has no certificate as a {role}; start another one, with a token for a {role}"
+            )
         field = f"tls.{role or '{client,scheduler,worker}'}.cert"
         raise TypeError(
             f"cannot use {address}: {whose} no certificate or no CA, so there is no ssl_context; "

@@ -3,21 +3,28 @@
 `SubprocessCluster` and `SSHCluster` start ``dask spec``: its processes read the configuration. A
 `Security` that says something else would stay with the cluster's own object, and the scheduler be a
 plain one, on a port that nobody guards. So such a cluster is refused before anything is started.
+
+So is one whose process joined with a token: that gives one role, and such a cluster has several.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import dask
+from distributed import Scheduler
+from distributed.core import Status
 from distributed.utils import import_term
 
 from sealwire.security import ConfigError, config
 from sealwire.security import Security as OwnSecurity
 from sealwire.security.security import FIELDS
+
+from . import membership
 
 __all__ = ["careful"]
 
@@ -36,7 +43,13 @@ def careful(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def start(self: Any) -> Any:
         if self.scheduler is None and self.scheduler_spec:
-            _expect_configured(self.scheduler_spec["cls"], self.security)
+            try:
+                _expect_configured(self)
+            except ConfigError:
+                # What the original does once it fails: else the cluster stays open.
+                self._lock, self.status = asyncio.Lock(), Status.failed
+                await self._close()
+                raise
         try:
             return await original(self)
         except BaseException:
@@ -48,8 +61,9 @@ def careful(original: Callable[..., Any]) -> Callable[..., Any]:
     return start
 
 
-def _expect_configured(kind: Any, security: Any) -> None:
-    """Raise `ConfigError` if the processes of a cluster would read other values than it has."""
+def _expect_configured(cluster: Any) -> None:
+    """Raise `ConfigError` if a cluster's processes would have no identity, or read other values."""
+    kind, security = cluster.scheduler_spec["cls"], cluster.security
     kind = import_term(kind) if isinstance(kind, str) else kind
     name = next(
         (
@@ -59,6 +73,8 @@ def _expect_configured(kind: Any, security: Any) -> None:
         ),
         None,
     )
+    if name is not None or (isinstance(kind, type) and issubclass(kind, Scheduler)):
+        _expect_roles(cluster, name)
     if name is None:
         return
     # An SSH session is given what this process has, a child reads its own.
@@ -71,6 +87,22 @@ def _expect_configured(kind: Any, security: Any) -> None:
             f"not the same; write a dask.yaml (sealwire certs init makes one), name it in "
             f"DASK_CONFIG, and leave security out"
         )
+
+
+def _expect_roles(cluster: Any, name: str | None) -> None:
+    """Raise `ConfigError` for a cluster that is to make do with the one role of a token."""
+    options = cluster.scheduler_spec.get("options", {})
+    is_plain = not (options.get("protocol") or "tls").startswith(("tls", "wss"))
+    role = membership.joined_as(getattr(cluster.security, "tls_ca_file", None) or "")
+    if not role or is_plain:
+        return
+    raise ConfigError(
+        f"cannot start a {name or type(cluster).__name__} in a process that joined with a token: "
+        f"it is a {role} alone, and the cluster needs a scheduler, workers and a client; "
+        + ("" if name else "give it security=sealwire.dask_backend.Security.temporary(), or ")
+        + "have files in place of a token: unset SEALWIRE_JOIN, run `sealwire certs join` for each "
+        "of the three roles into one folder, and name its dask.yaml in DASK_CONFIG"
+    )
 
 
 def _differences(security: Any, read: Mapping[str, Any]) -> list[str]:

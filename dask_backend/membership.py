@@ -28,7 +28,7 @@ from .settings import any_certificate
 if TYPE_CHECKING:
     from sealwire.joining import Member, Token
 
-__all__ = ["begin", "end", "expect", "member"]
+__all__ = ["begin", "end", "expect", "joined_as", "member"]
 
 logger = logging.getLogger("sealwire.dask_backend")
 
@@ -46,11 +46,18 @@ _NEAR = 0.25  # of the lifetime, before whose end the log warns of it
 _role = ""  # the one that this process needs, where that is known
 _member: Member | None = None
 _set: Any = None  # what was configured, to be undone
+_has: tuple[str, str] | None = None  # the role, and the path of the CAs, of what was given
 
 
 def member() -> Member | None:
     """Return this process's membership; None if it has none of its own."""
     return _member
+
+
+def joined_as(ca_file: object = None) -> str:
+    """Return the role that this process joined in; "" if it did not, or these CAs are others."""
+    role, path = _has or ("", "")
+    return role if ca_file in (None, path) else ""
 
 
 def expect(role: str) -> None:
@@ -105,8 +112,8 @@ def begin() -> None:
 
 def end() -> None:
     """Undo `begin`: the identity is dropped, and the configuration as it was."""
-    global _member, _set
-    made, _member = _member, None
+    global _member, _set, _has
+    made, _member, _has = _member, None, None
     before, _set = _set, None
     if before is not None:
         before.__exit__(None, None, None)
@@ -119,7 +126,8 @@ def _configure(role: str, paths: dict[str, str], lifetime: float) -> None:
     from sealwire.joining.member import CAS, CRL, IDENTITY
     from sealwire.security.ca.bootstrap import PEERS
 
-    global _set
+    global _set, _has
+    _has = role, paths[CAS]
     values: dict[str, Any] = {
         KEYS["tls_ca_file"]: paths[CAS],
         KEYS[f"tls_{role}_cert"]: paths[IDENTITY],

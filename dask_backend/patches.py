@@ -317,16 +317,18 @@ def install() -> None:
 
     Notes
     -----
-    If a step fails, everything is undone and the error raised.
+    If a step fails, everything is undone and the error raised. The next use tries again, where
+    something is configured for it: it must not go on without.
     """
     global _decided
     with _lock:
-        _decided = True
+        before, _decided = _decided, True
         try:
             for change in _TABLE:
                 change.apply()
         except BaseException:
             uninstall()
+            _decided = before
             raise
 
 

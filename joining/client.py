@@ -35,6 +35,7 @@ from sealwire.security import PEMError
 from sealwire.security.pem import blocks, load_identity, source
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.names import split
+from sealwire.security.x509.templates import now
 
 from . import messages
 from .errors import JoinError, Refused, TokenError, Unavailable, WrongAuthority
@@ -42,15 +43,8 @@ from .messages import PORT
 from .tokens import PREFIX, Token
 
 __all__ = [
-    "Joined",
-    "Lists",
-    "address_of",
-    "join",
-    "lists",
-    "patiently",
-    "renew",
-    "signing_request",
-]
+    "Joined", "Lists", "address_of", "join", "lists", "patiently", "renew", "signing_request",
+]  # fmt: skip
 
 TIMEOUT = 20.0  # seconds for one attempt
 
@@ -385,8 +379,17 @@ async def _within(address: Address, seconds: float) -> AsyncIterator[None]:
             "serve` runs there"
         ) from None
     except HandshakeError as error:
-        raise WrongAuthority(f"cannot ask {address}: {error}") from None
+        raise WrongAuthority(f"cannot ask {address}: {_of_clocks(error) or error}") from None
     except (CommError, TornadoTimeoutError, PEMError) as error:
         raise Unavailable(f"cannot ask {address}: {error}") from None
     finally:
         timer.cancel()
+
+
+def _of_clocks(error: HandshakeError) -> str:
+    """Say why, if it is a matter of time; the service's certificate is renewed by the service."""
+    if getattr(error.__cause__, "verify_code", 0) not in (9, 10):  # not yet valid, expired
+        return ""
+    return (
+        f"{str(error).rpartition(';')[0]}; set the clock, which is {now():%Y-%m-%d %H:%M} UTC here"
+    )

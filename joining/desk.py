@@ -29,7 +29,7 @@ from sealwire.security.ca.atomic_files import Write, apply, locked
 from sealwire.security.ca.authority import Authority
 from sealwire.security.ca.crl import read_lists
 from sealwire.security.ca.folder import Folder
-from sealwire.security.ca.journal import JOURNAL, SERVICE, Journal, Record
+from sealwire.security.ca.journal import JOURNAL, SERVICE, Journal
 from sealwire.security.ca.store import CRL, KEYS, TRUST, Store
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.lineage import serial_in
@@ -39,6 +39,7 @@ from .archive import LEAST, of_journal, of_ledger
 from .errors import JoinError, Refused, Unavailable
 from .given import Given, Own, Trust
 from .ledger import LEDGER, Grant, Ledger, Line
+from .lineages import Lineages
 from .messages import AUTHORITY
 from .requests import FOLDER, Asked, key_in, signed
 from .tokens import verifies
@@ -70,22 +71,22 @@ class Desk:
         self._stamps: dict[str, _Stamp] = {}
         self._keys: list[keys.PrivateKey] = []
         self._crl = ""
-        self._lineages: dict[int, str] = {}  # serial -> name in the journal
-        self._revoked: set[str | int] = set()  # serials, and the keys that joined
+        self._lineages = Lineages()
         self._recent: dict[tuple[str, str], Given] = {}
         self._order: deque[tuple[str, str]] = deque()
         self._alarms: dict[str, datetime.datetime] = {}
         self._renewed: dict[str, float] = {}  # name in the journal -> when
         self._most = {JOURNAL: LEAST, LEDGER: LEAST}  # lines, before some are moved away
         Store(self._folder)  # says what is missing, before anything is made to lock it
-        with self._open() as (store, _):
+        with self._open() as store:
             store.signer()
+            self._tokens()
 
     # For everybody
 
     def trust(self) -> Trust:
         """Return the CAs and revocation lists."""
-        with self._open() as (store, _):
+        with self._open() as store:
             return self._trusted(store)
 
     def own(self, before: Own | None = None) -> Own:
@@ -93,7 +94,7 @@ class Desk:
 
         It is of the oldest CA that is valid: those who have not heard of the newer one know it.
         """
-        with self._open() as (store, _):
+        with self._open() as store:
             signer = _oldest(store)
             der = signer.parsed.public_bytes(Encoding.DER)
             good = before is not None and before.authority == der
@@ -122,7 +123,8 @@ class Desk:
         `what` is what the proof must be a signature of, `request` the signing request as DER,
         `role` the one that the process expects, or "" for any. The same key may ask again.
         """
-        with self._open() as (store, ledger):
+        with self._open() as store:
+            ledger = self._tokens()
             grant = ledger.grants.get(token)
             if grant is None:
                 raise Refused(
@@ -150,7 +152,7 @@ class Desk:
     def _joined(self, store: Store, ledger: Ledger, grant: Grant, asked: Asked, peer: str) -> Given:
         asked.must_fit(grant)
         name = asked.name(grant.role)
-        if asked.short in self._revoked:
+        if asked.short in self._lineages.revoked:
             raise Refused(f"{name} is revoked; have another token made", "revoked")
         known = self._recent.get((grant.id, asked.digest))
         trust = self._trusted(store)
@@ -208,21 +210,26 @@ class Desk:
 
         With its subject and names, for the key of `request`. Raises `Refused`.
         """
-        with self._open() as (store, ledger):
+        with self._open() as store:
             old = x509.load_der_x509_certificate(present)
-            name = self._lineages.get(old.serial_number)
-            if name is None or not name.startswith(f"{FOLDER}/") or store.issuer_of(old) is None:
+            name = self._lineages.names.get(old.serial_number)
+            if store.issuer_of(old) is None:
+                raise Refused("the CA that signed the certificate is none any more", "foreign")
+            if name is None or not name.startswith(f"{FOLDER}/"):
                 raise Refused(
                     "the certificate was not given to a process that joined; "
                     "renew it where it was issued: sealwire certs renew",
                     "foreign",
                 )
-            if key_in(name) in self._revoked or old.serial_number in self._revoked:
+            if (
+                key_in(name) in self._lineages.revoked
+                or old.serial_number in self._lineages.revoked
+            ):
                 raise Refused(f"{name} is revoked", "revoked")
             if old.not_valid_after_utc < now():
                 raise Refused("the certificate has expired; join again", "expired")
             asked = Asked(request)
-            lifetime = _lifetime(ledger, name, old)
+            lifetime = self._lifetime(name, old)
             self._must_wait(name, lifetime)
             signer = store.signer()
             try:
@@ -244,15 +251,24 @@ class Desk:
             self._renewed.clear()
         self._renewed[name] = present
 
+    def _lifetime(self, name: str, old: x509.Certificate) -> float:
+        """Seconds that a renewal is valid: as its token says, else as long as the last."""
+        with contextlib.suppress(JoinError, SecurityError):
+            self._tokens()
+        if self._ledger is not None and name in self._ledger.lifetimes:
+            return self._ledger.lifetimes[name]
+        lasted = old.not_valid_after_utc - old.not_valid_before_utc - BACKDATED
+        return max(60.0, lasted.total_seconds())
+
     def member(self, present: bytes) -> bool:
         """Whether a certificate that TLS has verified is of one who may ask for the lists."""
-        with self._open() as (store, _):
+        with self._open() as store:
             return store.issuer_of(x509.load_der_x509_certificate(present)) is not None
 
     # The folder
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[tuple[Store, Ledger]]:
+    def _open(self) -> Iterator[Store]:
         """Lock the folder; yield what is in it, read again where it has changed."""
         if not self._folder.is_at(self._folder.path):  # another one has taken its place
             self._folder = Folder(self._folder.path)
@@ -265,25 +281,33 @@ class Desk:
             seen = {name: _stamp(self._folder, name) for name in (TRUST, KEYS, CRL, JOURNAL)}
             if self._store is None or any(self._stamps.get(n) != s for n, s in seen.items()):
                 self._read(seen)
-            ledger = _stamp(self._folder, LEDGER)
-            if self._ledger is None or ledger != self._stamps.get(LEDGER):
-                self._ledger = Ledger(self._folder)
-                self._stamps[LEDGER] = ledger
             assert self._store is not None
-            self._tidy(self._store, self._ledger)
-            yield self._store, self._ledger
+            self._tidy(self._store)
+            yield self._store
 
-    def _tidy(self, store: Store, ledger: Ledger) -> None:
-        """Move away lines that are over, once there are many, and read what is left."""
-        if len(store.journal.records) >= self._most[JOURNAL]:
-            self._move(JOURNAL, lambda: of_journal(store.journal, self._revoked))
-            store.journal = Journal(self._folder)
-            self._note_all(store.journal)
-            self._most[JOURNAL] = max(LEAST, 2 * len(store.journal.records))
+    def _tokens(self) -> Ledger:
+        """Return the ledger of the open folder, read again where it has changed.
+
+        Only those who join need it: one that is damaged keeps nobody from renewing.
+        """
+        stamp = _stamp(self._folder, LEDGER)
+        if self._ledger is None or stamp != self._stamps.get(LEDGER):
+            self._ledger = Ledger(self._folder)
+            self._stamps[LEDGER] = stamp
+        ledger = self._ledger
         if ledger.lines >= self._most[LEDGER]:
             self._move(LEDGER, lambda: of_ledger(ledger))
             self._ledger = Ledger(self._folder)
             self._most[LEDGER] = max(LEAST, 2 * self._ledger.lines)
+        return self._ledger
+
+    def _tidy(self, store: Store) -> None:
+        """Move away lines that are over, once there are many, and read what is left."""
+        if len(store.journal.records) >= self._most[JOURNAL]:
+            self._move(JOURNAL, lambda: of_journal(store.journal, self._lineages.revoked))
+            store.journal = Journal(self._folder)
+            self._lineages.note_all(store.journal)
+            self._most[JOURNAL] = max(LEAST, 2 * len(store.journal.records))
 
     def _move(self, name: str, writes: Callable[[], list[Write]]) -> None:
         try:
@@ -298,33 +322,14 @@ class Desk:
         self._keys = store.private_keys
         _oldest(store)
         self._crl = self._folder.text(CRL) if seen[CRL] is not None else ""
-        self._revoked = set()
-        self._note_all(store.journal)
+        self._lineages = Lineages()
+        self._lineages.note_all(store.journal)
         ours = [each.parsed.subject for each in store.authorities]
         for crl in read_lists(self._crl):
             if crl.issuer in ours:
-                self._revoke(entry.serial_number for entry in crl)
+                self._lineages.revoke(entry.serial_number for entry in crl)
         self._store = store
         self._stamps.update(seen)
-
-    def _note_all(self, journal: Journal) -> None:
-        self._lineages = {}
-        for record in journal.records:
-            self._note(record)
-
-    def _note(self, record: Record) -> None:
-        if record.event == "issued":
-            self._lineages[record.serial] = record.file
-        elif record.event == "revoked":
-            self._revoke([record.serial])
-
-    def _revoke(self, serials: Iterator[int] | Sequence[int]) -> None:
-        """Note serials as revoked, and the keys that joined, with all that came of them."""
-        for serial in serials:
-            self._revoked.add(serial)
-            name = self._lineages.get(serial, "")
-            if name.startswith(f"{FOLDER}/"):
-                self._revoked.add(key_in(name))
 
     def _record(
         self, store: Store, certificate: x509.Certificate, signer: Authority, name: str
@@ -333,7 +338,7 @@ class Desk:
         record = store.journal.issue(certificate, signer.parsed, store.path / name)
         self._apply(store.journal.write([record]), JOURNAL)
         store.journal.take(record)
-        self._note(record)
+        self._lineages.note(record)
 
     def _write(self, ledger: Ledger, line: Line) -> None:
         self._apply(ledger.write([line]), LEDGER)
@@ -363,14 +368,6 @@ class Desk:
         self._order.append(name)
         if len(self._order) > _KEPT:
             self._recent.pop(self._order.popleft(), None)
-
-
-def _lifetime(ledger: Ledger, name: str, old: x509.Certificate) -> float:
-    """Seconds that a renewal is valid: as its token says, else as long as the last."""
-    if name in ledger.lifetimes:
-        return ledger.lifetimes[name]
-    lasted = old.not_valid_after_utc - old.not_valid_before_utc - BACKDATED
-    return max(60.0, lasted.total_seconds())
 
 
 def _oldest(store: Store) -> Authority:

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import shlex
 import socket
 import stat
-import time
 
 from sealwire.security import ConfigError
 from sealwire.security.paths import expanded
 from sealwire.security.pem_shapes import decoded
 from sealwire.security.permissions import is_granted
 from sealwire.security.quoting import HIDDEN, hides_key, printable, shown
-from sealwire.security.reading import read
+from sealwire.security.reading import read_given
 from sealwire.security.security import ROLES
 
 from .errors import JoinError
@@ -32,7 +30,6 @@ __all__ = ["must_be_name", "own_name", "token_in", "usable"]
 logger = logging.getLogger("sealwire.joining")
 
 _LARGEST = 4096  # bytes of a file with a token
-_PATIENCE = 10.0  # seconds for the other end of a pipe
 _LONGEST = 64  # characters of a common name
 
 
@@ -57,7 +54,7 @@ def token_in(path: object, setting: str) -> Token:
     secret = hides_key(place)
     words = f"a path of {len(place)} characters, {HIDDEN}," if secret else printable(place)
     try:
-        data, status = _content(place)
+        data, status = read_given(place, _LARGEST)
     except ValueError:  # a null byte, or what is no character
         raise JoinError(
             f"cannot read the token in {words} ({setting}): no path has such characters"
@@ -71,42 +68,6 @@ def token_in(path: object, setting: str) -> Token:
         ) from None
     _warn_if_exposed(words, "..." if secret else shlex.quote(place), status)
     return Token.parse(decoded(data), f"in {words}")
-
-
-def _content(path: str) -> tuple[bytes, os.stat_result]:
-    status = os.stat(path)
-    if os.name == "posix" and stat.S_ISFIFO(status.st_mode):
-        return _of_pipe(path), status
-    return read(path, _LARGEST)
-
-
-def _of_pipe(path: str) -> bytes:
-    """Return what is written to a pipe until it is closed. Raises `OSError`."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            raise OSError(None, "another file has taken its place; try again")
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        deadline, data = time.monotonic() + _PATIENCE, b""
-        while len(data) <= _LARGEST:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poller.poll(left * 1000):
-                raise OSError(
-                    None,
-                    f"it is a pipe, and nobody has written a token to it and closed it within "
-                    f"{_PATIENCE:g} s",
-                )
-            try:
-                part = os.read(descriptor, _LARGEST + 1 - len(data))
-            except BlockingIOError:
-                continue
-            if not part:
-                return data
-            data += part
-    finally:
-        os.close(descriptor)
-    raise OSError(None, f"more than {_LARGEST:,} bytes come from the pipe, which is the limit")
 
 
 def _warn_if_exposed(words: str, quoted: str, status: os.stat_result) -> None:

@@ -5,6 +5,9 @@ process at another moment, and fetches the CAs and revocation lists several time
 renews at once if the CA has begun to sign with another key. The service may be away: the thread
 goes on trying, and warns, until the certificate has expired. A service that refuses is asked no
 more: the identity is revoked, or of a CA that is none any more.
+
+What is due is counted on a clock that nobody sets. One that is set decides no more than that it is
+time to renew: a machine may have joined before its clock was right.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ _RETRIES = 20  # in a lifetime
 _LONGEST_RETRY = 60.0  # seconds
 _SHORTEST = 1.0  # seconds between two questions, however short the rest of a lifetime is
 _STEP = 5.0  # seconds to sleep at most, since clocks can be set and machines suspended
+# Where there is one of the two, it goes on while the machine sleeps.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 _T = TypeVar("_T")
 
@@ -122,10 +127,7 @@ class Member:
 
     def _run(self) -> None:
         failing = False
-        while not self._ended.is_set():
-            until, what = self._next()
-            if not self._sleep(until):
-                return
+        while (what := self._due()) is not None:
             try:
                 blocking(what)
             except Refused as error:
@@ -137,7 +139,7 @@ class Member:
                 return
             except (JoinError, SecurityError, OSError) as error:
                 failing = self._failed(error, what == self._renew)
-                if time.time() >= self._expires:
+                if self._is_over():
                     return
             except Exception:
                 logger.exception("cannot renew; it is tried again")
@@ -148,17 +150,22 @@ class Member:
                 failing = False
 
     def _next(self) -> tuple[float, Callable[[], Coroutine[Any, Any, None]]]:
-        """When to do what next; on the clock of `time.monotonic`."""
+        """When to do what next; on the clock of `steady`."""
+        if time.time() >= self._late:
+            return 0.0, self._renew
         if self._renewal <= self._look:
             return self._renewal, self._renew
         return self._look, self._fetch
 
-    def _sleep(self, until: float) -> bool:
-        """Wait; return whether to go on. Also until the clock says that it is late."""
-        while (left := until - time.monotonic()) > 0 and time.time() < self._late:
-            if self._ended.wait(min(left, _STEP)):
-                return False
-        return not self._ended.is_set()
+    def _due(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """Wait until something is due; return what, None once this has ended."""
+        while not self._ended.is_set():
+            until, what = self._next()
+            left = until - steady()
+            if left <= 0:
+                return what
+            self._ended.wait(min(left, _STEP))
+        return None
 
     async def _renew(self) -> None:
         given = await client.renew(self.address, self.joined, keys.generate())
@@ -172,16 +179,16 @@ class Member:
             self.joined = joined.with_lists(lists.cas, lists.crl)
             self._write()
             logger.info("the CAs to trust, or the revocation lists, are new")
-        self._look = time.monotonic() + self._pause()
+        self._look = steady() + self._pause()
         if lists.signer != joined.signer:  # a rotation: do not wait
-            self._renewal = min(self._renewal, time.monotonic() + self._pause() / 2)
+            self._renewal = min(self._renewal, steady() + self._pause() / 2)
 
     def _took(self, given: Joined) -> None:
         self.joined = given
         self._write()
-        now = time.monotonic()
-        self._expires = time.time() + given.lifetime
-        self._late = time.time() + given.lifetime * _RENEWED[1]
+        now = steady()
+        self._expires = now + given.lifetime
+        self._late = time.time() + max(given.lifetime * _RENEWED[1], _SHORTEST)
         self._renewal = now + max(given.lifetime * random.uniform(*_RENEWED), _SHORTEST)
         self._look = now + self._pause()
 
@@ -193,13 +200,12 @@ class Member:
     def _failed(self, error: Exception, renewing: bool) -> bool:
         """Plan another attempt, and say so."""
         pause = min(self.joined.lifetime / _RETRIES, _LONGEST_RETRY) * random.uniform(0.8, 1.2)
-        again = time.monotonic() + max(pause, _SHORTEST)
+        again = steady() + max(pause, _SHORTEST)
         self._look = max(self._look, again)
         if renewing:
             self._renewal = again
             self._late = float("inf")
-        left = self._expires - time.time()
-        if left <= 0:
+        if self._is_over():
             logger.error(
                 "the certificate of this process has expired, and nobody accepts it any more: %s; "
                 "start it again with a new token",
@@ -211,8 +217,11 @@ class Member:
             logger.info("cannot fetch the revocation lists, tried again: %s", error)
         return True
 
+    def _is_over(self) -> bool:
+        return steady() >= self._expires
+
     def _left(self) -> str:
-        return lasting(self._expires - time.time())
+        return lasting(self._expires - steady())
 
     def _write(self) -> None:
         joined = self.joined
@@ -220,6 +229,11 @@ class Member:
         for name, text in texts.items():
             if text:
                 self.paths[name] = self._memory.put(name, text)
+
+
+def steady() -> float:
+    """Return seconds of a clock that nobody sets."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 def blocking(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:

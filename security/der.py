@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Facts", "end_of", "facts_of", "lifetime_of", "subject_of"]
+__all__ = ["Facts", "end_of", "facts_of", "has_common_key", "lifetime_of", "subject_of"]
 
 _INTEGER, _BITS, _OCTETS, _OID, _SEQUENCE = 0x02, 0x03, 0x04, 0x06, 0x30
 _TIMES = (0x17, 0x18)  # UTCTime, GeneralizedTime
@@ -24,6 +24,16 @@ _AUTHORITY_ID = bytes.fromhex("551d23")
 _CONSTRAINTS = bytes.fromhex("551d13")
 _KEY_USAGE = bytes.fromhex("551d0f")
 _KEY_CERT_SIGN = 0x04  # in the first byte of the bits
+
+#: Keys that every TLS library takes: RSA (also for PSS alone), Ed25519 and Ed448, three curves.
+_RSA = (bytes.fromhex("2a864886f70d010101"), bytes.fromhex("2a864886f70d01010a"))
+_EDWARDS = (bytes.fromhex("2b6570"), bytes.fromhex("2b6571"))
+_CURVES = (
+    bytes.fromhex("2a8648ce3d030107"),
+    bytes.fromhex("2b81040022"),
+    bytes.fromhex("2b81040023"),
+)
+_LEAST_RSA = 2048 // 8
 
 #: The attributes of most subjects, by their last byte in 2.5.4; short names are those of RFC 4514.
 _ATTRIBUTES = {3: "CN", 7: "L", 8: "ST", 10: "O", 11: "OU"}
@@ -108,6 +118,24 @@ def subject_of(der: bytes) -> str | None:
         return ",".join(reversed(parts)) or None
     except (ValueError, IndexError):
         return None
+
+
+def has_common_key(der: bytes) -> bool:
+    """Whether a certificate's key is of a kind and size that every TLS library takes.
+
+    True also for one that cannot be read.
+    """
+    try:
+        fields = list(_children(der, _signed(der)))
+        (_, algorithm), (_, key) = _children(der, fields[6 if fields[0][0] == _VERSION else 5][1])
+        (_, kind), *parameters = _children(der, algorithm)
+        oid = _bytes(der, kind)
+        if oid in _RSA:
+            return len(key) > _LEAST_RSA
+        named = [_bytes(der, content) for tag, content in parameters if tag == _OID]
+        return oid in _EDWARDS or any(curve in _CURVES for curve in named)
+    except (ValueError, IndexError):
+        return True
 
 
 def lifetime_of(der: bytes) -> tuple[float, float] | None:

@@ -58,7 +58,7 @@ CRL_LIMIT = 64 * 2**20
 # OpenSSL's errors when key and certificate differ in value, in type, or in type while another
 # certificate slot is empty.
 _MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
-_TOO_WEAK = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}
+_UNFIT = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "UNKNOWN_CERTIFICATE_TYPE"}
 
 _exposed: set[str] = set()  # key files already warned about
 
@@ -340,9 +340,9 @@ def _explained(
             f"cannot use {both}: the private key does not belong to the first certificate; "
             "give the key of that certificate, and put the leaf before its intermediates"
         )
-    if reason in _TOO_WEAK:
+    if reason in _UNFIT:
         return PEMError(
-            f"cannot use {both}: too weak ({reason}); "
+            f"cannot use {both}: too weak or of no kind for TLS ({reason}); "
             "use RSA of 2048 bits or more, or P-256, and a SHA-2 signature"
         )
     if password is not None and any(block.is_encrypted for block in blocks(holder.read())):

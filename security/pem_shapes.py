@@ -18,6 +18,7 @@ __all__ = [
     "contents_of",
     "decoded",
     "first_line",
+    "in_utf8",
     "looks_of",
     "normalised",
     "password_hint",
@@ -81,13 +82,17 @@ def without_mark(value: str | bytes) -> str | bytes:
     return value.removeprefix("\ufeff").removeprefix("\xef\xbb\xbf")  # the same, read as Latin-1
 
 
-def first_line(data: bytes) -> bytes:
-    """Return the first line of a password file, as UTF-8 where a mark says what it was."""
+def in_utf8(data: bytes) -> bytes:
+    """Return a text as UTF-8, without its mark, where a mark says what it is."""
     for mark, encoding in _MARKS:
         if data.startswith(mark):
-            data = data[len(mark) :].decode(encoding, "replace").encode()
-            break
-    return next(iter(data.splitlines()), b"")
+            return data[len(mark) :].decode(encoding, "replace").encode()
+    return data
+
+
+def first_line(data: bytes) -> bytes:
+    """Return the first line of a password file, as UTF-8 where a mark says what it was."""
+    return next(iter(in_utf8(data).splitlines()), b"")
 
 
 def normalised(text: str) -> str:
@@ -117,6 +122,9 @@ def _mended(block: Block) -> str:
 
 _PKCS12 = bytes.fromhex("06092a864886f70d0107")  # PKCS#7 data, of which the container consists
 _PKCS7 = bytes.fromhex("06092a864886f70d010702")
+# Within the outer sequence: one with version 0 and a name, and one that names a cipher (PKCS#5).
+_REQUEST = re.compile(rb"\x30(?:[\0-\x7f]|\x81.|\x82..)\x02\x01\x00\x30", re.DOTALL)
+_LOCKED = re.compile(rb"\x30.\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05", re.DOTALL)
 _OPENSSL = "a DER file must be converted: openssl"
 _PKCS12_WORDS = (
     "it looks like a PKCS#12 container (.p12, .pfx); take certificate and key out of it: "
@@ -230,6 +238,10 @@ def _looks_of_der(data: bytes) -> str:
         return f"it looks like a DER file of PKCS#7; {_OPENSSL} pkcs7 -inform DER -print_certs"
     if inside.startswith((b"\x02\x01\x00", b"\x02\x01\x01")):
         return f"it looks like a DER file of a key; {_OPENSSL} pkey -inform DER"
+    if _REQUEST.match(inside):
+        return f"it looks like a DER file of a certificate request; {_OPENSSL} req -inform DER"
+    if _LOCKED.match(inside):
+        return f"it looks like a DER file of an encrypted key; {_OPENSSL} pkey -inform DER"
     if der.facts_of(data) is not None:
         return f"it looks like a DER file of a certificate; {_OPENSSL} x509 -inform DER"
     if der.lifetime_of(data) is not None:

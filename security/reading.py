@@ -2,18 +2,20 @@
 
 Opening a FIFO would block until somebody writes to it, a device is endless, and opening some
 devices has side effects. So a path is checked before it is opened, the open file is checked again,
-and no more is read than the limit.
+and no more is read than the limit. What a person gives to a command may be a pipe as well, since it
+can come from another program (`<(pass show worker)`): nobody waits for it for ever.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Stamp", "are_settled", "kind", "look_at", "read"]
+__all__ = ["Stamp", "are_settled", "kind", "look_at", "read", "read_given"]
 
 _FLAGS = (
     os.O_RDONLY
@@ -23,7 +25,9 @@ _FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 _CHUNK = 2**20
+_PATIENCE = 10.0  # seconds for the other end of a pipe
 _KINDS = (
+    (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
@@ -76,7 +80,7 @@ def are_settled(seen: Mapping[str, Stamp | int | None]) -> bool:
 
 
 def kind(status: os.stat_result) -> str:
-    """Return what something is that is no regular file, in words."""
+    """Return what something is, in words."""
     return next((words for test, words in _KINDS if test(status.st_mode)), "no file")
 
 
@@ -102,6 +106,41 @@ def read(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     finally:
         os.close(descriptor)
     raise OSError(None, f"it has more than {limit:,} bytes, which is the limit")
+
+
+def read_given(path: str, limit: int) -> tuple[bytes, os.stat_result]:
+    """Return what `read` does, also of a pipe, if it is written and closed within ten seconds."""
+    status = os.stat(path)
+    if os.name != "posix" or not stat.S_ISFIFO(status.st_mode):
+        return read(path, limit)
+    descriptor = os.open(path, _FLAGS)
+    try:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            raise OSError(None, "another file has taken its place; try again")
+        return _of_pipe(descriptor, limit), status
+    finally:
+        os.close(descriptor)
+
+
+def _of_pipe(descriptor: int, limit: int) -> bytes:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    deadline, data = time.monotonic() + _PATIENCE, b""
+    while len(data) <= limit:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poller.poll(left * 1000):
+            raise OSError(
+                None,
+                f"it is a pipe, and nobody has written to it and closed it within {_PATIENCE:g} s",
+            )
+        try:
+            part = os.read(descriptor, limit + 1 - len(data))
+        except BlockingIOError:
+            continue
+        if not part:
+            return data
+        data += part
+    raise OSError(None, f"more than {limit:,} bytes come from the pipe, which is the limit")
 
 
 def _demand_regular(status: os.stat_result, limit: int) -> None:

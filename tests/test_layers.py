@@ -51,8 +51,8 @@ ca.inventory ca.relocation
 checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
 """
 JOINING = """
-errors tokens messages inputs ledger requests archive given desk service client files memory
-member __init__
+errors tokens messages inputs ledger requests lineages archive given desk service client files
+memory member __init__
 """
 METRICS = """
 series collector registration __init__

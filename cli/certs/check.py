@@ -112,6 +112,7 @@ def _findings(
     from sealwire.security import config, unknown_keys
     from sealwire.security.checks.runner import check_configuration, check_folder, worst_first
     from sealwire.security.errors import ConfigError
+    from sealwire.security.reading import kind
 
     found: list[Finding] = []
     file = None
@@ -126,7 +127,12 @@ def _findings(
                 return found
             file = str(path / "dask.yaml")
         elif not path.is_file():
-            raise ConfigError(f"cannot check {path}: there is no such file or folder")
+            why = (
+                f"it is {kind(os.stat(path))}"
+                if path.exists()
+                else "there is no such file or folder"
+            )
+            raise ConfigError(f"cannot check {path}: {why}; name a folder or a regular file")
     values = config.read(file)
     if path is not None and path.is_dir():
         values, there = _brought_here(values, path)

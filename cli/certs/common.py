@@ -110,18 +110,23 @@ def options(*chosen: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+def content_of(file: Path, limit: int, meant: str) -> bytes:
+    """Return the content of a file that was named, or of a pipe; `meant` is what it should hold."""
+    from sealwire.security.reading import read_given
+
+    try:
+        return read_given(str(file), limit)[0]
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise Failed(f"cannot use {file}: {why}; name a file with {meant}") from error
+
+
 def password_from(file: Path | None) -> bytes | None:
     """Return the password in the file, else in the environment; None if there is neither."""
     if file is not None:
         from sealwire.security.pem_shapes import first_line
 
-        with file.open("rb") as opened:
-            text = opened.read(_LONGEST + 1)  # a device is endless
-        if len(text) > _LONGEST:
-            raise Failed(
-                f"cannot use {file}: more than {_LONGEST // 1024} KiB; name a file with the "
-                "password alone"
-            )
+        text = content_of(file, _LONGEST, "the password alone")
         password = first_line(text)
         if not password:
             raise Failed(f"cannot use {file}: its first line, the password, is empty")
@@ -163,7 +168,8 @@ def errors(exit_code: int = 1) -> Iterator[None]:
     except SecurityError as error:
         raise Failed(str(error), exit_code) from error
     except OSError as error:
-        where = f"cannot use {error.filename}: " if error.filename else ""
+        named = error.filename or "a file without a name"
+        where = "" if error.filename is None else f"cannot use {named}: "
         words = f"{where}{(error.strerror or str(error)).lower()}"
         raise Failed(words, exit_code) from error
 

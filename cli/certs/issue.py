@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from sealwire.cli.certs.common import (
     ROLES,
     Failed,
+    content_of,
     days_option,
     errors,
     folder_options,
@@ -101,9 +103,14 @@ def _listed(file: Path | None) -> list[tuple[str, ...]]:
     """Read the hosts in a file, with their further names; a # starts a comment."""
     if file is None:
         return []
-    with click.open_file(str(file), encoding="utf-8-sig", errors="replace") as opened:
-        text = opened.read(_LARGEST + 1)
-    if len(text) > _LARGEST:
-        raise Failed(f"cannot use {file}: more than {_LARGEST >> 20} MiB; is it the list of hosts?")
+    from sealwire.security.pem_shapes import in_utf8
+
+    if str(file) == "-":
+        data = b"" if sys.stdin is None else sys.stdin.buffer.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise Failed(f"cannot use standard input: it has more than {_LARGEST:,} bytes")
+    else:
+        data = content_of(file, _LARGEST, "the list of hosts")
+    text = in_utf8(data).decode("utf-8", "replace")
     lines = (tuple(line.partition("#")[0].split()) for line in text.splitlines())
     return [line for line in lines if line]

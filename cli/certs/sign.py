@@ -10,6 +10,7 @@ import click
 from sealwire.cli.certs.common import (
     ROLES,
     Failed,
+    content_of,
     days_option,
     finish,
     folder_options,
@@ -128,11 +129,16 @@ def grant(
 def _request(path: Path) -> x509.CertificateSigningRequest:
     from cryptography import x509
 
-    with path.open("rb") as file:
-        data = file.read(_LARGEST)
+    from sealwire.security.pem_blocks import blocks
+    from sealwire.security.pem_shapes import contents_of, decoded, looks_of, normalised
+
+    data = content_of(path, _LARGEST, "the request")
+    text = normalised(decoded(data))
     try:
-        return x509.load_pem_x509_csr(data)
+        return x509.load_pem_x509_csr(text.encode())
     except ValueError as error:
-        raise Failed(
-            f"cannot use {path}: it is no PEM certificate request; make one with: openssl req -new"
-        ) from error
+        found = blocks(text)
+        why = f"it is no PEM certificate request, {contents_of(found, looks_of(data))}"
+        if any(block.label.endswith("CERTIFICATE REQUEST") for block in found):
+            why = "the request in it is damaged"
+        raise Failed(f"cannot use {path}: {why}; make one with: openssl req -new") from error

@@ -178,6 +178,7 @@ class Caller:
         A cancelled ping changes nothing; its answer is dropped.
         """
         self._expect_here()
+        self._expect_replies("ping")
         timer = None
         start = time.perf_counter()
         number = self._number = self._number + 1
@@ -219,6 +220,14 @@ class Caller:
         except CallError as error:
             error.named(method)
             raise
+        self._expect_replies(method)
+
+    def _expect_replies(self, method: str) -> None:
+        """Raise `CallLost` once nothing is read any more."""
+        if self._failure is not None:
+            error = lost(self._peer, self._failure, sent=False)
+            error.named(method)
+            raise error
 
     def _is_full(self) -> bool:
         return self._outlet.full or len(self._pending) >= self._max_pending

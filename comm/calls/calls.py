@@ -42,6 +42,8 @@ __all__ = ["Calls", "expect_end", "expect_handlers"]
 
 logger = logging.getLogger("sealwire.comm")
 
+_LOOK = 0.1  # seconds between two looks at whether a comm that is not read any more has ended
+
 
 class Calls(Caller, Leaving):
     """Calls in both directions over a comm, which is read by nobody else from then on.
@@ -132,6 +134,8 @@ class Calls(Caller, Leaving):
             while True:
                 take(await read())
         except CommClosedError as error:
+            if error.closed_by == "us" and not comm.closed():
+                await self._outlast(error)
             self._end(error)
         except Violation as error:
             logger.warning("comm with %s closed: got %s, which is no call", self._peer, error)
@@ -153,6 +157,25 @@ class Calls(Caller, Leaving):
             if self._failure is None:  # cancelled, or the process ends
                 comm.abort()
                 self._end(await _why_closed(comm))
+
+    async def _outlast(self, end: CommClosedError) -> None:
+        """Let what runs finish, and close, although nothing can be read any more.
+
+        So it is where the comm wraps that of a listener, which ends its reads when it is closing.
+        """
+        self._goodbye = end.code, end.reason
+        self._lose(end)
+        stopping = self._loop.create_task(self._handling.stop(math.inf))
+        try:
+            while not (stopping.done() or self.comm.closed()):  # of which no read tells us
+                await asyncio.wait([stopping], timeout=_LOOK)
+            await self.comm.close(end.code, end.reason)
+        except BaseException:
+            self._handling.end()
+            self.comm.abort()
+            raise
+        finally:
+            stopping.cancel()
 
     def _take(self, message: Any) -> None:
         """Act on a message. Raises `Violation` if it is no part of a call."""
@@ -217,7 +240,13 @@ class Calls(Caller, Leaving):
 
     def _end(self, failure: CommClosedError) -> None:
         """Tell everybody who waits that the comm has ended."""
+        self._lose(failure)
+        self._handling.end()
+
+    def _lose(self, failure: CommClosedError) -> None:
+        """Give up our own calls, and make no more: no reply will be read."""
         self._failure = failure
+        self._max_pending = 0
         self.comm._leave = None  # breaks the reference cycle
         if self._pinging is not None:
             self._pinging.cancel()
@@ -228,7 +257,6 @@ class Calls(Caller, Leaving):
             pending.clear()
         self._deadlines.end()
         self._turns.end()
-        self._handling.end()
 
     async def wait_closed(self) -> None:
         """Wait until the comm has ended, in whatever way; `failure` says in which.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -55,6 +56,7 @@ class Acceptor:
         self._make_room = make_room
         self._watched: list[Readiness] = []
         self._pause: asyncio.TimerHandle | None = None
+        self._pid = os.getpid()
 
     def add(self, sockets: Iterable[socket.socket]) -> None:
         """Begin to accept on further sockets, which `stop` will close."""
@@ -64,7 +66,9 @@ class Acceptor:
             self._watch(added)
 
     def stop(self) -> None:
-        """Stop accepting, and close the sockets."""
+        """Stop accepting, and close the sockets; in a forked child, its descriptors alone."""
+        if self._pid != os.getpid():
+            self._watched.clear()  # these registrations are our parent's, who goes on accepting
         self._unwatch()
         sockets, self.sockets = self.sockets, []
         for listening in sockets:

@@ -118,11 +118,14 @@ def plain(sock: socket.socket) -> Channel:
     return channel
 
 
-def secure(sock: ssl.SSLSocket, pointer: int | None = None) -> Channel:
+def secure(sock: ssl.SSLSocket, pointer: int | None = None, options: int | None = None) -> Channel:
     """Return the channel of a socket whose handshake is done and whose peer is verified.
 
-    `pointer` is that of `openssl.pointer`, if it is known already.
+    `pointer` is that of `openssl.pointer`, if it is known already, and `options` are those that the
+    context had when `sock` was made of it: the connection goes by these, whatever its context has
+    now, or another that a callback for the server's name has put in its place.
     """
+    options = sock.context.options if options is None else options
     tls: Any = getattr(sock, "_sslobj", None) or sock
     channel = Channel()
     channel.socket = sock
@@ -133,7 +136,7 @@ def secure(sock: ssl.SSLSocket, pointer: int | None = None) -> Channel:
     channel.full = RECORD
     channel.send = tls.write
     channel.send_several = None
-    channel.authentic_end = not sock.context.options & _IGNORE_EOF
+    channel.authentic_end = not options & _IGNORE_EOF
     channel.budget = _TLS_BUDGET
     channel.whole_records = True
     channel.pending = tls.pending

@@ -20,7 +20,7 @@ from tornado.tcpclient import TCPClient
 from tornado.util import TimeoutError as TornadoTimeoutError
 
 from ..addressing import Address
-from ..arguments import expect_secure
+from ..arguments import expect_name, expect_secure
 from ..errors import CommClosedError
 from ..kinds import ErrorKind
 from ..limits import DEFAULT_LIMITS, Limits
@@ -244,6 +244,7 @@ class Dialling:
         how: tuple[socket.AddressFamily, str | None, int | None],
         outlives: bool,
     ) -> None:
+        expect_name(str(address), context, server_hostname)
         self._resolver = resolver
         self._address = address
         self._limits = limits

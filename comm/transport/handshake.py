@@ -52,6 +52,8 @@ class Handshake:
         What the handshake established, once it is done; see `Comm.extra_info`.
     pointer : int or None
         The connection's `openssl.pointer`.
+    options : int
+        The context's, which the connection goes by.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Handshake:
         self._peer = peer
         self._most = most
         self.pointer = bound(getattr(tls, "_sslobj", None), certificates=most)
+        self.options: int = tls.context.options  # it may change before the handshake is done
         self._throttle = throttle
         self.facts: dict[str, Any] = {}
         self._reads = False  # whether the loop watches the socket for us

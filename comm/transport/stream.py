@@ -16,8 +16,10 @@ import sys
 from collections import deque
 
 from .. import statistics
+from ..arguments import weakness
 from ..errors import CommClosedError
 from ..limits import Limits
+from ..tls_errors import too_weak
 from ..wire import closing
 from ..wire.framing import Frame
 from .channel import Channel, plain, secure
@@ -158,7 +160,7 @@ class FrameStream(Connection):
             raise self.failure()
         self.state = State.HELLO
         assert isinstance(self.socket, ssl.SSLSocket)
-        channel = secure(self.socket, handshake.pointer)
+        channel = secure(self.socket, handshake.pointer, handshake.options)
         self.tls_facts = {**handshake.facts, "holds_gil": channel.holds_gil}
         self._begin(channel)
         follow = getattr(self.socket, "when_revoked", None)
@@ -180,6 +182,11 @@ class FrameStream(Connection):
                 error,
             )
             raise self.failure() from error
+        if not getattr(type(context), "admits_strangers", False):
+            why = weakness(context, "server" if server_side else "client")
+            if why is not None:  # since it was given to us
+                self.fail(too_weak(self.peer, why))
+                raise self.failure()
         try:
             self._liveness.watch(self, self.limits.keepalive_timeout)
             self.socket = tls = context.wrap_socket(

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shlex
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from ..errors import AuthorityError
 from ..reading import kind
-from .folder import Folder, reason
+from .folder import Folder, no_folder, reason
 
 __all__ = ["Write", "apply", "examine", "locked", "make_folder"]
 
@@ -112,14 +113,35 @@ def apply(writes: Sequence[Write]) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder for its owner only, unless something of that name exists.
+    """Create a folder for its owner only, unless there is one already.
 
-    Missing parents are created as well, readable but not writable by others.
+    Missing parents are created as well, readable but not writable by others. The owner can use all
+    of them, whatever the umask. Raises `AuthorityError` if something else has that name.
     """
     missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     for each in reversed(missing):
         with contextlib.suppress(FileExistsError):
             os.mkdir(each, 0o700 if each == path else 0o755)
+            _grant_owner(each)
+    why = no_folder(path)
+    if why is not None:
+        raise AuthorityError(f"cannot write in {path}: {why}; name another one")
+
+
+def _grant_owner(folder: Path) -> None:
+    """Give the owner of a new folder the rights that the umask has taken."""
+    mode = stat.S_IMODE(os.lstat(folder).st_mode)
+    if os.name != "posix" or mode & 0o700 == 0o700:
+        return
+    try:
+        os.chmod(folder, mode | 0o700, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # depends on the system's C library
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+        raise AuthorityError(
+            f"cannot make {folder}: the umask leaves its owner mode {mode:04o}, which is no use; "
+            "run the command again after: umask 077"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -133,10 +155,9 @@ def locked(place: Path | Folder) -> Iterator[Folder]:
     try:
         descriptor = _lock_file(folder)
     except OSError as error:
-        why = reason(error)
-        is_other = ";" in why or isinstance(error, FileNotFoundError)
-        advice = "" if is_other else "; run the command as the owner of that folder"
-        raise AuthorityError(f"cannot write in {folder.path}: {_LOCK}: {why}{advice}") from error
+        why = no_folder(folder.path)
+        words = f"{_LOCK}: {reason(error)}{_remedy(error, folder)}" if why is None else why
+        raise AuthorityError(f"cannot write in {folder.path}: {words}") from error
     try:
         _lock(descriptor, folder.path)
         for name in folder.names():
@@ -146,6 +167,23 @@ def locked(place: Path | Folder) -> Iterator[Folder]:
         yield folder
     finally:
         os.close(descriptor)
+
+
+def _remedy(error: OSError, folder: Folder) -> str:
+    """Return what to do about a folder that cannot be locked; "" if the reason says it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "; make room for a few small files, and run the command again"
+    if error.errno == errno.EROFS:
+        return "; nothing in it can be changed; work on the folder that it was made of"
+    if error.errno not in (errno.EACCES, errno.EPERM) or ";" in reason(error):
+        return ""
+    path = shlex.quote(str(folder.path))
+    status = os.stat(folder.path)
+    if os.name != "posix" or status.st_uid != os.geteuid():
+        return "; run the command as the owner of that folder"
+    if status.st_mode & 0o700 != 0o700:
+        return f"; run: chmod u+rwx {path}"
+    return f"; run: rm -f {shlex.quote(str(folder.path / _LOCK))}"
 
 
 def _lock_file(folder: Folder) -> int:

@@ -251,14 +251,13 @@ class Authority:
             names, ips = ((), ips) if ips else requests.alternatives_in(name, request)
         found, validity = self._prepared(name, days, names, ips, None)
         subject = self._subject(name, node)
+        key = requests.sound(name, keys.public_of(request))
         if not request.is_signature_valid:
             raise AuthorityError(
                 f"cannot issue {name!r}: the request is not signed by the key it is for; "
                 "make the request again"
             )
-        return self._signed(
-            subject, requests.sound(name, request.public_key()), found, *validity, serial
-        )
+        return self._signed(subject, key, found, *validity, serial)
 
     def renew(
         self,

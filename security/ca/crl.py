@@ -12,6 +12,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..pem import blocks
@@ -44,7 +45,7 @@ def signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> 
     """Whether a CA has signed a CRL; its issuer name proves nothing."""
     try:
         valid = crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
-    except TypeError:
+    except (TypeError, UnsupportedAlgorithm):
         return False
     return crl.issuer == issuer.subject and valid
 

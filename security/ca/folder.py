@@ -20,8 +20,9 @@ from pathlib import Path
 
 from ..errors import PEMError, PEMNotFound
 from ..pem_shapes import decoded, normalised
+from ..reading import kind
 
-__all__ = ["Folder", "reason"]
+__all__ = ["Folder", "no_folder", "reason"]
 
 #: most bytes to read of a file: a journal of 400,000 lines, a CRL of a million entries
 LARGEST = 64 * 2**20
@@ -43,6 +44,15 @@ def reason(error: OSError) -> str:
     """Return the system's error message, for use within a sentence."""
     words = error.strerror or str(error)
     return words[:1].lower() + words[1:]
+
+
+def no_folder(path: Path) -> str | None:
+    """Why a path cannot be that of a folder; None if it is one, or nothing is there yet."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "it is a symbolic link that leads nowhere" if os.path.islink(path) else None
+    return None if stat.S_ISDIR(found.st_mode) else f"it is {kind(found)}, not a folder"
 
 
 class Folder:
@@ -69,8 +79,10 @@ class Folder:
         """Whether the folder exists."""
         try:
             self.status()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise
         return True
 
     def status(self) -> os.stat_result:
@@ -101,7 +113,8 @@ class Folder:
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
         """Open a regular file with `os.open`'s flags and return its descriptor.
 
-        Raises `OSError` for anything else of that name, including links.
+        One that is created is its owner's, whatever the umask. Raises `OSError` for anything else
+        of that name, including links.
         """
         where, at = self._at(name)
         found = self.look(name)
@@ -110,7 +123,10 @@ class Folder:
         flags |= _CALM | (0 if self.links else _NOFOLLOW)
         descriptor = os.open(where, flags, mode, dir_fd=at)
         try:
-            self._must_fit(os.fstat(descriptor))  # it may have been replaced before opening
+            status = os.fstat(descriptor)
+            self._must_fit(status)  # it may have been replaced before opening
+            if flags & os.O_EXCL and os.name == "posix" and mode & 0o600 & ~status.st_mode:
+                os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | mode & 0o600)
         except BaseException:
             os.close(descriptor)
             raise
@@ -190,7 +206,7 @@ class Folder:
                 "(one that Kubernetes mounts is none); put the file in the place of the link"
             )
         if not stat.S_ISREG(found.st_mode):
-            return "it is not a regular file; remove it, or put the file in its place"
+            return f"it is {kind(found)}, not a regular file; put a file in its place, or name one"
         if found.st_nlink > 1 and found.st_uid != self.status().st_uid and not self.links:
             return (
                 f"it is another name (a hard link) of a file of user {found.st_uid}, whose folder "

@@ -122,7 +122,7 @@ def inventory(store: Store) -> list[Entry]:
         found.append(Entry(path.stem, str(path), "here", role, damaged=why.partition("; ")[0]))
     last = {record.file if record.file != "-" else record.serial: record
             for record in store.journal.issued()}  # fmt: skip
-    trusted = {keys.identifier(each.public_key()) for each in store.trusted}
+    trusted = {keys.identifier(keys.public_of(each)) for each in store.trusted}
     elsewhere = [
         _recorded(store, record, revocations)
         for record in last.values()

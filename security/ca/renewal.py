@@ -226,7 +226,7 @@ def _renewed(
         certificate = signer.renew(old, days=days)
         write = file.replaced(certificate, None, "new certificate, same key")
     else:
-        key = keys.generate(keys.kind_of(old.public_key()))
+        key = keys.generate(keys.kind_of(keys.public_of(old)))
         certificate = signer.renew(old, key.public_key(), days=days)
         words = ", for one that was cut off" if file.is_cut else ""
         write = file.replaced(certificate, keys.write(key), f"new certificate, new key{words}")

@@ -36,7 +36,7 @@ from ..x509.templates import BACKDATED, now
 from .atomic_files import Write
 from .authority import Authority
 from .crl import read_lists, updated
-from .folder import Folder
+from .folder import Folder, no_folder
 from .journal import Journal, Record
 
 __all__ = ["CONFIG", "CRL", "KEYS", "TRUST", "IdentityFile", "Store", "load"]
@@ -130,9 +130,11 @@ class Store:
         self.journal = Journal(self.folder)
 
     def _trusted(self) -> list[x509.Certificate]:
-        if not self.folder.exists() or not self.folder.has(TRUST):
+        why = no_folder(self.path)
+        if why is not None or not self.folder.exists() or not self.folder.has(TRUST):
+            why = why or f"there is no {TRUST} in it"
             raise AuthorityError(
-                f"cannot use {self.path}: there is no {TRUST} in it; "
+                f"cannot use {self.path}: {why}; "
                 "name the folder with --dir, or make one with: sealwire certs init"
             )
         path = self.path / TRUST
@@ -162,7 +164,7 @@ class Store:
             Authority(certificate, key)
             for certificate in self.trusted
             for key in self.private_keys
-            if keys.same(certificate.public_key(), key.public_key())
+            if keys.same(keys.public_of(certificate), key.public_key())
         ]
         if not found:
             raise AuthorityError(

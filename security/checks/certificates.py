@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ..errors import PEMError
@@ -110,6 +110,9 @@ def _key(
         return
     if holder.path is not None:
         yield from exposed(holder.path)
+    own = keys.public_of(leaf)
+    if own is None:  # that is told of the certificate
+        return
     try:
         public = keys.public_half(block.text, holder.place, secret)
     except PEMError as error:
@@ -122,7 +125,7 @@ def _key(
             advice = "correct sealwire.tls.key-password"
         yield Finding(ERROR, code, holder.place, message, advice)
         return
-    if not keys.same(public, leaf.public_key()):
+    if not keys.same(public, own):
         yield Finding(
             ERROR,
             "key-mismatch",
@@ -200,6 +203,8 @@ def _path(place: str, chain: Certificates, trusted: Certificates) -> Iterator[Fi
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
+    except UnsupportedAlgorithm:  # a key that OpenSSL may know
+        return certificate.issuer == issuer.subject
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -161,7 +162,8 @@ def trust(
             )
             continue
         yield from dates(place, info, soon, "ca-", command("rotate-ca", source))
-        yield from strength(place, certificate, "make the CA again: sealwire certs init")
+        again = "make the CA again: sealwire certs init"
+        yield from strength(place, certificate, again, signs=info.is_ca)
         signs = _usage(certificate)
         if not info.is_ca and signs is not None and signs.key_cert_sign:
             yield Finding(
@@ -304,12 +306,23 @@ def dates(
         yield Finding(WARNING, f"{prefix}expires-soon", place, words, advice)
 
 
-def strength(place: str, certificate: x509.Certificate, advice: str) -> Iterator[Finding]:
-    """Whether a certificate's key and signature are as strong as TLS requires."""
-    weak = keys.weakness(certificate.public_key())
+def strength(
+    place: str, certificate: x509.Certificate, advice: str, *, signs: bool = False
+) -> Iterator[Finding]:
+    """Whether a certificate's key and signature are as strong as TLS requires.
+
+    `signs`: the key signs certificates, and does no handshake itself.
+    """
+    key = keys.public_of(certificate)
+    weak = keys.shortness(key) if signs else keys.weakness(key)
+    if keys.has_nameless_curve(certificate):
+        weak = "of a curve without a name, given by its parameters, which TLS refuses"
     if weak:
         yield Finding(ERROR, "weak-key", place, f"its key is {weak}", advice)
-    digest = certificate.signature_hash_algorithm
+    try:
+        digest = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:  # OpenSSL may know it
+        return
     own = certificate.subject == certificate.issuer  # a root's signature is not verified
     if isinstance(digest, hashes.SHA1 | hashes.MD5) and not own:
         words = f"it is signed with {digest.name}, which TLS refuses"

@@ -32,8 +32,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from ..errors import ConfigError
-from ..pem import load_crls, load_identity, shown
+from ..pem import certificates, load_crls, load_identity, shown
 from .sealed import SPOKEN, Material, SealedContext
+from .selfcheck import must_serve
 from .trust import load_trust
 
 __all__ = [
@@ -180,6 +181,9 @@ def load(context: SealedContext, material: Material) -> None:
         else:
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     load_identity(context, material.certificate, material.key, password=material.password)
+    if context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        leaf = ssl.PEM_cert_to_DER_cert(certificates(material.certificate)[0].text)
+        must_serve(context, str(material.certificate), leaf)
     if material.allowed is not None:
         context.allowed = material.allowed
     context.seal()

@@ -9,9 +9,11 @@ import functools
 import ssl
 from collections.abc import Iterator
 
+from ..der import has_common_key
+from ..errors import PEMError
 from .verified import VerifiedObject, VerifiedSocket
 
-__all__ = ["lacking"]
+__all__ = ["lacking", "must_serve"]
 
 _OLD = (ssl.OP_NO_SSLv3, ssl.OP_NO_TLSv1, ssl.OP_NO_TLSv1_1)
 
@@ -40,6 +42,35 @@ def lacking(
     sealed = context.sslsocket_class is VerifiedSocket and context.sslobject_class is VerifiedObject
     if allowed is not None and not (sealed and getattr(context, "allowed", None)):
         yield f"{allowed} is set, and it looks at no name of its peers"
+
+
+def must_serve(context: ssl.SSLContext, identity: str, leaf: bytes) -> None:
+    """Raise `PEMError` if OpenSSL cannot use the keys of a server's identity and its CAs for TLS.
+
+    It loads them all, and refuses every peer later for what seems to be another reason, such as the
+    versions of TLS. `identity` names the identity, `leaf` is its certificate. With common keys
+    nothing is tried.
+    """
+    if all(map(has_common_key, (leaf, *context.get_ca_certs(binary_form=True)))):
+        return
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (
+        client.wrap_bio(to_client, to_server, server_side=False),
+        context.wrap_bio(to_server, to_client, server_side=True),
+    )
+    for side in sides:  # after these two steps the server has chosen, or refused
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            reason = (error.reason or str(error)).lower().replace("_", " ")
+            raise PEMError(
+                f"cannot use {identity}: OpenSSL does not use its key, or that of its CA, for TLS "
+                f"({reason}); use a key of P-256, or of RSA with 2048 bits or more"
+            ) from error
 
 
 @functools.cache

@@ -13,14 +13,14 @@ import itertools
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..errors import ChainRefused, PEMError
 from ..pem import Source, revocation_lists
-from .keys import same
+from .keys import public_of, same
 
-__all__ = ["CertificatesAbove", "issued", "may_sign_lists"]
+__all__ = ["CertificatesAbove", "has_signed", "issued"]
 
 # X509_V_ERR_…, for who words them as those that OpenSSL gives
 _UNREADABLE, _NO_LIST, _NOT_YET, _EXPIRED, _REVOKED = 1, 3, 11, 12, 23
@@ -93,25 +93,32 @@ class CertificatesAbove:
             return False  # what is critical narrows it
         known = id(crl), issuer.public_bytes(Encoding.DER)
         if known not in self._signed:
-            self._signed[known] = may_sign_lists(issuer) and crl.is_signature_valid(
-                issuer.public_key()  # type: ignore[arg-type]
-            )
+            self._signed[known] = has_signed(issuer, crl)
         return self._signed[known]
 
 
 def _is_root_of(root: x509.Certificate, other: x509.Certificate) -> bool:
-    return root.subject == root.issuer == other.subject and same(
-        root.public_key(), other.public_key()
-    )
+    ours, its = public_of(root), public_of(other)
+    return root.subject == root.issuer == other.subject and same(ours, its)
 
 
 def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether a CA has signed a certificate."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
+
+
+def has_signed(issuer: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
+    """Whether a CA has signed a list, and may sign any."""
+    try:
+        return may_sign_lists(issuer) and crl.is_signature_valid(
+            issuer.public_key()  # type: ignore[arg-type]
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # of a kind that the library lacks
+        return False
 
 
 def may_sign_lists(issuer: x509.Certificate) -> bool:

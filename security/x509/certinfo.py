@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from ..errors import PEMError
 from ..pem import Source, certificates
 from ..text import visible
-from .keys import describe
+from .keys import describe, public_of
 from .names import common_name, node_name
 
 __all__ = ["CertificateInfo", "hexadecimal", "read_certificates", "subject_and_key"]
@@ -145,7 +145,7 @@ class CertificateInfo:
             purposes=tuple(_purpose(oid) for oid in usage or ()),
             common_name=common_name(certificate.subject),
             node=node_name(certificate.subject),
-            key=describe(certificate.public_key()),
+            key=describe(public_of(certificate)),
         )
 
     def __str__(self) -> str:
@@ -168,7 +168,10 @@ def subject_and_key(data: bytes) -> tuple[bytes, bytes]:
     """
     parsed = x509.load_der_x509_certificate(data)
     form = serialization.PublicFormat.SubjectPublicKeyInfo
-    key = parsed.public_key().public_bytes(serialization.Encoding.DER, form)
+    try:
+        key = parsed.public_key().public_bytes(serialization.Encoding.DER, form)
+    except UnsupportedAlgorithm:
+        raise ValueError("the key is of an unknown kind") from None
     return parsed.subject.public_bytes(), key
 
 

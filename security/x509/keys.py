@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -25,10 +26,13 @@ __all__ = [
     "describe",
     "fit",
     "generate",
+    "has_nameless_curve",
     "kind_of",
     "public_half",
+    "public_of",
     "read",
     "same",
+    "shortness",
     "weakness",
     "write",
 ]
@@ -39,7 +43,11 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 KINDS = ("p256", "rsa3072")
 
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-_RSA_BITS = 2048  # OpenSSL's security level 2, which every context here requires
+_EDWARDS = ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
+# OpenSSL's security level 2, which every context here requires.
+_RSA_BITS, _CURVE_BITS = 2048, 224
+#: the identifier of keys on curves, and behind it a sequence where the curve's name should be
+_NAMELESS = bytes.fromhex("06072a8648ce3d020130")
 
 
 def generate(kind: str = "p256") -> PrivateKey:
@@ -58,6 +66,8 @@ def kind_of(key: object) -> str:
 
 def describe(key: object) -> str:
     """Return a public key's kind and size for people: `P-256`, `RSA 3072`."""
+    if key is None:
+        return "of an unknown kind"
     if isinstance(key, rsa.RSAPublicKey):
         return f"RSA {key.key_size}"
     if isinstance(key, ec.EllipticCurvePublicKey):
@@ -66,13 +76,14 @@ def describe(key: object) -> str:
 
 
 def weakness(key: object) -> str | None:
-    """Why a public key is too weak for use here; None if it is not."""
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _RSA_BITS:
-        return f"RSA of {key.key_size} bits, below {_RSA_BITS}"
+    """Why a public key is too weak for TLS, or of no kind for it; None if it is not."""
+    short = shortness(key)
+    if short:
+        return short
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in _CURVES:
-        return f"the curve {key.curve.name}, which TLS 1.3 does not speak"
-    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
-        return f"{describe(key)}, which is no kind for TLS"
+        return f"of the curve {key.curve.name}, which not every peer takes in TLS"
+    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey | _EDWARDS):
+        return f"{describe(key)}, which is no kind for TLS here"
     return None
 
 
@@ -89,6 +100,31 @@ def fit(name: str, key: object) -> PrivateKey:
             f"cannot create {name!r}: its key is {why}; use P-256 or RSA of 2048 bits or more"
         )
     return key
+
+
+def shortness(key: object) -> str | None:
+    """Why a public key is too short, also for a CA's, which may be of any kind; None if it is not.
+
+    Chains are verified with keys that do no handshake.
+    """
+    if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey) and key.key_size < _RSA_BITS:
+        return f"{describe(key).split()[0]} of {key.key_size} bits, below {_RSA_BITS}"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size < _CURVE_BITS:
+        return f"of the curve {key.curve.name}, of less than {_CURVE_BITS} bits"
+    return None
+
+
+def public_of(certificate: x509.Certificate | x509.CertificateSigningRequest) -> object:
+    """Return the public key of a certificate or a request; None if its kind is unknown."""
+    try:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def has_nameless_curve(certificate: x509.Certificate) -> bool:
+    """Whether a key describes its curve by numbers instead of its name, which OpenSSL refuses."""
+    return _NAMELESS in certificate.tbs_certificate_bytes
 
 
 def write(key: PrivateKey, password: bytes | None = None) -> str:
@@ -129,7 +165,9 @@ def _loaded(text: str, place: str, password: bytes | None, instead: str) -> Priv
         raise PEMError(
             f"cannot use {place}: the private key is encrypted and no password was given; {instead}"
         ) from error
-    except (ValueError, UnsupportedAlgorithm):  # its message could quote the key
+    except UnsupportedAlgorithm:
+        raise PEMError(f"cannot use {place}: its private key is of an unknown kind") from None
+    except ValueError:  # its message could quote the key
         why = "the password does not open the private key" if password else "damaged private key"
         raise PEMError(f"cannot use {place}: {why}") from None
 
@@ -140,10 +178,12 @@ def identifier(key: object) -> str:
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two public keys are equal."""
-    return _bytes(one) == _bytes(other)
+    """Whether two public keys are equal; one of an unknown kind is equal to none."""
+    return _bytes(one) == _bytes(other) != b""
 
 
 def _bytes(key: object) -> bytes:
+    if key is None:
+        return b""
     data = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
     return bytes(data)

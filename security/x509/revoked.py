@@ -15,7 +15,7 @@ from cryptography import x509
 
 from ..errors import PEMError
 from ..pem import Source, certificates, revocation_lists
-from .above import issued, may_sign_lists
+from .above import has_signed, issued
 from .certinfo import hexadecimal
 from .lineage import lineage_of
 
@@ -95,13 +95,4 @@ def _read(lists: Source) -> Iterator[x509.CertificateRevocationList]:
 
 
 def _signers(crl: x509.CertificateRevocationList, among: _Certificates) -> _Certificates:
-    return [each for each in among if each.subject == crl.issuer and _has_signed(each, crl)]
-
-
-def _has_signed(issuer: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
-    try:
-        return may_sign_lists(issuer) and crl.is_signature_valid(
-            issuer.public_key()  # type: ignore[arg-type]
-        )
-    except (ValueError, TypeError):  # a kind of key or signature that the library does not know
-        return False
+    return [each for each in among if each.subject == crl.issuer and has_signed(each, crl)]

@@ -156,7 +156,7 @@ def test_sign_takes_the_names_of_the_request(home: Path) -> None:
     [
         (lambda p: request(p, key=certs.rsa_key(1024)), "RSA of 1024 bits, below 2048"),
         (lambda p: request(p, "worker", None, x509.RFC822Name("a@b")), "asks for a RFC822Name"),
-        (lambda p: p.write_text("nothing"), "it is no PEM certificate request; make one with"),
+        (lambda p: p.write_text("nothing"), "it is no PEM certificate request, nor any other"),
         (lambda p: p.write_bytes(forged(p)), "not signed by the key it is for"),
     ],
     ids=["weak", "mail", "no CSR", "forged"],

@@ -184,7 +184,7 @@ def test_renew_says_which_identity_it_passes_over(tmp_path: Path) -> None:
     ]
     words = "it is a symbolic link, and the folder of a CA holds its files themselves"
     assert told["current"]["why"].startswith(words)
-    assert told["pipe"]["why"].startswith("it is not a regular file; remove it")
+    assert told["pipe"]["why"].startswith("it is a FIFO, not a regular file; put")
     assert attempt("renew", "--dir", str(folder)).exit_code == 1
 
 
@@ -300,7 +300,7 @@ def test_a_password_file_without_an_end(tmp_path: Path) -> None:
     os.truncate(endless, 1 << 40)  # as a device: there is more of it than memory
     result = attempt("rotate-ca", "--dir", str(folder), "--password-file", str(endless))
     assert result.exit_code == 1
-    assert "more than 64 KiB; name a file with the password alone" in result.stderr
+    assert "the limit is 65,536; name a file with the password alone" in result.stderr
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can make files of another user")

@@ -247,7 +247,7 @@ async def test_a_context_that_stops_to_verify_later(side: str) -> None:
             with pytest.raises(CommError):  # it is told nothing and tries again
                 await connect(listener.contact_address, timeout=0.5, ssl_context=anyone)
             assert listener.stats.greeted == 1
-            assert set(listener.stats.refused) == {"certificate"}
+            assert set(listener.stats.refused) == {"tls"}
         else:
             client.verify_mode = ssl.CERT_NONE
             with pytest.raises(ValueError, match="CERT_NONE"):

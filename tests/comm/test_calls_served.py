@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,14 +34,21 @@ loops = pytest.mark.parametrize(
 class House:
     """A listener whose handlers serve calls, in one of the ways in which they can be written."""
 
-    def __init__(self, handlers: Any, way: str = "with", **bounds: int) -> None:
+    def __init__(
+        self,
+        handlers: Any,
+        way: str = "with",
+        wrap: Callable[[Comm], Comm] | None = None,
+        **bounds: int,
+    ) -> None:
         self.handlers = handlers
         self.bounds = bounds
         self.way = way
+        self.wrap = wrap
         self.guests: list[Calls] = []
 
     async def receive(self, comm: Comm) -> None:
-        calls = Calls(comm, self.handlers, **self.bounds)
+        calls = Calls(self.wrap(comm) if self.wrap else comm, self.handlers, **self.bounds)
         self.guests.append(calls)
         if self.way == "with":
             async with calls:
@@ -189,3 +197,95 @@ async def test_a_client_takes_what_is_refused_to_the_next_listener(loop_factory:
         assert await asyncio.gather(*new) == [1] * 5
         await closing
     await second.close()
+
+
+class Wrapping(Comm):
+    """A comm of an author's own, which counts what is read of another."""
+
+    def __init__(self, inner: Comm) -> None:
+        self.inner = inner
+        self.read_so_far = 0
+
+    async def read(self) -> Any:
+        message = await self.inner.read()
+        self.read_so_far += 1
+        return message
+
+    async def write(self, message: Any, *, timeout: float | None = None) -> int:
+        return await self.inner.write(message, timeout=timeout)
+
+    def write_nowait(self, message: Any) -> bool:
+        return self.inner.write_nowait(message)
+
+    async def drain(self, *, timeout: float | None = None) -> None:
+        await self.inner.drain(timeout=timeout)
+
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        await self.inner.close(code, reason)
+
+    def abort(self) -> None:
+        self.inner.abort()
+
+    def closed(self) -> bool:
+        return self.inner.closed()
+
+    @property
+    def local_address(self) -> str:
+        return self.inner.local_address
+
+    @property
+    def peer_address(self) -> str:
+        return self.inner.peer_address
+
+
+@pytest.mark.parametrize("way", ["with", "serve", "wait_closed"])
+@aio
+async def test_what_runs_over_a_comm_that_wraps_finishes_too(scheme: str, way: str) -> None:
+    """Nothing of it is read any more: a call of ours that is pending, or new, is lost at once."""
+    sleeper = Sleeper()
+    asked: list[CallLost] = []
+
+    async def ask() -> None:
+        while len(asked) < 2:
+            try:
+                await house.guests[0].call("ask")
+            except CallLost as error:
+                asked.append(error)
+        with pytest.raises(CallLost):
+            await house.guests[0].ping()
+
+    house = House({"sleep": sleeper, "ask": ask}, way, Wrapping)
+    listener = await house.listen(scheme)
+    comm = await connect(listener.contact_address, **connect_args(scheme))
+    mute = Sleeper()
+    async with Calls(comm, {"ask": mute}) as calls:
+        running = asyncio.ensure_future(calls.call("sleep", "done"))
+        asking = asyncio.ensure_future(calls.call("ask"))
+        await sleeper.until(lambda s: s.started == 1)
+        await mute.until(lambda s: s.started == 1)
+        closing = asyncio.ensure_future(listener.close(grace=60))
+        await asking
+        assert [error.may_have_run for error in asked] == [True, False]
+        assert not closing.done()
+        sleeper.go.set()
+        assert await running == "done"
+        await closing
+        await calls.serve()
+        assert calls.failure is not None
+        assert (calls.failure.code, calls.failure.closed_by) == (CloseCode.GOING_AWAY, "peer")
+    assert sleeper.cancelled == 0
+
+
+@pytest.mark.parametrize("way", ["with", "serve", "wait_closed"])
+@aio
+async def test_what_outlasts_the_grace_over_a_comm_that_wraps(scheme: str, way: str) -> None:
+    sleeper = Sleeper()
+    listener = await House({"sleep": sleeper}, way, Wrapping).listen(scheme)
+    calls = await dial(scheme, listener)
+    running = asyncio.ensure_future(calls.call("sleep"))
+    await sleeper.until(lambda s: s.started == 1)
+    await listener.close(0.05)
+    with pytest.raises(CallLost) as caught:
+        await running
+    assert (caught.value.code, caught.value.closed_by) == (CloseCode.GOING_AWAY, "peer")
+    await sleeper.until(lambda s: s.cancelled == 1)

@@ -7,11 +7,12 @@ import gc
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from sealwire.comm import CloseCode, Comm, CommError, connect, listen
+from sealwire.comm import CloseCode, Comm, CommError, Listener, connect, listen
 from support.aio import aio, until
 from support.endings import error_of
 from support.links import connect_args, echo, listen_args, over_schemes, place
@@ -209,3 +210,39 @@ async def test_the_loop_of_another_thread_is_told(scheme: str) -> None:
         lambda: asyncio.run_coroutine_threadsafe(listener.close(), loop).result(30)
     )
     await told(comm)
+
+
+@aio
+async def test_another_thread_cannot_stop_it(scheme: str) -> None:
+    """Not in part, either: whether a loop runs in that thread or not."""
+    listener = await listening(scheme, echo)
+
+    async def with_a_loop() -> None:
+        listener.stop()
+
+    for stop in (listener.stop, lambda: asyncio.run(with_a_loop())):
+        with pytest.raises(RuntimeError, match=r"in another one; use loop\.call_soon_threadsafe"):
+            await asyncio.to_thread(stop)
+        async with await dial(scheme, listener.contact_address) as comm:
+            await comm.write("goes on")
+            assert await comm.read() == "goes on"
+    asyncio.get_running_loop().call_soon_threadsafe(listener.stop)
+    await listener.wait_closed()
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["here", "in a thread"])
+def test_it_is_stopped_where_its_loop_has_ended(scheme: str, thread: bool) -> None:
+    async def started() -> Listener:
+        return await listening(scheme, echo)
+
+    listener = asyncio.run(started())
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(listener.stop).result() if thread else listener.stop()
+    assert done.done()
+    assert "stopped" in repr(listener)
+    asyncio.run(listening_again(scheme, listener.listen_address))
+
+
+async def listening_again(scheme: str, address: str) -> None:
+    async with listen(address, echo, **listen_args(scheme)) as listener:
+        assert listener.listen_address == address

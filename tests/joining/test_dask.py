@@ -47,7 +47,7 @@ print(json.dumps(told))
 
 
 def client_of(cluster: Cluster, scheduler: str, workers: int) -> Any:
-    """What a client's program tells, which joins too."""
+    """What a client's program tells, which imports nothing of ours, and joins too."""
     place = cluster.path / "home-client"
     place.mkdir()
     done = subprocess.run(

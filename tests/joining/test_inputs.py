@@ -20,6 +20,7 @@ from sealwire.dask_backend import membership
 from sealwire.joining import JoinError, Token, address_of, inputs
 from sealwire.joining.client import signing_request
 from sealwire.joining.inputs import must_be_name, token_in
+from sealwire.security import reading
 from sealwire.security.x509 import keys
 from support.certs_cli import run
 
@@ -181,8 +182,8 @@ def test_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> No
             token_in(str(path), "x")
     thread.join(20)
     assert not thread.is_alive()
-    monkeypatch.setattr(inputs, "_PATIENCE", 0.2)
-    with pytest.raises(JoinError, match=r"nobody has written a token to it .* within 0\.2 s"):
+    monkeypatch.setattr(reading, "_PATIENCE", 0.2)
+    with pytest.raises(JoinError, match=r"nobody has written to it .* within 0\.2 s"):
         token_in(str(path), "x")
 
 
@@ -192,7 +193,7 @@ def test_a_pipe_of_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     try:
         os.write(writer, f"{TEXT}\n".encode())
-        monkeypatch.setattr(inputs, "_PATIENCE", 0.2)
+        monkeypatch.setattr(reading, "_PATIENCE", 0.2)
         with pytest.raises(JoinError, match="and closed it"):
             token_in(f"/dev/fd/{reader}", "x")
         os.write(writer, f"{TEXT}\n".encode())

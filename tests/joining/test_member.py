@@ -21,7 +21,7 @@ from sealwire.comm import connect, listen
 from sealwire.comm.addressing import Address
 from sealwire.joining import Desk, JoinServer, Member, Refused, Unavailable
 from sealwire.joining import client as client_module
-from sealwire.joining.member import CAS, CRL, IDENTITY
+from sealwire.joining.member import CAS, CRL, IDENTITY, steady
 from sealwire.joining.memory import Memory
 from sealwire.joining.service import limits
 from sealwire.security import Security
@@ -123,11 +123,11 @@ async def test_one_whose_ca_ends_asks_with_pauses(ca: CA, left: float) -> None:
     """Each certificate is shorter than the last, and nobody is to be asked without a pause."""
     async with ca.service() as address:
         member = await joined(address, ca)
-    before = time.monotonic()
+    before = steady()
     member._took(dataclasses.replace(member.joined, lifetime=left))
     assert member._next()[0] > before + 0.9
     for renewing in (False, True):
-        before = time.monotonic()
+        before = steady()
         member._failed(Unavailable("it is not there"), renewing)
         assert member._next()[0] > before + 0.9
     member.stop()

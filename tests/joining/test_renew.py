@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from sealwire.joining import (
     Desk,
     Joined,
     JoinServer,
+    Refused,
     Unavailable,
     WrongAuthority,
     join,
@@ -22,6 +25,7 @@ from sealwire.joining import (
 )
 from sealwire.joining.client import patiently, signing_request
 from sealwire.joining.desk import Own
+from sealwire.joining.ledger import LEDGER
 from sealwire.joining.service import limits
 from sealwire.security.ca.atomic_files import apply, locked
 from sealwire.security.ca.renewal import revoke
@@ -124,3 +128,32 @@ async def test_a_process_of_the_cluster_in_the_place_of_the_service(ca: CA) -> N
             await attempt
     thief.stop()
     thief.close()
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "damaged": lambda path: path.write_text("\t" * 9 + "\t.\n"),
+    "of a later release": lambda path: path.write_text(path.read_text().replace("used", "lent")),
+    "a link": lambda path: (path.rename(path.with_suffix(".old")), path.symlink_to("tokens.old")),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("lasts", [HOUR / 30, 30 * HOUR], ids=str)
+@aio
+async def test_a_ledger_that_is_broken_keeps_nobody_from_renewing(
+    ca: CA, what: str, lasts: timedelta
+) -> None:
+    """It says who may join; who has joined goes on, and hears of revocations."""
+    token = ca.token(lifetime=lasts)
+    async with ca.service() as address:
+        first = await join(address, token, keys.generate())
+        BROKEN[what](ca.path / LEDGER)
+        with pytest.raises((Refused, Unavailable)):
+            await join(address, token, keys.generate())
+        latest = await patiently(lambda: renew(address, first, keys.generate()), 30)
+        assert abs(latest.lifetime - lasts.total_seconds()) < 5
+        shut_out(ca, ca.issued()[0])
+        await refused("revoked", renew(address, latest, keys.generate()))
+        assert "X509 CRL" in (await lists(address, first)).crl

@@ -160,7 +160,7 @@ def test_a_large_list_is_no_large_certificate(tmp_path: Path) -> None:
 
 def test_a_store_reads_regular_files_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "worker.pem")
-    with pytest.raises(PEMError, match="it is not a regular file"):
+    with pytest.raises(PEMError, match="it is a FIFO, not a regular file"):
         load(tmp_path / "worker.pem")
 
 

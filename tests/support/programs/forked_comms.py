@@ -113,6 +113,10 @@ async def forked(scheme: str, does: Child) -> str:
             await asyncio.wait_for(comms[0].write(message), 20)
             assert await asyncio.wait_for(comms[0].read(), 20) == message
         await asyncio.wait_for(comms[0].close(3000, "done"), 20)
+        args = connect_args(scheme)
+        async with connect(listener.contact_address, timeout=20, **args) as late:
+            await late.write("late")
+            assert await asyncio.wait_for(late.read(), 20) == "late"
         return told
 
 

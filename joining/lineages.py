@@ -1,0 +1,48 @@
+"""Whose certificates are whose, and which keys are revoked: from the journal and the lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sealwire.security.ca.journal import Journal, Record
+
+from .requests import FOLDER, key_in
+
+__all__ = ["Lineages"]
+
+
+class Lineages:
+    """What has been issued and revoked, for a look-up of each question.
+
+    Attributes
+    ----------
+    names : dict
+        Serial number -> name in the journal.
+    revoked : set
+        Serial numbers, and the keys that joined, in the form of `key_in`.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+        self.revoked: set[str | int] = set()
+
+    def note_all(self, journal: Journal) -> None:
+        """Take the names anew, and add the revocations."""
+        self.names = {}
+        for record in journal.records:
+            self.note(record)
+
+    def note(self, record: Record) -> None:
+        """Take in a line."""
+        if record.event == "issued":
+            self.names[record.serial] = record.file
+        elif record.event == "revoked":
+            self.revoke([record.serial])
+
+    def revoke(self, serials: Iterable[int]) -> None:
+        """Note serials as revoked, and the keys that joined, with all that came of them."""
+        for serial in serials:
+            self.revoked.add(serial)
+            name = self.names.get(serial, "")
+            if name.startswith(f"{FOLDER}/"):
+                self.revoked.add(key_in(name))

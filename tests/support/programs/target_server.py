@@ -45,6 +45,7 @@ class Server:
         await self.listen()
         print(self.listener.contact_address, flush=True)
         loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 60  # seconds; asyncio's debug mode warns of a busy machine
         lines: asyncio.Queue[str] = asyncio.Queue()
 
         def pump() -> None:

@@ -60,10 +60,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left]
 
 
+def pytest_collection() -> None:
+    """Look for no garbage in what is only being made."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Let later collections of garbage pass over all that thousands of tests are made of."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import importlib
 import inspect
 import os
@@ -35,6 +36,7 @@ BLOCK = re.compile(
 )
 
 
+@functools.cache  # not at import: each process of xdist imports this file
 def examples() -> dict[str, str]:
     """Every indented or fenced block in a docstring, by its file and the name it belongs to."""
     found = {}
@@ -49,8 +51,6 @@ def examples() -> dict[str, str]:
                 found[name + number * "+"] = textwrap.dedent("".join(block))
     return found
 
-
-EXAMPLES = examples()
 
 #: What is no program, or is run elsewhere.
 OTHERS = {
@@ -69,7 +69,7 @@ async def run(name: str, /, **names: Any) -> dict[str, Any]:
     """Run an example, in a namespace of the public names of `sealwire.comm` and of `names`."""
     public = {each: getattr(comm, each) for each in comm.__all__}
     space: dict[str, Any] = {**public, **names}
-    code = compile(EXAMPLES[name], name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    code = compile(examples()[name], name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     if code.co_flags & inspect.CO_COROUTINE:
         await eval(code, space)
     else:
@@ -125,7 +125,7 @@ def test_calls(capsys: pytest.CaptureFixture[str]) -> None:
         async with listen("mem://", lambda each: served[0](each)) as listener:
             name = "comm/calls/calls.py Calls"
             made: dict[str, Any] = {}
-            definition = ast.parse(EXAMPLES[name]).body[0]
+            definition = ast.parse(examples()[name]).body[0]
             exec(compile(ast.Module([definition], []), name, "exec"), made | {"Calls": Calls}, made)
             made["serve"].__globals__["Calls"] = Calls
             served.append(made["serve"])
@@ -188,7 +188,7 @@ def test_without_an_event_loop(capsys: pytest.CaptureFixture[str]) -> None:
     async def main() -> None:
         handlers = [echo, adding]
         async with listen("tcp://127.0.0.1:0", lambda each: handlers.pop(0)(each)) as listener:
-            code = compile(EXAMPLES["comm/sync.py"], "sync", "exec")
+            code = compile(examples()["comm/sync.py"], "sync", "exec")
             names: dict[str, Any] = {"address": listener.contact_address}
             await asyncio.to_thread(exec, code, names)
             assert names["reply"] == {"op": "put"}
@@ -208,7 +208,7 @@ async def test_a_pair() -> None:
 async def test_frame_server(monkeypatch: pytest.MonkeyPatch) -> None:
     identities = Security.temporary()
     name = "comm/transport/server.py FrameServer"
-    monkeypatch.setitem(EXAMPLES, name, EXAMPLES[name].replace("8786", "0"))  # a free port
+    monkeypatch.setitem(examples(), name, examples()[name].replace("8786", "0"))  # a free port
     server = (await run(name, FrameServer=FrameServer, security=identities))["server"]
     context = identities.get_connection_args("worker")["ssl_context"]
     stream = await FrameClient().connect("127.0.0.1", server.address[1], ssl_options=context)
@@ -238,13 +238,14 @@ async def test_temporary_certificates() -> None:
 
 def test_every_example_is_run_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    assert set(OTHERS) <= set(EXAMPLES)
-    assert [name for name in EXAMPLES if name not in OTHERS and text.count(f'"{name}"') != 1] == []
+    assert set(OTHERS) <= set(examples())
+    programs = [name for name in examples() if name not in OTHERS]
+    assert [name for name in programs if text.count(f'"{name}"') != 1] == []
 
 
 def test_the_metrics_are_registered_as_on_their_page() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
-    assert EXAMPLES["metrics/__init__.py"].strip() in re.sub(r"  #.*", "", page)
+    assert examples()["metrics/__init__.py"].strip() in re.sub(r"  #.*", "", page)
 
 
 @pytest.mark.parametrize(

@@ -105,20 +105,19 @@ def test_the_first_steps(user: User, tmp_path: Path) -> None:
     (tmp_path / "client.py").write_text(code(FIRST, "Client(").replace("8786", port))
     (tmp_path / "cluster.py").write_text(code(FIRST, "LocalCluster("))
     (tmp_path / "laptop.py").write_text(code(LAPTOP, "Client(").replace("8786", port))
-    for script in ("client.py", "laptop.py"):
-        assert user.run(export, f"python {script}") == "4950\n"
-    for script in ("client.py", "cluster.py"):
-        assert user.run(f"python {script}") == "4950\n"
-    (tmp_path / "links.py").write_text(code(FIRST, "links").replace("8786", port))
-    shown = user.run("python links.py").splitlines()
-    assert len(shown) >= 2
-    assert all(re.search(r"^tls://\S+ TLSv1\.3 TLS_\w+ \[\]$", line) for line in shown), shown
+    assert user.run(export, "cat client.py laptop.py | python") == "4950\n4950\n"
+    assert user.run("python cluster.py") == "4950\n"
     probe = next(line for line in commands(TROUBLE) if "probe" in line)
     said = user.run(export, probe.replace("tls://10.0.0.5:8786", address))
     assert "each side accepts the other's certificate" in " ".join(said.split())
     expect_refused(address, tmp_path / "certs")
+    (tmp_path / "links.py").write_text(code(FIRST, "links").replace("8786", port))
     (tmp_path / "refused.py").write_text(code(TROUBLE, "refused").replace("8786", port))
-    assert re.search(rf"\('{address}', {{.*'revoked': 1", user.run("python refused.py"))
+    done, *shown, counted = user.run("cat client.py links.py refused.py | python").splitlines()
+    assert done == "4950"
+    assert len(shown) >= 2
+    assert all(re.search(r"^tls://\S+ TLSv1\.3 TLS_\w+ \[\]$", line) for line in shown), shown
+    assert re.search(rf"\('{address}', {{.*'revoked': 1", counted)
     assert "its own backend" in "".join(first.output + second.output)
 
 

@@ -23,13 +23,14 @@ from support.programs import command, environment
 Files = dict[str, str]
 
 
-@pytest.mark.parametrize(
-    ("recipe", "scheme"), [("security", "tcp"), ("security", "tls"), ("preload", "tls")]
-)
-def test_a_local_cluster(recipe: str, scheme: str, files: Files, tmp_path: Path) -> None:
-    """In a process of its own, where nothing but the recipe brings us in."""
+@pytest.mark.parametrize("recipe", ["security", "preload"])
+def test_a_local_cluster(recipe: str, files: Files, tmp_path: Path) -> None:
+    """In a process of its own, where nothing but the recipe brings us in.
+
+    A plain one, by either recipe, is in tests/dask_backend/test_unix.py.
+    """
     done = subprocess.run(
-        command("local_cluster", recipe, scheme, json.dumps(files)),
+        command("local_cluster", recipe, "tls", json.dumps(files)),
         cwd=tmp_path,
         env=environment(),
         capture_output=True,

@@ -277,25 +277,25 @@ def test_any_plain_message(message: Any) -> None:
         assert decoded is codec.NOT_SHORT or decoded == expected
 
 
-LARGE = {
-    "text": {"x": "x" * 11_000_000},
-    "bytes": [b"x" * 11_000_000],
-    "many values": {"keys": ["key"] * 400_000},
-    "many small maps": [{"a": 1, "b": [1, 2]} for _ in range(50_000)],
-    "a set": {"x": set(range(400_000))},
-    "wrapped": {"x": to_serialize(np.zeros(2_000_000))},
-    "serialized": {"x": Serialized({}, [bytes(11_000_000)])},
-    "deep": {"a": {"b": {"c": ["key"] * 400_000}}},
-    "a task's argument": [ToPickle(Task("t", len, b"x" * 11_000_000))],
-    "a task's named argument": [ToPickle(Task("t", len, x="x" * 11_000_000))],
-    "a task's data": [ToPickle(DataNode("t", bytes(11_000_000)))],
-    "an array in a task's list": [ToPickle(Task("t", sum, List(np.zeros(2_000_000))))],
+LARGE: dict[str, Callable[[], Any]] = {
+    "text": lambda: {"x": "x" * 11_000_000},
+    "bytes": lambda: [b"x" * 11_000_000],
+    "many values": lambda: {"keys": ["key"] * 400_000},
+    "many small maps": lambda: [{"a": 1, "b": [1, 2]} for _ in range(50_000)],
+    "a set": lambda: {"x": set(range(400_000))},
+    "wrapped": lambda: {"x": to_serialize(np.zeros(2_000_000))},
+    "serialized": lambda: {"x": Serialized({}, [bytes(11_000_000)])},
+    "deep": lambda: {"a": {"b": {"c": ["key"] * 400_000}}},
+    "a task's argument": lambda: [ToPickle(Task("t", len, b"x" * 11_000_000))],
+    "a task's named argument": lambda: [ToPickle(Task("t", len, x="x" * 11_000_000))],
+    "a task's data": lambda: [ToPickle(DataNode("t", bytes(11_000_000)))],
+    "an array in a task's list": lambda: [ToPickle(Task("t", sum, List(np.zeros(2_000_000))))],
 }
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_what_is_large_goes_to_a_thread(name: str) -> None:
-    assert not is_small(LARGE[name])
+    assert not is_small(LARGE[name]())
 
 
 def test_what_contains_itself_has_no_size() -> None:
@@ -318,7 +318,7 @@ def test_a_thread_encodes_what_is_large() -> None:
     async def main() -> None:
         encoding = asyncio.ensure_future(
             codec.encode(
-                LARGE["wrapped"],
+                LARGE["wrapped"](),
                 serializers=None,
                 on_error="message",
                 context={},

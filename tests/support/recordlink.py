@@ -48,6 +48,7 @@ def connected() -> tuple[socket.socket, socket.socket]:
         far, _ = server.accept()
     for end in (near, far):
         end.setblocking(False)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # nothing is held back
         for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             end.setsockopt(socket.SOL_SOCKET, buffer, 1 << 20)
     return near, far

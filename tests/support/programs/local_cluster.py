@@ -38,7 +38,7 @@ def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
         from sealwire.dask_backend import Security
 
         security = Security.temporary() if scheme == "tls" else Security()
-    restarts = scheme == "tls"  # by either recipe, what a worker is started with is kept
+    restarts = scheme == "tls" and recipe == "security"  # a nanny keeps it; settings, all do
     with (
         dask.config.set(settings),
         LocalCluster(

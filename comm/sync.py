@@ -122,9 +122,8 @@ def _result(future: concurrent.futures.Future[_T], what: str, timeout: float | N
 
 
 _background: _Background | None = None
-_lock = (
-    threading.RLock()
-)  # a finalizer may connect wherever one runs, in the thread that has it too
+# Reentrant: a finalizer may connect within any line of the thread that has it.
+_lock = threading.RLock()
 
 
 def _current() -> _Background:

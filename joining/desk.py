@@ -298,7 +298,7 @@ class Desk:
             self._stamps[LEDGER] = stamp
         ledger = self._ledger
         if ledger.lines >= self._most[LEDGER]:
-            self._move(LEDGER, lambda: of_ledger(ledger))
+            self._rewrite(LEDGER, lambda: of_ledger(ledger))
             self._ledger = Ledger(self._folder)
             self._most[LEDGER] = max(LEAST, 2 * self._ledger.lines)
         return self._ledger
@@ -306,16 +306,16 @@ class Desk:
     def _tidy(self, store: Store) -> None:
         """Move away lines that are over, once there are many, and read what is left."""
         if len(store.journal.records) >= self._most[JOURNAL]:
-            self._move(JOURNAL, lambda: of_journal(store.journal, self._lineages.revoked))
+            self._rewrite(JOURNAL, lambda: of_journal(store.journal, self._lineages.revoked))
             store.journal = Journal(self._folder)
             self._lineages.note_all(store.journal)
             self._most[JOURNAL] = max(LEAST, 2 * len(store.journal.records))
 
-    def _move(self, name: str, writes: Callable[[], list[Write]]) -> None:
+    def _rewrite(self, name: str, writes: Callable[[], list[Write]]) -> None:
         try:
             self._apply(writes(), name)
         except (SecurityError, OSError) as error:  # a full disk must not keep anybody out
-            logger.warning("cannot move lines of %s that are over: %s", name, error)
+            logger.warning("cannot rewrite %s: %s", name, error)
 
     def _read(self, seen: dict[str, _Stamp]) -> None:
         store = Store(self._folder, self._password)
@@ -323,6 +323,9 @@ class Desk:
             store.private_keys = self._keys  # decrypting them takes a while, by design
         self._keys = store.private_keys
         _oldest(store)
+        if seen[CRL] is not None:  # a command may have been killed before it wrote the lists
+            self._rewrite(CRL, store.crl)
+            seen = {**seen, CRL: _stamp(self._folder, CRL)}
         self._crl = self._folder.text(CRL) if seen[CRL] is not None else ""
         self._lineages = Lineages()
         self._lineages.note_all(store.journal)

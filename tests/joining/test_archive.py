@@ -214,5 +214,5 @@ def test_a_disk_that_takes_no_archive_keeps_nobody_out(
         for _ in range(3):
             join(desk, token, keys.generate())
     assert (ca.path / JOURNAL).read_text().startswith(text)
-    words = [r.getMessage() for r in caplog.records if "cannot move lines" in r.getMessage()]
+    words = [r.getMessage() for r in caplog.records if "cannot rewrite" in r.getMessage()]
     assert len(words) == 1

@@ -78,7 +78,8 @@ def test_jobs_that_have_a_token(cluster: Cluster, login: Path, tmp_path: Path) -
         f"export SEALWIRE_TOKEN_FILE={file}",
     ]
     assert re.findall(r"export (\w+)=", python) == re.findall(r"export (\w+)=", str(prologue))
-    with deployed("jobs", login, tmp_path, {"job_script_prologue": prologue}) as found:
+    options = {"job_script_prologue": prologue, "workers": 2}
+    with deployed("jobs", login, tmp_path, options) as found:
         assert len(found["others"]) == 4  # two workers and their nannies
     tokens = json.loads(good("token", "--list", "--json", "--dir", str(cluster.ca)))["tokens"]
     assert [each["status"] for each in tokens].count("used up") == 3

@@ -120,7 +120,7 @@ def release(session: nox.Session) -> None:
     place = Path(session.create_tmp()) / "users"
     session.run("python", "-m", "venv", "--clear", str(place))
     python = str(place / "bin" / "python")
-    session.run(python, "-m", "pip", "install", f"{wheel}[dask,uvloop]", external=True)
+    session.run(python, "-m", "pip", "install", f"{wheel}[dask,metrics,uvloop]", external=True)
     session.run(python, "-m", "sealwire.cli", "--version", external=True)
     session.run(python, "-m", "pip", "uninstall", "-y", "pip", "setuptools", external=True)
     bill = wheel.replace("-py3-none-any.whl", ".cdx.json")

@@ -149,6 +149,19 @@ def payload(
     )
 
 
+def plain(name: str, size: int, flight: int) -> Case:
+    """As `payload`, of bytes that stand in the message itself, as a program's own messages do."""
+    return Case(
+        name=f"bytes-{name.lower().replace(' ', '')}",
+        title=f"messages with {name} of bytes, each acknowledged, {flight} in flight",
+        kind="payload",
+        value="throughput",
+        ours=(STANDALONE, DASK),
+        options={"size": size, "flight": flight, "plain": True},
+        bars=(Bar(must=(1.2, 1.2), aim=(1.5, 1.5), ours=(STANDALONE,)), Bar(ours=(DASK,))),
+    )
+
+
 def busy(
     name: str, title: str, must: tuple[float, float], aim: tuple[float, float], **more: Any
 ) -> Case:
@@ -231,6 +244,7 @@ CASES = (
     payload("64 KiB", 64 * KiB, (1.6, 1.5), (2.2, 2.0), flight=8),
     payload("1 MiB", MiB, (1.6, 1.5), (2.2, 2.0), flight=8),
     payload("16 MiB", 16 * MiB, (1.0, 1.1), (1.2, 1.4), flight=2),
+    plain("1 MiB", MiB, 8),
     busy("receiver-busy", "receiver has 1 busy thread", (1.5, 30.0), (2.0, 50.0), busy_server=1),
     busy(
         "receiver-busy-4",

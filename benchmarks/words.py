@@ -17,6 +17,7 @@ CASES = {
     "pipelined-64kib": "arrays of 64 KiB, 8 on their way",
     "pipelined-1mib": "arrays of 1 MiB, 8 on their way",
     "pipelined-16mib": "arrays of 16 MiB, 2 on their way",
+    "bytes-1mib": "messages with 1 MiB of bytes, 8 on their way",
     "receiver-busy": "8 MiB to a process with 1 busy thread",
     "receiver-busy-4": "8 MiB to a process with 4 busy threads",
     "sender-busy": "8 MiB from a process with 1 busy thread",

@@ -107,8 +107,11 @@ def _disarm() -> None:
 def _asking_first(kind: type[Any], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _installs():
-            return getattr(kind, name)(self, *args, **kwargs)
+        asked = vars(kind).get(name) is method  # not by who has replaced it since
+        _install()
+        present = getattr(kind, name)
+        if asked and present is not method:
+            return present(self, *args, **kwargs)
         made = original(self, *args, **kwargs)
         if isinstance(made, dict) and made.get("require_encryption") and args:
             _tell_missing(made, *args)
@@ -120,9 +123,10 @@ def _asking_first(kind: type[Any], name: str, original: Callable[..., Any]) -> C
 def _finding(registry: Any, name: str, original: Callable[[str], Any]) -> Callable[[str], Any]:
     @functools.wraps(original)
     def get_backend(scheme: str) -> Any:
-        asked = vars(registry).get(name) is get_backend  # not by who has replaced it since
-        found = getattr(registry, name) if _installs() and asked else original
-        return found(scheme)
+        asked = vars(registry).get(name) is get_backend
+        _install()
+        present = getattr(registry, name)
+        return (present if asked and present is not get_backend else original)(scheme)
 
     return get_backend
 
@@ -151,8 +155,11 @@ def is_set(tree: object) -> bool:
     return tree is not None
 
 
-def _installs() -> bool:
-    """Install the backend if something is configured for it; whether that was done now."""
+def _install() -> None:
+    """Install the backend if something is configured for it.
+
+    Joining may take a minute. Until it is done, other threads come here too, and wait.
+    """
     import dask
 
     named = os.environ.get("DASK_CONFIG")
@@ -163,12 +170,11 @@ def _installs() -> bool:
         tell_configuration()
     joins = os.environ.get("SEALWIRE_JOIN") or dask.config.get("sealwire.join.address", default="")
     if not joins and not is_set(dask.config.get("sealwire.tls", default=None)):
-        return False
-    _disarm()
-    try:
-        from sealwire.dask_backend.patches import install_unless_decided
+        return
+    from sealwire.dask_backend.patches import install_unless_decided
 
-        return install_unless_decided()
+    try:
+        install_unless_decided(_disarm)
     except BaseException:  # the next use must not go on without
         arm()
         raise

@@ -24,7 +24,8 @@ def identity_options(command: _F) -> _F:
             "--as",
             "role",
             type=click.Choice(_ROLES),
-            help="Whose certificate to show.  [default: client, or the role whose file is here]",
+            help="Role whose certificate to present.  "
+            "[default: client, or the role whose file is here]",
         ),
         click.option("--ca", help="CA file, instead of the configured one."),
         click.option("--cert", help="Certificate file, instead of the configured one."),

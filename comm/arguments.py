@@ -88,12 +88,15 @@ def expect_seconds(call: str, name: str, value: Any, instead: str, *, zero: bool
     `instead` says what to write for what was probably meant. Raises `TypeError` for anything but a
     number, and `ValueError` for one out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{call} got {name}={value!r}: need a number of seconds; {instead}")
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     try:
-        seconds = float(value)
+        seconds = float(value) if number else None
     except OverflowError:
         seconds = math.inf
+    except TypeError:  # NumPy's durations are Real
+        seconds = None
+    if seconds is None:
+        raise TypeError(f"{call} got {name}={value!r}: need a number of seconds; {instead}")
     if not (0 <= seconds < math.inf if zero else 0 < seconds < math.inf):
         least = "a finite number of seconds from 0 on" if zero else "a positive finite number"
         raise ValueError(f"{call} got {name}={value!r}: need {least}; {instead}")

@@ -52,8 +52,8 @@ def _handler() -> asyncio.Task[Any] | None:
 class ServingListener(Listener):
     """Base class of listeners that run a handler for each comm.
 
-    A subclass implements `start` and `stop`, which call `serving_begun` and `serving_over`, and
-    passes each comm, greeted, to `attend` in a task of its own.
+    A subclass implements `start`, which calls `serving_begun`, and `stop`, which calls `may_stop`
+    and `serving_over`, and passes each comm, greeted, to `attend` in a task of its own.
 
     Parameters
     ----------

@@ -66,9 +66,14 @@ class _Background:
         while True:
             try:
                 self.loop.run_forever()
+                self.loop.close()
                 return
             except (SystemExit, KeyboardInterrupt):  # of a task: it is not this thread's to end
                 logger.warning("a task of sealwire.comm.sync has ended itself", exc_info=True)
+
+    def end(self) -> None:
+        """End the loop, which nobody uses."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
 
     def start(self, what: str, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Run `coroutine` there; `what` is used, for the error if it must not be here."""
@@ -117,15 +122,23 @@ def _result(future: concurrent.futures.Future[_T], what: str, timeout: float | N
 
 
 _background: _Background | None = None
-_lock = threading.Lock()
+# Reentrant: a finalizer may connect within any line of the thread that has it.
+_lock = threading.RLock()
 
 
 def _current() -> _Background:
     global _background
+    known = _background
+    if known is not None and known.loop.is_running():
+        return known
+    made = _Background()  # without the lock: a finalizer in its thread would wait for ever
     with _lock:
-        if _background is None or not _background.loop.is_running():
-            _background = _Background()
-        return _background
+        known = _background
+        if known is None or not known.loop.is_running():
+            _background = known = made
+    if known is not made:
+        made.end()
+    return known
 
 
 def _forget() -> None:
@@ -133,7 +146,7 @@ def _forget() -> None:
     global _background, _lock
     if _background is not None:
         _background.inherited = True
-    _background, _lock = None, threading.Lock()
+    _background, _lock = None, threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -161,9 +161,7 @@ def decode_short(
     most = offloaded_from()
     if len(first) > most:
         return NOT_SHORT
-    if type(first) is memoryview:  # which `in` cannot search for bytes
-        first = bytes(first)
-    if b"__" not in first:
+    if len(first) <= _SEARCHED and b"__" not in bytes(first):  # a memoryview cannot be searched
         try:
             return msgpack.unpackb(first, use_list=False, **msgpack_opts)
         except Exception as error:  # msgpack documents no base class of its exceptions
@@ -247,6 +245,10 @@ def _log(error: Exception, frames: Sequence[Frame]) -> None:
         shown = frames if size <= _SHOWN else "[too large to display]"
         utils.logger.error("truncated data stream (%d bytes): %s", size, shown)
 
+
+# Bytes of a first frame. Without markers in it no hook is called for its maps; but to search a
+# megabyte takes a millisecond, and a large message may be one text.
+_SEARCHED = 16 * 1024
 
 _SHOWN = 1000  # bytes of a message
 _NONE = 0  # compared by identity: a cached int; any other zero takes the general way

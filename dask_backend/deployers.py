@@ -96,12 +96,18 @@ def _expect_roles(cluster: Any, name: str | None) -> None:
     role = membership.joined_as(getattr(cluster.security, "tls_ca_file", None) or "")
     if not role or is_plain:
         return
+    kind = name or type(cluster).__name__
+    temporary = (
+        ""
+        if name
+        else f"give {kind} a security=sealwire.dask_backend.Security.temporary(), and the Client "
+        "that cluster, or "
+    )
     raise ConfigError(
-        f"cannot start a {name or type(cluster).__name__} in a process that joined with a token: "
-        f"it is a {role} alone, and the cluster needs a scheduler, workers and a client; "
-        + ("" if name else "give it security=sealwire.dask_backend.Security.temporary(), or ")
-        + "have files in place of a token: unset SEALWIRE_JOIN, run `sealwire certs join` for each "
-        "of the three roles into one folder, and name its dask.yaml in DASK_CONFIG"
+        f"cannot start a {kind} in a process that joined with a token: it is a {role} alone, and "
+        f"the cluster needs a scheduler, workers and a client; {temporary}have files in place of a "
+        "token: unset SEALWIRE_JOIN, run `sealwire certs join` for each of the three roles into "
+        "one folder, and name its dask.yaml in DASK_CONFIG"
     )
 
 

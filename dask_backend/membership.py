@@ -163,13 +163,18 @@ def _address() -> str:
 
 
 def _inherited() -> tuple[str, dict[str, str], float] | None:
-    """Return role, paths and lifetime of what a parent process was given, if it is there."""
+    """Return role, paths and lifetime of what a parent process was given, if it is there.
+
+    And if it will do: not for a command that needs another role, nor where this process was given a
+    token of its own. The parent's is not in the environment any more, only the name of its file.
+    """
     from sealwire.joining.member import CAS, IDENTITY
 
     try:
         role, given, lifetime = json.loads(os.environ.get(JOINED, ""))
         paths = {str(name): str(path) for name, path in given.items()}
-        there = role in ROLES and all(os.path.exists(paths[name]) for name in (CAS, IDENTITY))
+        fits = role in ROLES and _role in ("", role) and not os.environ.get(TOKEN)
+        there = fits and all(os.path.exists(paths[name]) for name in (CAS, IDENTITY))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return (role, paths, float(lifetime)) if there else None

@@ -212,6 +212,12 @@ if available():
     _OURS["unix"] = UnixBackend
 
 _TABLE: tuple[Change, ...] = (
+    Steps(logs.follow_distributed, logs.unfollow, "our log goes where distributed's goes"),
+    Steps(
+        membership.begin,
+        membership.end,
+        "where a service to join is named, the process has an identity before anything is ours",
+    ),
     Steps(_nothing, _forget, "what was read and found meanwhile is not kept"),
     Steps(
         adoption.begin, adoption.end, "a relative path means what it meant first; no key is kept"
@@ -291,14 +297,8 @@ _TABLE: tuple[Change, ...] = (
         lambda _: extension,
         "and a scheduler has that page",
     ),
-    Steps(logs.follow_distributed, logs.unfollow, "our log goes where distributed's goes"),
     Steps(_register, _nothing, "who asks distributed's classes whether our comm is one is told so"),
     *(_backend(scheme, kind) for scheme, kind in _OURS.items()),
-    Steps(
-        membership.begin,
-        membership.end,
-        "where a service to join is named, the process has an identity before it needs one",
-    ),
 )
 
 _lock = threading.RLock()
@@ -345,16 +345,19 @@ def uninstall() -> None:
             change.undo()
 
 
-def install_unless_decided() -> bool:
-    """Install for a configuration that names something of ours, and say whether that was done.
+def install_unless_decided(ready: Callable[[], None] = lambda: None) -> None:
+    """Install for a configuration that names something of ours.
 
-    Not after `uninstall`: a program that has called it wants distributed's own backends.
+    Not after `uninstall`: a program that has called it wants distributed's own backends. `ready` is
+    called in any case once nothing is waited for any more. Other threads that ask wait here.
     """
     with _lock:
         if _decided:
-            return False
+            ready()
+            return
+        membership.begin()
+        ready()
         install()
-        return True
 
 
 def installed() -> bool:

@@ -152,6 +152,10 @@ class _Server(LocalServer):
     def address(self) -> tuple[str, int]:
         return self._host_port
 
+    def _own_address(self) -> str:
+        host, port = self._host_port
+        return f"unix://{host}:{port}"
+
     def _stream_of(self, accepted: socket.socket, address: Any) -> FrameStream:
         peer = credentials(accepted)
         number = peer.pid if peer is not None else 0

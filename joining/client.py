@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import random
 import re
 import ssl
@@ -46,8 +47,9 @@ __all__ = [
     "Joined", "Lists", "address_of", "join", "lists", "patiently", "renew", "signing_request",
 ]  # fmt: skip
 
-TIMEOUT = 20.0  # seconds for one attempt
+logger = logging.getLogger("sealwire.joining")
 
+TIMEOUT = 20.0  # seconds for one attempt
 _PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between attempts
 _T = TypeVar("_T")
 _PORT_0 = re.compile(r":0+$")
@@ -239,10 +241,12 @@ async def patiently(attempt: Callable[[], Awaitable[_T]], patience: float) -> _T
     while True:
         try:
             return await attempt()
-        except Unavailable:
+        except Unavailable as error:
             wait = pause * random.uniform(0.5, 1.0)
             if loop.time() + wait > deadline:
                 raise
+            if pause == _PAUSE:
+                logger.warning("%s; trying again for %.0f s", error, deadline - loop.time())
             await asyncio.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -214,7 +214,9 @@ class Desk:
             old = x509.load_der_x509_certificate(present)
             name = self._lineages.names.get(old.serial_number)
             if store.issuer_of(old) is None:
-                raise Refused("the CA that signed the certificate is none any more", "foreign")
+                raise Refused(
+                    "the CA that signed the certificate is no longer trusted here", "foreign"
+                )
             if name is None or not name.startswith(f"{FOLDER}/"):
                 raise Refused(
                     "the certificate was not given to a process that joined; "
@@ -375,7 +377,7 @@ def _oldest(store: Store) -> Authority:
     if not valid:
         raise JoinError(
             f"cannot serve {store.path}: its CA has expired; make another one with: "
-            "sealwire certs rotate-ca"
+            f"sealwire certs rotate-ca{store.option}"
         )
     return valid[-1]
 

@@ -237,6 +237,8 @@ def duration(name: str, value: object, *, bare: str) -> float | None:
 
 
 def _getter(file: str | None = None) -> Callable[[str], Any]:
+    if "dask.config" not in sys.modules:  # which has read them already
+        _must_end(file)
     try:
         import dask.config
     except ImportError:
@@ -246,6 +248,15 @@ def _getter(file: str | None = None) -> Callable[[str], Any]:
     if file is not None:
         return _without_dask(file)
     return lambda key: dask.config.get(key, default=None)
+
+
+def _must_end(file: str | None) -> None:
+    """Raise `ConfigError` for a file that `import dask` would never have read."""
+    for path in config_files.listed(_places(file)):
+        try:
+            config_files.must_end(path)
+        except config_files.Unread as found:
+            raise _named(path, found) from None
 
 
 def _without_dask(file: str | None) -> Callable[[str], Any]:
@@ -267,9 +278,13 @@ def _unreadable(error: Exception, file: str | None) -> ConfigError:
             config_files.read(path)
         except config_files.Unread as found:
             if found.fatal:
-                return ConfigError(f"cannot read the configuration {path}: {found}; {found.advice}")
+                return _named(path, found)
     why = " ".join(redacted(str(error)).split()) or type(error).__name__
     return ConfigError(f"cannot read the configuration: {why}; see which file: sealwire config")
+
+
+def _named(path: str, found: config_files.Unread) -> ConfigError:
+    return ConfigError(f"cannot read the configuration {path}: {found}; {found.advice}")
 
 
 def located(field: str, value: Any) -> Any:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .quoting import redacted, shown
+from .reading import kind
 
 __all__ = ["LARGEST", "Unread", "Vain", "listed", "named_in_vain", "places", "read", "twice"]
 
@@ -181,12 +182,30 @@ def twice(path: str) -> list[tuple[str, int, int]]:
     return sorted(found, key=lambda each: each[1:])
 
 
+def must_end(path: str) -> None:
+    """Raise `Unread` for what whatever imports Dask would read without end."""
+    try:
+        why = _endless(os.stat(path))
+    except OSError:
+        return
+    if why:
+        raise Unread("file-malformed", why, "remove it, or write a file")
+
+
+def _endless(about: os.stat_result) -> str:
+    if stat.S_ISFIFO(about.st_mode):
+        return "it is a named pipe: whatever imports Dask waits until somebody writes to it"
+    if not (stat.S_ISCHR(about.st_mode) or stat.S_ISBLK(about.st_mode)):
+        return ""
+    if os.path.samestat(about, os.stat(os.devnull)):  # a way to have no file
+        return ""
+    return f"it is {kind(about)}: whatever imports Dask may read it without end"
+
+
 def _text(path: str) -> str:
     try:
         about = os.stat(path)
-        if stat.S_ISFIFO(about.st_mode):
-            why = "it is a named pipe: whatever imports Dask waits until somebody writes to it"
-            raise Unread("file-malformed", why, "remove it, or write a file")
+        must_end(path)
         if about.st_size > LARGEST:
             why = (
                 f"it has {about.st_size / 1e6:.1f} MB, and is not read here; whatever imports "

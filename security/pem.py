@@ -250,11 +250,11 @@ def _whole_blocks(source: Source) -> list[Block]:
     """Return the blocks. Raises `PEMError` if one is cut short, as in a half-written file."""
     text = source.read()
     found = blocks(text)
-    if found and "\n" not in text and "\r" not in text:
+    if any({"\n", "\r"}.isdisjoint(block.text) for block in found):
         how = "with \\n written out in place of" if "\\n" in text else "without"
         raise PEMError(
             f"cannot use {source}: it looks like PEM text {how} its line breaks; "
-            "give it with line breaks"
+            "give it with line breaks (in YAML: |, not >)"
         )
     if found and is_torn(text, found):
         raise PEMError(f"cannot use {source}: a PEM block in it is cut short; {source.again}")
@@ -338,7 +338,7 @@ def _explained(
     if reason in _MISMATCH:
         return KeyMismatch(
             f"cannot use {both}: the private key does not belong to the first certificate; "
-            "give the key of that certificate, and put the leaf before its intermediates"
+            "give the key of that certificate alone, and put the leaf before its intermediates"
         )
     if reason in _UNFIT:
         return PEMError(

@@ -136,6 +136,11 @@ _BEGINNINGS = (
     (b"LS0tLS1CRUdJTi", "it looks like PEM text in base64 once more; decode it: base64 -d"),
     (b"PuTTY-User-Key-File", "it looks like PuTTY's key; export it as PEM, with openssl's format"),
     (b"ssh-", "it looks like a public key of SSH; give a key and a certificate for TLS"),
+    (b"AGE-SECRET-KEY-", "it looks like a key of age; give a key and a certificate for TLS"),
+    (b"age-encryption.org/", "it looks like a file that age has encrypted; decrypt it"),
+    (b"$ANSIBLE_VAULT", "it looks like a file of Ansible Vault; decrypt it: ansible-vault view"),
+    (b"ENC[", "it looks like a value that SOPS has encrypted; decrypt it: sops -d"),
+    (b"-----BEGIN%20", "it looks like PEM text in the form of URLs (%20, %0A); decode it"),
     (b"PK\x03\x04", "it looks like a zip archive; unpack it"),
     (b"\x1f\x8b", "it looks like a gzip archive; unpack it"),
     (b"<", "it looks like a page of HTML or XML; fetch the file itself"),
@@ -154,6 +159,11 @@ def _strays(text: str) -> str:
     found: dict[str, None] = {}
     for block in blocks(text):
         lines = block.text.splitlines()[1:-1]
+        for mark in "-+":
+            if len(lines) > 1 and all(line.startswith(mark) for line in lines):
+                return f": each line in it begins with {mark}, as in lists and patches; take it out"
+        if any(line.endswith("=") for line in lines[:-1]):
+            return ": its lines end with =, as in mail (quoted-printable); decode it"
         found.update(dict.fromkeys(_STRAY.findall("\n".join(x for x in lines if ":" not in x))))
     if not found:
         return ""
@@ -179,6 +189,8 @@ _REMEDIES = {
     "PUBLIC KEY": "give the certificate that was issued for it",
     "CERTIFICATE REQUEST": "a CA has yet to make a certificate of it",
     "OPENSSH PRIVATE KEY": "convert it: ssh-keygen -p -m PEM -f FILE",
+    "PGP PRIVATE KEY BLOCK": "a key of PGP is none for TLS",
+    "PGP PUBLIC KEY BLOCK": "a key of PGP is none for TLS",
     "PKCS7": "take the certificates out: openssl pkcs7 -print_certs -in FILE",
     "TRUSTED CERTIFICATE": "convert it: openssl x509 -in FILE -out NEW.pem",
 }

@@ -5,8 +5,11 @@ Other tests run what needs certificates, processes or a cluster; a page with cod
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib
+import inspect
+import json
 import os
 import re
 import signal
@@ -19,6 +22,7 @@ from typing import Any, cast
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from sealwire.cli.main import main
 from sealwire.comm import CallRefused, Calls, CloseCode, Comm, connect, listen
@@ -26,7 +30,7 @@ from sealwire.security import Security, config
 from support.aio import aio, until
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PATIENCE = 60  # seconds
 
 
@@ -55,13 +59,35 @@ def test_python_compiles(block: str) -> None:
     compile(block, "block", "exec")
 
 
+@pytest.mark.parametrize("block", named("python"))
+def test_what_python_imports_takes_these_arguments(block: str) -> None:
+    """Of what a block imports and calls by that name."""
+    tree = ast.parse(block)
+    known: dict[str, Any] = {}
+    for each in ast.walk(tree):
+        if isinstance(each, ast.ImportFrom):
+            exec(compile(ast.Module([each], []), "block", "exec"), known)
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            given = {each.arg for each in call.keywords if each.arg is not None}
+            if given and call.func.id in known:
+                inspect.signature(known[call.func.id]).bind_partial(**dict.fromkeys(given))
+
+
 @pytest.mark.parametrize("block", named("yaml"))
-def test_configuration_is_known_in_all_its_keys(block: str, tmp_path: Path) -> None:
+def test_configuration_can_be_used(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every key is known, and every value is one, but for files that are not here."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     for tree in yaml.safe_load_all(block):
         if isinstance(tree, dict) and {"distributed", "sealwire"} & tree.keys():
             file = tmp_path / "dask.yaml"
             file.write_text(yaml.safe_dump(tree))
             assert config.unknown_keys(str(file)) == []
+            done = CliRunner().invoke(main, ["config", "--json", str(file)])
+            found = json.loads(done.stdout)["findings"]
+            assert [each for each in found if each["severity"] != "note"] == []
 
 
 FENCED = re.compile(r"^ *```(\S*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)

@@ -47,8 +47,8 @@ contexts.sealed contexts.policy fields values contexts.background x509.revoked c
 contexts.reloading
 x509.templates ca.authority security
 ca.folder ca.atomic_files ca.journal ca.crl ca.store ca.bootstrap ca.renewal ca.rotation
-ca.inventory ca.relocation
-checks.selftest checks.findings checks.presence checks.certificates checks.runner __init__
+ca.inventory ca.relocation checks.selftest
+checks.remedies checks.findings checks.presence checks.certificates checks.runner __init__
 """
 JOINING = """
 errors tokens messages inputs ledger requests lineages archive given desk service client files

@@ -75,6 +75,13 @@ def _for_users(extras: configparser.SectionProxy) -> list[str]:
     return [name for name in extras if name not in ("test", "benchmark", "docs")]
 
 
+def test_what_is_examined_is_the_wheel_with_all_its_extras(
+    declared: configparser.ConfigParser,
+) -> None:
+    (installed,) = re.findall(r"\{wheel\}\[([\w,]+)\]", (ROOT / "noxfile.py").read_text())
+    assert set(installed.split(",")) == set(_for_users(declared["options.extras_require"]))
+
+
 def test_the_recipe_installs_the_commands_that_the_wheel_installs(
     declared: configparser.ConfigParser,
 ) -> None:

@@ -119,11 +119,21 @@ async def batch(worker: Worker, *, seconds: float, of: str) -> dict[str, Any]:
 
 
 async def payload(
-    worker: Worker, *, seconds: float, size: int, most: int = MOST, flight: int = 1
+    worker: Worker,
+    *,
+    seconds: float,
+    size: int,
+    most: int = MOST,
+    flight: int = 1,
+    plain: bool = False,
 ) -> dict[str, Any]:
-    """Large arrays one way, each acknowledged; up to `flight` are sent before the first answer."""
+    """Large arrays one way, each acknowledged; up to `flight` are sent before the first answer.
+
+    With `plain` they are bytes of the message itself, which nothing serialises.
+    """
     comm = worker.comms[0]
-    message = worker.adapter.payload(array(size))
+    made = array(size)
+    message = {"op": "data", "data": made.tobytes()} if plain else worker.adapter.payload(made)
 
     async def step(count: int) -> None:
         ahead = min(flight, count)

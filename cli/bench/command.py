@@ -51,9 +51,11 @@ SERVED = "tls://0.0.0.0:8788"
 @click.option("--tls-cert", metavar="FILE", help="Our certificate; else as configured.")
 @click.option("--tls-key", metavar="FILE", help="Its key, if not in the same file.")
 @click.option("--uvloop", is_flag=True, help="Run on uvloop instead of asyncio's own loop.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write figures to FILE.")
 @click.option(
-    "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw throughput to FILE."
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file."
+)
+@click.option(
+    "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw the throughput to this file."
 )
 def command(
     address: str | None,

@@ -56,13 +56,13 @@ def command(
     password_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Look whether keys, chains, purposes, dates, permissions, roles, lists and settings fit.
+    """Check that keys, chains, purposes, dates, permissions, roles, CRLs and settings fit together.
 
-    DIR is a folder of certificates, with its dask.yaml. CONFIG is a configuration file, read as a
-    process does that DASK_CONFIG tells of it: with ~/.config/dask and the environment. Of a PEM
-    file, what it says is shown, as by `show`. Without any, it is the folder that SEALWIRE_CERTS
-    names, or certs; and where there is none, the configuration that a process would have here and
-    now. What a machine has is judged: one role's file is enough, unless --role demands others.
+    DIR is a folder of certificates, with its dask.yaml. CONFIG is a configuration file; it is read
+    as if DASK_CONFIG named it: together with ~/.config/dask and the environment. For a PEM file,
+    its contents are shown, as by `show`. The default is the folder that SEALWIRE_CERTS names, or
+    certs; if there is none, the configuration that a process would have here and now. Only what is
+    on this machine is checked: the file of one role is enough, unless --role demands more.
 
     \b
       sealwire certs check

@@ -39,16 +39,21 @@ def duration(text: str) -> datetime.timedelta:
     return datetime.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
-folder_option = click.option(
-    "--dir",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="certs",
-    envvar="SEALWIRE_CERTS",
-    show_default=True,
-    show_envvar=True,
-    help="The folder of the CA.",
-)
+def dir_option(text: str) -> Callable[[F], F]:
+    """Return ``--dir`` with this help."""
+    return click.option(
+        "--dir",
+        "folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        default="certs",
+        envvar="SEALWIRE_CERTS",
+        show_default=True,
+        show_envvar=True,
+        help=text,
+    )
+
+
+folder_option = dir_option("The folder of the CA.")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help='Print JSON, {"error": …} where it fails.'
 )

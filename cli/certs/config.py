@@ -47,9 +47,9 @@ def command(
 ) -> None:
     """Write the folder's dask.yaml again, for processes that see its files elsewhere.
 
-    Its paths are changed, whatever else was written into it stays. Also where the CA's key is not:
-    on a machine to whose folder of another name the files were copied, nothing but the command is
-    needed. Without a dask.yaml it is made as by `init`.
+    Its paths are changed; everything else in it stays. The CA's key is not needed, so this also
+    works on a machine to which the files were copied, in a folder of another name. If there is no
+    dask.yaml, one is made as by `init`.
 
     \b
       sealwire certs config                              the folder was moved, or copied here

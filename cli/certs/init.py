@@ -40,7 +40,7 @@ from sealwire.cli.console import visible
         type=click.Choice(["p256", "rsa3072"]),
         default="p256",
         show_default=True,
-        help="Kind of all keys.",
+        help="Type of all keys.",
     ),
     days_option,
     ca_days_option("How long the CA is valid."),
@@ -74,10 +74,10 @@ def command(
 ) -> None:
     """Make a CA, an identity for each role, and a dask.yaml that names them, in DIR (certs).
 
-    The dask.yaml also says whom each role talks to (sealwire.tls.allowed-peers), so that no
-    worker's certificate stands for the scheduler. Keys are readable by you alone. A CA that is
-    there already is never touched. A password, if
-    there is one, encrypts the CA's key; the processes' keys stay open for them.
+    The dask.yaml also lists the peers of each role (sealwire.tls.allowed-peers), so that a worker's
+    certificate cannot impersonate the scheduler. Only you can read the keys. An existing CA is
+    never touched. A password encrypts only the CA's key; the keys of the processes are not
+    encrypted.
 
     \b
       sealwire certs init

@@ -37,7 +37,7 @@ _LARGEST = 1 << 20  # bytes of a list of hosts
     click.option(
         "--hosts",
         type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True),
-        help="A file with a host and its further names on each line: an identity for each.",
+        help="File with a host and its further names on each line: an identity for each host.",
     ),
     click.option(
         "--to",
@@ -49,7 +49,7 @@ _LARGEST = 1 << 20  # bytes of a list of hosts
     click.option(
         "--csr",
         type=REQUEST,
-        help="Certificate for the key of this request, whose holder keeps the key.",
+        help="Issue a certificate for the key of this request (CSR); its holder keeps the key.",
     ),
     out_option("ROLE-NAME.pem"),
     *folder_options,
@@ -69,10 +69,10 @@ def command(
 ) -> None:
     """Issue an identity to a process of ROLE, for the hosts and IP addresses in NAMES.
 
-    The certificate's common names are the role, by which peers judge it, and --name or the first
-    host, by which links and logs tell it from others. Certificate and key go to one file. With
-    --csr the key stays where the request was made, and only a certificate is written. A file that
-    is there already is not touched: see `renew`.
+    The certificate's common names are the role, which peers check, and --name or the first host,
+    which identifies it in links and logs. Certificate and key are written to one file. With --csr,
+    the key stays where the request was made, and only a certificate is written. An existing file is
+    never overwritten: see `renew`.
 
     \b
       sealwire certs issue worker node7.lab 10.0.0.7

@@ -13,10 +13,10 @@ import click
 from sealwire.cli.certs.common import (
     ROLES,
     Failed,
+    dir_option,
     duration,
     errors,
     finish,
-    folder_option,
     json_option,
     options,
 )
@@ -50,10 +50,10 @@ _LARGEST = 4096  # bytes of a token, and what is around it
         "--wait",
         default="1m",
         show_default=True,
-        help="For how long to try again while the service is not there.",
+        help="How long to retry while the service does not answer.",
     ),
     seen_at_option("the folder's path"),
-    folder_option,
+    dir_option("The folder for the files; made if it is not there."),
     json_option,
 )
 def command(
@@ -70,10 +70,11 @@ def command(
 ) -> None:
     """Make a key, and get a certificate for it and NAMES from `certs serve` at HOST.
 
-    The service is verified by the CA's digest in the token before anything is sent to it. In the
-    folder are then ca.pem, crl.pem, dask.yaml and ROLE.pem, which has the key and is readable by
-    you alone. If the answer was lost, give the same command again: the key is kept, and the token
-    is good for it. Nothing renews these files: join again before they expire.
+    The service is verified by the CA's digest in the token before anything is sent to it. Written
+    are ca.pem, crl.pem, dask.yaml, and ROLE.pem with certificate and key, which only you can read.
+    If the answer is lost, run the same command again: the key is kept, and the token remains valid
+    for it. These files are not renewed automatically: join again, into a new folder, before they
+    expire.
 
     \b
       sealwire certs join scheduler.lab --token-file worker.token

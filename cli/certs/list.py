@@ -22,8 +22,9 @@ COLUMNS = ("NAME", "ROLE", "VALID UNTIL", "STATUS", "NAMES")
 def command(folder: Path, as_json: bool) -> None:
     """List the CA, the identities in the folder, and what was issued elsewhere: one a line.
 
-    Also where the CA's key is not. Of what was issued elsewhere, what the journal knows and is
-    still valid: "gone" is a file that is not there any more, as after it was handed on.
+    The CA's key is not needed. Of what was issued elsewhere, it lists what is in the journal and
+    still valid; "gone" means that the file is no longer in the folder, for example because it was
+    moved to another machine.
 
     \b
       sealwire certs list

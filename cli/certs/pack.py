@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         "--to",
         type=click.Path(path_type=Path, file_okay=False),
         required=True,
-        help="Where the folders are to be.",
+        help="Where to make the folders.",
     ),
     seen_at_option("as in dask.yaml"),
     folder_option,
@@ -49,9 +49,9 @@ def command(
 ) -> None:
     """Make a folder to copy for each identity here, or for those named.
 
-    Each has ca.pem, crl.pem, dask.yaml and the file of its role, and is named after the node, or
-    else the identity. After a renewal or a revocation, run it again and copy them again. Those that
-    are revoked are left out.
+    Each contains ca.pem, crl.pem, dask.yaml and the file of its role, and is named after the node,
+    or else the identity. Run it again and copy the folders again after each renewal and revocation.
+    Revoked identities are left out.
 
     \b
       sealwire certs pack --to deploy

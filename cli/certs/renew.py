@@ -34,8 +34,8 @@ ADVISED = ("revoked", "stuck")  # whose reason says what to do
         "within",
         type=duration,
         metavar="TIME",
-        help="Renew only what expires within 30d, 12h, 2w …, and what lives no longer in its last "
-        "third.",
+        help="Renew only what expires within this time (30d, 12h, 2w); shorter-lived certificates "
+        "in the last third of their lifetime.",
     ),
     click.option("--keep-key", is_flag=True, help="Keep the private keys."),
     click.option(
@@ -57,10 +57,10 @@ def command(
 ) -> None:
     """Renew identities: all in the folder, or those named. Subject and names stay the same.
 
-    The key is new, unless --keep-key is given or the key lies elsewhere. Each file is replaced by
-    one rename, so running processes find the old identity or the new one, never a mixture.
-    Revoked identities are left alone unless they are named. One whose key was cut off is repaired;
-    one without a whole certificate is named, with what to do. crl.pem is made again in time. After
+    The key is new, unless --keep-key is given or the key is elsewhere. Each file is replaced by one
+    rename, so running processes find the old identity or the new one, never a mixture. Revoked
+    identities are skipped unless they are named. A file whose key is truncated is repaired; one
+    whose certificate is incomplete is reported, with what to do. crl.pem is renewed in time. After
     `rotate-ca`, this moves the identities to the new CA.
 
     \b

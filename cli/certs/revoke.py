@@ -42,7 +42,7 @@ REASONS = (
         type=click.Choice(REASONS),
         default="unspecified",
         show_default=True,
-        help="Said in the list.",
+        help="Reason, as stated in the list.",
     ),
     *folder_options,
 )
@@ -56,10 +56,10 @@ def command(
 ) -> None:
     """Revoke an identity by name or file, or one certificate by its serial (hexadecimal).
 
-    By name or file, all that was issued into it and is still valid is revoked, older certificates
-    too; the file may be gone, as after it was handed on. The list, crl.pem, takes effect wherever
-    `sealwire.tls.crl-file` names it (dask.yaml does): new connections are refused, and those that
-    are open are ended within seconds.
+    Given a name or file, all its certificates that are still valid are revoked, including older
+    ones; the file itself need not exist any more. The CRL, crl.pem, takes effect wherever
+    `sealwire.tls.crl-file` names it (dask.yaml does): new connections are refused, and open ones
+    are closed within seconds.
 
     \b
       sealwire certs revoke worker-node7.lab --reason keyCompromise

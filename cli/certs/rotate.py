@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         "--gone",
         multiple=True,
         metavar="NAME",
-        help="With --complete: an identity that is in use no more; may be repeated.",
+        help="With --complete: an identity that is no longer in use; may be repeated.",
     ),
     click.option("--name", help="The new CA's name.  [default: the old one's with a number]"),
     ca_days_option("How long the new CA is valid."),
@@ -56,10 +56,10 @@ def command(
       (wait until every process has its own)
       sealwire certs rotate-ca --complete   the old CA is dropped
 
-    Between the first two the old CA goes on signing, so that nobody meets a certificate of a CA
-    not heard of yet; after a day, `renew --if-expires-within` from cron moves the identities by
-    itself. The last step refuses while certificates of the old CA are in use, also those that were
-    handed on: name with --gone what nobody uses any more.
+    Between the first two steps the old CA keeps signing, so that no process is shown a certificate
+    of a CA that it does not know yet; after a day, `renew --if-expires-within` from cron moves the
+    identities by itself. The last step refuses while certificates of the old CA are in use,
+    including those that were copied elsewhere; name with --gone those no longer in use.
 
     Exit codes: 0 done or nothing to do, 1 failed (such as: certificates are in use), 2 wrong usage.
     """

@@ -55,11 +55,11 @@ def command(
     password_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Give certificates to processes that have a token, renew them, and hand out the lists.
+    """Issue certificates to processes that have a token, renew them, and distribute CAs and CRLs.
 
-    The CA's key is opened once, here, and leaves this process in no form; if it is encrypted, give
-    its password by file or variable. What is issued is in the journal, as for all commands, which
-    can be used meanwhile. Log lines go to standard error.
+    The CA's key is opened once, and never leaves this process; if it is encrypted, give its
+    password in a file or the variable. Everything issued is recorded in the journal. All other
+    commands can be used at the same time. Log lines go to standard error.
 
     \b
       sealwire certs serve

@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 )
 @json_option
 def command(paths: tuple[Path, ...], as_json: bool) -> None:
-    """Show who, what for and until when: certificates and revocation lists of files and folders.
+    """Show subject, purpose and validity of the certificates and CRLs in files and folders.
 
     PATH is a PEM file or a folder of them; if none is given, the folder that SEALWIRE_CERTS names,
-    or certs. Private keys are never shown,
-    only whether a file has one.
+    or certs. Private keys are never shown, only whether a file has one.
 
     \b
       sealwire certs show

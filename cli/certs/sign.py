@@ -52,9 +52,9 @@ def command(
 ) -> None:
     """Issue a certificate to a process of ROLE for the key and the hosts in a request (CSR).
 
-    The role is yours to say, whatever the request calls itself. DNS names and IP addresses are the
-    request's: look at them first (openssl req -in CSR -noout -text). Whatever else it asks for is
-    passed over.
+    The role is what --role says, whatever the request calls itself. DNS names and IP addresses are
+    taken from the request: inspect them first (openssl req -in CSR -noout -text). Everything else
+    in it is ignored.
 
     \b
       openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\

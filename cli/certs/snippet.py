@@ -28,10 +28,10 @@ _MOUNTABLE = re.compile(r"[^:$\x00-\x1f\x7f]+")  # `:` separates in compose, `$`
 def command(
     name: str | None, serials: tuple[str, ...], seen_at: str | None, folder: Path, as_json: bool
 ) -> None:
-    """Print what to paste, for the folder and its path; without NAME, which snippets there are.
+    """Print commands and configuration to paste; without a name, list the snippets.
 
-    compose, kubernetes, slurm and ssh bring the files to processes elsewhere, cron renews them, and
-    drop ends open connections with the certificates of SERIALS, which were revoked.
+    compose, kubernetes, slurm and ssh bring the files to processes elsewhere; cron renews them;
+    drop closes open connections that use the revoked certificates with these SERIALS.
 
     \b
       sealwire certs snippet

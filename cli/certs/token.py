@@ -32,7 +32,7 @@ def _duration(context: click.Context, parameter: click.Parameter, text: str) -> 
 
 @click.command("token", short_help="Make a token with which processes join.")
 @options(
-    click.option("--role", type=click.Choice(ROLES), help="What whoever joins with it may be."),
+    click.option("--role", type=click.Choice(ROLES), help="Role of those who join with it."),
     click.option(
         "--uses", type=int, default=1, show_default=True, help="How many keys may join with it."
     ),
@@ -41,7 +41,7 @@ def _duration(context: click.Context, parameter: click.Parameter, text: str) -> 
         default="1h",
         show_default=True,
         callback=_duration,
-        help="For how long it can be used, such as 30m, 12h or 7d.",
+        help="How long it can be used, such as 30m, 12h or 7d.",
     ),
     click.option(
         "--lifetime",
@@ -80,9 +80,9 @@ def command(
 ) -> None:
     """Make a token, with which a process that has no certificate gets one from `certs serve`.
 
-    The token is printed alone on standard output, and cannot be shown again: the folder has only
-    what verifies it. It is a secret until it is used or expired; give it to others as a file or an
-    environment variable, since arguments of commands can be seen by everyone on a machine.
+    Standard output has the token and nothing else. It cannot be shown again: the folder has only
+    what verifies it. It is a secret until it is used or has expired; pass it on as a file or an
+    environment variable, since everyone on a machine can see the arguments of commands.
 
     \b
       sealwire certs token --role worker --out worker.token
@@ -91,7 +91,7 @@ def command(
       sealwire certs token --list
       sealwire certs token --revoke b3bc608a
 
-    Revoking a token shuts out nobody who has joined: see `revoke`.
+    Revoking a token does not affect processes that have joined with it: see `revoke`.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage.
     """

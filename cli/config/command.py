@@ -54,11 +54,11 @@ class Row(NamedTuple):
         if self.shown is None or isinstance(self.shown, bool):
             text = {None: "null", True: "true", False: "false"}[self.shown]
         else:
-            text = str(self.shown)
+            text = str(self.shown) or "''"
         return f"{text} ({self.applies})" if self.applies else text
 
 
-@click.command("config", short_help="Which settings count here, and where from.")
+@click.command("config", short_help="Print the settings that apply here, and their sources.")
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @options(
     click.option(
@@ -66,17 +66,17 @@ class Row(NamedTuple):
         "given",
         metavar="KEY=VALUE",
         multiple=True,
-        help="A setting to try, as if a program had made it; may be repeated.",
+        help="A setting to try, as if a program had set it; may be repeated.",
     ),
     json_option,
 )
 def command(file: Path | None, given: tuple[str, ...], as_json: bool) -> None:
     """Print every setting, its value for a process that is started here, and where it is from.
 
-    Sources count in this order: an argument, a variable, a file, the default. FILE is read as a
-    process does that DASK_CONFIG tells of it. Secrets are not printed. Values that cannot be used
-    and keys that nobody reads are told, with the nearest that there is; so are files that Dask
-    does not read. Whether certificates fit is told by `sealwire certs check`.
+    An argument takes precedence over a variable, then over a file, then over the default. FILE is
+    read as if DASK_CONFIG named it. Secrets are not printed. Problems are reported: unusable
+    values, unknown keys with the nearest known one, and files that Dask does not read. To check the
+    certificates, use `sealwire certs check`.
 
     \b
       sealwire config
@@ -125,6 +125,7 @@ def _argument(text: str) -> tuple[str, Any]:
 
 def _effective(values: Mapping[str, Value]) -> Iterator[Row]:
     """Yield each setting that there is."""
+    from sealwire.cli.config import judge
     from sealwire.security import schema
     from sealwire.security.config import KEYS
 
@@ -141,9 +142,10 @@ def _effective(values: Mapping[str, Value]) -> Iterator[Row]:
         names = [each for each in values if each == key or each.startswith(f"{key}.")]
         for name in names:
             value, source = values[name]
-            if value is None and setting is not None and unset is None:
+            nothing = judge.is_unset(name, value)
+            if nothing and setting is not None and unset is None:
                 unset = setting.effective
-            applies = unset if value is None else None
+            applies = unset if nothing else None
             yield Row(name, value, _shown(value, about), applies, *source)
         if not names:
             default = setting.default if setting is not None else None

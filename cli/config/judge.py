@@ -10,7 +10,7 @@ from sealwire.security.config import KEYS
 from sealwire.security.errors import SecurityError
 from sealwire.security.fields import checked
 
-__all__ = ["judged", "with_dask"]
+__all__ = ["is_unset", "judged", "with_dask"]
 
 _FIELDS = {key: field for field, key in KEYS.items()}
 #: settings whose readers do not take an empty text, as of an empty variable, for nothing
@@ -22,12 +22,17 @@ def with_dask() -> bool:
     return find_spec("dask") is not None and find_spec("distributed") is not None
 
 
+def is_unset(key: str, value: Any) -> bool:
+    """Whether a value counts as none: null, and of most settings an empty text."""
+    return value is None or (value == "" and not key.startswith(_NEVER_EMPTY))
+
+
 def judged(key: str, value: Any, *, usable: bool) -> str | None:
     """Return what is wrong with the value of a setting; None if nothing is.
 
     `usable` says whether Dask can be imported, without which some settings are not judged.
     """
-    if value is None or (value == "" and not key.startswith(_NEVER_EMPTY)):
+    if is_unset(key, value):
         return None
     whole = ".".join(key.split(".")[:3]) if key.startswith(f"{schema.ROOT}.") else key
     try:

@@ -42,9 +42,9 @@ def command(workers: int, scale: float) -> None:
     """Run a real Dask cluster over mutually authenticated TLS, and check every promise.
 
     Makes certificates, starts a scheduler and workers as the dask command does, counts words and
-    multiplies a matrix with them, asks for every link, lets unauthenticated peers knock at every
-    listener, and stops everything again.
-    Ends with 0 only if all that was promised was also observed.
+    multiplies a matrix with them, lists every link, connects to every listener without a valid
+    certificate, which must fail, and stops everything again. The exit code is 0 only if everything
+    promised was observed.
     """
     require_dask("run the demo")
     from sealwire.cli.demo.cluster import ClusterError

@@ -39,11 +39,11 @@ def command(
 ) -> None:
     """Say what listens at ADDRESS, and what is wrong with it.
 
-    Does what a process of a cluster does before it can work: resolve the name, connect, shake
-    hands, exchange hellos; with the certificates that Dask's configuration names for the role, or
-    with those of the options. Tells the time of each step, version and cipher, both certificates,
-    and what the other side thinks of ours. Works on Dask's own processes, too. An address without
-    tcp:// or tls:// is taken as tls:// if there is a certificate.
+    It does what every process of a cluster does first: resolve the name, connect, perform the TLS
+    handshake, and exchange hellos, with the certificates that are configured for the role, or those
+    of the options. It shows the time of each step, TLS version and cipher, both certificates, and
+    what the other side says about ours. It also works with distributed's own backend. An address
+    without tcp:// or tls:// is taken as tls:// if there is a certificate.
 
     \b
     Examples:
@@ -54,12 +54,12 @@ def command(
 
     \b
     Exit codes:
-      0  it is as it should be
+      0  all of it works
       1  not reachable: name, network, nothing listens, filtered
       2  wrong usage
       3  our own certificates or configuration cannot be used
-      4  something else than was asked for listens there: plain instead of TLS, TLS instead of
-         plain, a web server, silence
+      4  something else listens there: plain TCP instead of TLS, TLS instead of plain TCP, a web
+         server, or a process that does not answer
       5  TLS was refused, by us or by the other side
     """
     from sealwire.cli.probe.diagnosis import Diagnosis, Outcome, examine

@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 @click.command("top", short_help="Show every link of a running Dask cluster, and what is wrong.")
 @click.argument("address")
 @identity_options
-@click.option("--find", default="", help="Show rows in which this text occurs.")
+@click.option("--find", default="", help="Show only rows that contain this text.")
 @click.option(
     "--rows",
     type=click.IntRange(0, 5000),
     default=300,
     show_default=True,
-    help="Most rows of each table to ask for.",
+    help="Most rows of each table.",
 )
 @click.option(
     "--interval",
     type=click.FloatRange(0.5, 3600),
     default=2.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two refreshes.",
 )
 @click.option(
     "--timeout",
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 @click.option(
     "--once",
     is_flag=True,
-    help="Look once, and end; also where there is no terminal, or one that moves no cursor.",
+    help="Print once and exit, as without a terminal or with TERM=dumb.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and exit.")
 def command(
     address: str,
     role: Role | None,
@@ -71,7 +71,7 @@ def command(
 
     The same as on the page /sealwire of its dashboard: processes and their certificates, links
     with identity, TLS version, cipher, traffic and round trip, who was refused within the last
-    hour, who is on distributed's own backend. What is wrong comes first. Ctrl-C ends it. An address
+    hour, who uses distributed's own backend. What is wrong comes first. Ctrl-C ends it. An address
     without tcp:// or tls:// is taken as tls:// if there is a certificate.
 
     \b
@@ -83,8 +83,8 @@ def command(
 
     \b
     Exit codes:
-      0  it was shown
-      1  the scheduler does not answer, or not to us
+      0  the cluster was shown
+      1  the scheduler does not answer, or refuses us
       2  wrong usage
       3  our own certificates or configuration cannot be used
     """

@@ -263,7 +263,7 @@ def expect_seconds(timeout: Any, name: str = "timeout", none: str = "no deadline
     if type(timeout) in (int, float) and 0 < timeout < 1e300:  # the usual ones, without delay
         return float(timeout)
     if isinstance(timeout, numbers.Real) and not isinstance(timeout, bool):
-        with contextlib.suppress(OverflowError):
+        with contextlib.suppress(OverflowError, TypeError):  # NumPy's durations are Real
             if 0 < (seconds := float(timeout)) < math.inf:
                 return seconds
     instead = f", or None for {none}" if none else ""

@@ -379,12 +379,17 @@ def expect_end(code: int, reason: str, grace: float | None) -> float | None:
     expect_reason(reason)
     if grace is None:
         return None
-    if isinstance(grace, numbers.Real) and not isinstance(grace, bool) and grace >= 0:
+    seconds = math.nan
+    if isinstance(grace, numbers.Real) and not isinstance(grace, bool):
         try:
-            return float(grace)
+            seconds = float(grace)
         except OverflowError:
-            return math.inf
-    raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
+            seconds = math.inf if grace > 0 else -math.inf
+        except TypeError:  # NumPy's durations are Real
+            pass
+    if not seconds >= 0:
+        raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
+    return seconds
 
 
 def _check(comm: Any, bounds: Mapping[str, Any]) -> None:

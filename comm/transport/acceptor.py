@@ -10,6 +10,7 @@ import asyncio
 import functools
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ from .readiness import Readiness
 from .sockets import STARVED, has_caller
 
 __all__ = ["Acceptor"]
+
+_acceptors: weakref.WeakSet[Acceptor] = weakref.WeakSet()
 
 _PAUSE = 0.1  # seconds to stop accepting for when resources are exhausted
 
@@ -56,7 +59,7 @@ class Acceptor:
         self._make_room = make_room
         self._watched: list[Readiness] = []
         self._pause: asyncio.TimerHandle | None = None
-        self._pid = os.getpid()
+        _acceptors.add(self)
 
     def add(self, sockets: Iterable[socket.socket]) -> None:
         """Begin to accept on further sockets, which `stop` will close."""
@@ -66,13 +69,21 @@ class Acceptor:
             self._watch(added)
 
     def stop(self) -> None:
-        """Stop accepting, and close the sockets; in a forked child, its descriptors alone."""
-        if self._pid != os.getpid():
-            self._watched.clear()  # these registrations are our parent's, who goes on accepting
+        """Stop accepting, and close the sockets."""
         self._unwatch()
         sockets, self.sockets = self.sockets, []
         for listening in sockets:
             listening.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close its descriptors, and nothing else.
+
+        The registrations with the event loop are our parent's, who goes on accepting. A child that
+        outlives it would keep the address: nobody would be refused, or could listen there.
+        """
+        self._watched.clear()
+        self._pause = None
+        self.stop()
 
     def _watch(self, sockets: Iterable[socket.socket]) -> None:
         for listening in sockets:
@@ -113,3 +124,13 @@ class Acceptor:
         self._unwatch()
         self._pause = self._loop.call_later(_PAUSE, self._resume)
         return False
+
+
+def _in_child() -> None:
+    for acceptor in list(_acceptors):
+        acceptor.leave_to_parent()
+    _acceptors.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -205,13 +205,23 @@ class Connection:
             self._leave_alone()
         else:
             self.close(error)
-        if self.tell is not None:
-            self.tell(error.kind, error.__str__)
+        self._report(error)
+
+    def _report(self, error: CommClosedError) -> None:
+        """Report the error that ends it, once."""
+        tell = self.tell
+        if tell is not None:
+            self.tell = None
+            tell(error.kind, error.__str__)
 
     def lost(self, error: OSError | ValueError) -> None:
         """Close because of an error of the socket or OpenSSL."""
-        handshaking = self.state in _BEFORE_OPEN
-        self.fail(explain(error, self.peer, handshaking=handshaking), error)
+        self.fail(explain(error, self.peer, handshaking=self._may_be_refused()), error)
+
+    def _may_be_refused(self) -> bool:
+        """Whether the peer has yet to say hello, and so may still refuse us."""
+        greeted = self.inbox or self._receiver.messages >= 0
+        return self.state in _BEFORE_OPEN and not greeted
 
     def fail(self, error: CommClosedError, cause: BaseException | None = None) -> None:
         """Close because of `error`, which readers and writers will get.
@@ -227,7 +237,7 @@ class Connection:
                 error, cause = closed_by_peer(self.peer, said), None
         if said is None and self._send_error is not None and hides_loss(error, self._send_error):
             cause = self._send_error
-            error = explain(cause, self.peer, handshaking=self.state in _BEFORE_OPEN)
+            error = explain(cause, self.peer, handshaking=self._may_be_refused())
         error.peer = self.peer
         error.__cause__ = cause
         error.errno = getattr(cause, "errno", None)

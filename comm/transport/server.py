@@ -208,10 +208,10 @@ class FrameServer(TCPServer):
             for listening in added:
                 tune(listening, self._limits.keepalive_timeout)
         self._acceptor.add(added)
+        self._last_address = self.address
 
     def stop(self) -> None:
         """Stop accepting. Pending connections have `Limits.stop_timeout` to finish their hello."""
-        self._last_address = self.address
         self._acceptor.stop()
         if self._pending:
             self._loop.call_later(self._limits.stop_timeout, self.drop_pending)
@@ -353,7 +353,8 @@ class FrameServer(TCPServer):
             end = stream.error
             if stream.greeted and isinstance(end, CommClosedError) and is_broken(end):
                 self._log.broken(end.kind, end.__str__)
-            stream.tell = self._log.broken  # Dask's servers continue in a task of their own
+            else:
+                stream.tell = self._log.broken  # Dask's servers continue in a task of their own
 
     async def _establish(self, stream: FrameStream) -> None:
         if stream.closed():  # dropped before its task ran

@@ -76,7 +76,8 @@ class FrameStream(Connection):
     when_established : callable or None
         Called once, when it is.
     tell : callable or None
-        Called with kind and text when a slow consumer is closed; None leaves it to the handler.
+        Called once with kind and text: when a peer is cut off, and on an accepted stream whatever
+        error ends it. None leaves it to the handler.
     """
 
     accepted = False
@@ -306,20 +307,24 @@ class FrameStream(Connection):
         """Close at once, see `Connection.close`, and count it."""
         super().close(error)
         if not self._counted and self.state is State.CLOSED:
-            self._count_end()
+            broken = self._count_end()
+            if broken is not None and self.accepted:
+                self._report(broken)
 
     def __del__(self) -> None:
         # Never closed if its event loop has ended before.
         if not self._counted and not sys.is_finalizing():
             self._count_end()
 
-    def _count_end(self) -> None:
+    def _count_end(self) -> CommClosedError | None:
+        """Add its numbers to the process's; return the error if it is a comm that has broken."""
         self._counted = True
         end = self.error
         if self.greeted and isinstance(end, CommClosedError) and is_broken(end):
             statistics.ended(self, end.kind)
-        else:
-            statistics.ended(self)
+            return end
+        statistics.ended(self)
+        return None
 
     def is_open(self) -> bool:
         """Whether hellos are exchanged, and neither side has closed."""

@@ -1,4 +1,4 @@
-"""Has numbers squared: client.py ADDRESS NAME COUNT"""
+"""Has the workers square COUNT numbers, and prints their sum: client.py ADDRESS NAME COUNT"""
 
 import asyncio
 import sys

@@ -1,8 +1,8 @@
-"""Keeps tasks in a file, gives them to workers, tells results: scheduler.py ADDRESS FILE
+"""Keeps tasks in a file, gives them to workers, returns results: scheduler.py ADDRESS FILE
 
-A task is accepted once it is in the file, and done once its result is; so a scheduler that is
-killed goes on where it was. What a lost worker has not done is given to another one. Results tell
-how many attempts there were, since one of them may have run the task unheard.
+A task is accepted once it is in the file, and done once its result is; so a scheduler that was
+killed continues where it stopped. What a lost worker has not done is given to another one. A result
+comes with the number of attempts, since a lost worker may have run the task before it was lost.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import sys
 from sealwire.comm import CallLost, CallRefused, Calls, listen, register_error, stop_signal
 from sealwire.security import Security
 
-register_error(KeyError)  # of a task that nobody has submitted
+register_error(KeyError)  # for a task that was never submitted
 
 
 class Scheduler:
@@ -22,7 +22,7 @@ class Scheduler:
         self.file = open(path, "a+b", buffering=0)  # noqa: SIM115
         self.file.seek(0)
         lines, _, torn = self.file.read().rpartition(b"\n")
-        self.file.truncate(self.file.tell() - len(torn))  # written when we were killed
+        self.file.truncate(self.file.tell() - len(torn))  # half written when we were killed
         for line in lines.splitlines():
             self.replay(*json.loads(line))
         for key, result in self.results.items():
@@ -59,7 +59,7 @@ class Scheduler:
             self.running.add(key)
             try:
                 self.keep("result", key, ["result", await worker.call("run", *self.tasks[key])])
-            except (CallLost, CallRefused):  # it is gone, or stops
+            except (CallLost, CallRefused):  # the worker is gone, or stops
                 return
             except Exception as error:  # also of a result that does not fit in the file
                 self.keep("result", key, ["error", repr(error)])
@@ -82,7 +82,7 @@ async def main(address, path):
     listener = await listen(address, scheduler.serve, **Security().get_listen_args("scheduler"))
     print("scheduler at", listener.contact_address, flush=True)
     await stop_signal()
-    scheduler.waiting = asyncio.Queue()  # nothing more is given out; what runs may finish
+    scheduler.waiting = asyncio.Queue()  # no more tasks are given out; running ones may finish
     if running := [scheduler.results[key] for key in scheduler.running]:
         await asyncio.wait(running, timeout=10)
     await listener.close()

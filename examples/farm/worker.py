@@ -1,4 +1,4 @@
-"""Runs tasks, several at once, for as long as there is a scheduler: worker.py ADDRESS SLOTS"""
+"""Runs tasks, SLOTS at a time, until it is stopped: worker.py ADDRESS SLOTS"""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ FUNCTIONS = {"square": lambda number: number**2, "note": note, "sleep": time.sle
 
 
 async def run(function, *args):
-    """Plain functions run in threads, so that pings are answered meanwhile."""
+    """Run a plain function in a thread, so that pings are answered meanwhile."""
     return await asyncio.to_thread(FUNCTIONS[function], *args)
 
 
@@ -27,7 +27,9 @@ async def main(address, slots):
     async with ReconnectingClient(address, {"run": run}, ping_interval=5, **args) as client:
         print("worker", flush=True)
         await stop_signal()
-        await client.close(grace=10)  # what runs may finish; the scheduler gives the rest to others
+        await client.close(
+            grace=10
+        )  # running tasks may finish; the scheduler gives the rest to others
 
 
 if __name__ == "__main__":

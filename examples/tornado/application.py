@@ -1,7 +1,7 @@
-"""A Tornado application whose workers come in by comms: application.py WEB_PORT COMM_ADDRESS
+"""A Tornado application whose workers connect by comms: application.py WEB_PORT COMM_ADDRESS
 
-A worker of another process connects and says what it can do; GET /square/12 has one of them do it.
-The listener runs in the event loop of the application, which needs no other thread.
+Workers are other processes; GET /square/12 has one of them compute the square. The listener runs in
+the event loop of the application, and needs no other thread.
 """
 
 import asyncio

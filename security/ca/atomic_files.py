@@ -64,8 +64,14 @@ def examine(writes: Sequence[Write]) -> None:
     """Raise `AuthorityError` if a file exists that must be new, or is a device, a pipe or the like.
 
     A rename would put a file in its place: run by root, `--out /dev/null` would replace the device.
+    Nor can a path be named in a file if its bytes are no UTF-8.
     """
     for write in writes:
+        if not _is_utf8(write.text):
+            raise AuthorityError(
+                f"cannot write {write.path}: it would name a path whose bytes are no UTF-8; "
+                "give files and folders other names; nothing was written"
+            )
         folder, name = write.place()
         if write.new and folder.exists() and folder.has(name):
             raise AuthorityError(
@@ -78,6 +84,14 @@ def examine(writes: Sequence[Write]) -> None:
                 f"cannot write {write.path}: it is {kind(there)}, not a regular file; name another "
                 "one; nothing was written"
             )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def apply(writes: Sequence[Write]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from .folder import Folder
 from .journal import JOURNAL, Journal
 from .store import CONFIG, CRL, KEYS, TRUST
 
-__all__ = ["PEERS", "configuration", "new_store"]
+__all__ = ["PEERS", "configuration", "must_be_nameable", "new_store"]
 
 #: The roles that each role talks to. A client reaches workers through the scheduler, and so can
 #: clients inside tasks; a nanny has its worker's certificate.
@@ -90,8 +91,25 @@ def new_store(
     ]
 
 
+def must_be_nameable(folder: str) -> None:
+    """Raise `AuthorityError` for a folder that no configuration can name."""
+    if "\n" in folder or "\r" in folder:
+        why = "has a line end, so that it would be taken for PEM text"
+    elif any("\ud800" <= character <= "\udfff" for character in folder):
+        why = "has bytes that are no UTF-8"
+    else:
+        return
+    raise AuthorityError(
+        f"cannot name {folder!r} in {CONFIG}: its path {why}; give the folder another name"
+    )
+
+
 def configuration(at: str) -> str:
-    """Return the text of a `dask.yaml` for certificates in the folder `at`."""
+    """Return the text of a `dask.yaml` for certificates in the folder `at`.
+
+    Raises `AuthorityError` if it cannot be named in one.
+    """
+    must_be_nameable(at)
     lines = [
         "# For Dask and sealwire: name this file in the variable DASK_CONFIG, or copy it to",
         "# ~/.config/dask/. Changed certificates are used without a restart.",
@@ -120,6 +138,11 @@ def configuration(at: str) -> str:
 
 
 def _quoted(folder: str, name: str) -> str:
-    """Return a path as a single-quoted YAML scalar, in which only the quote is special."""
+    """Return a path as a single-quoted YAML scalar, in which only the quote is special.
+
+    But for control characters, which need escapes.
+    """
     path = f"{folder.rstrip('/')}/{name}" if "/" in folder else os.path.join(folder, name)
+    if any(character < " " for character in path):
+        return json.dumps(path)
     return path if _PLAIN.fullmatch(path) else "'" + path.replace("'", "''") + "'"

@@ -13,7 +13,7 @@ import yaml
 
 from ..errors import AuthorityError
 from .atomic_files import Write
-from .bootstrap import _quoted, configuration
+from .bootstrap import _quoted, configuration, must_be_nameable
 from .folder import Folder
 from .store import CONFIG, CRL, TRUST, Store
 
@@ -42,6 +42,7 @@ def relocated(folder: Folder, at: str) -> str:
         raise AuthorityError(
             f"cannot use {folder.path}: there is no such folder; name it with --dir"
         )
+    must_be_nameable(at)
     if not folder.has(CONFIG):
         return configuration(at)
     text, path = folder.read(CONFIG).decode("utf-8", "replace"), folder.path / CONFIG

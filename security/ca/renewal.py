@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +67,11 @@ def renew(
         if chosen is not None:
             _must_be_renewable(store, file, issuer, keep_key)
         revoked = chosen is None and store.is_revoked(found)
-        status, words = _left_alone(file, issuer, signer, revoked, within, keep_key)
+        status, words = _left_alone(file, issuer, signer, revoked, within, keep_key, store.option)
         if not status:
             certificate, write = _renewed(signer, file, keep_key, _lasts(found, issuer, days))
             if within is not None and issuer is signer and not file.is_cut:
-                status, words = _not_worth(certificate, found, signer)
+                status, words = _not_worth(certificate, found, signer, store.option)
         if status:
             results.append(Renewal(file.path, status, words, found.not_valid_after_utc))
             continue
@@ -153,12 +154,14 @@ def _left_alone(
     revoked: bool,
     within: datetime.timedelta | None,
     keep_key: bool,
+    option: str,
 ) -> tuple[str, str]:
     """Status and reason of an identity that is not to be renewed; both empty for one that is."""
     if issuer is None:
         return "kept", "issued by another CA"
     if revoked:
-        return "revoked", f"name it to issue it anew: sealwire certs renew {file.path.stem}"
+        name = shlex.quote(file.path.stem)
+        return "revoked", f"name it to issue it anew: sealwire certs renew {name}{option}"
     if file.is_cut:
         words = "its key is cut off, so that it cannot be kept; renew it without --keep-key"
         return ("stuck", words) if keep_key else ("", "")
@@ -179,14 +182,14 @@ def _lasts(found: x509.Certificate, issuer: Authority | None, days: float | None
 
 
 def _not_worth(
-    certificate: x509.Certificate, found: x509.Certificate, signer: Authority
+    certificate: x509.Certificate, found: x509.Certificate, signer: Authority, option: str
 ) -> tuple[str, str]:
     """Status and reason where a renewal would gain next to nothing; both empty where it does."""
     after, ends = certificate.not_valid_after_utc, signer.parsed.not_valid_after_utc
     if after - found.not_valid_after_utc >= _WORTH:
         return "", ""
     if after >= ends:
-        return "stuck", f"its CA ends {ends:%Y-%m-%d} itself; run: sealwire certs rotate-ca"
+        return "stuck", f"its CA ends {ends:%Y-%m-%d} itself; run: sealwire certs rotate-ca{option}"
     return "kept", "renewed within the hour, for less than the time asked for"
 
 

@@ -48,7 +48,7 @@ def begin(store: Store, *, name: str | None = None, days: float = 3650) -> list[
     if rest and _has(first, present):
         raise AuthorityError(
             f"cannot begin a rotation in {store.path}: the last one was broken off at its end; "
-            "run: sealwire certs rotate-ca --complete"
+            f"run: sealwire certs rotate-ca --complete{store.option}"
         )
     public = present.parsed.public_key()
     old = names.common_name(present.parsed.subject)
@@ -82,7 +82,7 @@ def complete(store: Store, *, force: bool = False, gone: Iterable[str] = ()) -> 
     if not older and _has(store.private_keys[-1], newest):
         raise AuthorityError(
             f"cannot complete the rotation in {store.path}: it was broken off at its beginning; "
-            "run: sealwire certs rotate-ca"
+            f"run: sealwire certs rotate-ca{store.option}"
         )
     behind = left_behind(store)
     for name in gone:

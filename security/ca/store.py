@@ -269,7 +269,7 @@ class Store:
         if CertificateInfo.of(file.certificate).is_ca:
             raise AuthorityError(
                 f"cannot use {path}: it is a CA's certificate, not an identity; to replace the CA "
-                "run: sealwire certs rotate-ca"
+                f"run: sealwire certs rotate-ca{self.option}"
             )
         return file
 

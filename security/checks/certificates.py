@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import shlex
+import functools
 from collections.abc import Iterator
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -23,12 +22,12 @@ from .findings import (
     Certificates,
     Finding,
     changeable,
-    command,
     dates,
     exposed,
     rewrite,
     strength,
 )
+from .remedies import of_identity
 
 __all__ = ["identity"]
 
@@ -53,15 +52,14 @@ def identity(
     """
     place = certificate.place
     info = CertificateInfo.of(chain[0])
-    name = info.common_name if certificate.path is None else Path(certificate.path).stem
-    again = command(f"renew {shlex.quote(name)}", certificate)
-    yield from _key(certificate, key, chain[0], password)
+    again = functools.partial(of_identity, certificate, chain[0], trusted)
+    yield from _key(certificate, key, chain[0], password, trusted)
     for each in (certificate, key):
         if each is not None and each.path is not None:
             holds_key = each is key or key is None or key.path == each.path
             yield from changeable(each.path, of_key=holds_key, owners=owners)
-    yield from dates(place, info, soon, "", again)
-    sound = "issue it again, with a key of P-256 or RSA of 2048 bits and more: sealwire certs issue"
+    yield from dates(place, info, soon, "", again())
+    sound = again(", with a key of P-256 or RSA of 2048 bits and more,")
     yield from strength(place, chain[0], sound)
     for purpose, side in _SIDES.items():
         if not _may(chain[0], purpose):
@@ -71,7 +69,7 @@ def identity(
                 "wrong-purpose",
                 place,
                 f"its extendedKeyUsage ({has}) does not let it {side}; processes do both",
-                "issue it again with serverAuth and clientAuth: sealwire certs issue",
+                again(" with serverAuth and clientAuth"),
             )
     if info.is_ca:
         yield Finding(
@@ -79,7 +77,7 @@ def identity(
             "ca-as-identity",
             place,
             f"{info.subject} is a CA, and its key signs for everybody",
-            "give each process a certificate of its own: sealwire certs issue",
+            f"give each process a certificate of its own; {again()}",
         )
     yield from _above(place, chain, trusted, soon)
     if trusted:
@@ -87,7 +85,11 @@ def identity(
 
 
 def _key(
-    certificate: Source, key: Source | None, leaf: x509.Certificate, password: str | bytes | None
+    certificate: Source,
+    key: Source | None,
+    leaf: x509.Certificate,
+    password: str | bytes | None,
+    trusted: Certificates,
 ) -> Iterator[Finding]:
     holder = key or certificate
     try:
@@ -131,7 +133,8 @@ def _key(
             "key-mismatch",
             holder.place,
             "the private key is not that of the first certificate",
-            "put the key of that certificate there, or issue it again: sealwire certs issue",
+            "put the key of that certificate there; if it is lost: "
+            + of_identity(certificate, leaf, trusted),
         )
 
 
@@ -196,7 +199,7 @@ def _path(place: str, chain: Certificates, trusted: Certificates) -> Iterator[Fi
         "other-ca",
         place,
         f"its chain ends at {issuer_name}, {why}; trusted are {', '.join(names)}",
-        "append the missing intermediate, trust its CA, or issue it here: sealwire certs issue",
+        "append the missing intermediate, trust its CA, or have it issued by one that is trusted",
     )
 
 

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from .. import config_files, permissions
 from ..ca.crl import read_lists, signed_by
-from ..ca.store import KEYS
 from ..contexts import expiry
 from ..contexts.trust import superseded
 from ..der import facts_of
@@ -25,6 +24,7 @@ from ..pem import Source, certificates
 from ..x509 import keys
 from ..x509.certinfo import CertificateInfo, hexadecimal
 from ..x509.templates import now
+from .remedies import of_ca, of_list, of_revoked
 
 __all__ = [
     "ERROR",
@@ -33,7 +33,6 @@ __all__ = [
     "Certificates",
     "Finding",
     "changeable",
-    "command",
     "crl",
     "dates",
     "exposed",
@@ -63,13 +62,6 @@ class Finding:
     subject: str
     message: str
     advice: str
-
-
-def command(words: str, source: Source) -> str:
-    """Return a `sealwire certs` command for the folder of a file, to be pasted into a shell."""
-    if source.path is None or source.hidden:
-        return f"sealwire certs {words}"
-    return f"sealwire certs {words} --dir {shlex.quote(os.path.dirname(source.path) or '.')}"
 
 
 def rewrite(source: Source) -> str:
@@ -161,8 +153,8 @@ def trust(
                 "take the expired one out of the file",
             )
             continue
-        yield from dates(place, info, soon, "ca-", command("rotate-ca", source))
-        again = "make the CA again: sealwire certs init"
+        again = of_ca(source)
+        yield from dates(place, info, soon, "ca-", again)
         yield from strength(place, certificate, again, signs=info.is_ca)
         signs = _usage(certificate)
         if not info.is_ca and signs is not None and signs.key_cert_sign:
@@ -172,7 +164,7 @@ def trust(
                 place,
                 f"{info.subject} is to sign certificates, but basicConstraints does not mark it "
                 "as a CA: it will not be trusted",
-                "make the CA again: sealwire certs init",
+                again,
             )
         elif not info.is_ca and info.subject != info.issuer:
             yield Finding(
@@ -188,7 +180,7 @@ def trust(
                 "not-a-ca",
                 place,
                 f"{info.subject} is marked as a CA, but keyUsage does not let it sign certificates",
-                "make the CA again: sealwire certs init",
+                again,
             )
 
 
@@ -200,7 +192,7 @@ def crl(
 ) -> Iterator[Finding]:
     """Whether a CRL file has a valid list for each CA, and which `identities` it revokes."""
     place = source.place
-    remake = _another_list(source)
+    remake = of_list(source)
     try:
         text = source.read()
     except PEMError as error:
@@ -253,17 +245,8 @@ def crl(
                     path,
                     f"it was revoked {when} (serial {hexadecimal(each.serial_number)}) and will be "
                     "refused",
-                    "remove it, or issue a new one: "
-                    + command(f"renew {shlex.quote(path)}", source),
+                    of_revoked(path, source),
                 )
-
-
-def _another_list(source: Source) -> str:
-    """Return what to do about a list; a command where the CA's key is."""
-    folder = os.path.dirname(source.path or "")
-    if source.path is not None and os.path.isfile(os.path.join(folder, KEYS)):
-        return command("renew --if-expires-within 30d", source)
-    return "put the present lists of all CAs there, from where each CA's key is"
 
 
 def _soon(

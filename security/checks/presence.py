@@ -18,6 +18,7 @@ from ..pem import Source, source
 from ..security import ROLES
 from ..x509.names import common_name
 from .findings import ERROR, NOTE, WARNING, Finding
+from .remedies import of_missing
 
 __all__ = ["ABSENT", "HERE", "UNSET", "findings", "identities", "of"]
 
@@ -79,8 +80,7 @@ def identities(
                 "role-missing",
                 str(folder),
                 f"there is no identity of a {role} in it",
-                f"copy the {role}'s file here, or issue one where the CA is: "
-                f"sealwire certs issue {role}",
+                of_missing(role, folder),
             )
 
 

@@ -26,7 +26,7 @@ from ..parameters import Role
 from ..pem import CRL_LIMIT, Source, source
 from ..security import ROLES, Security
 from ..x509.certinfo import CertificateInfo, hexadecimal
-from . import findings, presence
+from . import findings, presence, remedies
 from .certificates import identity
 from .findings import ERROR, NOTE, WARNING, Finding
 from .selftest import refusal
@@ -108,7 +108,7 @@ def check_folder(
         ]
         if each.is_cut and not broken:
             name = shlex.quote(each.path.stem)
-            advice = findings.command(f"renew {name}", place)
+            advice = remedies.command(f"renew {name}", place)
             found.append(
                 Finding(ERROR, "key-missing", place.place, "its private key is cut off", advice)
             )
@@ -283,7 +283,7 @@ def _handshakes(security: Security, here: Sequence[str]) -> Iterator[Finding]:
 
 def _kept(held: IdentityFile, record: Record) -> Finding:
     place = Source("certificate", str(held.path), in_memory=False)
-    again = findings.command(f"renew {shlex.quote(held.path.stem)}", place)
+    again = remedies.command(f"renew {shlex.quote(held.path.stem)}", place)
     return Finding(
         NOTE,
         "revoked",
@@ -311,7 +311,8 @@ def _authority(store: Store) -> Iterator[Finding]:
             else str(error),
             f"sealwire certs check {folder} --password-file FILE"
             if encrypted
-            else "bring the CA's key back from a copy, or make a new CA: sealwire certs init",
+            else "bring the CA's key back from a copy, or make a new CA in another folder: "
+            "sealwire certs init NEW",
         )
         return
     complete = f"sealwire certs rotate-ca --dir {folder} --complete"

@@ -182,8 +182,7 @@ def load(context: SealedContext, material: Material) -> None:
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     load_identity(context, material.certificate, material.key, password=material.password)
     if context.protocol is ssl.PROTOCOL_TLS_SERVER:
-        leaf = ssl.PEM_cert_to_DER_cert(certificates(material.certificate)[0].text)
-        must_serve(context, str(material.certificate), leaf)
+        must_serve(context, str(material.certificate), certificates(material.certificate)[0].text)
     if material.allowed is not None:
         context.allowed = material.allowed
     context.seal()

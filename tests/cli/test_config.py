@@ -64,6 +64,24 @@ def test_each_setting_is_there_with_its_default(home: Path) -> None:
     assert "sealwire.gil.interval                null (50 us)" in printed
 
 
+def test_an_empty_variable_sets_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown what applies instead, as for null; of two settings it is an error."""
+    defaults = told()[0]
+    for key in schema.settings():
+        monkeypatch.setenv(f"DASK_{key.replace('.', '__').replace('-', '_').upper()}", "")
+    settings, findings, code = told()
+    never = {"sealwire.tls.allowed-peers", "sealwire.unix.allow-plain"}
+    assert ({each["subject"] for each in findings}, code) == (never, 2)
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    exceptions = page.partition("counts as not set")[2].partition("\n\n")[0]
+    for key in schema.settings():
+        assert (f"`{key.rpartition('.')[2]}`" in exceptions) is (key in never), key
+        if key not in never:
+            before = defaults[key]
+            assert settings[key]["applies"] == (before["applies"] or str(before["value"])), key
+    assert "sealwire.limits.max-queued           '' (no limit) " in run().stdout
+
+
 def test_where_each_value_is_from(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = home / "a.yaml", home / "b.yml", home.parent / "own.json"
     first.write_text("sealwire: {limits: {max_queued: 1, backlog: 1, max-frames: 1}, tls: null}\n")

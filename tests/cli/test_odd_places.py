@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import Result
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -211,6 +213,37 @@ def test_requests_as_people_have_them(tmp_path: Path, form: str) -> None:
     (tmp_path / "node8.csr").write_bytes(make(pem, der))
     done = run("sign", "node8.csr", "--role", "worker")
     assert (done.exit_code, words in done.output) == (1 if words else 0, True), done.output
+
+
+@pytest.mark.parametrize("name", ["tab\t", "bell\a", "it's: {a}", "#", "ü", "\x1b[31m", "a b "])
+def test_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    """What names it in dask.yaml is read as it was written."""
+    good("init", name)
+    found = yaml.safe_load((tmp_path / name / "dask.yaml").read_text())
+    assert found["sealwire"]["tls"]["crl-file"] == str(tmp_path / name / "crl.pem")
+    assert run("check", name).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["init", "\udcff"],
+        ["init", "new", "--seen-at", "/x\udcff"],
+        ["config", "--seen-at", "/x\udcff"],
+        ["issue", "worker", "node7.lab", "--out", "\udcff.pem"],
+        ["init", "new\nline"],
+        ["pack", "--to", "deploy", "--seen-at", "/x\rnew"],
+    ],
+    ids=["init", "seen at", "config", "out", "line end", "carriage return"],
+)
+def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path, command: list[str]) -> None:
+    good("init")
+    before = {path.name for path in (tmp_path / "certs").iterdir()}
+    done = run(*command)
+    assert done.exit_code == 1
+    words = r"bytes (that )?are no UTF-8|has a line end, so that it would be taken for PEM text"
+    assert re.search(words, done.output), done.output
+    assert {path.name for path in (tmp_path / "certs").iterdir()} == before
 
 
 LOCKED = {

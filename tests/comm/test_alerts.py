@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 import uvloop
 
 from sealwire.comm import Comm, CommClosedError, listen
+from sealwire.comm.transport.server import FrameServer
+from sealwire.comm.transport.stream import FrameStream
 from support import attacker, certs
-from support.aio import aio
+from support.aio import aio, until
 from support.attacker import OUR_HELLO
 from support.endings import error_of
 from support.forging import ALERT, DATA, Forger
@@ -114,3 +117,40 @@ async def test_before_the_hello_it_is_a_refusal(tmp_path: Path) -> None:
             await asyncio.sleep(0)
         assert listener.stats.refused == refused
     listener.stop()
+
+
+class Late(FrameServer):
+    """It looks at what has come of a handshake when the connection has ended."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(context)
+        self.ends: asyncio.Queue[CommClosedError] = asyncio.Queue()
+
+    async def greet(self, stream: FrameStream) -> None:
+        await until(stream.closed)
+        try:
+            await super().greet(stream)
+        finally:
+            self.ends.put_nowait(stream.failure())
+
+    async def handle_stream(self, stream: FrameStream, address: Any) -> None:
+        """It has ended."""
+
+
+@pytest.mark.parametrize(
+    "say", [functools.partial(alert, 20), functools.partial(alert, 48), *NO_TLS]
+)
+@aio
+async def test_who_has_said_hello_has_refused_nobody(
+    say: Callable[[Forger], bytes], tmp_path: Path
+) -> None:
+    """What follows the hello is no part of it, although nobody has looked at it yet."""
+    server = Late(ARGS["ssl_context"])
+    server.listen(0, "127.0.0.1")
+    try:
+        address = "tls://{}:{}".format(*server.address)
+        attacking = asyncio.to_thread(attack, address, tmp_path / "keys", OUR_HELLO, say)
+        _, error = await asyncio.gather(attacking, server.ends.get())
+        assert (type(error), error.kind, error.retryable) == (CommClosedError, "lost", True)
+    finally:
+        server.stop()

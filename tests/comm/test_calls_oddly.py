@@ -40,6 +40,11 @@ class Seconds(float):
 
 NUMBERS = [5, 1e300, 2**70, Seconds(5), np.float64(5), np.float32(5), np.int64(5), Fraction(10, 3)]
 NO_NUMBERS = [0, -1, math.nan, math.inf, 10**400, True, np.bool_(True), "5", b"5", 5j, [5], object]
+NO_NUMBERS += [
+    np.timedelta64(5, "s"),
+    np.timedelta64("NaT", "s"),
+    np.array([5.0, 5.0]),
+]  # some are Real
 
 
 @pytest.mark.parametrize("seconds", NUMBERS, ids=repr)
@@ -120,6 +125,8 @@ async def test_what_cannot_be_encoded_is_named() -> None:
         {"grace": -1},
         {"grace": "x"},
         {"grace": math.nan},
+        {"grace": -(10**400)},
+        {"grace": np.timedelta64(5, "s")},
     ],
     ids=repr,
 )

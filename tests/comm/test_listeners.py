@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sealwire.comm import CloseCode, Comm, CommError, Listener, connect, listen
@@ -34,7 +35,10 @@ async def told(comm: Comm) -> None:
     assert (error.code, error.closed_by, error.clean) == (CloseCode.GOING_AWAY, "peer", True)
 
 
-@pytest.mark.parametrize("grace", [None, "1", -1, -1e-9, float("nan"), float("inf"), True, [], 1j])
+@pytest.mark.parametrize(
+    "grace",
+    [None, "1", -1, -1e-9, float("nan"), float("inf"), True, [], 1j, np.timedelta64(5, "s")],
+)
 @aio
 async def test_a_grace_that_is_none(scheme: str, grace: Any) -> None:
     listener = await listening(scheme, echo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import queue
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from sealwire.comm import CallError, CallRefused, Calls, Comm, CommBusy, RemoteError, listen, sync
 from support import HANG
+from support.links import echo
 
 
 @contextmanager
@@ -180,3 +182,70 @@ print("the end", flush=True)
     assert first == "the end"
     assert len(told) == 4
     assert all("its event loop has ended, as it does with the interpreter" in line for line in told)
+
+
+class Connecting:
+    """Garbage whose finalizer connects."""
+
+    def __init__(self, address: str, told: list[Any]) -> None:
+        self.address = address
+        self.told = told
+        self.itself = self
+
+    def __del__(self) -> None:
+        with sync.connect(self.address) as comm:
+            comm.write("of a finalizer")
+            self.told.append(comm.read(timeout=HANG))
+
+
+@pytest.mark.parametrize("where", ["__init__", "_run"])
+def test_a_finalizer_may_connect_while_the_background_is_made(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the thread that makes it, or in its own."""
+    told: list[Any] = []
+    before = set(threading.enumerate())
+    method = getattr(sync._Background, where)
+
+    def collecting(background: Any) -> None:
+        monkeypatch.setattr(sync._Background, where, method)  # once
+        Connecting(address, told)
+        gc.collect()
+        method(background)
+
+    def connect() -> None:
+        with sync.connect(address) as comm:
+            comm.write("of the program")
+            told.append(comm.read(timeout=HANG))
+
+    with echoing() as address:
+        monkeypatch.setattr(sync, "_background", None)
+        monkeypatch.setattr(sync._Background, where, collecting)
+        thread = threading.Thread(target=connect, daemon=True)
+        thread.start()
+        thread.join(20)  # for ever, if each waits for the other
+        assert told == ["of a finalizer", "of the program"]
+        sync._current().end()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(HANG)
+        assert not thread.is_alive(), "a background that nobody uses goes on"
+
+
+@contextmanager
+def echoing() -> Iterator[str]:
+    """The address of a listener in a thread."""
+    ready: queue.SimpleQueue[tuple[str, asyncio.AbstractEventLoop]] = queue.SimpleQueue()
+
+    async def main() -> None:
+        async with listen("mem://", echo) as listener:
+            ready.put((listener.contact_address, asyncio.get_running_loop()))
+            await over.wait()
+            await listener.close()
+
+    over = asyncio.Event()
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    address, loop = ready.get(timeout=HANG)
+    yield address
+    loop.call_soon_threadsafe(over.set)
+    thread.join(HANG)

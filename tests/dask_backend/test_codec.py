@@ -164,6 +164,19 @@ def test_what_stands_for_something_else_is_found(name: str, memory: Any, deseria
         assert type(value) is type(expected)
 
 
+@pytest.mark.parametrize("memory", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("size", [0, 16_000, 16_300, 16_384, 16_385, 100_000, 1 << 20])
+def test_what_stands_for_something_else_is_found_in_any_size(size: int, memory: Any) -> None:
+    """Small first frames are searched for it, and large ones are not."""
+    marked = {"data": bytes(size), "x": {Status.closed}, "y": ToPickle({2}), "z": {"__": 1}}
+    for message in (marked, {"data": bytes(size)}, {"data": b"__Pickled__" * (size // 11)}):
+        frames = arrived(protocol.dumps(message), memory)
+        value = codec.decode_short(frames)
+        assert value == protocol.loads(frames)
+        assert value.keys() == message.keys()
+        assert value["data"] == message["data"]
+
+
 @pytest.mark.parametrize("name", LONG)
 def test_what_needs_distributed_goes_there(name: str) -> None:
     assert codec.encode_short(LONG[name]) is None

@@ -301,13 +301,16 @@ async def test_a_refusal_is_raised_where_it_was_asked(ca: CA) -> None:
 
 
 def test_joining_blocks_and_fails_within_its_patience(
-    ca: CA, monkeypatch: pytest.MonkeyPatch
+    ca: CA, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(client_module, "_PAUSE", 0.01)
     began = time.monotonic()
     with pytest.raises(Unavailable):
         Member.join(Address("tls", "127.0.0.1", 1), ca.token(), patience=0.2)
     assert time.monotonic() - began < 20
+    (waits,) = [each.getMessage() for each in caplog.records]
+    assert "connection refused" in waits
+    assert waits.endswith("; trying again for 0 s"), "told once"
 
 
 def test_a_member_needs_no_collector(ca: CA) -> None:

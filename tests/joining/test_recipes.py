@@ -64,12 +64,12 @@ def deployed(kind: str, login: Path, home: Path, options: dict[str, Any]) -> Ite
         process.wait()
 
 
-def test_jobs_that_have_a_token(cluster: Cluster, login: Path, tmp_path: Path) -> None:
-    """Two jobs, two uses: `deployed` asserts that every link is ours, and protected."""
+def test_a_job_that_has_a_token(cluster: Cluster, login: Path, tmp_path: Path) -> None:
+    """A job is a use: `deployed` asserts that every link is ours, and protected."""
     (python,) = [text for kind, text in BLOCKS if "SLURMCluster" in text]
     assert "SEALWIRE_TOKEN_FILE" in python
     file = tmp_path / "job.token"
-    made = ("token", "--role", "worker", "--uses", "2", "--expires", "1h", "--dir", str(cluster.ca))
+    made = ("token", "--role", "worker", "--uses", "1", "--expires", "1h", "--dir", str(cluster.ca))
     good(*made, "--out", str(file))
     assert file.stat().st_mode & 0o777 == 0o600
     prologue = [
@@ -78,9 +78,8 @@ def test_jobs_that_have_a_token(cluster: Cluster, login: Path, tmp_path: Path) -
         f"export SEALWIRE_TOKEN_FILE={file}",
     ]
     assert re.findall(r"export (\w+)=", python) == re.findall(r"export (\w+)=", str(prologue))
-    options = {"job_script_prologue": prologue, "workers": 2}
-    with deployed("jobs", login, tmp_path, options) as found:
-        assert len(found["others"]) == 4  # two workers and their nannies
+    with deployed("jobs", login, tmp_path, {"job_script_prologue": prologue}) as found:
+        assert len(found["others"]) == 2  # a worker and its nanny
     tokens = json.loads(good("token", "--list", "--json", "--dir", str(cluster.ca)))["tokens"]
     assert [each["status"] for each in tokens].count("used up") == 3
     assert not SECRET.search(cluster.output)

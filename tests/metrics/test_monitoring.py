@@ -140,8 +140,16 @@ def test_the_page_has_the_table_of_the_collector() -> None:
 
 
 def test_the_page_has_every_alert() -> None:
-    rows = table("| alert | when | what to do |")
-    assert [row[0].strip("`") for row in rows] == list(ALERTS)
+    rows = {name.strip("`"): when for name, when, _ in table("| alert | when | what to do |")}
+    assert list(rows) == list(ALERTS)
+    lasting = {None: "", "5m": "for 5 minutes", "10m": "for 10 minutes", "1h": "for an hour"}
+    for name, rule in ALERTS.items():
+        assert rows[name].endswith(lasting[rule.get("for")]), name
+        if not rule.get("for"):
+            assert not re.search(r"for (?:an|\d+) \w+$", rows[name]), name
+    asked = ALERTS["SealwireConnectionsRefused"]["expr"]
+    (left_out,) = set(re.findall(r'kind!~"([\w|-]+)"', asked))
+    assert re.findall("`([\\w-]+)`", rows["SealwireConnectionsRefused"]) == left_out.split("|")
 
 
 def test_what_the_page_configures_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:

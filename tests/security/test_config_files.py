@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,36 @@ def test_a_dask_config_that_names_nothing(
     found = config_files.named_in_vain()
     assert found is not None
     assert advice.format(home=tmp_path) in found.advice
+
+
+ENDLESS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pipe": (os.mkfifo, "it is a named pipe: whatever imports Dask waits"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "it is a character device: whatever"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices have no paths")
+@pytest.mark.parametrize("kind", ENDLESS)
+@pytest.mark.parametrize("command", [["certs", "check"], ["probe", "tls://127.0.0.1:1"]])
+def test_what_import_dask_would_never_have_read_is_named(
+    kind: str, command: list[str], tmp_path: Path
+) -> None:
+    make, words = ENDLESS[kind]
+    make(tmp_path / "odd.yaml")
+    done = subprocess.run(
+        [sys.executable, "-m", "sealwire.cli", *command],
+        cwd=tmp_path,
+        env={**os.environ, "DASK_CONFIG": "odd.yaml"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode not in (0, 1)
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another name there")
+def test_no_file_at_all_may_be_named() -> None:
+    config_files.must_end(os.devnull)
+    assert config_files.read(os.devnull) == {}

@@ -6,9 +6,11 @@ process cannot use its key, it says so at once instead of refusing its peers for
 
 from __future__ import annotations
 
+import functools
 import shutil
 import ssl
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,10 +29,8 @@ KINDS = {
     "Ed25519": ("ED25519",),
     "Ed448": ("ED448",),
     "RSA 1024": ("RSA", "-pkeyopt", "rsa_keygen_bits:1024"),
-    "RSA 2048": ("RSA", "-pkeyopt", "rsa_keygen_bits:2048"),
     "RSA-PSS": ("RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"),
     "P-192": (*EC, "ec_paramgen_curve:prime192v1"),
-    "P-224": (*EC, "ec_paramgen_curve:secp224r1"),
     "P-521": (*EC, "ec_paramgen_curve:P-521"),
     "secp256k1": (*EC, "ec_paramgen_curve:secp256k1"),
     "brainpool": (*EC, "ec_paramgen_curve:brainpoolP256r1"),
@@ -39,12 +39,24 @@ KINDS = {
     "DSA": (),
     "SM2": (*EC, "ec_paramgen_curve:SM2"),
 }
-FOR_PROCESSES = {"Ed25519", "Ed448", "RSA 2048", "RSA-PSS", "P-521"}
+FOR_PROCESSES = {"Ed25519", "Ed448", "RSA-PSS", "P-521"}
+#: what newer versions take in TLS 1.3, and peers may not
+DISPUTED = {"brainpool"} if ssl.OPENSSL_VERSION_INFO >= (3, 2) else set()
 FOR_CAS = {*KINDS} - {"RSA 1024", "P-192", "parameters"}
 
 
 def openssl(*arguments: str | Path) -> None:
     subprocess.run([str(OPENSSL), *map(str, arguments)], check=True, capture_output=True)
+
+
+@functools.cache
+def key_of(kind: str) -> str:
+    """A private key of a kind, made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return make_key(Path(folder, "key"), kind).read_text()
+        except subprocess.CalledProcessError:
+            pytest.skip(f"this openssl makes no key of the kind {kind}")
 
 
 def make_key(path: Path, kind: str) -> Path:
@@ -61,7 +73,7 @@ def made(tmp_path: Path, kind: str, odd: str) -> Path:
     (tmp_path / "certs").mkdir()
     ca_key, key = [tmp_path / f"{name}.key" for name in ("ca", "worker")]
     for path in (ca_key, key):
-        make_key(path, kind) if path.stem == odd else path.write_text(certs.root().key_pem)
+        path.write_text(key_of(kind) if path.stem == odd else certs.root().key_pem)
     usages = "keyUsage=critical,keyCertSign,cRLSign"
     purposes = "extendedKeyUsage=serverAuth,clientAuth"
     (tmp_path / "ext").write_text(f"{purposes}\nkeyUsage=digitalSignature\n")
@@ -98,6 +110,8 @@ def test_what_check_says_is_what_handshakes_do(tmp_path: Path, kind: str, odd: s
     assert {each.subject for each in found} <= {str(folder / f"{odd}.pem")}
     for version in ("1.2", "1.3"):
         told = outcome(folder, tls_min_version=version, tls_max_version=version)
+        if odd == "worker" and kind in DISPUTED:
+            continue
         assert (told == "") == fits, told
         if not fits and kind != "parameters":
             assert "use a key of P-256" in told or "or P-256" in told, "where it is configured"
@@ -109,7 +123,8 @@ def test_what_check_says_is_what_handshakes_do(tmp_path: Path, kind: str, odd: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_requests_for_it(tmp_path: Path, kind: str) -> None:
     folder = folders.found(tmp_path / "certs")
-    key = make_key(tmp_path / "key", kind)
+    key = tmp_path / "key"
+    key.write_text(key_of(kind))
     csr = tmp_path / "node.csr"
     openssl("req", "-new", "-key", key, "-out", csr, "-subj", "/CN=worker",
             "-addext", "subjectAltName=DNS:n1.lab")  # fmt: skip
@@ -121,6 +136,12 @@ def test_requests_for_it(tmp_path: Path, kind: str) -> None:
         assert "its key is" in done.output
         assert "use P-256 or RSA" in done.output
     assert isinstance(done.exception, SystemExit | None)
+
+
+@pytest.mark.parametrize("ciphers", ["ECDHE+CHACHA20", "ECDHE+AESCCM", "ECDHE-ECDSA-AES256-SHA384"])
+def test_a_choice_of_ciphers_is_no_fault_of_the_key(tmp_path: Path, ciphers: str) -> None:
+    folder = made(tmp_path, "secp256k1", "ca")
+    assert outcome(folder, tls_ciphers=ciphers, tls_max_version="1.2") == ""
 
 
 def test_nothing_is_tried_with_common_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,13 @@ import base64
 import html
 import subprocess
 import sys
+import textwrap
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sealwire.security import PEMError, Security
 from support import certs
@@ -57,6 +60,58 @@ def test_what_stands_around_the_lines_is_named(kind: str, where: str) -> None:
     with pytest.raises(PEMError, match="characters that are not base64 " + words) as caught:
         use(**values)
     assert "take them out" in str(caught.value)
+
+
+PREFIXED: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
+    "list": (lambda rows: [f"- {row}" for row in rows], "each line in it begins with -, as in"),
+    "list without blanks": (lambda rows: [f"-{row}" for row in rows], "begins with -, as in lists"),
+    "patch": (lambda rows: [f"+{row}" for row in rows], "begins with +, as in lists and patches"),
+    "mail": (
+        lambda rows: [row.replace("=", "=3D") + "=" for row in rows],
+        "its lines end with =, as in mail",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PREFIXED)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_what_each_line_has_is_named(kind: str, in_memory: bool, tmp_path: Path) -> None:
+    change, words = PREFIXED[kind]
+    first, *rows, last = NODE.pem.splitlines()
+    text = "\n".join([first, *change(rows), last, NODE.key_pem])
+    with pytest.raises(PEMError) as caught:
+        use(text if in_memory else file(tmp_path, text.encode()))
+    assert words in str(caught.value)
+
+
+LOCKED = {
+    "Ansible": ("$ANSIBLE_VAULT;1.1;AES256\n6162\n", "a file of Ansible Vault; decrypt it"),
+    "SOPS": ("ENC[AES256_GCM,data:abc,type:str]\n", "a value that SOPS has encrypted"),
+    "age": ("age-encryption.org/v1\n-> X25519 a\n", "a file that age has encrypted"),
+    "age's key": ("AGE-SECRET-KEY-1ABC\n", "a key of age"),
+    "URL": (urllib.parse.quote(BOTH), "PEM text in the form of URLs"),
+    "PGP": (NODE.pem.replace("CERTIFICATE", "PGP PRIVATE KEY BLOCK"), "a key of PGP is none"),
+}
+
+
+@pytest.mark.parametrize("kind", LOCKED)
+def test_what_other_tools_make_is_named(kind: str, tmp_path: Path) -> None:
+    text, words = LOCKED[kind]
+    with pytest.raises(PEMError) as caught:
+        use(file(tmp_path, text.encode()))
+    assert words in str(caught.value)
+
+
+def test_a_folded_scalar_of_yaml_is_told_from_a_literal_one() -> None:
+    use(yaml.safe_load("cert: |\n" + textwrap.indent(BOTH, "  "))["cert"])
+    folded = yaml.safe_load("cert: >\n" + textwrap.indent(BOTH, "  "))["cert"]
+    with pytest.raises(PEMError, match=r"without its line breaks; .*in YAML: \|, not >"):
+        use(folded)
+
+
+def test_the_first_of_two_keys_is_anothers() -> None:
+    with pytest.raises(PEMError, match="give the key of that certificate alone"):
+        use(NODE.pem + CA.key_pem + NODE.key_pem)
 
 
 def test_base64url_is_named() -> None:

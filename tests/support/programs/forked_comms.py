@@ -12,6 +12,7 @@ import asyncio
 import gc
 import json
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from typing import Any
 
 import uvloop
 
-from sealwire.comm import Comm, CommClosedError, connect, listen
+from sealwire.comm import Comm, CommClosedError, ConnectError, connect, listen
 from support.links import connect_args, echo, listen_args, place
 
 Child = Callable[[list[Comm]], "Awaitable[Any] | None"]
@@ -120,10 +121,39 @@ async def forked(scheme: str, does: Child) -> str:
         return told
 
 
+async def outlived(scheme: str) -> str:
+    """Whether a child that goes on keeps the address of its parent's listener: its error, if so."""
+    listener = await listen(place(scheme), echo, **listen_args(scheme))
+    address = listener.listen_address
+    ours, childs = socket.socketpair()
+    if not (pid := os.fork()):
+        ours.close()
+        childs.send(b"is there")
+        childs.recv(1)
+        os._exit(0)
+    childs.close()
+    try:
+        ours.recv(1)
+        listener.stop()
+        try:
+            await connect(address, timeout=20, max_attempts=1, **connect_args(scheme))
+        except ConnectError as error:
+            if error.__cause__ is None or getattr(error.__cause__, "kind", "") != "refused":
+                return repr(error)
+        async with listen(address, echo, **listen_args(scheme)):
+            return "nothing"
+    except OSError as error:
+        return repr(error)
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)  # noqa: ASYNC222
+
+
 async def main(schemes: list[str]) -> dict[str, dict[str, str]]:
     told: dict[str, dict[str, str]] = {}
     for scheme in schemes:  # not one comprehension in another: Python 3.10 has none that await
         told[scheme] = {does.__name__: await forked(scheme, does) for does in CHILDREN}
+        told[scheme]["outlived"] = await outlived(scheme)
     return told
 
 

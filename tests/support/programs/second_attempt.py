@@ -27,17 +27,46 @@ def attempt(where: str) -> str:
     return "connected"
 
 
+def both(where: str, is_sent: threading.Event) -> list[str]:
+    """What comes to two threads, the second of which begins while the first one is joining."""
+    service, came, told = socket.create_server(("127.0.0.1", 0)), threading.Event(), []
+    held: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            held.append(service.accept()[0])
+            came.set()
+            if released.is_set():
+                held.pop().close()
+
+    released = threading.Event()
+    threading.Thread(target=serve, daemon=True).start()
+    os.environ["SEALWIRE_JOIN"] = f"127.0.0.1:{service.getsockname()[1]}"
+    threads = [threading.Thread(target=lambda: told.append(attempt(where))) for _ in range(2)]
+    threads[0].start()
+    assert came.wait(30)
+    threads[1].start()
+    is_sent.wait(1)
+    released.set()
+    held.pop().close()
+    for each in threads:
+        each.join(30)
+    return told
+
+
 def main(service: str, used: str, good: str) -> None:
     logging.disable(logging.CRITICAL)
     listener = socket.create_server(("127.0.0.1", 0))
     where = f"127.0.0.1:{listener.getsockname()[1]}"
     sent: list[str] = []
+    is_sent = threading.Event()
 
     def serve() -> None:
         while True:
             connection, _ = listener.accept()
             with connection:
                 sent.append(repr(connection.recv(64)))
+                is_sent.set()
 
     threading.Thread(target=serve, daemon=True).start()
     causes = {
@@ -52,6 +81,8 @@ def main(service: str, used: str, good: str) -> None:
         os.environ.pop(TOKEN, None)
         os.environ.update({"SEALWIRE_JOIN": address, **variables})
         told[name] = [attempt(where) for _ in range(2)]
+    told["two threads"] = both(where, is_sent)
+    os.environ["SEALWIRE_JOIN"] = service
     try:
         sealwire.dask_backend.install()
     except Exception as error:

@@ -47,7 +47,7 @@ def test_the_names_of_cert_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("DASK_CONFIG", str(where["scheduler"]))
         scheduler, address = programs.scheduler("tls")
         monkeypatch.setenv("DASK_CONFIG", str(where["worker"]))
-        worker = programs.worker(address.removeprefix("tls://"))
+        worker = programs.worker(address.removeprefix("tls://"), "--no-nanny")
         worker.wait_for("Registered to")
         for program in (scheduler, worker):
             assert "its own backend" in "".join(program.output)

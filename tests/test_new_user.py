@@ -141,7 +141,8 @@ def test_the_options_instead(user: User, tmp_path: Path) -> None:
     first = user.start(crl, f"{scheduler} {QUIET} {ANY_PORT} {options.format('scheduler')}")
     address = first.wait_for(r"Scheduler at:\s+(tls://\S+)")[1]
     line = worker.replace("8786", address.rpartition(":")[2])
-    user.start(crl, f"{line} {QUIET} {options.format('worker')}").wait_for("Registered to")
+    line += f" {QUIET} --no-nanny {options.format('worker')}"
+    user.start(crl, line).wait_for("Registered to")
     expect_refused(address, folder)
 
 

@@ -175,13 +175,16 @@ class Life:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str], Programs]]:
-    """Scheduler and two workers with certificates of their own, from the written dask.yaml."""
+    """Scheduler and two workers with certificates of their own, from the written dask.yaml.
+
+    One of them has a nanny.
+    """
     with Programs(folder) as programs:
         _, address = programs.scheduler("tls", *PRELOAD)
         listeners = {"scheduler": address}
-        for name in ("worker-a.lab", "worker-b.lab"):
-            file = str(folder / "certs" / f"{name}.pem")
-            worker = programs.worker(address, *PRELOAD, "--host", "127.0.0.1", "--tls-cert", file)
+        for name, nanny in (("worker-a.lab", "--nanny"), ("worker-b.lab", "--no-nanny")):
+            options = ("--tls-cert", str(folder / "certs" / f"{name}.pem"), nanny)
+            worker = programs.worker(address, *PRELOAD, "--host", "127.0.0.1", *options)
             listeners[name] = worker.wait_for(r"Listening to:\s+(tls://\S+)")[1]
         yield address, listeners, programs
 

@@ -76,7 +76,8 @@ class Cluster:
             self.issue(role)
         program, self.address = programs.scheduler("tls", *PRELOAD, *self.options("scheduler"))
         workers = [
-            programs.worker(self.address, *more, *self.options("worker")) for more in (PRELOAD, ())
+            programs.worker(self.address, "--no-nanny", *more, *self.options("worker"))
+            for more in (PRELOAD, ())
         ]
         self.scheduler, self.worker, self.stock = (
             Process(each.wait_for(r"dashboard at:\s+(?:http://)?([\d.:]+)")[1])

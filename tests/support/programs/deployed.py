@@ -2,8 +2,9 @@
 
     python -m support.programs.deployed KIND [OPTIONS]
 
-OPTIONS is JSON with keywords for the cluster; ``security`` are the fields of one of ours. It looks
-at every process, prints the addresses as JSON, and ends the cluster when its standard input ends.
+OPTIONS is JSON with keywords for the cluster; ``security`` are the fields of one of ours, and
+``workers`` how many there are, each with a nanny: 1 unless given. It looks at every process, prints
+the addresses as JSON, and ends the cluster when its standard input ends.
 """
 
 from __future__ import annotations
@@ -26,15 +27,13 @@ from support.observing import check, everywhere, exercise
 cloudpickle.register_pickle_by_value(observing)  # a session over SSH does not find it
 
 PRELOAD = "sealwire.dask_backend.preload"
-#: with a nanny each; where there are two they also talk to each other
-WORKERS = {"local": 2, "subprocesses": 1, "jobs": 1, "ssh": 1}
 
 
-def local(**options: Any) -> Any:
+def local(workers: int, **options: Any) -> Any:
     from distributed import LocalCluster
 
     return LocalCluster(
-        n_workers=WORKERS["local"],
+        n_workers=workers,
         threads_per_worker=1,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
@@ -43,13 +42,13 @@ def local(**options: Any) -> Any:
     )
 
 
-def subprocesses(**options: Any) -> Any:
+def subprocesses(workers: int, **options: Any) -> Any:
     from distributed.deploy.subprocess import SubprocessCluster
 
     tempfile.tempdir = os.getcwd()  # for its scheduler file, which may be left there
     return SubprocessCluster(
         host="127.0.0.1",
-        n_workers=WORKERS["subprocesses"],
+        n_workers=workers,
         threads_per_worker=1,
         dashboard_address="127.0.0.1:0",
         worker_kwargs={"dashboard_address": "127.0.0.1:0"},
@@ -67,7 +66,7 @@ def _by_shell(given: Path) -> str:
     return str(command)
 
 
-def jobs(**options: Any) -> Any:
+def jobs(workers: int, **options: Any) -> Any:
     from dask_jobqueue.local import LocalCluster, LocalJob
 
     class ByShell(LocalJob):  # type: ignore[misc]
@@ -91,15 +90,15 @@ def jobs(**options: Any) -> Any:
         ],
         **options,
     )
-    cluster.scale(jobs=WORKERS["jobs"])
+    cluster.scale(jobs=workers)
     return cluster
 
 
-def ssh(**options: Any) -> Any:
+def ssh(workers: int, **options: Any) -> Any:
     from distributed import SSHCluster
 
     return SSHCluster(
-        ["127.0.0.1"] * (1 + WORKERS["ssh"]),
+        ["127.0.0.1"] * (1 + workers),
         scheduler_options={"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
         worker_options={"host": "127.0.0.1", "nthreads": 1, "dashboard_address": "127.0.0.1:0"},
         **options,
@@ -119,10 +118,11 @@ def main(kind: str, options: dict[str, Any]) -> None:
         from sealwire.dask_backend import Security
 
         options["security"] = Security(**fields)
-    with KINDS[kind](**options) as cluster, Client(cluster, timeout=60) as client:
-        client.wait_for_workers(WORKERS[kind], timeout=60)
-        if WORKERS[kind] > 1:
-            exercise(client)
+    workers = options.pop("workers", 1)
+    with KINDS[kind](workers, **options) as cluster, Client(cluster, timeout=60) as client:
+        client.wait_for_workers(workers, timeout=60)
+        if workers > 1:
+            exercise(client)  # they talk to each other
         assert client.submit(sum, range(100)).result(60) == 4950
         seen = everywhere(client)
         check(seen, client.scheduler.address, "tls")

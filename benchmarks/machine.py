@@ -67,8 +67,14 @@ def _version(package: str) -> str | None:
 
 
 def _revision() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
+    """Return the commit that is measured; with "-dirty" if more than the results has changed."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    results = f":(exclude){here.name}/results"
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", results)
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("-dirty" if changed else "")

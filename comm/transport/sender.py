@@ -21,7 +21,7 @@ from typing import Protocol
 from ..errors import CommClosedError
 from ..limits import Limits
 from ..wire.framing import ONE_FRAME, Buffer, pack_one
-from ..wire.outbox import Outbox
+from ..wire.outbox import CHUNK, Outbox
 from .channel import CLOSED, RECORD, Channel
 from .end_errors import slow_consumer
 
@@ -274,6 +274,8 @@ class Sender:
                 self._expect_room(before)
             if size > self._largest:
                 self._largest = size
+            if size > CHUNK:  # its writer may not let the loop run for long
+                self.flush()
         unsent = outbox.queued - outbox.sent
         if borrowed and unsent:
             return size, 0
@@ -282,8 +284,7 @@ class Sender:
     def _expect_room(self, before: int) -> None:
         """Close and raise if too much of the first `before` bytes stays queued.
 
-        First they are offered to the socket once more: a writer that does not wait may not have
-        let the loop run in between. Closing frees what is queued.
+        First they are offered to the socket once more. Closing frees what is queued.
         """
         behind = time.perf_counter() - self._last_send
         self.flush()
@@ -300,14 +301,12 @@ class Sender:
     async def drain(self, leave: int = 0) -> None:
         """Wait until all that is queued now, except the last `leave` bytes, is with the kernel.
 
+        A cancelled call changes nothing: the bytes are still sent.
+
         Raises
         ------
         CommClosedError
             If the connection is closed before.
-
-        Notes
-        -----
-        A cancelled call changes nothing: the bytes are still sent.
         """
         if self._failure is not None:
             raise self._failure()
@@ -320,8 +319,8 @@ class Sender:
     async def finish(self) -> bool:
         """Send what is queued; return whether the kernel has all of it.
 
-        Gives up, with a warning, once the peer has taken nothing for `Limits.close_timeout`;
-        returns at once if the connection ends. A cancelled call changes nothing.
+        Gives up, with a warning, once the peer has taken nothing for `Limits.close_timeout`, and at
+        once if the connection ends. A cancelled call changes nothing.
         """
         outbox = self.outbox
         while outbox and self._failure is None:
@@ -343,10 +342,9 @@ class Sender:
         return self._failure is None
 
     def drop_rest(self, failure: Callable[[], CommClosedError]) -> bool:
-        """Drop what is queued but for the message that the peer has in part.
+        """Drop what is queued but for the message that the peer has in part, if that is possible.
 
-        Writers that wait for the others get `failure`. Returns whether that was possible, so that
-        another message can follow.
+        Writers that wait for the others get `failure`. Returns whether another one can follow.
         """
         return False
 
@@ -376,7 +374,8 @@ class Sender:
         self.wants_read = False
         outbox = self.outbox
         channel = self._channel
-        stop = outbox.sent + channel.budget
+        before = outbox.sent
+        stop = before + channel.budget
         send_several = channel.send_several
         try:
             while outbox.sent != outbox.queued and outbox.sent < stop:
@@ -392,7 +391,8 @@ class Sender:
             if self._connection is not None:
                 self._connection.broken(error)
             return
-        self._last_send = time.perf_counter()
+        if outbox.sent != before:
+            self._last_send = time.perf_counter()
         waiters = self._waiters
         while waiters and waiters[0][0] <= outbox.sent:
             _, _, future = heapq.heappop(waiters)

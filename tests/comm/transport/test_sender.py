@@ -99,6 +99,29 @@ def test_a_large_frame_waits_for_nothing(clock: Clock) -> None:
     assert len(sending.sizes) == 2
 
 
+@pytest.mark.parametrize("size", [300_000, 1 << 20])
+def test_a_large_frame_behind_others_is_offered_at_once(clock: Clock, size: int) -> None:
+    """Its writer, which need not wait in Dask, may keep the loop busy while the kernel has room."""
+    sending = Sending(Wire([0]))
+    sending.sender.write([bytes(size)])
+    assert sending.sizes == []
+    clock.now += 1
+    sending.wire.takes.append(0)
+    sending.sender.write([bytes(size)])
+    assert sending.sizes == []
+    sending.sender.write([bytes(size)])
+    assert sum(sending.sizes) == 3 * (ONE_FRAME + size)
+    assert not sending.sender.blocked
+
+
+def test_a_small_one_is_not(clock: Clock) -> None:
+    sending = Sending(Wire([0]))
+    sending.sender.write([bytes(1 << 20)])
+    for _ in range(3):
+        sending.sender.write([SMALL])
+    assert sending.sizes == []
+
+
 @pytest.mark.parametrize("frames", [[SMALL], [SMALL, SMALL], [LARGE]], ids=["one", "two", "large"])
 @pytest.mark.parametrize(
     "takes",

@@ -23,13 +23,11 @@ class Comm(Leaving, ABC):
 
     One task may read while others write. ``async for message in comm`` ends when the peer has said
     that it closes and nothing was wrong, or when we close; anything else raises. ``async with
-    comm`` closes it, with the code ``HANDLER_FAILED`` if its block raises.
-
-    A comm belongs to the event loop that it was opened in. In another one, or in another thread,
-    whatever reads, writes or closes raises `RuntimeError`. Dask's is `distributed.comm.Comm`.
-
-    A comm of your own implements what is abstract; also `write_nowait` and `drain` for `Calls` and
-    `broadcast`, and `wait_closed` for ``listen(…, cancel_on_disconnect=True)``.
+    comm`` closes it, with the code ``HANDLER_FAILED`` if its block raises. In another event loop
+    than its own, or another thread, whatever reads, writes or closes raises `RuntimeError`. Dask's
+    is `distributed.comm.Comm`. A comm of your own implements what is abstract, `write_nowait` and
+    `drain` for `Calls` and `broadcast`, and `wait_closed` for ``listen(…,
+    cancel_on_disconnect=True)``.
     """
 
     # How whoever reads all of it ends it, with a code and a reason, when its listener is closed.
@@ -180,9 +178,8 @@ class Comm(Leaving, ABC):
         """Wait until the peer has closed or is lost, or we have closed; return what reads raise.
 
         For handlers that neither read nor write; any number of tasks may wait. Unread messages do
-        not delay it. While more than `Limits.read_ahead` bytes are unread, an end that the peer's
-        kernel cannot deliver, because what is before it does not fit into ours, is noticed only
-        when some are read. A cancelled wait changes nothing.
+        not delay it, but beyond `Limits.read_ahead` bytes of them an end that our kernel has no
+        room for is noticed only when some are read. A cancelled wait changes nothing.
         """
         raise NotImplementedError(f"{type(self).__name__} has no wait_closed()")
 

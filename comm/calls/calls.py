@@ -259,10 +259,7 @@ class Calls(Caller, Leaving):
         self._turns.end()
 
     async def wait_closed(self) -> None:
-        """Wait until the comm has ended, in whatever way; `failure` says in which.
-
-        Raises nothing. A cancelled wait changes nothing.
-        """
+        """Wait until the comm has ended; `failure` says how. A cancelled wait changes nothing."""
         await asyncio.wait([self._reader])
 
     async def serve(self) -> None:

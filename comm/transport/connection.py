@@ -300,10 +300,7 @@ class Connection:
                 await until_acknowledged(self.socket, self._gone, self.limits.close_timeout)
 
     def close(self, error: BaseException | None = None) -> None:
-        """Close at once. `error` is the reason; None if we want to.
-
-        If unsent data is dropped, the connection is reset, so that the peer notices.
-        """
+        """Close at once, by a reset if data is unsent. `error` is why; None if we want to."""
         if self._loop.is_closed():
             self._abandon()
             return
@@ -371,10 +368,7 @@ class Connection:
             self._abandon()
 
     def _abandon(self) -> None:
-        """Close the socket alone: the loop is closed, so that it watches nothing and wakes nobody.
-
-        So it is if a coroutine is ended by the garbage collector, or a finalizer runs.
-        """
+        """Close the socket alone: the loop is closed, as it may be when a finalizer runs."""
         self.state = State.CLOSED
         if self._sender.outbox:
             reset(self.socket)

@@ -8,6 +8,7 @@ So objects, which contain messages themselves, and large ints are only recorded 
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,10 @@ _unpackb = msgpack.unpackb
 _PIECE = 64 * 1024
 _LONGEST_MOMENT = 32  # longer than any text of `isoformat`
 _BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6  # msgpack's markers before bytes
+_EMPTY = b"\xc4\x00"  # bytes that are empty, as every packer writes them
+_LARGE = 4096  # bytes of a header; what is told below of large ones costs a microsecond
+
+_Extension = Callable[[int, bytes], Any]  # msgpack's hook
 
 
 def decode(frames: Sequence[Frame], peer: str = "") -> Any:
@@ -42,19 +47,16 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
             check_structure(header)
         if len(frames) > 1:
             return _of_frames(frames, header)
-        try:  # `_with_few_keys`, inlined
+        if len(header) > _LARGE:
+            return _of_large(frames, header)
+        try:  # `_within`, inlined; it has no dict of many keys
             value = _unpackb(
                 header,
                 ext_hook=_simple_ext,
                 strict_map_key=False,
                 timestamp=3,
-                max_map_len=FEW_KEYS,
             )
         except _NotPlain:
-            return _of_frames(frames, header)
-        except ValueError as error:
-            if "max_map_len" not in str(error):
-                raise
             return _of_frames(frames, header)
         if type(header) is memoryview:
             return _writable(value) if _may_hold_bytes(header) else value
@@ -82,12 +84,33 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         raise refused from cause
 
 
+def _of_large(frames: Sequence[Frame], header: Buffer) -> Any:
+    """Decode a message of one large frame.
+
+    The markers before bytes occur in numbers as well, and to look for bytes among all values takes
+    longer than to unpack them. So it is unpacked as if there were none, which ends at the first.
+    """
+    data = bytes(header) if type(header) is memoryview else header  # which cannot be searched
+    suspected = _may_hold_bytes(data)
+    for bounds in (_FEW, _SALTED):
+        try:
+            value = _within(data, _simple_ext, **bounds, max_bin_len=0 if suspected else -1)
+        except _NotPlain as beyond:
+            if "max_bin_len" in str(beyond):
+                break
+        else:
+            return _writable(value) if suspected and _EMPTY in data else value
+    return _of_frames(frames, data)
+
+
 def _of_frames(frames: Sequence[Frame], header: Buffer) -> Any:
     """Decode a message that may hold anything. No code of a registered type has run before."""
-    try:
-        return _Decoder(frames).message(header, _with_few_keys)
-    except _NotPlain:
-        return _Decoder(frames).message(header)
+    for bounds in (_FEW, _SALTED):
+        try:
+            return _Decoder(frames).message(header, functools.partial(_within, **bounds))
+        except _NotPlain:
+            continue
+    return _Decoder(frames).message(header)
 
 
 class _UnknownType(ValueError):
@@ -159,19 +182,24 @@ def _set_aside(code: int, data: bytes) -> Any:
     return _Deferred(code, data)
 
 
-def _with_few_keys(data: Buffer, extension: Callable[[int, bytes], Any]) -> Any:
-    """Unpack `data`. Raises `_NotPlain` for a dict with more keys than are safe."""
+def _within(data: Buffer, extension: _Extension, **bounds: Any) -> Any:
+    """Unpack `data`. Raises `_NotPlain`, which says why, if it is not within msgpack's `bounds`."""
     try:
-        return _unpackb(
-            data, ext_hook=extension, strict_map_key=False, timestamp=3, max_map_len=FEW_KEYS
-        )
+        return _unpackb(data, ext_hook=extension, timestamp=3, **bounds)
     except ValueError as error:
-        if "max_map_len" in str(error):
-            raise _NotPlain from None
+        words = str(error)
+        if any(bound in words for bound in bounds):
+            raise _NotPlain(words) from None
         raise
 
 
-def _with_many_keys(data: Buffer, extension: Callable[[int, bytes], Any]) -> Any:
+# Dicts that msgpack may build: with few keys, or with texts and bytes as keys, whose hashes are
+# salted, so that no peer can make them collide.
+_FEW: dict[str, Any] = {"strict_map_key": False, "max_map_len": FEW_KEYS}
+_SALTED: dict[str, Any] = {"strict_map_key": True}
+
+
+def _with_many_keys(data: Buffer, extension: _Extension) -> Any:
     """Unpack `data` with dicts of any size, each built in Python."""
     return _unpackb(
         data, ext_hook=extension, strict_map_key=False, timestamp=3, object_pairs_hook=large_dict
@@ -215,7 +243,7 @@ class _Decoder(Budget):
     def message(
         self,
         data: Buffer,
-        unpack: Callable[[Buffer, Callable[[int, bytes], Any]], Any] = _with_many_keys,
+        unpack: Callable[[Buffer, _Extension], Any] = _with_many_keys,
         depth: int = 0,
         objects: int = 0,
     ) -> Any:
@@ -343,6 +371,8 @@ def _writable(value: Any) -> Any:
             if kind in _CHANGED:
                 value[key] = bytearray(item) if kind is bytes else _writable(item)
     elif kind is list:
+        if len(value) > _MANY and _CHANGED.isdisjoint(map(type, value)):
+            return value
         index = 0
         for item in value:
             kind = type(item)
@@ -354,3 +384,4 @@ def _writable(value: Any) -> Any:
 
 _CONTAINERS = frozenset({dict, list})
 _CHANGED = _CONTAINERS | {bytes}
+_MANY = 16  # number of values from which a set operation in C is faster than a loop

@@ -90,17 +90,16 @@ def _of_large(frames: Sequence[Frame], header: Buffer) -> Any:
     The markers before bytes occur in numbers as well, and to look for bytes among all values takes
     longer than to unpack them. So it is unpacked as if there were none, which ends at the first.
     """
-    data = bytes(header) if type(header) is memoryview else header  # which cannot be searched
-    suspected = _may_hold_bytes(data)
+    suspected = _may_hold_bytes(header)
     for bounds in (_FEW, _SALTED):
         try:
-            value = _within(data, _simple_ext, **bounds, max_bin_len=0 if suspected else -1)
+            value = _within(header, _simple_ext, **bounds, max_bin_len=0 if suspected else -1)
         except _NotPlain as beyond:
             if "max_bin_len" in str(beyond):
                 break
         else:
-            return _writable(value) if suspected and _EMPTY in data else value
-    return _of_frames(frames, data)
+            return _writable(value) if suspected and _may_hold_empty(header) else value
+    return _of_frames(frames, header)
 
 
 def _of_frames(frames: Sequence[Frame], header: Buffer) -> Any:
@@ -358,6 +357,12 @@ def _may_hold_bytes(header: Buffer) -> bool:
         pieces = range(0, len(header), _PIECE)
         return any(_may_hold_bytes(bytes(header[start : start + _PIECE])) for start in pieces)
     return _BIN8 in header or _BIN16 in header or _BIN32 in header
+
+
+def _may_hold_empty(header: Buffer) -> bool:
+    """Whether `header` may contain bytes values that are empty."""
+    pieces = range(0, len(header), _PIECE)  # copied one by one: for large blocks pages are made
+    return any(_EMPTY in bytes(header[start : start + _PIECE + 1]) for start in pieces)
 
 
 def _writable(value: Any) -> Any:

@@ -14,6 +14,7 @@ import socket
 import ssl
 import sys
 from collections import deque
+from typing import cast
 
 from .. import statistics
 from ..arguments import weakness
@@ -160,8 +161,7 @@ class FrameStream(Connection):
         if self.closed():
             raise self.failure()
         self.state = State.HELLO
-        assert isinstance(self.socket, ssl.SSLSocket)
-        channel = secure(self.socket, handshake.pointer, handshake.options)
+        channel = secure(cast(ssl.SSLSocket, self.socket), handshake.pointer, handshake.options)
         self.tls_facts = {**handshake.facts, "holds_gil": channel.holds_gil}
         self._begin(channel)
         follow = getattr(self.socket, "when_revoked", None)

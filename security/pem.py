@@ -20,12 +20,12 @@ import os
 import shlex
 import ssl
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from .errors import ConfigError, KeyMismatch, PEMError, PEMNotFound
+from .openable import openable
 from .paths import expanded
 from .pem_blocks import Block, blocks, is_torn
 from .pem_shapes import contents_of, decoded, looks_of, normalised, password_hint, reason_of
@@ -376,24 +376,5 @@ def _path(source: Source | None) -> Iterator[str | None]:
         yield None
         return
     data = "".join(f"{block.text}\n" for block in blocks(source.read())).encode()
-    try:
-        # Fails if the kernel or the C library is too old, or /proc is not mounted.
-        descriptor = os.memfd_create("sealwire", os.MFD_CLOEXEC)
-    except (AttributeError, OSError):
-        descriptor = -1
-    if descriptor >= 0:
-        with open(descriptor, "wb") as memory:
-            path = f"/proc/self/fd/{descriptor}"
-            if os.path.exists(path):
-                memory.write(data)
-                memory.flush()
-                yield path
-                return
-    if source.path is not None:  # do not copy a key to another file
-        yield source.path
-        return
-    with tempfile.TemporaryDirectory(prefix="sealwire-") as directory:  # mode 0700
-        path = os.path.join(directory, "identity.pem")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
+    with openable(data, source.path, str(source)) as path:
         yield path

@@ -37,7 +37,8 @@ calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.call
 broadcast sync __init__
 """
 SECURITY = """
-errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem schema
+errors text parameters quoting paths der pem_blocks pem_shapes reading permissions openable pem
+schema
 native config_files config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
 contexts.forks contexts.expiry

@@ -60,6 +60,13 @@ CRL_LIMIT = 64 * 2**20
 _MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 _UNFIT = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "UNKNOWN_CERTIFICATE_TYPE"}
 
+# What OpenSSL's security levels above ours ask for: of its configuration, or of tls_ciphers
+_NEEDED = {
+    3: ("RSA of 3072 bits or more, or P-256", "a SHA-2"),
+    4: ("RSA of 7680 bits or more, or P-384", "a SHA-384"),
+    5: ("RSA of 15360 bits or more, or P-521", "a SHA-512"),
+}
+
 _exposed: set[str] = set()  # key files already warned about
 
 
@@ -312,7 +319,8 @@ def load_identity(
         except PEMError:  # raised by the password callback, through OpenSSL
             raise
         except OSError as error:
-            raise _explained(error, certificate, holder, password) from error
+            level = context.security_level
+            raise _explained(error, certificate, holder, password, level) from error
 
 
 def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | bytes]:
@@ -330,7 +338,11 @@ def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | 
 
 
 def _explained(
-    error: OSError, certificate: Source, holder: Source, password: str | bytes | None
+    error: OSError,
+    certificate: Source,
+    holder: Source,
+    password: str | bytes | None,
+    level: int,
 ) -> PEMError:
     """Explain why OpenSSL rejected an identity."""
     reason = getattr(error, "reason", None)
@@ -341,9 +353,11 @@ def _explained(
             "give the key of that certificate alone, and put the leaf before its intermediates"
         )
     if reason in _UNFIT:
+        key, digest = _NEEDED.get(level, ("RSA of 2048 bits or more, or P-256", "a SHA-2"))
+        by_whom = f" at security level {level}" if level in _NEEDED else ""
         return PEMError(
-            f"cannot use {both}: too weak or of no kind for TLS ({reason}); "
-            "use RSA of 2048 bits or more, or P-256, and a SHA-2 signature"
+            f"cannot use {both}: too weak or of no kind for TLS{by_whom} ({reason}); "
+            f"use {key}, and {digest} signature"
         )
     if password is not None and any(block.is_encrypted for block in blocks(holder.read())):
         return PEMError(

@@ -20,6 +20,7 @@ from .. import statistics
 from ..arguments import weakness
 from ..errors import CommClosedError
 from ..limits import Limits
+from ..signals import warn_of_sigpipe
 from ..tls_errors import too_weak
 from ..wire import closing
 from ..wire.framing import Frame
@@ -88,6 +89,7 @@ class FrameStream(Connection):
         self, sock: socket.socket, limits: Limits, peer: str, state: State = State.HELLO
     ) -> None:
         super().__init__(sock, limits, peer, state)
+        warn_of_sigpipe()
         statistics.began(self)
         self._counted = False
 

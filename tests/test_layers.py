@@ -29,9 +29,10 @@ tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
 transport.readiness transport.race transport.inquiry transport.handshake_throttle
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
-transport.goodbye transport.sender transport.bounded transport.receiver transport.end_watch
-transport.pending transport.connection transport.stream transport.writing transport.greeting
-transport.client transport.acceptor transport.server transport.local ends tcp unix memory testing
+transport.goodbye transport.interrupted transport.sender transport.bounded
+transport.receiver transport.end_watch transport.pending transport.connection transport.stream
+transport.writing transport.greeting transport.client transport.acceptor transport.server
+transport.local ends tcp unix memory testing
 api
 calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.calls calls.reconnect
 broadcast sync __init__

@@ -20,6 +20,7 @@ from .arguments import (
     expect_known,
     expect_limits,
     expect_seconds,
+    is_context,
     takes_further,
 )
 from .errors import AddressError, CommClosedError, CommError, ConnectError, ConnectTimeout
@@ -276,7 +277,7 @@ def _checked(
 
 
 def _complete(address: str, ssl_context: ssl.SSLContext | None) -> Address:
-    if not (ssl_context is None or isinstance(ssl_context, ssl.SSLContext)):
+    if not (ssl_context is None or is_context(ssl_context)):
         raise TypeError(
             f"cannot use {address}: ssl_context is {ssl_context!r}, need an ssl.SSLContext or None"
         )

@@ -6,6 +6,7 @@ that only looks protected. Both would work, so nobody would notice.
 
 from __future__ import annotations
 
+import _ssl
 import functools
 import inspect
 import logging
@@ -14,9 +15,12 @@ import numbers
 import ssl
 import weakref
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from .limits import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 __all__ = [
     "Side",
@@ -27,6 +31,7 @@ __all__ = [
     "expect_name",
     "expect_seconds",
     "expect_secure",
+    "is_context",
     "log_lacks",
     "takes_further",
     "weakness",
@@ -132,6 +137,11 @@ def expect_handler(call: str, handler: Any) -> None:
         )
 
 
+def is_context(value: object) -> TypeGuard[ssl.SSLContext]:
+    """Whether a value is a TLS context, also where a library has put its own class into `ssl`."""
+    return isinstance(value, _ssl._SSLContext)
+
+
 def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.SSLContext:
     """Return `context` if it is as strict as ``tls://`` promises.
 
@@ -139,7 +149,7 @@ def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.S
     `ValueError` for one that is for the other side, does not require a peer certificate, or allows
     TLS below 1.2. One for which nobody has chosen a version speaks 1.2 at least from now on.
     """
-    if not isinstance(context, ssl.SSLContext):
+    if not is_context(context):
         raise TypeError(
             f"cannot use {address}: ssl_context is {context!r}, need an ssl.SSLContext; {instead}"
         )

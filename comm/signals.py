@@ -1,14 +1,17 @@
-"""Waiting for the signal by which a system ends a process in order."""
+"""The signals by which a system ends a process: one is waited for, another one warned of."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import operator
 import signal
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-__all__ = ["stop_signal"]
+__all__ = ["stop_signal", "warn_of_sigpipe"]
+
+logger = logging.getLogger("sealwire.comm")
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 
@@ -110,3 +113,22 @@ def _forget(number: int, told: asyncio.Future[int]) -> None:
         del _watched[number]
         known.loop.remove_signal_handler(number)
         signal.signal(number, known.before)
+
+
+_SIGPIPE: signal.Signals | None = getattr(signal, "SIGPIPE", None)  # not on Windows
+_warned = False
+
+
+def warn_of_sigpipe() -> None:
+    """Log, once, that the peers of this process can end it.
+
+    Python ignores SIGPIPE, but command line programs restore what the system does, to end quietly
+    when their output is read no more.
+    """
+    global _warned
+    if not _warned and _SIGPIPE and signal.getsignal(_SIGPIPE) is signal.SIG_DFL:
+        _warned = True
+        logger.warning(
+            "this process has SIGPIPE set to SIG_DFL, so that any peer that goes away can end it; "
+            "leave out signal.signal(signal.SIGPIPE, signal.SIG_DFL), or ignore it (SIG_IGN)"
+        )

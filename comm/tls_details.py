@@ -45,7 +45,7 @@ def mismatch(tls: Any) -> tuple[str, str] | None:
     `tls` is whatever has a ``context``. None where both are allowed, or that is not known.
     """
     context = getattr(tls, "context", None)
-    if not isinstance(context, ssl.SSLContext):
+    if not isinstance(context, _ssl._SSLContext):
         return None
     if context.minimum_version == ssl.TLSVersion.TLSv1_3:
         return (

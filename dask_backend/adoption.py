@@ -18,7 +18,6 @@ import contextlib
 import functools
 import logging
 import os
-import ssl
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +30,7 @@ from sealwire.security import ConfigError, SecurityError, config
 from sealwire.security import Security as OwnSecurity
 from sealwire.security.belonging import not_meant
 from sealwire.security.contexts.policy import SealedContext
+from sealwire.security.native import is_context
 from sealwire.security.pem import is_text, source
 from sealwire.security.pem_blocks import blocks
 from sealwire.security.security import FIELDS, ROLES
@@ -274,7 +274,7 @@ def _check_protected(subclass: type, name: str, role: str, args: dict[str, Any])
     Raises `ConfigError` then. A context that is not ours is logged, once per class.
     """
     context = args.get("ssl_context")
-    if not _on or not isinstance(context, ssl.SSLContext):
+    if not _on or not is_context(context):
         return args
     where = f"{subclass.__module__}.{subclass.__qualname__}.{name}"
     lacks = unprotected(context, role) if configured(role) else []

@@ -18,6 +18,7 @@ from sealwire.security import config
 from sealwire.security.belonging import is_another, trusts_another
 from sealwire.security.config import KEYS
 from sealwire.security.contexts.selfcheck import lacking
+from sealwire.security.native import is_context
 
 from .settings import encryption_required
 
@@ -68,7 +69,7 @@ def unprotected_comm(comm: Comm) -> list[str]:
     if address.startswith("inproc://"):
         return []
     context = getattr(getattr(getattr(comm, "stream", None), "socket", None), "context", None)
-    if isinstance(context, ssl.SSLContext):
+    if is_context(context):
         return unprotected(context)
     if not address.startswith(("tls://", "wss://")):
         plain = encryption_required({})

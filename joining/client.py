@@ -33,6 +33,7 @@ from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 from sealwire.security import PEMError
+from sealwire.security.native import NativeContext, NativeSocket
 from sealwire.security.pem import blocks, load_identity, source
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.names import split
@@ -97,7 +98,7 @@ class Lists(NamedTuple):
     signer: str
 
 
-class _Context(ssl.SSLContext):
+class _Context(NativeContext):
     """A client's context for one connection with the service."""
 
     admits_strangers = False
@@ -321,7 +322,7 @@ async def _opened(address: Address, context: _Context) -> AsyncIterator[tuple[Fr
 
 
 def _certificate_of(stream: FrameStream) -> bytes:
-    assert isinstance(stream.socket, ssl.SSLSocket)
+    assert isinstance(stream.socket, NativeSocket)
     found = stream.socket.getpeercert(binary_form=True)
     assert found is not None, "its context requires one"
     return found

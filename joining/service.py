@@ -27,6 +27,7 @@ from sealwire.comm.transport.server import FrameServer
 from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 from sealwire.security import SecurityError
+from sealwire.security.native import NativeContext, NativeSocket
 from sealwire.security.pem import load_identity, source
 
 from .desk import Desk, Given, Own
@@ -54,7 +55,7 @@ def limits(chosen: Limits = DEFAULT_LIMITS, timeout: float = 10.0) -> Limits:
     )
 
 
-class _Context(ssl.SSLContext):
+class _Context(NativeContext):
     """The context of the service: it asks for a certificate, and takes none as well."""
 
     admits_strangers = True
@@ -170,7 +171,7 @@ class JoinServer(FrameServer):
 
     async def _answer(self, stream: FrameStream, question: dict[str, Any]) -> dict[str, Any]:
         tls = stream.socket
-        assert isinstance(tls, ssl.SSLSocket)
+        assert isinstance(tls, NativeSocket)
         assert isinstance(tls.context, _Context)
         present = tls.getpeercert(binary_form=True)
         if self._closed or self._waiting >= _WAITING:

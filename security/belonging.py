@@ -14,6 +14,7 @@ from typing import Any
 
 from .config import KEYS
 from .errors import SecurityError
+from .native import NativeContext
 from .pem import Source, certificates, source
 
 __all__ = ["OF_A_CA", "is_another", "not_meant", "trusts_another"]
@@ -58,7 +59,7 @@ def is_another(given: Source, configured: object) -> bool:
 
 def trusts_another(context: ssl.SSLContext, configured: object) -> bool:
     """Whether a context of any origin trusts no configured CA; False if that cannot be told."""
-    probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    probe = NativeContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         theirs = source("tls_ca_file", configured)
         if theirs is None:
@@ -68,7 +69,7 @@ def trusts_another(context: ssl.SSLContext, configured: object) -> bool:
         known = set(probe.get_ca_certs(binary_form=True))
         others = set(context.get_ca_certs(binary_form=True))
         return bool(known) and not (known & others or _identities(known) & _identities(others))
-    except (SecurityError, ssl.SSLError, ValueError):
+    except (SecurityError, ssl.SSLError, ValueError, NotImplementedError):  # of truststore
         return False
 
 

@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 def expanded(field: str, path: str) -> str:
     """Replace `~`, `~user`, `$NAME` and `${NAME}` in a path, unless it exists as it stands.
 
-    Raises `ConfigError` for a variable that is not set.
+    Raises `ConfigError` for a variable that is not set, and for a home that nobody knows.
     """
     if is_literal(path) or _exists(path):
         return path
@@ -29,7 +29,13 @@ def expanded(field: str, path: str) -> str:
         if name not in os.environ:
             shown = "a variable in it" if hides_key(name) else f"the variable {name} in it"
             raise ConfigError(f"cannot use {field}: {shown} is not set; set it, or write it out")
-    return os.path.expanduser(os.path.expandvars(path))
+    whole = os.path.expanduser(os.path.expandvars(path))
+    if whole.startswith("~"):  # as it was: in a container, the user may have no entry and no $HOME
+        raise ConfigError(
+            f"cannot use {field}: the home that ~ stands for in it is not known; "
+            "set HOME, or write it out"
+        )
+    return whole
 
 
 def is_literal(path: str) -> bool:

@@ -20,12 +20,12 @@ import os
 import shlex
 import ssl
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from .errors import ConfigError, KeyMismatch, PEMError, PEMNotFound
+from .openable import openable
 from .paths import expanded
 from .pem_blocks import Block, blocks, is_torn
 from .pem_shapes import contents_of, decoded, looks_of, normalised, password_hint, reason_of
@@ -59,6 +59,13 @@ CRL_LIMIT = 64 * 2**20
 # certificate slot is empty.
 _MISMATCH = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 _UNFIT = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "UNKNOWN_CERTIFICATE_TYPE"}
+
+# What OpenSSL's security levels above ours ask for: of its configuration, or of tls_ciphers
+_NEEDED = {
+    3: ("RSA of 3072 bits or more, or P-256", "a SHA-2"),
+    4: ("RSA of 7680 bits or more, or P-384", "a SHA-384"),
+    5: ("RSA of 15360 bits or more, or P-521", "a SHA-512"),
+}
 
 _exposed: set[str] = set()  # key files already warned about
 
@@ -312,7 +319,8 @@ def load_identity(
         except PEMError:  # raised by the password callback, through OpenSSL
             raise
         except OSError as error:
-            raise _explained(error, certificate, holder, password) from error
+            level = context.security_level
+            raise _explained(error, certificate, holder, password, level) from error
 
 
 def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | bytes]:
@@ -330,7 +338,11 @@ def _answer(holder: Source, password: str | bytes | None) -> Callable[[], str | 
 
 
 def _explained(
-    error: OSError, certificate: Source, holder: Source, password: str | bytes | None
+    error: OSError,
+    certificate: Source,
+    holder: Source,
+    password: str | bytes | None,
+    level: int,
 ) -> PEMError:
     """Explain why OpenSSL rejected an identity."""
     reason = getattr(error, "reason", None)
@@ -341,9 +353,11 @@ def _explained(
             "give the key of that certificate alone, and put the leaf before its intermediates"
         )
     if reason in _UNFIT:
+        key, digest = _NEEDED.get(level, ("RSA of 2048 bits or more, or P-256", "a SHA-2"))
+        by_whom = f" at security level {level}" if level in _NEEDED else ""
         return PEMError(
-            f"cannot use {both}: too weak or of no kind for TLS ({reason}); "
-            "use RSA of 2048 bits or more, or P-256, and a SHA-2 signature"
+            f"cannot use {both}: too weak or of no kind for TLS{by_whom} ({reason}); "
+            f"use {key}, and {digest} signature"
         )
     if password is not None and any(block.is_encrypted for block in blocks(holder.read())):
         return PEMError(
@@ -376,24 +390,5 @@ def _path(source: Source | None) -> Iterator[str | None]:
         yield None
         return
     data = "".join(f"{block.text}\n" for block in blocks(source.read())).encode()
-    try:
-        # Fails if the kernel or the C library is too old, or /proc is not mounted.
-        descriptor = os.memfd_create("sealwire", os.MFD_CLOEXEC)
-    except (AttributeError, OSError):
-        descriptor = -1
-    if descriptor >= 0:
-        with open(descriptor, "wb") as memory:
-            path = f"/proc/self/fd/{descriptor}"
-            if os.path.exists(path):
-                memory.write(data)
-                memory.flush()
-                yield path
-                return
-    if source.path is not None:  # do not copy a key to another file
-        yield source.path
-        return
-    with tempfile.TemporaryDirectory(prefix="sealwire-") as directory:  # mode 0700
-        path = os.path.join(directory, "identity.pem")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
+    with openable(data, source.path, str(source)) as path:
         yield path

@@ -29,16 +29,18 @@ tls_details tls_errors
 transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
 transport.readiness transport.race transport.inquiry transport.handshake_throttle
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
-transport.goodbye transport.sender transport.bounded transport.receiver transport.end_watch
-transport.pending transport.connection transport.stream transport.writing transport.greeting
-transport.client transport.acceptor transport.server transport.local ends tcp unix memory testing
+transport.goodbye transport.interrupted transport.sender transport.bounded
+transport.receiver transport.end_watch transport.pending transport.connection transport.stream
+transport.writing transport.greeting transport.client transport.acceptor transport.server
+transport.local ends tcp unix memory testing
 api
 calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.calls calls.reconnect
 broadcast sync __init__
 """
 SECURITY = """
-errors text parameters quoting paths der pem_blocks pem_shapes reading permissions pem schema
-config_files config
+errors text parameters quoting paths der pem_blocks pem_shapes reading permissions openable pem
+schema
+native config_files config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
 contexts.forks contexts.expiry
 x509.keys x509.lineage x509.names x509.requests

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-
 from ..errors import CommClosedError
 from ..wire import hello
 from .stream import FrameStream
@@ -35,5 +33,5 @@ async def exchange_hellos(stream: FrameStream) -> None:
 
 def is_probe(stream: FrameStream, error: CommClosedError) -> bool:
     """Whether the peer has connected and gone without a byte, as liveness probes do."""
-    spoke = stream.bytes_in or isinstance(stream.socket, ssl.SSLSocket)
+    spoke = stream.bytes_in or hasattr(stream.socket, "getpeercert")
     return error.kind == "probe" or (error.kind in _ENDED and not spoke)

@@ -28,6 +28,7 @@ from ..wire.hello import Agreement
 from .buffers import allocate, scratch
 from .channel import CLOSED, SCRATCH, Channel, bare
 from .end_errors import ended_by_peer, reset_or_timed_out
+from .interrupted import receive_failed
 from .sender import Sender
 from .sockets import given_up, is_dead
 from .switch_interval import Guard
@@ -290,7 +291,7 @@ class Receiver:
                 self._take_in(self._channel.budget)
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
-        except (OSError, CommClosedError, MemoryError) as error:
+        except BaseException as error:
             self._handle_error(error)
         if self._errors_once and not self.paused and is_dead(self._channel.socket):
             self._rest_due = True  # an error came with the last bytes: no event will follow
@@ -307,10 +308,10 @@ class Receiver:
             elif not reader.done():
                 reader.set_result(None)
 
-    def _handle_error(self, error: Exception) -> None:
+    def _handle_error(self, error: BaseException) -> None:
         """Act on an exception of a receive."""
-        connection = self._connection
-        assert connection is not None
+        if (connection := self._connection) is None:
+            raise error
         if isinstance(error, CommClosedError):
             connection.fail(error)
         elif isinstance(error, MemoryError):
@@ -326,8 +327,8 @@ class Receiver:
                 connection.fail(reset_or_timed_out(self._peer, self._where()), error)
             else:
                 connection.fail(self._ended(connection.agreement))
-        elif isinstance(error, OSError):
-            connection.lost(error)
+        else:
+            receive_failed(connection, error)
 
     def _take_in(self, budget: int) -> None:
         """Receive up to `budget` bytes: into the frame being filled, or the scratch buffer."""

@@ -24,6 +24,7 @@ from ..wire.framing import ONE_FRAME, Buffer, pack_one
 from ..wire.outbox import CHUNK, Outbox
 from .channel import CLOSED, RECORD, Channel
 from .end_errors import slow_consumer
+from .interrupted import send_failed
 
 __all__ = ["Sender"]
 
@@ -213,9 +214,8 @@ class Sender:
             sent = self._channel.send(data)
         except _BLOCKED:  # `flush` will meet and handle it
             pass
-        except OSError as error:  # the system reports it once
-            if self._connection is not None:
-                self._connection.broken(error)
+        except BaseException as error:  # the system reports it once
+            send_failed(self._connection, error)
             if self._failure is not None:
                 raise self._failure() from None
         self.answering = False
@@ -387,9 +387,8 @@ class Sender:
             pass
         except ssl.SSLWantReadError:
             self.wants_read = True
-        except OSError as error:
-            if self._connection is not None:
-                self._connection.broken(error)
+        except BaseException as error:
+            send_failed(self._connection, error)
             return
         if outbox.sent != before:
             self._last_send = time.perf_counter()

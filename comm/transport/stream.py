@@ -14,11 +14,13 @@ import socket
 import ssl
 import sys
 from collections import deque
+from typing import cast
 
 from .. import statistics
 from ..arguments import weakness
 from ..errors import CommClosedError
 from ..limits import Limits
+from ..signals import warn_of_sigpipe
 from ..tls_errors import too_weak
 from ..wire import closing
 from ..wire.framing import Frame
@@ -87,6 +89,7 @@ class FrameStream(Connection):
         self, sock: socket.socket, limits: Limits, peer: str, state: State = State.HELLO
     ) -> None:
         super().__init__(sock, limits, peer, state)
+        warn_of_sigpipe()
         statistics.began(self)
         self._counted = False
 
@@ -160,8 +163,7 @@ class FrameStream(Connection):
         if self.closed():
             raise self.failure()
         self.state = State.HELLO
-        assert isinstance(self.socket, ssl.SSLSocket)
-        channel = secure(self.socket, handshake.pointer, handshake.options)
+        channel = secure(cast(ssl.SSLSocket, self.socket), handshake.pointer, handshake.options)
         self.tls_facts = {**handshake.facts, "holds_gil": channel.holds_gil}
         self._begin(channel)
         follow = getattr(self.socket, "when_revoked", None)

@@ -6,6 +6,7 @@ asyncio would resume it in the loop's next iteration, after another poll of all 
 from __future__ import annotations
 
 import asyncio
+import sys
 
 __all__ = ["resume"]
 
@@ -15,15 +16,21 @@ def resume(future: asyncio.Future[None]) -> None:
 
     Does nothing once it is done, so an event may call it again. asyncio's own futures tell their
     callbacks, with the contexts; a subclass that keeps them itself takes twice the time for each
-    message. The waiter of a future that does not tell is resumed by the loop.
+    message. The waiter of a future that does not tell is resumed by the loop, and so is any where
+    nest_asyncio, which Jupyter's users install, has changed the loop: a task that runs the loop
+    within itself would enter this event once more, which fails for ever.
     """
     if future.done():
         return
     waiters = getattr(future, "_callbacks", None)
-    if waiters:
+    if waiters and not _may_be_nested(future):
         waiter, context = waiters[0]
         future.remove_done_callback(waiter)
         future.set_result(None)
         context.run(waiter, future)
     else:
         future.set_result(None)
+
+
+def _may_be_nested(future: asyncio.Future[None]) -> bool:
+    return "nest_asyncio" in sys.modules and hasattr(future.get_loop(), "_nest_patched")

@@ -152,15 +152,34 @@ def empty_context(kind: type[_ContextT], side: Side, policy: Policy) -> _Context
         context.server_hostname = policy.server_hostname
     context.check_hostname = False  # the cluster's own CA is the proof; nodes are known by IP
     context.verify_mode = ssl.CERT_REQUIRED
-    context.minimum_version = policy.min_version
-    if policy.max_version is not None:
-        context.maximum_version = policy.max_version
+    _set_versions(context, policy)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     # Set by older CPythons, such as 3.11.2: a cut connection would look like one that was closed.
     context.options &= ~_IGNORE_EOF
     # Before the identity: OpenSSL checks keys against the security level when they are loaded.
     context.set_ciphers(policy.ciphers or _DEFAULT_CIPHERS)
     return context
+
+
+def _set_versions(context: SealedContext, policy: Policy) -> None:
+    """Set the policy's versions, within the bounds of OpenSSL's configuration if Python keeps it.
+
+    Raises `ConfigError` if none is left.
+    """
+    least = max(policy.min_version, context.minimum_version)
+    most = context.maximum_version  # negative where there is no bound
+    if policy.max_version is not None and not 0 < most < policy.max_version:
+        most = policy.max_version
+    if 0 < most < least:
+        what, bound = f"tls_min_version {least.name}", f"MaxProtocol {most.name}"
+        if least > policy.min_version:
+            what, bound = f"tls_max_version {most.name}", f"MinProtocol {least.name}"
+        advice = "change one of the two" if most in SPOKEN else "raise it"
+        raise ConfigError(
+            f"cannot use {what}: OpenSSL's configuration (openssl.cnf, or the file that the "
+            f"variable OPENSSL_CONF names) sets {bound}; {advice}"
+        )
+    context.minimum_version, context.maximum_version = least, most
 
 
 def load(context: SealedContext, material: Material) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 from .. import permissions
 from ..errors import ConfigError, SecurityError
+from ..native import NativeContext
 from ..pem import Source
 from ..reading import Stamp, are_settled, look_at
 from . import status
@@ -95,7 +96,7 @@ class FollowingContext(SealedContext):
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
         """As `ssl.SSLContext.wrap_socket`, with the current content of the files."""
-        return ssl.SSLContext.wrap_socket(self._watch.present(self._side), *args, **kwargs)
+        return NativeContext.wrap_socket(self._watch.present(self._side), *args, **kwargs)
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """As `ssl.SSLContext.wrap_bio`, with the current content of the files."""
@@ -150,7 +151,7 @@ class FollowingContext(SealedContext):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if hasattr(ssl.SSLContext, name) or name in ("tell_refused", "max_handshake_size"):
+        if hasattr(NativeContext, name) or name in ("tell_refused", "max_handshake_size"):
             self._set("__setattr__", name, value)
 
     def set_ciphers(self, cipherlist: str, /) -> None:

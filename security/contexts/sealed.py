@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import ConfigError
+from ..native import NativeContext
 from ..pem import Source, shown
 from .allowlist import AllowedPeers
 from .description import describe, fault_above
@@ -212,7 +213,7 @@ _HARMLESS = frozenset(
 )
 
 
-class SealedContext(ssl.SSLContext):
+class SealedContext(NativeContext):
     """An `ssl.SSLContext` that can be tightened but not loosened, once it is sealed.
 
     Whatever would weaken the policy (certificates required, TLS 1.2 or later, no tickets, sockets
@@ -339,7 +340,7 @@ class SealedContext(ssl.SSLContext):
             ) from error
 
     def _expect_fewer(self, cipherlist: str, string: str) -> None:
-        trial = ssl.SSLContext(self.protocol)
+        trial = NativeContext(self.protocol)
         trial.set_ciphers(string)
         more = _names(trial) - _names(self)
         if more:
@@ -394,6 +395,6 @@ def _refusing(name: str) -> Callable[..., Any]:
     return refuse
 
 
-for _name in dir(ssl.SSLContext):
+for _name in dir(NativeContext):
     if not (_name.startswith("_") or _name in (*_HARMLESS, *_RULES, *vars(SealedContext))):
         setattr(SealedContext, _name, _refusing(_name))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from ..der import has_common_key
 from ..errors import PEMError
+from ..native import NativeContext
 from .verified import VerifiedObject, VerifiedSocket
 
 __all__ = ["lacking", "must_serve"]
@@ -57,7 +58,7 @@ def must_serve(context: ssl.SSLContext, identity: str, leaf: str) -> None:
         der = b""
     if all(map(has_common_key, (der, *context.get_ca_certs(binary_form=True)))):
         return
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client = NativeContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
     client.set_ciphers("ALL:@SECLEVEL=2")  # whichever the server is limited to
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -81,4 +82,4 @@ def must_serve(context: ssl.SSLContext, identity: str, leaf: str) -> None:
 @functools.cache
 def _unset() -> int:
     """Return what some builds of Python have for no choice; a comm then chooses TLS 1.2."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version
+    return NativeContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version

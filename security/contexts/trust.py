@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from ..der import Facts, facts_of
 from ..errors import PEMError
+from ..native import NativeContext
 from ..pem import Block, Source, certificates
 from ..pem_shapes import reason_of
 
@@ -84,7 +85,7 @@ def load_trust(context: ssl.SSLContext, trust: Source) -> bool:
     The context's flags are set accordingly. Raises `PEMError`.
     """
     used = []
-    unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    unused = NativeContext(ssl.PROTOCOL_TLS_CLIENT)
     for each in chosen(trust):
         _add(unused if each.why_not else context, each.block, trust)  # damage is damage
         if not each.why_not:
@@ -114,7 +115,7 @@ def _issues_unmarked(each: Trusted) -> bool:
     if not each.der or _BASIC_CONSTRAINTS in each.der:
         return False  # OpenSSL goes by what it says
     try:
-        probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        probe = NativeContext(ssl.PROTOCOL_TLS_CLIENT)
         probe.load_verify_locations(cadata=each.der)
     except (ValueError, ssl.SSLError):
         return False  # not a certificate: loading it says so

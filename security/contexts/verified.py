@@ -28,6 +28,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import CertificateUnreadable, ConfigError, SecurityError, SessionResumed
+from ..native import NativeObject, NativeSocket, expect_native
 from .allowlist import listed
 
 __all__ = ["VerifiedObject", "VerifiedSocket"]
@@ -138,13 +139,14 @@ def _name_server(kwargs: dict[str, Any]) -> None:
         kwargs["server_hostname"] = kwargs["context"].server_hostname
 
 
-class VerifiedSocket(_Verified, ssl.SSLSocket):
+class VerifiedSocket(_Verified, NativeSocket):
     """An `ssl.SSLSocket` that passes no data before its peer is verified."""
 
     _notified = False
 
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> VerifiedSocket:
+        expect_native(kwargs["sock"])
         _name_server(kwargs)
         made: VerifiedSocket = super()._create(*args, **kwargs)  # type: ignore[misc]
         return made
@@ -183,7 +185,7 @@ class VerifiedSocket(_Verified, ssl.SSLSocket):
         return super().send(data, flags)
 
 
-class VerifiedObject(_Verified, ssl.SSLObject):
+class VerifiedObject(_Verified, NativeObject):
     """An `ssl.SSLObject` that passes no data before its peer is verified."""
 
     _incoming: ssl.MemoryBIO

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import uvloop
 
+import sealwire.comm.signals
 from sealwire.comm import stop_signal
+from sealwire.comm.testing import pair
 from support.aio import aio
 
 loops = pytest.mark.parametrize(
@@ -98,3 +100,24 @@ async def test_who_comes_later_waits_for_the_next(loop_factory: Any) -> None:
     assert not second.done()
     os.kill(os.getpid(), signal.SIGINT)
     assert await second is signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    "set_to", [signal.SIG_DFL, signal.SIG_IGN, lambda *_: None], ids=["end", "ignore", "handle"]
+)
+@aio
+async def test_peers_that_could_end_the_process_are_warned_of(
+    set_to: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGPIPE is ignored by Python, and ends those who have it otherwise at a peer's pleasure."""
+    monkeypatch.setattr(sealwire.comm.signals, "_warned", False)
+    before = signal.signal(signal.SIGPIPE, set_to)
+    try:
+        for _ in range(2):
+            async with pair():
+                pass
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+    told = [record.getMessage() for record in caplog.records if "SIGPIPE" in record.getMessage()]
+    assert len(told) == (set_to is signal.SIG_DFL)
+    assert all(text.endswith("or ignore it (SIG_IGN)") for text in told)

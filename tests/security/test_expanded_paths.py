@@ -146,6 +146,15 @@ def test_a_variable_that_is_not_set(form: str, home: Path) -> None:
         config.read()
 
 
+@pytest.mark.parametrize("form", ["~/ca.pem", "~", "~nobody-of-this-name/ca.pem"])
+def test_a_home_that_nobody_knows(form: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is a number."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    with pytest.raises(ConfigError, match="the home that ~ stands for in it is not known; set HO"):
+        Security(tls_ca_file=form)
+
+
 @pytest.mark.parametrize("form", ["cost$/ca.pem", "$/ca.pem", "ca.pem$", "a~b/ca.pem", "$$"])
 def test_other_dollars_and_tildes_are_letters(form: str, home: Path) -> None:
     one = Security(tls_ca_file=form)

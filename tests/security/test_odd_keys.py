@@ -149,3 +149,25 @@ def test_nothing_is_tried_with_common_keys(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(ssl.SSLContext, "wrap_bio", lambda *_, **__: pytest.fail("a trial"))
     ours = Security(tls_ca_file=str(folder / "ca.pem"), tls_worker_cert=str(folder / "worker.pem"))
     ours.get_listen_args("worker")
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "advice"),
+    [
+        ("RSA-PSS", 2, None),
+        ("RSA-PSS", 3, "RSA of 3072 bits or more, or P-256, and a SHA-2 signature"),
+        ("P-521", 3, None),
+        ("Ed25519", 4, "RSA of 7680 bits or more, or P-384, and a SHA-384 signature"),
+        ("Ed448", 5, "RSA of 15360 bits or more, or P-521, and a SHA-512 signature"),
+    ],
+)
+def test_what_a_higher_security_level_asks_for(
+    tmp_path: Path, kind: str, level: int, advice: str | None
+) -> None:
+    """Of tls_ciphers, or of OpenSSL's configuration, where a system's Python follows it."""
+    told = outcome(made(tmp_path, kind, "worker"), tls_ciphers=f"ALL:@SECLEVEL={level}")
+    if advice is None:
+        assert told == ""
+    else:
+        assert f"for TLS at security level {level} (" in told
+        assert told.endswith(f"; use {advice}")

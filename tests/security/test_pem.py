@@ -296,3 +296,38 @@ def test_without_files_in_memory_they_are_private_and_removed(
         if os.name == "posix":
             assert (mode, folder_mode) == (0o600, 0o700)
     assert not list(tmp_path.iterdir())
+
+
+LIMITED = """
+import resource, signal, sys
+from sealwire.security import PEMError, Security
+given = dict(zip(("tls_ca_file", "tls_scheduler_cert", "tls_scheduler_key"), sys.argv[1:]))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+assert Security(**given).get_listen_args("scheduler")["ssl_context"]
+texts = {name: open(path).read() for name, path in given.items()}
+try:
+    Security(**texts).get_listen_args("scheduler")
+except PEMError as error:
+    print(error)
+"""
+
+
+def test_where_no_file_can_be_written(tmp_path: Path) -> None:
+    """Files in memory have a limit of size as well (`ulimit -f`)."""
+    paths = [tmp_path / name for name in ("ca.pem", "leaf.pem", "key.pem")]
+    for path, text in zip(paths, (CA.pem, NODE.pem, NODE.key_pem), strict=True):
+        path.write_text(text)
+        path.chmod(0o600)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *paths],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert "cannot use tls_scheduler_cert (PEM text in memory): OpenSSL reads" in done.stdout, done
+    assert "temporary folder (File too large)" in done.stdout or "No usable" in done.stdout
+    assert "do not limit the size of files (ulimit -f)" in done.stdout
+    assert sorted(tmp_path.iterdir()) == sorted(paths)

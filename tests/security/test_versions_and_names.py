@@ -18,6 +18,7 @@ import dask.config
 import pytest
 
 from sealwire.security import ConfigError, Security
+from sealwire.security.contexts.policy import Policy, SealedContext, Side, empty_context
 from support import certs, folders
 from support.handshakes import client_context, security, server_context, shake
 
@@ -210,3 +211,62 @@ def test_dask_worker_asks_for_it(tmp_path: Path) -> None:
     asyncio.run(main())
     assert b"beta.sched" in heard[0]
     assert name_in(heard[0]) == "beta.sched"
+
+
+class _From13(SealedContext):
+    """Begins as in a Python that keeps OpenSSL's configuration, where that says ``MinProtocol``."""
+
+    def __new__(cls, *args: Any) -> _From13:
+        made: _From13 = super().__new__(cls, *args)
+        made.minimum_version = V3
+        return made
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_the_minimum_of_the_system_holds(side: Side) -> None:
+    for policy in (Policy(), Policy(min_version=V3), Policy(max_version=V3)):
+        assert empty_context(_From13, side, policy).minimum_version == V3
+    words = r"cannot use tls_max_version TLSv1_2: .* sets MinProtocol TLSv1_3; change one"
+    with pytest.raises(ConfigError, match=words):
+        empty_context(_From13, side, Policy(max_version=V2))
+
+
+CONFIGURED = """
+from sealwire.security import ConfigError, Security
+for kwargs in ({}, {"tls_min_version": 1.3}, {"tls_max_version": 1.3}):
+    try:
+        context = Security.temporary(**kwargs).get_listen_args("worker")["ssl_context"]
+        print(context.minimum_version.name, context.maximum_version.name)
+    except ConfigError as error:
+        print(error)
+"""
+_NO_13 = "cannot use tls_min_version TLSv1_3: .* sets MaxProtocol TLSv1_2; change one of the two"
+
+
+@pytest.mark.parametrize(
+    ("most", "printed"),
+    [
+        ("TLSv1.3", ["TLSv1_2 TLSv1_3", "TLSv1_3 TLSv1_3", "TLSv1_2 TLSv1_3"]),
+        ("TLSv1.2", ["TLSv1_2 TLSv1_2", _NO_13, "TLSv1_2 TLSv1_2"]),
+        ("TLSv1.1", [f"cannot use tls_min_version {v}: .* sets MaxProtocol TLSv1_1; raise it"
+                     for v in ("TLSv1_2", "TLSv1_3", "TLSv1_2")]),
+    ],
+)  # fmt: skip
+def test_the_maximum_of_the_system_holds(tmp_path: Path, most: str, printed: list[str]) -> None:
+    (tmp_path / "openssl.cnf").write_text(
+        "openssl_conf = init\n[init]\nssl_conf = ssl\n[ssl]\nsystem_default = tls\n"
+        f"[tls]\nMaxProtocol = {most}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", CONFIGURED],
+        env={**os.environ, "OPENSSL_CONF": str(tmp_path / "openssl.cnf")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(printed)
+    for line, words in zip(lines, printed, strict=True):
+        assert re.fullmatch(words, line), line

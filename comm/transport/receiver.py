@@ -85,7 +85,7 @@ class Receiver:
     Attributes
     ----------
     inbox : deque
-        Messages that have arrived, for `take_frames`: frames, and their total size.
+        Messages that have arrived, for `take_frames`: frames, and the memory that they take.
     bytes_in : int
         Payload received so far, without TLS overhead.
     messages : int

@@ -175,7 +175,7 @@ class Connection:
             self._send_error = error
         if not receiver.paused:
             receiver.receive(in_event=False)
-        said = self.agreement.closing and self.inbox and closing.decode(self.inbox[-1][0])
+        said = self.agreement.closing and closing.found(self.inbox)
         if self.state is State.OPEN and not said and unread(self.socket):
             # More than one receive takes, or than the reader wants now. Go on without sending.
             self.state = State.CLOSING

@@ -382,10 +382,9 @@ class Receiver:
         return ended_by_peer(self._peer, where, notified=notified, announces=agreement.closing)
 
     def closing_message(self) -> closing.Closing | None:
-        """Remove and return the closing message, if it is the last message in `inbox`."""
-        said = closing.decode(self.inbox[-1][0]) if self.inbox else None
+        """Remove and return the closing message, if there is one in `inbox`."""
+        said = closing.take(self.inbox)
         if said is not None:
-            self.inbox.pop()
             self.messages += 1
         return said
 

@@ -7,6 +7,8 @@ import dataclasses
 import errno
 import socket
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -94,6 +96,58 @@ async def test_who_gives_up_resets(scheme: str) -> None:
         error = await error_of(b.read())
         assert (error.code, error.closed_by, error.clean) == (CloseCode.ABNORMAL, "lost", False)
         assert row(error) in documented()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "loop_factory"),
+    [
+        ("tcp", asyncio.new_event_loop),
+        ("tls", uvloop.new_event_loop),
+        ("unix", asyncio.new_event_loop),
+    ],
+    ids=["tcp", "tls", "unix"],
+)
+@aio
+async def test_who_takes_little_at_a_time_gets_it_all(
+    scheme: str, loop_factory: LoopFactory, tmp_path: Path
+) -> None:
+    """A kernel with a full buffer takes more from us only long after the peer took something."""
+    held: asyncio.Future[Comm] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def hold(comm: Comm) -> None:
+        held.set_result(comm)
+        await over.wait()
+
+    address = f"unix://{tmp_path}/s" if scheme == "unix" else f"{scheme}://127.0.0.1:0"
+    arguments = {} if scheme == "unix" else listen_args(scheme)
+    async with listen(address, hold, limits=Limits(read_ahead=1), **arguments) as listener:
+        comm: Any = await connect(
+            listener.contact_address,
+            limits=Limits(close_timeout=0.4),
+            **({} if scheme == "unix" else connect_args(scheme)),
+        )
+        reader = await held
+        comm._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 600_000)
+        stream: Any = reader._stream  # type: ignore[attr-defined]
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50_000)
+        count = 0
+        while comm.queued < 50_000:
+            comm.write_nowait([count, bytes(10_000)])
+            count += 1
+            await asyncio.sleep(0.001)
+        closing = asyncio.ensure_future(comm.close(3000, "all of it"))
+        numbers = []
+
+        async def take() -> None:
+            while True:
+                numbers.append((await reader.read())[0])
+                await asyncio.sleep(0.02)
+
+        assert (await error_of(take())).code == 3000
+        assert numbers == list(range(count))
+        await closing
+        over.set()
 
 
 @schemes

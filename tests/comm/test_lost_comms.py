@@ -248,3 +248,47 @@ async def test_a_send_that_fails_finds_the_closing_message(scheme: str) -> None:
         a._stream._sender.answering = True  # type: ignore[attr-defined]
         error = await error_of(a.write(2))
         assert (error.code, error.reason, error.closed_by) == (1011, "of the test", "peer")
+
+
+async def waits(comm: Comm) -> CommClosedError:
+    return await comm.wait_closed()
+
+
+async def writes(comm: Comm) -> CommClosedError:
+    while True:
+        try:
+            await comm.write(bytes(1000))
+        except CommClosedError as error:
+            return error
+        await asyncio.sleep(0.001)
+
+
+async def asks_later(comm: Comm) -> CommClosedError:
+    await until(comm.closed)
+    return await error_of(comm.read())
+
+
+AFTERWARDS = {
+    "a message": message(b"\x01"),
+    "another code": message(closing.encode(3000, "again")),
+    "the same": message(closing.encode(1001, "first")),
+    "many": message(b"\x01") * 100 + message(closing.encode(1000, "")),
+    "half a message": message(bytes(100))[:70],
+}
+
+
+@schemes
+@pytest.mark.parametrize("name", AFTERWARDS)
+@aio
+async def test_the_first_closing_message_counts_for_who_does_not_read(
+    scheme: str, name: str
+) -> None:
+    for tells in (waits, writes, asks_later):
+        async with pair(scheme) as (a, b):
+            stream: Any = a._stream  # type: ignore[attr-defined]
+            told = asyncio.ensure_future(tells(b))
+            await asyncio.sleep(0)
+            stream._sender._channel.send(message(closing.encode(1001, "first")) + AFTERWARDS[name])
+            a.abort()
+            error = await told
+            assert (error.code, error.reason, error.closed_by) == (1001, "first", "peer"), tells

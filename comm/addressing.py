@@ -98,7 +98,7 @@ def parse_address(address: str) -> Address:
             raise AddressError(
                 f"bad address {address!r}: several colons; write an IPv6 host as [{rest}]:port"
             )
-    if _NOT_IN_A_HOST.search(host):
+    if _NOT_IN_A_HOST.search(host) or not host.isprintable():
         raise AddressError(f"bad address {address!r}: {host!r} is not a host name")
     return Address(scheme.lower(), host, _parse_port(port, address))
 

@@ -52,10 +52,12 @@ def expect_sendable(code: int) -> int:
     """`code`, if it may be sent. Raises `ValueError`, `TypeError` for what is no number."""
     if isinstance(code, bool) or not isinstance(code, int):
         raise TypeError(f"cannot close with code {code!r}: need an int such as CloseCode.NORMAL")
-    if is_sendable(code):
-        return int(code)
+    number = int.__int__(code)  # of a subclass, too
+    if is_sendable(number):
+        return number
+    shown = number if number.bit_length() < 64 else f"of {number.bit_length()} bits"
     raise ValueError(
-        f"cannot close with code {int(code)}: it is none that may be sent; use a CloseCode other "
+        f"cannot close with code {shown}: it is none that may be sent; use a CloseCode other "
         f"than NO_STATUS and ABNORMAL, or a number of your own from 3000 to 4999"
     )
 
@@ -63,7 +65,7 @@ def expect_sendable(code: int) -> int:
 def expect_reason(reason: str) -> str:
     """`reason`, if it is text. Raises `TypeError`."""
     if isinstance(reason, str):
-        return reason
+        return str.__str__(reason)  # plain, of a subclass as well
     raise TypeError(f"cannot close with a reason of type {type(reason).__name__}: need a str")
 
 

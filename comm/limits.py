@@ -54,7 +54,7 @@ class Limits:
     max_frames : int, default 1,048,576
         Number of frames of one message. A gather of 300,000 small results has about a million.
     read_ahead : int, default 4 MiB
-        Bytes of complete unread messages from which on receiving pauses, so that a slow reader
+        Memory of complete unread messages from which on receiving pauses, so that a slow reader
         slows down its sender (back-pressure). One more message may be partly received.
     write_ahead : int, default 1 MiB
         Bytes queued for sending beyond which `write` waits.

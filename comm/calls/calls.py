@@ -212,9 +212,10 @@ class Calls(Caller, Leaving):
             if ping is not None and not ping.done():
                 ping.set_result(None)
         elif kind == REFUSAL and len(message) == 4:
+            error = refused(message[2], message[3], self._peer)
             future = self._pending.pop(number, None)
             if future is not None and not future.done():
-                future.set_exception(refused(message[2], message[3], self._peer))
+                future.set_exception(error)
             self._turns.next()
         else:
             raise Violation(f"a message of type {kind} and {len(message)} parts")

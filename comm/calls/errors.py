@@ -103,7 +103,7 @@ class RemoteError(CallError):
     name : str
         The class's module and name at the other side, or the name it is registered with there.
     message : str
-        The text of the error.
+        The text of the error, as it was sent; `str` shows it without control characters.
     """
 
     def __init__(self, name: str, message: str) -> None:
@@ -112,7 +112,12 @@ class RemoteError(CallError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.message}" if self.message else self.name
+        return _visible(f"{self.name}: {self.message}" if self.message else self.name)
+
+
+def _visible(text: str) -> str:
+    """Return a peer's text of several lines without what a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
 class _Registered(NamedTuple):
@@ -120,6 +125,7 @@ class _Registered(NamedTuple):
     fields: tuple[str, ...]
 
 
+_NEVER = (CallError, StopIteration)  # asyncio's futures do not take the latter
 _by_class: dict[type[Exception], _Registered] = {}
 _by_name: dict[str, type[Exception]] = {}
 
@@ -147,8 +153,8 @@ def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | Non
     Raises
     ------
     TypeError
-        If `cls` is not a class of errors, or is one of the errors of calls themselves; for fields
-        that are no names, and for a name that is no printable text.
+        If `cls` is not a class of errors, is one of the errors of calls themselves, or
+        `StopIteration`; for fields that are no names, and for a name that is no printable text.
     ValueError
         If the name belongs to another class, or is longer than 200 characters.
 
@@ -162,9 +168,10 @@ def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | Non
 
         register_error(KeyError)
     """
-    if not (isinstance(cls, type) and issubclass(cls, Exception)) or issubclass(cls, CallError):
+    if not (isinstance(cls, type) and issubclass(cls, Exception)) or issubclass(cls, _NEVER):
         raise TypeError(
-            f"cannot register {cls!r} as an error: need a class of Exception other than CallError"
+            f"cannot register {cls!r} as an error: need a class of Exception other than CallError "
+            f"and StopIteration"
         )
     names = tuple(fields) if isinstance(fields, Iterable) else (None,)
     if isinstance(fields, str) or not all(isinstance(each, str) for each in names):
@@ -273,6 +280,8 @@ def at_argument(error: EncodeError, first: int | None) -> None:
 
 def refused(kind: Any, text: Any, peer: str) -> CallError:
     """Return the error for a refusal by the peer, whose words may be anything."""
+    if type(kind) is not str:  # an array has no truth value
+        kind = "bad-request"
     if kind == "expired":
         return CallTimeout(
             f"call to {peer} timed out: it was not done at its deadline there; allow it more time"

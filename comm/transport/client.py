@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import functools
 import logging
 import socket
@@ -376,4 +377,6 @@ def _remedy(error: BaseException) -> str:
         return "check the host name"
     if isinstance(error, ConnectionRefusedError):
         return "check that a listener runs on that port"
+    if getattr(error, "errno", None) == errno.EINVAL:
+        return "name the interface of a link-local address, as in [fe80::1%eth0]"
     return "check the address and the network between"

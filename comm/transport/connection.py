@@ -35,7 +35,7 @@ from ..wire.hello import Agreement
 from .bounded import new_sender
 from .end_errors import closed_by_peer, closed_by_us, hides_loss
 from .end_watch import EndWatch
-from .goodbye import is_calm, until_acknowledged
+from .goodbye import is_calm, until_acknowledged, until_sent
 from .handshake import Handshake
 from .liveness import liveness_of
 from .pending import too_late
@@ -175,7 +175,7 @@ class Connection:
             self._send_error = error
         if not receiver.paused:
             receiver.receive(in_event=False)
-        said = self.agreement.closing and self.inbox and closing.decode(self.inbox[-1][0])
+        said = self.agreement.closing and closing.found(self.inbox)
         if self.state is State.OPEN and not said and unread(self.socket):
             # More than one receive takes, or than the reader wants now. Go on without sending.
             self.state = State.CLOSING
@@ -291,7 +291,7 @@ class Connection:
             await asyncio.wait_for(self._say_goodbye(), self.limits.close_timeout)
 
     async def _say_goodbye(self) -> None:
-        if await self._sender.finish():
+        if await until_sent(self._sender, self.socket, self.peer, self.limits.close_timeout):
             self._sender.send_eof()
             self._receiver.bypass_tls()
             if self.state is State.CLOSING:

@@ -11,11 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
+from typing import Protocol
 
+from ..errors import CommClosedError
+from ..wire.outbox import Outbox
 from .sockets import reset, unacknowledged, unread
 
-__all__ = ["answer_plain", "is_calm", "until_acknowledged"]
+__all__ = ["answer_plain", "is_calm", "until_acknowledged", "until_sent"]
+
+logger = logging.getLogger("sealwire.comm")
 
 # For peers without TLS, which need 8 bytes to recognise it: protocol_version and close_notify.
 _ALERT = b"\x15\x03\x01\x00\x02\x02\x46" + b"\x15\x03\x01\x00\x02\x01\x00"
@@ -28,6 +34,46 @@ _END = 1  # our end of stream counts as a byte; a peer may let us wait for its a
 def is_calm(sock: socket.socket) -> bool:
     """Whether all that was sent has been acknowledged, and all that has arrived received."""
     return unacknowledged(sock) == 0 and unread(sock) == 0
+
+
+class Sending(Protocol):
+    """What is asked of the sending side of a connection."""
+
+    outbox: Outbox
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is closed."""
+
+    async def drain(self, leave: int = 0) -> None:
+        """Wait until the kernel has what is queued."""
+
+
+async def until_sent(sender: Sending, sock: socket.socket, peer: str, seconds: float) -> bool:
+    """Wait until the kernel has what is queued in `sender`; return whether it has all of it.
+
+    Gives up, with a warning, once the `peer` has taken nothing for `seconds`, and at once if the
+    connection ends. A cancelled call changes nothing.
+    """
+    outbox = sender.outbox
+    while outbox and not sender.ended:
+        # The kernel takes more only when a third of its buffer is free again, which is megabytes.
+        before = outbox.sent, unacknowledged(sock)
+        try:
+            await asyncio.wait_for(sender.drain(), seconds)
+        except asyncio.TimeoutError:
+            if before == (outbox.sent, unacknowledged(sock)):
+                logger.warning(
+                    "comm with %s closed with %d bytes unsent: it took nothing for %g s; "
+                    "raise Limits.close_timeout if its event loop may be busy for longer",
+                    peer,
+                    outbox.queued - outbox.sent,
+                    seconds,
+                )
+                return False
+        except CommClosedError:
+            return False
+    return not sender.ended
 
 
 async def until_acknowledged(

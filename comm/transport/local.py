@@ -24,6 +24,7 @@ from ..kinds import ErrorKind
 from ..limits import Limits
 from .channel import Channel, plain
 from .connection import State
+from .goodbye import until_sent
 from .greeting import exchange_hellos
 from .server import FrameServer
 from .stream import FrameStream
@@ -100,7 +101,7 @@ class LocalStream(FrameStream):
 
     async def _say_goodbye(self) -> None:
         # What the kernel has taken is in the peer's buffer, and stays there.
-        if await self._sender.finish():
+        if await until_sent(self._sender, self.socket, self.peer, self.limits.close_timeout):
             self._sender.send_eof()
 
 

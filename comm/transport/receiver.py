@@ -86,7 +86,7 @@ class Receiver:
     Attributes
     ----------
     inbox : deque
-        Messages that have arrived, for `take_frames`: frames, and their total size.
+        Messages that have arrived, for `take_frames`: frames, and the memory that they take.
     bytes_in : int
         Payload received so far, without TLS overhead.
     messages : int
@@ -383,10 +383,9 @@ class Receiver:
         return ended_by_peer(self._peer, where, notified=notified, announces=agreement.closing)
 
     def closing_message(self) -> closing.Closing | None:
-        """Remove and return the closing message, if it is the last message in `inbox`."""
-        said = closing.decode(self.inbox[-1][0]) if self.inbox else None
+        """Remove and return the closing message, if there is one in `inbox`."""
+        said = closing.take(self.inbox)
         if said is not None:
-            self.inbox.pop()
             self.messages += 1
         return said
 

@@ -69,7 +69,6 @@ class Sender:
 
     __slots__ = (
         "_channel",
-        "_close_timeout",
         "_connection",
         "_failure",
         "_largest",
@@ -107,7 +106,6 @@ class Sender:
         self._peer = peer
         self._loop = loop
         self._channel = CLOSED
-        self._close_timeout = limits.close_timeout
         most = limits.max_queued
         self._max_queued = sys.maxsize if most is None else most
         self._write_ahead = min(limits.write_ahead, self._max_queued)
@@ -140,6 +138,11 @@ class Sender:
     def blocked(self) -> bool:
         """Whether there is something to send as soon as the socket is writable."""
         return bool(self.outbox) and not self.wants_read and not self.held_back
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is closed."""
+        return self._failure is not None
 
     # The writer's side
 
@@ -315,31 +318,6 @@ class Sender:
             future: asyncio.Future[None] = self._loop.create_future()
             heapq.heappush(self._waiters, (goal, next(self._numbers), future))
             await future
-
-    async def finish(self) -> bool:
-        """Send what is queued; return whether the kernel has all of it.
-
-        Gives up, with a warning, once the peer has taken nothing for `Limits.close_timeout`, and at
-        once if the connection ends. A cancelled call changes nothing.
-        """
-        outbox = self.outbox
-        while outbox and self._failure is None:
-            before = outbox.sent
-            try:
-                await asyncio.wait_for(self.drain(), self._close_timeout)
-            except asyncio.TimeoutError:
-                if outbox.sent == before:
-                    logger.warning(
-                        "comm with %s closed with %d bytes unsent: it took nothing for %g s; "
-                        "raise Limits.close_timeout if its event loop may be busy for longer",
-                        self._peer,
-                        outbox.queued - outbox.sent,
-                        self._close_timeout,
-                    )
-                    return False
-            except CommClosedError:
-                return False
-        return self._failure is None
 
     def drop_rest(self, failure: Callable[[], CommClosedError]) -> bool:
         """Drop what is queued but for the message that the peer has in part, if that is possible.

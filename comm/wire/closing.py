@@ -7,6 +7,7 @@ other message has an extension of that type. It is sent only to peers whose hell
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,9 +15,9 @@ import msgpack
 
 from ..close_codes import REASON_LENGTH, CloseCode, is_sendable
 from ..errors import quoted
-from .framing import Buffer
+from .framing import Buffer, Frame
 
-__all__ = ["CLOSING", "NORMALLY", "USUAL", "Closing", "decode", "encode"]
+__all__ = ["CLOSING", "NORMALLY", "USUAL", "Closing", "decode", "encode", "found", "take"]
 
 CLOSING = 6  # its msgpack extension type
 _LONGEST = 4 * REASON_LENGTH + 32  # bytes of a frame; no character takes more than four
@@ -69,6 +70,23 @@ def decode(frames: Sequence[Buffer]) -> Closing | None:
     if type(code) is not int or type(reason) is not str or not is_sendable(code):
         return None
     return Closing(code, quoted(reason, REASON_LENGTH))
+
+
+def found(inbox: deque[tuple[list[Frame], int]]) -> tuple[int, Closing] | None:
+    """Return the index of the first closing message among those in `inbox`, and what it says."""
+    for index, (frames, _) in enumerate(inbox):
+        said = decode(frames)
+        if said is not None:
+            return index, said
+    return None
+
+
+def take(inbox: deque[tuple[list[Frame], int]]) -> Closing | None:
+    """Remove the closing message in `inbox` with all that a peer sent after it, and return it."""
+    index, said = found(inbox) or (len(inbox), None)
+    while len(inbox) > index:
+        inbox.pop()
+    return said
 
 
 NORMALLY = Closing(CloseCode.NORMAL, "")

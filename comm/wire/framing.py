@@ -27,13 +27,15 @@ from typing import Union
 from ..errors import FramingError, HelloError, MessageTooLarge
 from .foreign import name_foreign
 
-__all__ = ["ONE_FRAME", "OVERHEAD", "Buffer", "Frame", "Splitter", "pack", "pack_one"]
+__all__ = ["ONE_FRAME", "OVERHEAD", "PER_FRAME", "Buffer", "Frame", "Splitter", "pack", "pack_one"]
 
 Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 (an alias, evaluated on 3.10)
 Frame = Union[bytearray, memoryview]  # noqa: UP007
 
 OVERHEAD = 512
 """What an unread message costs besides its bytes."""
+
+PER_FRAME = 200  # the same for each further frame: a view of the block
 
 _HEAD = struct.Struct("<QQ")
 _ONE_FRAME = struct.Struct("<QQQ")
@@ -73,7 +75,7 @@ class Splitter:
     Parameters
     ----------
     inbox
-        Receives each message as it completes: its frames and their total size.
+        Receives each message as it completes: its frames, and the bytes of memory that they take.
     allocate
         Returns a writable buffer of a given size, for frames that arrive in several pieces.
     max_size, max_frames
@@ -88,7 +90,7 @@ class Splitter:
     block : memoryview or None
         The buffer being filled: one bare frame, or all frames of the first block.
     delivered : int
-        Total bytes put into the inbox, with `OVERHEAD` for each message.
+        Total bytes of memory put into the inbox, with `OVERHEAD` for each message.
 
     After an error the stream is out of step: feed nothing more.
     """
@@ -329,6 +331,8 @@ class Splitter:
         return 0
 
     def _deliver(self, frames: list[Frame], size: int) -> None:
+        if len(frames) > 1:  # any number of them may be empty
+            size += PER_FRAME * (len(frames) - 1)
         self._inbox.append((frames, size))
         self.delivered += size + OVERHEAD
         self._between = True

@@ -72,7 +72,8 @@ def received(value: object, most_links: int) -> Report | str:
     """Return a report, with at most that many links, or in words why it cannot be read."""
     if type(value) is not dict:
         return f"its report is no report but {visible(type(value).__name__, longest=40)}"
-    if value.get("version") != VERSION or type(value.get("version")) is not int:
+    version = value.get("version")
+    if type(version) is not int or version != VERSION:  # types first: an array has no truth value
         return "its report is of another version of sealwire"
     links = [_link(each) for each in _items(value.get("links"), most_links)]
     good = tuple(each for each in links if each is not None)
@@ -137,6 +138,8 @@ def _certificate(value: Any) -> Certificate | None:
         return None
     kind, name, start, end = value
     begins, ends = _number(start), _number(end)
-    if kind not in ("own", "CA", "CRL") or begins is None or ends is None:
+    if type(kind) is not str or kind not in ("own", "CA", "CRL"):
+        return None
+    if begins is None or ends is None:
         return None
     return Certificate(kind, _text(name) or "", begins, ends)

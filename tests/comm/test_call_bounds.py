@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sealwire.comm import (
+    CallError,
     CallLost,
     CallRefused,
     Calls,
@@ -18,6 +22,7 @@ from sealwire.comm import (
     CommClosedError,
     Limits,
     RemoteError,
+    register_type,
 )
 from sealwire.comm.calls import handlers
 from support.aio import aio, until
@@ -134,6 +139,79 @@ async def test_any_refusal_of_a_peer_is_one(kind: Any) -> None:
         with pytest.raises(CallTimeout if kind == "expired" else CallRefused) as caught:
             await task
         assert len(str(caught.value)) < 5000
+
+
+class Contrary:
+    """An object that cannot be compared, hashed, or asked whether it is true."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def refuse(self, *_: object) -> Any:
+        raise LookupError("of the test")
+
+    __eq__ = __bool__ = __len__ = __repr__ = __iter__ = refuse
+
+
+register_type(Contrary, lambda value: 0, lambda value: Contrary(), name="test.Contrary")
+
+ODD: dict[str, Any] = {
+    "an array": np.arange(3), "an empty array": np.zeros(0), "a matrix": np.zeros((2, 2)),
+    "dates": np.zeros(2, "M8[s]"), "a scalar": np.array(1), "a date": datetime.datetime(2026, 1, 1),
+    "bytes": b"x", "a large int": 2**70, "NaN": float("nan"), "nested": [[[{}]]], "contrary":
+    Contrary(), "escapes": "\x1b[2J\r\u202e", "arrays": [np.arange(3)] * 3, "keys": {1: 2, "a": []},
+}  # fmt: skip
+REPLIES: list[list[Any]] = [
+    [1, 0, None, None], [1, 0, ["ValueError", "m", {}], None], [6, 0, "stopping", "why"],
+]  # fmt: skip
+REQUESTS: list[list[Any]] = [
+    [0, 1, "now", None, None], [0, 1, "now", 5.0, {}, 1], [2, "now", None], [3, 1], [4, 1],
+]  # fmt: skip
+
+
+def with_odd(message: list[Any], value: Any) -> Iterator[list[Any]]:
+    """`message` with `value` at each place of it, and in what is at each place."""
+    for place, item in enumerate(message):
+        yield [*message[:place], value, *message[place + 1 :]]
+        if isinstance(item, list):
+            for inner in with_odd(item, value):
+                yield [*message[:place], inner, *message[place + 1 :]]
+
+
+@pytest.mark.parametrize("name", ODD)
+@aio
+async def test_an_odd_value_at_any_place(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It refuses a call or ends the comm; whoever waits is told, and nothing fails in our code."""
+    for reply in REPLIES:
+        for message in with_odd(reply, ODD[name]):
+            async with pair("tcp") as (comm, b), Calls(b) as calls:
+                task = asyncio.ensure_future(calls.call("x", timeout=5))
+                number = (await comm.read())[1]
+                if message[1] is reply[1]:
+                    message[1] = number
+                await comm.write(message)
+                await comm.close()
+                with contextlib.suppress(CallError):
+                    await task
+    for request in REQUESTS:
+        for message in with_odd(request, ODD[name]):
+            async with called_by_hand({"now": lambda *_: 1}) as (comm, called):
+                await comm.write(message)
+                await comm.close()
+                await called.wait_closed()
+    failed = [record for record in caplog.records if record.exc_info]
+    assert not failed, caplog.text
+
+
+@aio
+async def test_the_text_of_a_peers_error_is_no_command_to_a_terminal() -> None:
+    async with pair("tcp") as (comm, b), Calls(b) as calls:
+        task = asyncio.ensure_future(calls.call("x"))
+        number = (await comm.read())[1]
+        await comm.write([1, number, ["a\x1b[2J", "two\nlines\r\x07\u202e", {}], None])
+        with pytest.raises(RemoteError) as caught:
+            await task
+    assert caught.value.message == "two\nlines\r\x07\u202e"
+    assert str(caught.value) == "a?[2J: two\nlines???"
 
 
 # Bounds

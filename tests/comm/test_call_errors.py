@@ -134,6 +134,7 @@ async def test_other_errors_are_logged_where_they_happen(caplog: pytest.LogCaptu
         (KeyboardInterrupt, (), None),
         ("ValueError", (), None),
         (CallLost, (), None),
+        (StopIteration, (), None),
         (Broken, "code", None),
         (Broken, [1], None),
         (Broken, (), "shop.Rejected"),

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -93,6 +95,58 @@ async def test_who_gives_up_resets(scheme: str) -> None:
         error = await error_of(b.read())
         assert (error.code, error.closed_by, error.clean) == (CloseCode.ABNORMAL, "lost", False)
         assert row(error) in documented()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "loop_factory"),
+    [
+        ("tcp", asyncio.new_event_loop),
+        ("tls", uvloop.new_event_loop),
+        ("unix", asyncio.new_event_loop),
+    ],
+    ids=["tcp", "tls", "unix"],
+)
+@aio
+async def test_who_takes_little_at_a_time_gets_it_all(
+    scheme: str, loop_factory: LoopFactory, tmp_path: Path
+) -> None:
+    """A kernel with a full buffer takes more from us only long after the peer took something."""
+    held: asyncio.Future[Comm] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def hold(comm: Comm) -> None:
+        held.set_result(comm)
+        await over.wait()
+
+    address = f"unix://{tmp_path}/s" if scheme == "unix" else f"{scheme}://127.0.0.1:0"
+    arguments = {} if scheme == "unix" else listen_args(scheme)
+    async with listen(address, hold, limits=Limits(read_ahead=1), **arguments) as listener:
+        comm: Any = await connect(
+            listener.contact_address,
+            limits=Limits(close_timeout=0.4),
+            **({} if scheme == "unix" else connect_args(scheme)),
+        )
+        reader = await held
+        comm._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 600_000)
+        stream: Any = reader._stream  # type: ignore[attr-defined]
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50_000)
+        count = 0
+        while comm.queued < 50_000:
+            comm.write_nowait([count, bytes(10_000)])
+            count += 1
+            await asyncio.sleep(0.001)
+        closing = asyncio.ensure_future(comm.close(3000, "all of it"))
+        numbers = []
+
+        async def take() -> None:
+            while True:
+                numbers.append((await reader.read())[0])
+                await asyncio.sleep(0.02)
+
+        assert (await error_of(take())).code == 3000
+        assert numbers == list(range(count))
+        await closing
+        over.set()
 
 
 @schemes
@@ -193,3 +247,47 @@ async def test_a_send_that_fails_finds_the_closing_message(scheme: str) -> None:
         a._stream._sender.answering = True  # type: ignore[attr-defined]
         error = await error_of(a.write(2))
         assert (error.code, error.reason, error.closed_by) == (1011, "of the test", "peer")
+
+
+async def waits(comm: Comm) -> CommClosedError:
+    return await comm.wait_closed()
+
+
+async def writes(comm: Comm) -> CommClosedError:
+    while True:
+        try:
+            await comm.write(bytes(1000))
+        except CommClosedError as error:
+            return error
+        await asyncio.sleep(0.001)
+
+
+async def asks_later(comm: Comm) -> CommClosedError:
+    await until(comm.closed)
+    return await error_of(comm.read())
+
+
+AFTERWARDS = {
+    "a message": message(b"\x01"),
+    "another code": message(closing.encode(3000, "again")),
+    "the same": message(closing.encode(1001, "first")),
+    "many": message(b"\x01") * 100 + message(closing.encode(1000, "")),
+    "half a message": message(bytes(100))[:70],
+}
+
+
+@schemes
+@pytest.mark.parametrize("name", AFTERWARDS)
+@aio
+async def test_the_first_closing_message_counts_for_who_does_not_read(
+    scheme: str, name: str
+) -> None:
+    for tells in (waits, writes, asks_later):
+        async with pair(scheme) as (a, b):
+            stream: Any = a._stream  # type: ignore[attr-defined]
+            told = asyncio.ensure_future(tells(b))
+            await asyncio.sleep(0)
+            stream._sender._channel.send(message(closing.encode(1001, "first")) + AFTERWARDS[name])
+            a.abort()
+            error = await told
+            assert (error.code, error.reason, error.closed_by) == (1001, "first", "peer"), tells

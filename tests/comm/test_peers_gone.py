@@ -23,7 +23,7 @@ from support.links import (
 
 pytest_generate_tests = over_schemes
 
-LIMITS = Limits(read_ahead=200_000)
+LIMITS = Limits(read_ahead=205_000)  # 20 messages of those below
 BEYOND = {
     "tcp": 25,
     "tls": 21,

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sealwire.dask_backend.dashboard import page, words
@@ -99,7 +100,20 @@ def test_an_hour_keeps_few_snapshots() -> None:
 
 # What arrives
 
+
+class Contrary:
+    """An object that cannot be compared, counted, or asked whether it is true."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def refuse(self, *_: object) -> Any:
+        raise LookupError("of the test")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __bool__ = __len__ = __iter__ = refuse
+
+
 ODD: list[Any] = [
+    np.arange(3), np.zeros((2, 2)), np.zeros(0), np.float64(1), Contrary(),
     None, True, -1, 1 << 200, -(1 << 200), math.nan, math.inf, "", "x", "\x1b[2J", b"x", [], {},
     [[]], [None], {"a": 1}, {1: "a"}, object(), "9" * 100_000, ["x"] * 50_000, "\ud800", (1, 2),
 ]  # fmt: skip
@@ -113,11 +127,15 @@ def test_garbage_is_no_report(value: Any) -> None:
     assert words.isprintable()
 
 
-@pytest.mark.parametrize("part", [*report(), "links of it"])
+@pytest.mark.parametrize("part", [*report(), "links of it", "certificates of it", "counts of it"])
 @pytest.mark.parametrize("value", ODD, ids=lambda value: f"{type(value).__name__} {value!r:.20}")
 def test_garbage_in_a_report_is_left_out(part: str, value: Any) -> None:
     if part == "links of it":
         sent = report(links=[value, link(), [value] * len(LINK), dict.fromkeys(LINK, value)])
+    elif part == "certificates of it":
+        sent = report(certificates=[value, [value] * 4, ["own", value, value, value]])
+    elif part == "counts of it":
+        sent = report(refused={"a": value, 1: value, None: 1}, broken={"b": value})
     else:
         sent = report(**{part: value})
     made = received(sent, MOST_LINKS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ssl
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from sealwire.comm.transport import receiver as module
 from sealwire.comm.transport.channel import SCRATCH
 from sealwire.comm.transport.receiver import Receiver
 from sealwire.comm.transport.sender import Sender
-from sealwire.comm.wire.framing import pack_one
+from sealwire.comm.wire.framing import pack, pack_one
 from support.fakes import FakeConnection, FakeGuard, FakeLoop, Wire
 
 PEER = "tcp://peer:1"
+MiB = 1 << 20
 
 
 def message(size: int, byte: bytes = b"m") -> bytes:
@@ -94,6 +96,30 @@ def test_a_reader_far_behind_holds_back_its_sender() -> None:
     for _ in range(20):
         receiving.receiver.receive()
     assert len(receiving.receiver.inbox) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "size"), [(1, 0), (2, 0), (1000, 0), (200_000, 0), (1000, 1), (30_000, 1), (100, 90)]
+)
+def test_unread_messages_are_bounded_in_memory_whatever_their_frames(
+    number: int, size: int
+) -> None:
+    """A frame without bytes costs memory, too."""
+    one = pack([size] * number, shared=number) + bytes(size * number)
+    data = one * (-(-8 * MiB // len(one)))
+    gives = [data[start : start + SCRATCH] for start in range(0, len(data), SCRATCH)]
+    receiving = Receiving(message(10), *gives, read_ahead=MiB // 2)
+    receiving.receiver.receive()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in gives:
+            receiving.receiver.receive()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert receiving.connection.told == ["watch"]
+    assert after - before < 2 * MiB + 250 * number  # one message more, which was begun before
 
 
 def test_what_openssl_has_is_received_though_no_event_tells() -> None:

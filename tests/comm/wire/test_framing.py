@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sealwire.comm import FramingError, MessageTooLarge
 from sealwire.comm.wire.foreign import name_foreign
-from sealwire.comm.wire.framing import Splitter, pack
+from sealwire.comm.wire.framing import PER_FRAME, Splitter, pack
 from support.attacker import words
 
 MAX_SIZE = 1 << 20
@@ -39,7 +39,7 @@ class Collector:
             frames, size = self._inbox.popleft()
             self.messages.append([bytes(frame) for frame in frames])
             self.writable += [not memoryview(frame).readonly for frame in frames]
-            assert sum(len(frame) for frame in frames) == size
+            assert sum(map(len, frames)) + PER_FRAME * (len(frames) - 1) == size
 
     def feed(self, data: bytes, step: int = 0) -> None:
         step = step or len(data) or 1

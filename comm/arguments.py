@@ -20,6 +20,7 @@ from .limits import DEFAULT_LIMITS, Limits
 
 __all__ = [
     "Side",
+    "expect_bool",
     "expect_count",
     "expect_handler",
     "expect_known",
@@ -110,6 +111,16 @@ def expect_count(call: str, name: str, value: Any, instead: str) -> int:
     if value < 1:
         raise ValueError(f"{call} got {name}={value!r}: need at least 1; {instead}")
     return int(value)
+
+
+def expect_bool(call: str, name: str, value: Any, *, none: bool = False) -> None:
+    """Raise `TypeError` for anything but True and False, and None if it means something.
+
+    ``"no"`` and ``"false"`` would count as true.
+    """
+    if not (isinstance(value, bool) or (none and value is None)):
+        also = ", or None" if none else ""
+        raise TypeError(f"{call} got {name}={value!r}: need a bool{also}; write True or False")
 
 
 def expect_limits(call: str, limits: Any) -> Limits:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
-from .calls.caller import expect_seconds
+from .calls.arguments import expect_seconds
 from .codec import EncodedMessage
 from .errors import CommClosedError, CommError, EncodeError
 from .interfaces import Comm
@@ -106,7 +106,8 @@ async def broadcast(
         elif slow == "wait":
             behind.append(comm)
         else:
-            result.missed[comm] = _too_slow(comm, comm.queued, "was skipped")
+            what = "was skipped" if slow == "skip" else "was aborted"
+            result.missed[comm] = _too_slow(comm, comm.queued, what)
             if slow == "close":
                 comm.abort()
     if behind:

@@ -291,7 +291,9 @@ class _Decoder(Budget):
             )
         try:
             return by_name[name](value)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # `SystemExit` too, which is not a peer's to cause
             raise _Raised(
                 f"the function registered for {brief(name)} raised {type(error).__name__}: "
                 f"{reason(error)}"

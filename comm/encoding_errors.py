@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .errors import EncodeError
+from .errors import EncodeError, quoted, words_of
 from .wire.budget import reason
 from .wire.place import described
 
 __all__ = ["Failed", "cause_of", "named", "refusal"]
+
+_LONGEST_NAME = 200  # characters
 
 
 class Failed(Exception):
@@ -88,7 +90,7 @@ def refusal(error: Exception) -> EncodeError:
             what, place = error.what, f"{described(error.steps[::-1])}: "
         error = error.error
     if isinstance(error, EncodeError):
-        return EncodeError(f"{place}{error}")
+        return EncodeError(f"{place}{words_of(error)}")
     if isinstance(error, RecursionError):
         return EncodeError(
             "cannot encode message: it is nested too deeply or contains itself; flatten it"
@@ -99,4 +101,4 @@ def refusal(error: Exception) -> EncodeError:
 def named(kind: type) -> str:
     """Return the name of a class as errors say it."""
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"{module}{kind.__qualname__}"
+    return quoted(f"{module}{kind.__qualname__}", _LONGEST_NAME)

@@ -27,7 +27,7 @@ from typing import Any
 
 from .arguments import expect_seconds
 from .close_codes import CloseCode
-from .errors import CommClosedError
+from .errors import CommClosedError, words_of
 from .interfaces import Comm, Handler, Listener
 from .leaving import is_failure
 from .limits import Limits
@@ -154,8 +154,9 @@ class ServingListener(Listener):
                     await result
             except CommClosedError as error:
                 if not comm.closed():  # the error of another comm, not reported elsewhere
+                    why = words_of(error)
                     code, reason = CloseCode.HANDLER_FAILED, "its handler lost another comm"
-                    logger.info("handler of the comm with %s ended: %s", comm.peer_address, error)
+                    logger.info("handler of the comm with %s ended: %s", comm.peer_address, why)
             except BaseException as error:
                 if not is_failure(error, self._attended[comm]):  # nobody waits for the handler
                     if self._leaving is None or not isinstance(error, asyncio.CancelledError):

@@ -38,7 +38,7 @@ from typing import Any, TypeVar
 
 from . import api, interfaces
 from .calls import calls
-from .calls.caller import expect_seconds
+from .calls.arguments import expect_handlers, expect_seconds
 from .close_codes import CloseCode
 from .errors import CommBusy, CommClosedError
 from .leaving import SyncLeaving
@@ -326,9 +326,7 @@ class Calls(SyncLeaving):
             )
         self._background = comm._background
         self._name = comm._name
-        threaded = {
-            name: _threaded(handler) for name, handler in calls.expect_handlers(handlers).items()
-        }
+        threaded = {name: _threaded(handler) for name, handler in expect_handlers(handlers).items()}
 
         async def make() -> calls.Calls:
             made = calls.Calls(

@@ -33,7 +33,8 @@ transport.goodbye transport.sender transport.bounded transport.receiver transpor
 transport.pending transport.connection transport.stream transport.writing transport.greeting
 transport.client transport.acceptor transport.server transport.local ends tcp unix memory testing
 api
-calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.calls calls.reconnect
+calls.arguments calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.calls
+calls.attempts calls.reconnect
 broadcast sync __init__
 """
 SECURITY = """

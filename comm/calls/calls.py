@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..close_codes import CloseCode, expect_reason, expect_sendable
-from ..errors import CommBusy, CommClosedError
+from ..close_codes import CloseCode
+from ..errors import CommBusy, CommClosedError, words_of
 from ..interfaces import Comm
 from ..leaving import Leaving
-from .caller import Caller, expect_seconds
+from .arguments import expect_end, expect_handlers, expect_seconds
+from .caller import Caller
 from .envelopes import (
     CANCEL,
     NOTIFICATION,
@@ -38,7 +38,7 @@ from .envelopes import (
 from .errors import CallError, CallTimeout, lost, refused, revive
 from .handlers import Handling
 
-__all__ = ["Calls", "expect_end", "expect_handlers"]
+__all__ = ["Calls"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -148,7 +148,8 @@ class Calls(Caller, Leaving):
             await closing
         except Exception as error:  # somebody else reads from it, or it is none of ours
             busy = isinstance(error, CommBusy)
-            logger.error("comm with %s closed: %s", self._peer, error, exc_info=not busy)
+            why = words_of(error)
+            logger.error("comm with %s closed: %s", self._peer, why, exc_info=not busy)
             comm.abort()
             failure = await _why_closed(comm)
             failure.clean = False
@@ -356,37 +357,6 @@ async def _why_closed(comm: Comm) -> CommClosedError:
     except Exception:  # of a comm that is none of ours
         logger.exception("comm with %s does not say why it is closed", comm.peer_address)
     return CommClosedError(f"comm with {comm.peer_address} closed by us; connect again")
-
-
-def expect_handlers(handlers: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return `handlers`, or none for None, if they are such. Raises `TypeError`."""
-    if handlers is None:
-        return {}
-    if not isinstance(handlers, Mapping):
-        raise TypeError(f"bad handlers {handlers!r}: need a mapping of names to functions")
-    for name, handler in handlers.items():
-        if not isinstance(name, str) or not callable(handler):
-            raise TypeError(f"bad handler {name!r}: {handler!r}, need a name and a function")
-    return handlers
-
-
-def expect_end(code: int, reason: str, grace: float | None) -> float | None:
-    """Return the grace. Raises `TypeError` or `ValueError` for what `Calls.close` cannot do."""
-    expect_sendable(code)
-    expect_reason(reason)
-    if grace is None:
-        return None
-    seconds = math.nan
-    if isinstance(grace, numbers.Real) and not isinstance(grace, bool):
-        try:
-            seconds = float(grace)
-        except OverflowError:
-            seconds = math.inf if grace > 0 else -math.inf
-        except TypeError:  # NumPy's durations are Real
-            pass
-    if not seconds >= 0:
-        raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
-    return seconds
 
 
 def _check(comm: Any, bounds: Mapping[str, Any]) -> None:

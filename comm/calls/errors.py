@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from ..close_codes import CloseCode
 from ..errors import CommClosedError, EncodeError, quoted
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "RefusalKind",
     "RemoteError",
     "at_argument",
+    "client_closed",
     "describe",
     "is_expected",
     "late",
@@ -197,7 +199,11 @@ def is_expected(error: BaseException) -> bool:
 def describe(error: BaseException) -> list[Any]:
     """Return ``[name, message, fields]`` for an error of a handler; the fields may be anything."""
     if isinstance(error, RemoteError):  # of a call that the handler has made
-        return [error.name, error.message, {}]
+        words = (
+            _tried(lambda: _sendable(error.name, _LONGEST_NAME), "unknown"),
+            _tried(lambda: _sendable(error.message, _LONGEST_TEXT), _NO_TEXT),
+        )
+        return [*words, {}]
     for cls in type(error).__mro__:
         entry = _by_class.get(cls)
         if entry is not None:
@@ -210,12 +216,10 @@ def describe(error: BaseException) -> list[Any]:
 def _tried(make: Callable[[], _Value], instead: _Value) -> _Value:
     """Return what `make` returns, or `instead` if it raises: an error's own code may do anything.
 
-    The reader must not end by it.
+    Neither the reader nor the process must end by it.
     """
     try:
         return make()
-    except (KeyboardInterrupt, SystemExit):
-        raise
     except BaseException:
         return instead
 
@@ -233,7 +237,7 @@ def _field(error: BaseException, name: str) -> Any:
 
 def _sendable(text: str, longest: int) -> str:
     """`text`, cut, without lone surrogates, which have no form in UTF-8."""
-    return text[:longest].encode(errors="replace").decode()
+    return str.__str__(text)[:longest].encode(errors="replace").decode()
 
 
 def revive(described: Any) -> Exception:
@@ -312,3 +316,10 @@ def lost(peer: str, failure: CommClosedError, *, sent: bool) -> CallLost:
     error.may_have_run = sent
     error.__cause__ = failure.again()
     return error
+
+
+def client_closed(address: str) -> CallLost:
+    """Return the error for a call of a reconnecting client that is closed."""
+    closed = CommClosedError(f"client of {address} closed; make another one")
+    closed.closed_by, closed.clean, closed.code = "us", True, CloseCode.NORMAL
+    return lost(address, closed, sent=False)

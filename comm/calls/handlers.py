@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..errors import EncodeError, MessageTooLarge, quoted
+from ..errors import EncodeError, MessageTooLarge, quoted, words_of
 from ..interfaces import Comm
 from ..leaving import is_failure
 from .envelopes import (
@@ -221,7 +221,7 @@ class Handling:
         except BaseException as error:
             trace = error.__traceback__
             if isinstance(error, TypeError) and (trace is None or trace.tb_next is None):
-                self._turn_away(number, method, "bad-arguments", quoted(str(error), 1000))
+                self._turn_away(number, method, "bad-arguments", quoted(words_of(error), 1000))
             else:
                 self._reply_error(number, method, error)
             return
@@ -297,7 +297,7 @@ class Handling:
         if self._ended or self._comm.closed():
             return
         if isinstance(error, (EncodeError, MessageTooLarge)):  # of its result, or of another comm
-            self._log("handler of %r, called by %s, failed: %s", method, str(error))
+            self._log("handler of %r, called by %s, failed: %s", method, words_of(error))
         elif not is_expected(error):
             self._log("handler of %r, called by %s, failed", method, exc_info=error)
         if number is None:

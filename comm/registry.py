@@ -12,6 +12,7 @@ from collections.abc import Collection
 from importlib import import_module
 
 from .addressing import declare_scheme
+from .arguments import expect_bool
 from .errors import AddressError
 from .interfaces import Backend
 
@@ -55,6 +56,7 @@ def register(scheme: str, backend: Backend, *, replace: bool = False) -> None:
             f"cannot register scheme {scheme!r}: need a lower-case letter, then lower-case "
             f"letters, digits, + and -; leave out ://"
         )
+    expect_bool("register_backend()", "replace", replace)
     why = _unfit(backend)
     if why is not None:
         raise TypeError(f"cannot register a backend for {scheme}://: {why}")

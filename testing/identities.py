@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+from sealwire.comm.arguments import expect_bool
 from sealwire.security.parameters import ROLES, Role
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def temporary_certificates(
     ------
     ValueError
         For an unknown role, and for one that is named twice.
+    TypeError
+        For a `trust_both` that is no bool.
 
     Examples
     --------
@@ -147,6 +150,7 @@ def temporary_certificates(
         with temporary_certificates(revoked="worker") as certificates:
             args = certificates.security().get_connection_args("worker")
     """
+    expect_bool("temporary_certificates()", "trust_both", trust_both)
     chosen: dict[str, tuple[Role, ...]] = {
         name: _roles(given)
         for name, given in (("expired", expired), ("revoked", revoked), ("other_ca", other_ca))

@@ -8,15 +8,28 @@ import datetime
 import decimal
 import fractions
 import functools
+import re
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sealwire.comm import ConnectError, Limits, configure_gil, connect, listen
+from sealwire.comm import (
+    Comm,
+    ConnectError,
+    Limits,
+    ReconnectingClient,
+    configure_gil,
+    connect,
+    listen,
+    register_backend,
+)
+from sealwire.comm.tcp import TCPBackend
 from sealwire.comm.transport import switch_interval
+from sealwire.testing import temporary_certificates
 from support.aio import aio
 from support.links import echo
 
@@ -147,3 +160,79 @@ async def test_no_more_attempts_than_were_asked_for(most: int) -> None:
         assert caught.value.attempts == most
         assert caught.value.kind == "refused"
         assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)  # type: ignore[union-attr]
+
+
+# What is yes or no: "no" and "false" would count as yes
+
+
+async def _call(**given: Any) -> None:
+    client = ReconnectingClient("mem://nobody")
+    try:
+        await client.call("now", timeout=20, **given)
+    finally:
+        await client.close()
+
+
+CHOICES: dict[str, Callable[..., Any]] = {
+    "connect() require_encryption": functools.partial(connect, ADDRESS),
+    "listen() require_encryption": functools.partial(listen, ADDRESS, echo),
+    "listen() cancel_on_disconnect": functools.partial(listen, ADDRESS, echo),
+    "register_backend() replace": functools.partial(register_backend, "tests+x", TCPBackend()),
+    "call() idempotent": lambda **given: asyncio.run(_call(**given)),
+    "temporary_certificates() trust_both": lambda **given: temporary_certificates(
+        other_ca="worker", **given
+    ).__enter__(),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "value", ["no", "false", "", b"", 0, 1, [], float("nan"), np.False_, object], ids=repr
+)
+def test_a_choice_of_another_type(choice: str, value: Any) -> None:
+    call, name = choice.split()
+    with pytest.raises(TypeError, match=rf"{re.escape(call)} got {name}=.*: need a bool"):
+        CHOICES[choice](**{name: value})
+
+
+# An attempt is made once
+
+
+async def _task(connecting: Any) -> Comm:
+    comm: Comm = await asyncio.create_task(connecting)
+    return comm
+
+
+async def _enter(connecting: Any) -> Comm:
+    comm: Comm = await connecting.__aenter__()
+    return comm
+
+
+async def _await(connecting: Any) -> Comm:
+    comm: Comm = await connecting
+    return comm
+
+
+@pytest.mark.parametrize("first", [_task, _enter, _await])
+@pytest.mark.parametrize("second", [_task, _enter, _await])
+@pytest.mark.parametrize("at_once", [True, False])
+@aio
+async def test_what_connect_returns_is_used_once(first: Any, second: Any, at_once: bool) -> None:
+    """As any coroutine; or the comm of the other use would stay open, and nobody close it."""
+    async with listen("mem://", echo) as listener:
+        connecting = connect(listener.contact_address)
+        if at_once:
+            done = await asyncio.gather(
+                first(connecting), second(connecting), return_exceptions=True
+            )
+            (error,) = [each for each in done if isinstance(each, RuntimeError)]
+            (comm,) = [each for each in done if isinstance(each, Comm)]
+        else:
+            comm = await first(connecting)
+            with pytest.raises(RuntimeError) as caught:
+                await second(connecting)
+            error = caught.value
+        assert re.search(r"second time.*call connect\(…\) again|reuse already awaited", str(error))
+        await comm.write("still open")
+        assert await comm.read() == "still open"
+        await comm.close()

@@ -64,7 +64,9 @@ class Calls(Caller, Leaving):
     max_pending : int, default 1024
         Calls of ours that may await replies at once; further ones wait.
     max_running : int, default 128
-        Coroutine functions that run at once for the peer.
+        Coroutine functions that run at once for the peer. One that waits for a call of its own to
+        the peer counts, so handlers that call each other in both directions can stand still until
+        their deadlines, each side waiting for the other. After 10 seconds a warning says so.
     max_waiting : int, default 1024
         Requests of the peer that may wait for that; further ones are refused as ``"overloaded"``.
     ping_interval : float, optional
@@ -118,7 +120,9 @@ class Calls(Caller, Leaving):
         if ping_interval is not None:
             pause = expect_seconds(ping_interval, "ping_interval", "no pings")
         super().__init__(comm, max_pending)
-        self._handling = Handling(comm, self._outlet, handlers, max_running, max_waiting)
+        self._handling = Handling(
+            comm, self._outlet, handlers, max_running, max_waiting, self._pending
+        )
         self._goodbye: tuple[int, str] | None = None  # of the listener, once it closes
         self._leaving: asyncio.Task[None] | None = None  # and what closes for it
         self._reader = self._loop.create_task(self._read())

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, NamedTuple
 
 from ..errors import EncodeError, MessageTooLarge, quoted, words_of
@@ -38,6 +38,7 @@ logger = logging.getLogger("sealwire.comm")
 
 _MOST_UNREAD = 10_000  # short answers that may be queued for a peer that takes none
 _VALUES = frozenset({type(None), bool, int, float, str, bytes, list, dict})  # hasattr is slower
+_STANDSTILL = 10.0  # seconds without progress until it is told
 _LAST_GRACE = 1.0  # seconds for a handler to end that was cancelled
 
 
@@ -90,8 +91,10 @@ class Handling:
         handlers: Mapping[str, Callable[..., Any]],
         max_running: int,
         max_waiting: int,
+        pending: Sized = (),
     ) -> None:
         self._comm = comm
+        self._pending = pending  # our own calls
         self._outlet = outlet
         # As text: a member of an Enum that is a str has another hash.
         self._handlers = {str.__str__(name): handler for name, handler in handlers.items()}
@@ -106,6 +109,7 @@ class Handling:
         self._unread = 0  # answers queued since the peer last took everything
         self._notifications = itertools.count(-1, -1)
         self._dropped = False
+        self._look: asyncio.TimerHandle | None = None
         outlet.when_drained(self._resume)
 
     # From the peer
@@ -188,6 +192,8 @@ class Handling:
         elif len(self._waiting) < self._max_waiting:
             deadline = None if seconds is None else self._loop.time() + min(seconds, FAR)
             self._waiting[key] = _Request(number, method, args, kwargs, deadline)
+            if self._look is None:
+                self._look_later()
         else:
             count = len(self.running) + len(self._waiting)
             self._turn_away(number, method, "overloaded", f"{count} calls run or wait there")
@@ -279,6 +285,31 @@ class Handling:
             elif number is not None:
                 self._outlet.put([REFUSAL, number, "expired", ""])
 
+    def _look_later(self) -> None:
+        now = frozenset(self.running)
+        self._look = self._loop.call_later(_STANDSTILL, self._look_for_progress, now)
+
+    def _look_for_progress(self, before: frozenset[int]) -> None:
+        """Tell of requests that wait for handlers, all of which may wait for the peer."""
+        if not self._waiting:
+            self._look = None
+            return
+        stands = len(before) >= self._max_running and before == self.running.keys()
+        if not stands or len(self._pending) < len(before):
+            self._look_later()
+            return
+        logger.warning(  # once, since `_look` stays
+            "calls from %s stand still: %d handlers have run for %g s, which is as many as may run "
+            "at once (max_running), %d requests wait for them, and %d calls of ours to it have no "
+            "reply; if handlers of both sides call each other, give these calls a timeout, and "
+            "raise max_running",
+            self._comm.peer_address,
+            len(before),
+            _STANDSTILL,
+            len(self._waiting),
+            len(self._pending),
+        )
+
     # Replies
 
     def _reply(self, number: int, method: str, result: Any) -> None:
@@ -336,6 +367,8 @@ class Handling:
         """
         self._ended = self._stopping = True
         self._waiting.clear()
+        if self._look is not None:
+            self._look.cancel()
         self._loop.call_soon(self._cancel_all)
 
     def _cancel_all(self) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 from ..errors import CommClosedError, EncodeError
 from ..interfaces import Comm
 from .arguments import expect_seconds
-from .envelopes import CANCEL, NOTIFICATION, PING, REQUEST
+from .envelopes import CANCEL, FAR, NOTIFICATION, PING, REQUEST
 from .errors import CallError, at_argument, late, lost
 from .outlet import Deadlines, Outlet, Turns
 
 __all__ = ["Caller"]
 
+_NUMBERS = frozenset({int, float})
 _SOON = 1e-6  # seconds that a request says are left, at least
 
 
@@ -90,7 +91,8 @@ class Caller:
         method = method if type(method) is str else _name(method)
         left = deadline = None
         if timeout is not None:
-            timeout = left = expect_seconds(timeout)  # a float, as it travels
+            usual = type(timeout) in _NUMBERS and 0 < timeout < FAR
+            timeout = left = float(timeout) if usual else expect_seconds(timeout)
             deadline = loop.time() + left
         if self._turns.waiting or outlet.full or len(pending) >= self._max_pending:
             await self._turn(method, timeout, deadline)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..close_codes import CloseCode
 from ..errors import CommBusy, CommClosedError, words_of
 from ..interfaces import Comm
 from ..leaving import Leaving
+from ..transport.wakeup import resume
 from .arguments import expect_end, expect_handlers, expect_seconds
 from .caller import Caller
 from .envelopes import (
@@ -123,6 +125,7 @@ class Calls(Caller, Leaving):
         self._handling = Handling(
             comm, self._outlet, handlers, max_running, max_waiting, self._pending
         )
+        self._arrived: deque[tuple[asyncio.Future[Any], Any]] = deque()
         self._goodbye: tuple[int, str] | None = None  # of the listener, once it closes
         self._leaving: asyncio.Task[None] | None = None  # and what closes for it
         self._reader = self._loop.create_task(self._read())
@@ -195,7 +198,9 @@ class Calls(Caller, Leaving):
             future = self._pending.pop(number, None)
             if future is not None and not future.done():  # else the call was given up
                 if error is None:
-                    future.set_result(result)
+                    if not self._arrived:
+                        self._loop.call_soon(self._deliver)
+                    self._arrived.append((future, result))
                 else:
                     future.set_exception(revive(error))
             if self._turns.waiting:
@@ -206,6 +211,16 @@ class Calls(Caller, Leaving):
             self._handling.notification(message)
         else:
             self._take_other(kind, number_of(message), message)
+
+    def _deliver(self) -> None:
+        """Resume the callers whose results have arrived: in one go, which costs less than each."""
+        arrived = self._arrived
+        try:
+            while arrived:
+                resume(*arrived.popleft())
+        finally:
+            if arrived:  # one of them ends the event loop
+                self._loop.call_soon(self._deliver)
 
     def _take_other(self, kind: int, number: int, message: list[Any]) -> None:
         if kind == CANCEL:

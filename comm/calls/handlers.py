@@ -37,7 +37,8 @@ __all__ = ["Handling"]
 logger = logging.getLogger("sealwire.comm")
 
 _MOST_UNREAD = 10_000  # short answers that may be queued for a peer that takes none
-_VALUES = frozenset({type(None), bool, int, float, str, bytes, list, dict})  # hasattr is slower
+# Results that are not awaited; hasattr is slower, if there is no such attribute.
+_VALUES = frozenset({type(None), bool, int, float, str, bytes, bytearray, list, tuple, dict})
 _STANDSTILL = 10.0  # seconds without progress until it is told
 _LAST_GRACE = 1.0  # seconds for a handler to end that was cancelled
 

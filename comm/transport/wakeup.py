@@ -6,11 +6,12 @@ asyncio would resume it in the loop's next iteration, after another poll of all 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 __all__ = ["resume"]
 
 
-def resume(future: asyncio.Future[None]) -> None:
+def resume(future: asyncio.Future[Any], result: Any = None) -> None:
     """Resolve a future, and run its first waiter before returning; no task may be running.
 
     Does nothing once it is done, so an event may call it again. asyncio's own futures tell their
@@ -23,7 +24,7 @@ def resume(future: asyncio.Future[None]) -> None:
     if waiters:
         waiter, context = waiters[0]
         future.remove_done_callback(waiter)
-        future.set_result(None)
+        future.set_result(result)
         context.run(waiter, future)
     else:
-        future.set_result(None)
+        future.set_result(result)

@@ -261,7 +261,8 @@ def test_a_caller_that_ends_the_event_loop_takes_no_reply_of_others(loop_factory
     several = [loop.create_task(call(number)) for number in range(5)]
     with pytest.raises(SystemExit):
         loop.run_until_complete(asyncio.wait(several))
-    assert [loop.run_until_complete(each) for each in several[1:]] == [1, 2, 3, 4]
+    others = asyncio.wait_for(asyncio.gather(*several[1:]), 20)
+    assert loop.run_until_complete(others) == [1, 2, 3, 4]
     assert isinstance(several[0].exception(), SystemExit)
     loop.run_until_complete(together.aclose())
     loop.close()

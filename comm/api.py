@@ -28,6 +28,7 @@ from .interfaces import Comm, Handler, Listener
 from .limits import Limits
 from .registry import get_backend
 from .serving import ServingListener
+from .words import repr_of
 
 __all__ = ["connect", "listen"]
 
@@ -184,7 +185,7 @@ def connect(
     expect_bool("connect()", "require_encryption", require_encryption, none=True)
     target = _complete(address, ssl_context)
     if not (target.port or target.opaque):
-        raise AddressError(f"bad address {address!r}: no port; write {target.host}:8786")
+        raise AddressError(f"bad address {address!r}: no port; write {target.host or 'host'}:8786")
     backend = get_backend(target.scheme)
     named = dict(connection_args or {})
     if server_hostname is not None:
@@ -288,9 +289,10 @@ def _checked(
 def _complete(address: str, ssl_context: ssl.SSLContext | None) -> Address:
     if not (ssl_context is None or isinstance(ssl_context, ssl.SSLContext)):
         raise TypeError(
-            f"cannot use {address}: ssl_context is {ssl_context!r}, need an ssl.SSLContext or None"
+            f"cannot use {repr_of(address)}: ssl_context is {repr_of(ssl_context)}, need an "
+            f"ssl.SSLContext or None"
         )
-    if isinstance(address, str) and "://" in address:
+    if isinstance(address, str) and "://" in (address := str.__str__(address)):
         with contextlib.suppress(AddressError):  # which is told below
             get_backend(address.partition("://")[0].lower())  # knows the form of its addresses
     target = parse_address(address)

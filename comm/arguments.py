@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, TypeVar, cast
 
 from .limits import DEFAULT_LIMITS, Limits
+from .words import repr_of
 
 __all__ = [
     "Side",
@@ -97,19 +98,19 @@ def expect_seconds(call: str, name: str, value: Any, instead: str, *, zero: bool
     except TypeError:  # NumPy's durations are Real
         seconds = None
     if seconds is None:
-        raise TypeError(f"{call} got {name}={value!r}: need a number of seconds; {instead}")
+        raise TypeError(f"{call} got {name}={repr_of(value)}: need a number of seconds; {instead}")
     if not (0 <= seconds < math.inf if zero else 0 < seconds < math.inf):
         least = "a finite number of seconds from 0 on" if zero else "a positive finite number"
-        raise ValueError(f"{call} got {name}={value!r}: need {least}; {instead}")
+        raise ValueError(f"{call} got {name}={repr_of(value)}: need {least}; {instead}")
     return seconds
 
 
 def expect_count(call: str, name: str, value: Any, instead: str) -> int:
     """Return `value` if it is a positive int; raise as `expect_seconds` does."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{call} got {name}={value!r}: need an int; {instead}")
+        raise TypeError(f"{call} got {name}={repr_of(value)}: need an int; {instead}")
     if value < 1:
-        raise ValueError(f"{call} got {name}={value!r}: need at least 1; {instead}")
+        raise ValueError(f"{call} got {name}={repr_of(value)}: need at least 1; {instead}")
     return int(value)
 
 
@@ -120,7 +121,9 @@ def expect_bool(call: str, name: str, value: Any, *, none: bool = False) -> None
     """
     if not (isinstance(value, bool) or (none and value is None)):
         also = ", or None" if none else ""
-        raise TypeError(f"{call} got {name}={value!r}: need a bool{also}; write True or False")
+        raise TypeError(
+            f"{call} got {name}={repr_of(value)}: need a bool{also}; write True or False"
+        )
 
 
 def expect_limits(call: str, limits: Any) -> Limits:
@@ -129,7 +132,8 @@ def expect_limits(call: str, limits: Any) -> Limits:
         return DEFAULT_LIMITS
     if not isinstance(limits, Limits):
         raise TypeError(
-            f"{call} got limits={limits!r}: need a Limits or None; write Limits(read_ahead=…)"
+            f"{call} got limits={repr_of(limits)}: need a Limits or None; write "
+            f"Limits(read_ahead=…)"
         )
     return limits
 
@@ -138,7 +142,7 @@ def expect_handler(call: str, handler: Any) -> None:
     """Raise `TypeError` for a handler that cannot be called."""
     if not callable(handler):
         raise TypeError(
-            f"{call} got handler={handler!r}: need a function that takes a comm; write "
+            f"{call} got handler={repr_of(handler)}: need a function that takes a comm; write "
             f"async def handler(comm) and pass it without calling it"
         )
 
@@ -152,7 +156,8 @@ def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.S
     """
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(
-            f"cannot use {address}: ssl_context is {context!r}, need an ssl.SSLContext; {instead}"
+            f"cannot use {address}: ssl_context is {repr_of(context)}, need an ssl.SSLContext; "
+            f"{instead}"
         )
     why = weakness(context, side)
     if why is not None:

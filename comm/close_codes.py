@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+from .words import repr_of
+
 __all__ = ["CLEAN", "REASON_LENGTH", "CloseCode", "expect_reason", "expect_sendable", "is_sendable"]
 
 
@@ -51,12 +53,14 @@ REASON_LENGTH = 1000
 def expect_sendable(code: int) -> int:
     """`code`, if it may be sent. Raises `ValueError`, `TypeError` for what is no number."""
     if isinstance(code, bool) or not isinstance(code, int):
-        raise TypeError(f"cannot close with code {code!r}: need an int such as CloseCode.NORMAL")
+        raise TypeError(
+            f"cannot close with code {repr_of(code)}: need an int such as CloseCode.NORMAL"
+        )
     if is_sendable(code):
         return int(code)
     raise ValueError(
-        f"cannot close with code {int(code)}: it is none that may be sent; use a CloseCode other "
-        f"than NO_STATUS and ABNORMAL, or a number of your own from 3000 to 4999"
+        f"cannot close with code {repr_of(int(code))}: it is none that may be sent; use a "
+        f"CloseCode other than NO_STATUS and ABNORMAL, or a number of your own from 3000 to 4999"
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .errors import EncodeError, quoted, words_of
+from .errors import EncodeError, quoted
 from .wire.budget import reason
 from .wire.place import described
+from .words import words_of
 
 __all__ = ["Failed", "cause_of", "named", "refusal"]
 

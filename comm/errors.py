@@ -230,17 +230,6 @@ class CommBusy(RuntimeError):
     """A second task tried to read from a comm; the first reader is not affected."""
 
 
-def words_of(error: BaseException) -> str:
-    """Return the text of an error; empty if its own code fails.
-
-    That may raise anything, also what would end the event loop: the text is only for a report.
-    """
-    try:
-        return str.__str__(str(error))  # which may be of a subclass
-    except BaseException:
-        return ""
-
-
 def quoted(text: str, longest: int) -> str:
     """Return a peer's text, safe within an error message: no control characters, no ``"; "``.
 

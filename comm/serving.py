@@ -27,10 +27,11 @@ from typing import Any
 
 from .arguments import expect_seconds
 from .close_codes import CloseCode
-from .errors import CommClosedError, words_of
+from .errors import CommClosedError
 from .interfaces import Comm, Handler, Listener
 from .leaving import is_failure
 from .limits import Limits
+from .words import words_of
 
 __all__ = ["ServingListener", "StreamListener"]
 

@@ -20,7 +20,7 @@ PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli", "te
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-close_codes leaving signals
+words close_codes leaving signals
 kinds errors limits statistics listener_log addressing arguments wire.foreign
 wire.framing wire.budget wire.place arrays extensions encoding_errors encoding decoding codec
 wire.hello

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..close_codes import expect_reason, expect_sendable
+from ..words import repr_of
 
-__all__ = ["expect_codes", "expect_end", "expect_handlers", "expect_seconds"]
+__all__ = ["expect_codes", "expect_end", "expect_greeting", "expect_handlers", "expect_seconds"]
 
 
 def expect_seconds(timeout: Any, name: str = "timeout", none: str = "no deadline") -> float:
@@ -22,7 +23,7 @@ def expect_seconds(timeout: Any, name: str = "timeout", none: str = "no deadline
             if 0 < (seconds := float(timeout)) < math.inf:
                 return seconds
     instead = f", or None for {none}" if none else ""
-    raise ValueError(f"bad {name} {timeout!r}: need seconds above 0{instead}")
+    raise ValueError(f"bad {name} {repr_of(timeout)}: need seconds above 0{instead}")
 
 
 def expect_handlers(handlers: Any) -> dict[str, Callable[..., Any]]:
@@ -30,12 +31,20 @@ def expect_handlers(handlers: Any) -> dict[str, Callable[..., Any]]:
     if handlers is None:
         return {}
     if not isinstance(handlers, Mapping):
-        raise TypeError(f"bad handlers {handlers!r}: need a mapping of names to functions")
+        raise TypeError(f"bad handlers {repr_of(handlers)}: need a mapping of names to functions")
     copied = dict(handlers)
     for name, handler in copied.items():
         if not isinstance(name, str) or not callable(handler):
-            raise TypeError(f"bad handler {name!r}: {handler!r}, need a name and a function")
+            raise TypeError(
+                f"bad handler {repr_of(name)}: {repr_of(handler)}, need a name and a function"
+            )
     return copied
+
+
+def expect_greeting(on_connect: Any) -> None:
+    """Raise `TypeError` for what cannot be called with `Calls`."""
+    if not (on_connect is None or callable(on_connect)):
+        raise TypeError(f"bad on_connect {repr_of(on_connect)}: need a function that takes Calls")
 
 
 def expect_end(code: int, reason: str, grace: float | None) -> float | None:
@@ -53,7 +62,7 @@ def expect_end(code: int, reason: str, grace: float | None) -> float | None:
         except TypeError:  # NumPy's durations are Real
             pass
     if not seconds >= 0:
-        raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
+        raise ValueError(f"bad grace {repr_of(grace)}: need seconds, or None to wait for nothing")
     return seconds
 
 
@@ -64,5 +73,5 @@ def expect_codes(codes: Collection[int]) -> frozenset[int]:
     except TypeError:
         several = [None]
     if any(isinstance(code, bool) or not isinstance(code, int) for code in several):
-        raise TypeError(f"bad final_codes {codes!r}: need close codes")
+        raise TypeError(f"bad final_codes {repr_of(codes)}: need close codes")
     return frozenset(map(int, several))

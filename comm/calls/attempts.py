@@ -15,7 +15,8 @@ import asyncio
 import logging
 import random
 
-from ..errors import CommError, words_of
+from ..errors import CommError
+from ..words import words_of
 from .errors import CallRefused, CallTimeout
 
 __all__ = ["Attempts", "given_up", "may_pass"]

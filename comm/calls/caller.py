@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import CommClosedError, EncodeError
 from ..interfaces import Comm
+from ..words import repr_of
 from .arguments import expect_seconds
 from .envelopes import CANCEL, FAR, NOTIFICATION, PING, REQUEST
 from .errors import CallError, at_argument, late, lost
@@ -255,4 +256,4 @@ def _name(method: object) -> str:
     """Return the text of a subclass of str, such as an Enum's. Raises `TypeError`."""
     if isinstance(method, str):
         return str.__str__(method)
-    raise TypeError(f"cannot call {method!r}: need the name of a method")
+    raise TypeError(f"cannot call {repr_of(method)}: need the name of a method")

@@ -19,10 +19,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..close_codes import CloseCode
-from ..errors import CommBusy, CommClosedError, words_of
+from ..errors import CommBusy, CommClosedError
 from ..interfaces import Comm
 from ..leaving import Leaving
 from ..transport.wakeup import resume
+from ..words import repr_of, words_of
 from .arguments import expect_end, expect_handlers, expect_seconds
 from .caller import Caller
 from .envelopes import (
@@ -380,9 +381,11 @@ async def _why_closed(comm: Comm) -> CommClosedError:
 
 def _check(comm: Any, bounds: Mapping[str, Any]) -> None:
     if not isinstance(comm, Comm):
-        raise TypeError(f"cannot make calls over {comm!r}: need a Comm; await connect(…) gives one")
+        raise TypeError(
+            f"cannot make calls over {repr_of(comm)}: need a Comm; await connect(…) gives one"
+        )
     if comm._leave is not None:
         raise CommBusy(f"cannot make calls over {comm!r}: other Calls read from it; use those")
     for name, value in bounds.items():
         if type(value) is not int or value < 1:
-            raise ValueError(f"bad {name} {value!r}: need an int of at least 1")
+            raise ValueError(f"bad {name} {repr_of(value)}: need an int of at least 1")

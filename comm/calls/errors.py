@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, EncodeError, quoted
+from ..words import repr_of
 
 __all__ = [
     "CallError",
@@ -166,14 +167,19 @@ def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | Non
     """
     if not (isinstance(cls, type) and issubclass(cls, Exception)) or issubclass(cls, CallError):
         raise TypeError(
-            f"cannot register {cls!r} as an error: need a class of Exception other than CallError"
+            f"cannot register {repr_of(cls)} as an error: need a class of Exception other than "
+            f"CallError"
         )
     names = tuple(fields) if isinstance(fields, Iterable) else (None,)
     if isinstance(fields, str) or not all(isinstance(each, str) for each in names):
-        raise TypeError(f"cannot register {cls!r}: fields is {fields!r}, need a list of names")
+        raise TypeError(
+            f"cannot register {cls!r}: fields is {repr_of(fields)}, need a list of names"
+        )
     name = _name(cls) if name is None else name
     if not (isinstance(name, str) and name and name.isprintable()):
-        raise TypeError(f"cannot register {cls!r}: its name is {name!r}, need printable text")
+        raise TypeError(
+            f"cannot register {cls!r}: its name is {repr_of(name)}, need printable text"
+        )
     if len(name) > _LONGEST_NAME:
         raise ValueError(
             f"cannot register {cls!r}: its name has {len(name)} characters, at most "

@@ -16,9 +16,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, NamedTuple
 
-from ..errors import EncodeError, MessageTooLarge, quoted, words_of
+from ..errors import EncodeError, MessageTooLarge, quoted
 from ..interfaces import Comm
 from ..leaving import is_failure
+from ..words import words_of
 from .envelopes import (
     FAR,
     MOST,

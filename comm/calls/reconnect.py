@@ -21,7 +21,7 @@ from ..arguments import expect_bool
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, CommError
 from ..leaving import Leaving, is_failure
-from .arguments import expect_codes, expect_end, expect_handlers, expect_seconds
+from .arguments import expect_codes, expect_end, expect_greeting, expect_handlers, expect_seconds
 from .attempts import Attempts, given_up, may_pass
 from .calls import Calls
 from .errors import CallLost, CallRefused, CallTimeout, client_closed
@@ -106,8 +106,7 @@ class ReconnectingClient(Leaving):
     ) -> None:
         self.address = address
         self._handlers = expect_handlers(handlers)
-        if not (on_connect is None or callable(on_connect)):
-            raise TypeError(f"bad on_connect {on_connect!r}: need a function that takes Calls")
+        expect_greeting(on_connect)
         self._on_connect = on_connect
         self._final_codes = expect_codes(final_codes)
         times = {"backoff": backoff, "backoff_cap": backoff_cap, "patience": patience}

@@ -37,7 +37,8 @@ from typing import Any
 
 import msgpack
 
-from ..errors import quoted, words_of
+from ..errors import quoted
+from ..words import words_of
 from .framing import Buffer, Frame
 
 __all__ = [

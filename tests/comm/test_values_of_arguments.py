@@ -18,16 +18,24 @@ import numpy as np
 import pytest
 
 from sealwire.comm import (
+    Calls,
     Comm,
     ConnectError,
     Limits,
     ReconnectingClient,
+    broadcast,
+    closed_error,
     configure_gil,
     connect,
     listen,
+    parse_address,
     register_backend,
+    register_error,
+    register_type,
+    sync,
 )
 from sealwire.comm.tcp import TCPBackend
+from sealwire.comm.testing import pair
 from sealwire.comm.transport import switch_interval
 from sealwire.testing import temporary_certificates
 from support.aio import aio
@@ -236,3 +244,89 @@ async def test_what_connect_returns_is_used_once(first: Any, second: Any, at_onc
         await comm.write("still open")
         assert await comm.read() == "still open"
         await comm.close()
+
+
+# Values that cannot be shown
+
+
+class Unspeakable:
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        if self.error is None:
+            return "x" * 10**6
+        raise self.error
+
+
+async def _over_a_pair(use: Callable[[Comm], Any]) -> None:
+    async with pair() as (comm, _, _):
+        made = use(comm)
+        if asyncio.iscoroutine(made):
+            await made
+
+
+def _with(use: Callable[[Any, Comm], Any]) -> Callable[[Any], None]:
+    return lambda value: asyncio.run(_over_a_pair(functools.partial(use, value)))
+
+
+class OwnError(Exception):
+    pass
+
+
+USES: dict[str, Callable[[Any], Any]] = {
+    "parse_address": parse_address,
+    "connect": lambda value: connect(value),
+    "connect timeout": lambda value: connect(ADDRESS, timeout=value),
+    "connect max_attempts": lambda value: connect(ADDRESS, max_attempts=value),
+    "connect limits": lambda value: connect(ADDRESS, limits=value),
+    "connect ssl_context": lambda value: connect(ADDRESS, ssl_context=value),
+    "connect tls": lambda value: asyncio.run(_await(connect("tls://h:1", ssl_context=value))),
+    "listen": lambda value: listen(value, echo),
+    "listen handler": lambda value: listen(ADDRESS, value),
+    "Limits": lambda value: Limits(read_ahead=value),
+    "configure_gil": lambda value: configure_gil(interval=value),
+    "register_type": lambda value: register_type(value, len, len),
+    "register_type encode": lambda value: register_type(OwnError, value, len),
+    "register_type name": lambda value: register_type(OwnError, len, len, name=value),
+    "register_error": lambda value: register_error(value),
+    "register_error fields": lambda value: register_error(OwnError, fields=[value]),
+    "register_error name": lambda value: register_error(OwnError, name=value),
+    "register_backend": lambda value: register_backend("tests+x", value),
+    "register_backend scheme": lambda value: register_backend(value, TCPBackend()),
+    "closed_error": lambda value: closed_error("tcp://h:1", value),
+    "closed_error by": lambda value: closed_error("tcp://h:1", closed_by=value),
+    "write": _with(lambda value, comm: comm.write(1, timeout=value)),
+    "close": _with(lambda value, comm: comm.close(value)),
+    "broadcast": _with(lambda value, comm: broadcast([comm, value], 1)),
+    "broadcast slow": _with(lambda value, comm: broadcast([comm], 1, slow=value)),
+    "broadcast most": _with(lambda value, comm: broadcast([comm], 1, max_queued=value)),
+    "Calls": _with(lambda value, comm: Calls(value)),
+    "Calls handlers": _with(lambda value, comm: Calls(comm, {"a": value})),
+    "Calls bound": _with(lambda value, comm: Calls(comm, max_running=value)),
+    "Calls call": _with(lambda value, comm: Calls(comm).call(value)),
+    "Calls timeout": _with(lambda value, comm: Calls(comm).call("a", timeout=value)),
+    "client": _with(lambda value, comm: ReconnectingClient(value)),
+    "client on_connect": _with(lambda value, comm: ReconnectingClient(ADDRESS, on_connect=value)),
+    "client codes": _with(lambda value, comm: ReconnectingClient(ADDRESS, final_codes=[[value]])),
+    "sync": lambda value: sync.Calls(value),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize(
+    "value",
+    [
+        Unspeakable(ZeroDivisionError()),
+        Unspeakable(SystemExit(3)),
+        Unspeakable(KeyboardInterrupt()),
+        Unspeakable(None),
+        -(10**5000),
+    ],
+    ids=["raises", "exits", "interrupts", "long", "many digits"],
+)
+def test_a_value_without_a_short_text_is_refused_as_any(use: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        USES[use](value)
+    assert len(str(caught.value)) < 800
+    assert "Exceeds the limit" not in str(caught.value)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from sealwire.comm.arguments import expect_bool
+from sealwire.security.fields import plain_role
 from sealwire.security.parameters import ROLES, Role
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Certificates:
         from sealwire.security.ca.store import Store
         from sealwire.security.x509.templates import now
 
+        role = _role(role)
         with locked(self.home(role)) as folder:
             store = Store(folder)
             signer = store.signer()
@@ -80,6 +82,7 @@ class Certificates:
         from sealwire.security.ca.renewal import revoke
         from sealwire.security.ca.store import Store
 
+        role = _role(role)
         with locked(self.home(role)) as folder:
             _, writes = revoke(Store(folder), role, "unspecified")
             apply(writes)
@@ -88,7 +91,7 @@ class Certificates:
 
     def home(self, role: Role) -> Path:
         """Return the folder of the CA that has issued the identity of a role."""
-        _expect_role(role)
+        role = _role(role)
         return self._homes[-1] if role in self._elsewhere else self.folder
 
     def fields(self, role: Role) -> dict[str, str]:
@@ -190,11 +193,12 @@ def _make(folder: Path, name: str) -> None:
 
 def _roles(given: Roles) -> tuple[Role, ...]:
     roles = (given,) if isinstance(given, str) else tuple(given)
-    for role in roles:
-        _expect_role(role)
-    return roles
+    return tuple(map(_role, roles))
 
 
-def _expect_role(role: object) -> None:
-    if role not in ROLES:
+def _role(role: object) -> Role:
+    """Return a role as plain text, which the member of an Enum does not format as."""
+    name = plain_role(role)
+    if name is None:
         raise ValueError(f"bad role {role!r}: need one of {', '.join(ROLES)}")
+    return name

@@ -69,7 +69,7 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         else:
             steps = _blamed(frames[0], frames) if frames else []
         source = f" from {peer}" if peer else ""
-        place = f"{described(steps)}: " if steps else ""
+        place = f"{found}: " if (found := described(steps)) else ""
         why = reason(failed)
         # A cause that quotes a lot of the peer's data would be repeated in every log.
         cause = _cause(failed) if len(why) < QUOTED else None

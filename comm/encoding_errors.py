@@ -88,7 +88,8 @@ def refusal(error: Exception) -> EncodeError:
     what, place = "message", ""
     if isinstance(error, Failed):
         if error.steps:
-            what, place = error.what, f"{described(error.steps[::-1])}: "
+            what = error.what
+            place = f"{described(error.steps[::-1]) or 'in what a registered function returned'}: "
         error = error.error
     if isinstance(error, EncodeError):
         return EncodeError(f"{place}{words_of(error)}")

@@ -353,9 +353,18 @@ class StreamListener(ServingListener):
         """Give up what it has beside its sockets; called by `stop` if it was running."""
 
     def begins(self) -> bool:
-        """Whether `start` has something to do; if so, note that it begins."""
-        if self._server is not None and self._loop is asyncio.get_running_loop():
-            return False
+        """Whether `start` has something to do; if so, note that it begins.
+
+        Raises `RuntimeError` if it accepts in another event loop, where it could not be stopped.
+        """
+        if self._server is not None and self._loop is not None:
+            if self._loop is asyncio.get_running_loop():
+                return False
+            if not self._loop.is_closed() and not self.forked():
+                raise RuntimeError(
+                    f"cannot start {self} in this event loop: it was started in another one; stop "
+                    f"it there, or listen with another listener"
+                )
         self.serving_begun()
         return True
 

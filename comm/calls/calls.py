@@ -280,7 +280,11 @@ class Calls(Caller, Leaving):
         self._turns.end()
 
     async def wait_closed(self) -> None:
-        """Wait until the comm has ended; `failure` says how. A cancelled wait changes nothing."""
+        """Wait until the comm has ended; `failure` says how. A cancelled wait changes nothing.
+
+        Raises `RuntimeError` in another thread or event loop than the comm's.
+        """
+        self._expect_here()
         await asyncio.wait([self._reader])
 
     async def serve(self) -> None:
@@ -290,6 +294,8 @@ class Calls(Caller, Leaving):
         ------
         CommClosedError
             If it ended otherwise than because one side closed it and nothing was wrong.
+        RuntimeError
+            In another thread or event loop than the comm's.
 
         Notes
         -----

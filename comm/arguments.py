@@ -27,6 +27,7 @@ __all__ = [
     "expect_known",
     "expect_limits",
     "expect_name",
+    "expect_no_generator",
     "expect_seconds",
     "expect_secure",
     "log_lacks",
@@ -50,6 +51,7 @@ _FITTING: dict[Side, Collection[int]] = {
     "server": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLSv1_2),
     "client": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLSv1_2),
 }
+_YIELDS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _DOES: dict[Side, str] = {"server": "listen", "client": "connect"}
 
 _reported: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
@@ -145,6 +147,19 @@ def expect_handler(call: str, handler: Any) -> None:
             f"{call} got handler={repr_of(handler)}: need a function that takes a comm; write "
             f"async def handler(comm) and pass it without calling it"
         )
+    expect_no_generator(f"{call} got handler={repr_of(handler)}", handler)
+
+
+def expect_no_generator(said: str, function: Any) -> None:
+    """Raise `TypeError` for a function with a ``yield``, of which nothing would run when called."""
+    for each in (function, getattr(type(function), "__call__", None)):  # noqa: B004
+        while isinstance(each, functools.partial):
+            each = each.func
+        flags = getattr(getattr(each, "__code__", None), "co_flags", 0)
+        if flags & _YIELDS and not flags & inspect.CO_ITERABLE_COROUTINE:
+            raise TypeError(
+                f"{said}: it is a generator, which does nothing; write it without yield"
+            )
 
 
 def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.SSLContext:

@@ -8,6 +8,7 @@ import numbers
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from ..arguments import expect_no_generator
 from ..close_codes import expect_reason, expect_sendable
 from ..words import repr_of
 
@@ -38,6 +39,7 @@ def expect_handlers(handlers: Any) -> dict[str, Callable[..., Any]]:
             raise TypeError(
                 f"bad handler {repr_of(name)}: {repr_of(handler)}, need a name and a function"
             )
+        expect_no_generator(f"bad handler {repr_of(name)}", handler)
     return copied
 
 
@@ -45,6 +47,7 @@ def expect_greeting(on_connect: Any) -> None:
     """Raise `TypeError` for what cannot be called with `Calls`."""
     if not (on_connect is None or callable(on_connect)):
         raise TypeError(f"bad on_connect {repr_of(on_connect)}: need a function that takes Calls")
+    expect_no_generator(f"bad on_connect {repr_of(on_connect)}", on_connect)
 
 
 def expect_end(code: int, reason: str, grace: float | None) -> float | None:

@@ -267,7 +267,7 @@ async def test_an_address_in_use(scheme: str) -> None:
             await listen(listener.listen_address, echo, **listen_args(scheme))
 
 
-@pytest.mark.parametrize("host", ["a..lab", ".", "x" * 64, "é" * 60, "a\ud800"], ids=ascii)
+@pytest.mark.parametrize("host", ["a..lab", ".", "x" * 64, "é" * 60], ids=ascii)
 @by_port
 @aio
 async def test_a_host_that_is_no_name_cannot_be_bound(scheme: str, host: str) -> None:

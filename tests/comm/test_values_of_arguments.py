@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -11,6 +12,7 @@ import functools
 import re
 import socket
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -330,3 +332,63 @@ def test_a_value_without_a_short_text_is_refused_as_any(use: str, value: Any) ->
         USES[use](value)
     assert len(str(caught.value)) < 800
     assert "Exceeds the limit" not in str(caught.value)
+
+
+# Functions of which nothing would run
+
+
+def _yields(_: Any) -> Any:
+    yield 1
+
+
+async def _yields_later(_: Any) -> Any:
+    yield 1
+
+
+class Yields:
+    def __call__(self, comm: Any) -> Any:
+        yield comm
+
+    async def method(self, comm: Any) -> Any:
+        yield comm
+
+
+GENERATORS: dict[str, Any] = {
+    "function": _yields,
+    "coroutine function": _yields_later,
+    "object": Yields(),
+    "method": Yields().method,
+    "partial": functools.partial(functools.partial(_yields_later), None),
+}
+TAKES: dict[str, Callable[[Any], Any]] = {
+    "listen": _with(lambda function, comm: listen(ADDRESS, function).stop()),
+    "Calls": _with(lambda function, comm: Calls(comm, {"a": function})),
+    "client": _with(lambda function, comm: ReconnectingClient("mem://x", {"a": function})),
+    "on_connect": _with(lambda function, comm: ReconnectingClient("mem://x", on_connect=function)),
+}
+
+
+@pytest.mark.parametrize("take", TAKES)
+@pytest.mark.parametrize("function", GENERATORS)
+def test_a_function_with_a_yield_is_refused(take: str, function: str) -> None:
+    """It was taken, and the comm closed at once as if the handler had done its work."""
+    with pytest.raises(TypeError, match="generator, which does nothing; write it without yield"):
+        TAKES[take](GENERATORS[function])
+
+
+@types.coroutine
+def _old_coroutine(comm: Any) -> Any:
+    yield from asyncio.sleep(0).__await__()
+
+
+class Waits:
+    def __await__(self) -> Any:
+        yield
+
+
+@pytest.mark.parametrize(
+    "function", [_old_coroutine, Waits, lambda _: Waits(), contextlib.contextmanager(_yields), id]
+)
+def test_others_are_taken(function: Any) -> None:
+    for take in TAKES.values():
+        take(function)

@@ -148,7 +148,8 @@ def connect(
     Returns
     -------
     awaitable and async context manager of Comm
-        The attempts start when it is awaited or entered; leaving the context closes the comm.
+        The attempts start when it is awaited or entered; leaving the context closes the comm. It is
+        used once, as a coroutine is.
 
     Raises
     ------

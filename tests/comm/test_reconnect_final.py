@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -193,24 +197,44 @@ async def test_a_greeting_that_cannot_be_sent_is_final() -> None:
 # Another program answers
 
 
-async def answer_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
-    await writer.drain()
-    writer.close()
+HTTP = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 
-async def answer_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(bytes(range(256)))
-    await writer.drain()
-    writer.close()
+@contextlib.contextmanager
+def answering(port: int, words: bytes) -> Iterator[None]:
+    """Another program at a port, which says the same to everybody."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # of the listener, shut down below
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.settimeout(20)
+                    connection.sendall(words)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(4096):
+                        pass
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
-async def other_program(how: str, port: int) -> Any:
+@contextlib.asynccontextmanager
+async def other_program(how: str, port: int) -> AsyncIterator[None]:
     if how == "other CA":
         args = Security.temporary().get_listen_args("scheduler")
-        return await listen(f"tls://127.0.0.1:{port}", lambda comm: None, **args)
-    answer = answer_http if "HTTP" in how else answer_nonsense
-    return await asyncio.start_server(answer, "127.0.0.1", port)
+        async with listen(f"tls://127.0.0.1:{port}", lambda comm: None, **args) as listener:
+            yield
+            await listener.close()
+    else:
+        with answering(port, HTTP if "HTTP" in how else bytes(range(256))):
+            yield
 
 
 OTHERS = [
@@ -233,24 +257,22 @@ async def test_another_program_at_the_address_for_a_while(
     house = House(now=lambda: 1)
     listener = await house.listen(scheme, free_port())
     port = int(listener.contact_address.rpartition(":")[2])
-    if not there:
-        await listener.close()
-        other = await other_program(how, port)
-    client = ReconnectingClient(
-        f"{scheme}://127.0.0.1:{port}", backoff=0.001, backoff_cap=0.05, **connect_args(scheme)
-    )
+    address = f"{scheme}://127.0.0.1:{port}"
+    args = {"backoff": 0.001, "backoff_cap": 0.05, **connect_args(scheme)}
     if there:
+        client = ReconnectingClient(address, **args)
         assert await client.call("now", timeout=20) == 1
-        await listener.close()
-        other = await other_program(how, port)
-        await until(lambda: caplog.text.count("trying again\n") >= 3)
-        assert f"no session with {client.address} any more" in caplog.text
-        assert "trying again for 300 s" in caplog.text
-    else:
-        with pytest.raises(CommClosedError):
-            await client.call("now", timeout=20)
-        assert client.closed()
-    other.close() if isinstance(other, asyncio.AbstractServer) else await other.close()
+    await listener.close()
+    async with other_program(how, port):
+        if there:
+            await until(lambda: caplog.text.count("trying again\n") >= 3)
+            assert f"no session with {client.address} any more" in caplog.text
+            assert "trying again for 300 s" in caplog.text
+        else:
+            client = ReconnectingClient(address, **args)
+            with pytest.raises(CommClosedError):
+                await client.call("now", timeout=20)
+            assert client.closed()
     if there:
         async with house.listen(scheme, port):
             assert await client.call("now", timeout=20) == 1
@@ -268,7 +290,7 @@ async def test_patience_ends() -> None:
     )
     assert await client.call("now", timeout=20) == 1
     await listener.close()
-    async with await asyncio.start_server(answer_http, "127.0.0.1", port):
+    async with other_program("HTTP", port):
         with pytest.raises(CommClosedError, match="HTTP"):
             await client.call("now", timeout=20)
         assert client.closed()

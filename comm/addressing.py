@@ -14,6 +14,7 @@ import socket
 from typing import NamedTuple
 
 from .errors import AddressError
+from .words import repr_of
 
 __all__ = ["Address", "concrete_host", "declare_scheme", "format_address", "parse_address"]
 
@@ -74,7 +75,10 @@ def parse_address(address: str) -> Address:
         If `address` is not of this form, or the port is not in 0–65535.
     """
     if not isinstance(address, str):
-        raise AddressError(f"bad address {address!r}: got {type(address).__name__}, need a str")
+        raise AddressError(
+            f"bad address {repr_of(address)}: got {type(address).__name__}, need a str"
+        )
+    address = str.__str__(address)  # a subclass may be an Enum, or say anything
     scheme, separator, rest = address.partition("://")
     if separator and scheme.lower() in _OPAQUE:
         if not rest.isprintable():
@@ -98,7 +102,7 @@ def parse_address(address: str) -> Address:
             raise AddressError(
                 f"bad address {address!r}: several colons; write an IPv6 host as [{rest}]:port"
             )
-    if _NOT_IN_A_HOST.search(host) or not host.isprintable():
+    if _NOT_IN_A_HOST.search(host) or not host.isprintable():  # libraries cut a name at a NUL
         raise AddressError(f"bad address {address!r}: {host!r} is not a host name")
     return Address(scheme.lower(), host, _parse_port(port, address))
 

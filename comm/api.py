@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .addressing import Address, parse_address
 from .arguments import (
+    expect_bool,
     expect_count,
     expect_handler,
     expect_known,
@@ -28,6 +29,7 @@ from .interfaces import Comm, Handler, Listener
 from .limits import Limits
 from .registry import get_backend
 from .serving import ServingListener
+from .words import repr_of
 
 __all__ = ["connect", "listen"]
 
@@ -49,7 +51,8 @@ _BACKOFF_CAP = 1.0
 class _Connecting(Coroutine[Any, Any, Comm]):
     """The result of `connect`: await it, or use it as an async context manager.
 
-    It is a coroutine, so that `asyncio.create_task` takes it.
+    It is a coroutine, so that `asyncio.create_task` takes it, and as any coroutine can be used
+    once: the comm of an earlier use would stay open, and nobody would close it.
     """
 
     def __init__(self, address: Address, bounds: _Bounds, limits: Limits, args: dict[str, Any]):
@@ -59,8 +62,15 @@ class _Connecting(Coroutine[Any, Any, Comm]):
         self._args = args
         self._comm: Comm | None = None
         self._steps: Coroutine[Any, Any, Comm] | None = None
+        self._used = False
 
     def _begin(self) -> Coroutine[Any, Any, Comm]:
+        if self._used:
+            raise RuntimeError(
+                f"cannot use connect() to {self._address} a second time: it opens one comm; call "
+                f"connect(…) again for another"
+            )
+        self._used = True
         return _connect(self._address, self._bounds, self._limits, self._args)
 
     def __await__(self) -> Generator[Any, None, Comm]:
@@ -139,7 +149,8 @@ def connect(
     Returns
     -------
     awaitable and async context manager of Comm
-        The attempts start when it is awaited or entered; leaving the context closes the comm.
+        The attempts start when it is awaited or entered; leaving the context closes the comm. It is
+        used once, as a coroutine is.
 
     Raises
     ------
@@ -173,9 +184,10 @@ def connect(
         instead = "leave it out for as many as fit into the timeout"
         attempts = expect_count("connect()", "max_attempts", max_attempts, instead)
     limits = expect_limits("connect()", limits)
+    expect_bool("connect()", "require_encryption", require_encryption, none=True)
     target = _complete(address, ssl_context)
     if not (target.port or target.opaque):
-        raise AddressError(f"bad address {address!r}: no port; write {target.host}:8786")
+        raise AddressError(f"bad address {address!r}: no port; write {target.host or 'host'}:8786")
     backend = get_backend(target.scheme)
     named = dict(connection_args or {})
     if server_hostname is not None:
@@ -240,8 +252,8 @@ def listen(
     """
     expect_handler("listen()", handler)
     limits = expect_limits("listen()", limits)
-    if not isinstance(cancel_on_disconnect, bool):
-        raise TypeError(f"listen() got cancel_on_disconnect={cancel_on_disconnect!r}: need a bool")
+    expect_bool("listen()", "cancel_on_disconnect", cancel_on_disconnect)
+    expect_bool("listen()", "require_encryption", require_encryption, none=True)
     target = _complete(address, ssl_context)
     backend = get_backend(target.scheme)
     further = _checked(listen, backend.listen_arguments, dict(connection_args or {}))
@@ -279,9 +291,10 @@ def _checked(
 def _complete(address: str, ssl_context: ssl.SSLContext | None) -> Address:
     if not (ssl_context is None or is_context(ssl_context)):
         raise TypeError(
-            f"cannot use {address}: ssl_context is {ssl_context!r}, need an ssl.SSLContext or None"
+            f"cannot use {repr_of(address)}: ssl_context is {repr_of(ssl_context)}, need an "
+            f"ssl.SSLContext or None"
         )
-    if isinstance(address, str) and "://" in address:
+    if isinstance(address, str) and "://" in (address := str.__str__(address)):
         with contextlib.suppress(AddressError):  # which is told below
             get_backend(address.partition("://")[0].lower())  # knows the form of its addresses
     target = parse_address(address)

@@ -18,17 +18,20 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from .limits import DEFAULT_LIMITS, Limits
+from .words import repr_of
 
 if TYPE_CHECKING:
     from typing import TypeGuard
 
 __all__ = [
     "Side",
+    "expect_bool",
     "expect_count",
     "expect_handler",
     "expect_known",
     "expect_limits",
     "expect_name",
+    "expect_no_generator",
     "expect_seconds",
     "expect_secure",
     "is_context",
@@ -53,6 +56,7 @@ _FITTING: dict[Side, Collection[int]] = {
     "server": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLSv1_2),
     "client": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLSv1_2),
 }
+_YIELDS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _DOES: dict[Side, str] = {"server": "listen", "client": "connect"}
 
 _reported: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
@@ -101,20 +105,32 @@ def expect_seconds(call: str, name: str, value: Any, instead: str, *, zero: bool
     except TypeError:  # NumPy's durations are Real
         seconds = None
     if seconds is None:
-        raise TypeError(f"{call} got {name}={value!r}: need a number of seconds; {instead}")
+        raise TypeError(f"{call} got {name}={repr_of(value)}: need a number of seconds; {instead}")
     if not (0 <= seconds < math.inf if zero else 0 < seconds < math.inf):
         least = "a finite number of seconds from 0 on" if zero else "a positive finite number"
-        raise ValueError(f"{call} got {name}={value!r}: need {least}; {instead}")
+        raise ValueError(f"{call} got {name}={repr_of(value)}: need {least}; {instead}")
     return seconds
 
 
 def expect_count(call: str, name: str, value: Any, instead: str) -> int:
     """Return `value` if it is a positive int; raise as `expect_seconds` does."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{call} got {name}={value!r}: need an int; {instead}")
+        raise TypeError(f"{call} got {name}={repr_of(value)}: need an int; {instead}")
     if value < 1:
-        raise ValueError(f"{call} got {name}={value!r}: need at least 1; {instead}")
+        raise ValueError(f"{call} got {name}={repr_of(value)}: need at least 1; {instead}")
     return int(value)
+
+
+def expect_bool(call: str, name: str, value: Any, *, none: bool = False) -> None:
+    """Raise `TypeError` for anything but True and False, and None if it means something.
+
+    ``"no"`` and ``"false"`` would count as true.
+    """
+    if not (isinstance(value, bool) or (none and value is None)):
+        also = ", or None" if none else ""
+        raise TypeError(
+            f"{call} got {name}={repr_of(value)}: need a bool{also}; write True or False"
+        )
 
 
 def expect_limits(call: str, limits: Any) -> Limits:
@@ -123,7 +139,8 @@ def expect_limits(call: str, limits: Any) -> Limits:
         return DEFAULT_LIMITS
     if not isinstance(limits, Limits):
         raise TypeError(
-            f"{call} got limits={limits!r}: need a Limits or None; write Limits(read_ahead=…)"
+            f"{call} got limits={repr_of(limits)}: need a Limits or None; write "
+            f"Limits(read_ahead=…)"
         )
     return limits
 
@@ -132,9 +149,22 @@ def expect_handler(call: str, handler: Any) -> None:
     """Raise `TypeError` for a handler that cannot be called."""
     if not callable(handler):
         raise TypeError(
-            f"{call} got handler={handler!r}: need a function that takes a comm; write "
+            f"{call} got handler={repr_of(handler)}: need a function that takes a comm; write "
             f"async def handler(comm) and pass it without calling it"
         )
+    expect_no_generator(f"{call} got handler={repr_of(handler)}", handler)
+
+
+def expect_no_generator(said: str, function: Any) -> None:
+    """Raise `TypeError` for a function with a ``yield``, of which nothing would run when called."""
+    for each in (function, getattr(type(function), "__call__", None)):  # noqa: B004
+        while isinstance(each, functools.partial):
+            each = each.func
+        flags = getattr(getattr(each, "__code__", None), "co_flags", 0)
+        if flags & _YIELDS and not flags & inspect.CO_ITERABLE_COROUTINE:
+            raise TypeError(
+                f"{said}: it is a generator, which does nothing; write it without yield"
+            )
 
 
 def is_context(value: object) -> TypeGuard[ssl.SSLContext]:
@@ -151,7 +181,8 @@ def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.S
     """
     if not is_context(context):
         raise TypeError(
-            f"cannot use {address}: ssl_context is {context!r}, need an ssl.SSLContext; {instead}"
+            f"cannot use {address}: ssl_context is {repr_of(context)}, need an ssl.SSLContext; "
+            f"{instead}"
         )
     why = weakness(context, side)
     if why is not None:

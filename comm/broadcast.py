@@ -11,10 +11,11 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
-from .calls.caller import expect_seconds
+from .calls.arguments import expect_seconds
 from .codec import EncodedMessage
 from .errors import CommClosedError, CommError, EncodeError
 from .interfaces import Comm
+from .words import repr_of
 
 __all__ = ["BroadcastResult", "broadcast"]
 
@@ -88,16 +89,16 @@ async def broadcast(
             print(comm.peer_address, error)
     """
     if slow not in get_args(Slow):
-        raise ValueError(f"bad slow {slow!r}: need one of {', '.join(get_args(Slow))}")
+        raise ValueError(f"bad slow {repr_of(slow)}: need one of {', '.join(get_args(Slow))}")
     if max_queued is not None and (type(max_queued) is not int or max_queued < 0):
-        raise ValueError(f"bad max_queued {max_queued!r}: need a number of bytes, or None")
+        raise ValueError(f"bad max_queued {repr_of(max_queued)}: need a number of bytes, or None")
     if timeout is not None:
         timeout = expect_seconds(timeout)
     encoded = message if isinstance(message, EncodedMessage) else EncodedMessage(message)
     members = list(dict.fromkeys(comms))
     for comm in members:
         if not isinstance(comm, Comm):
-            raise TypeError(f"cannot broadcast to {comm!r}: need a Comm")
+            raise TypeError(f"cannot broadcast to {repr_of(comm)}: need a Comm")
     result = BroadcastResult([], {})
     behind: list[Comm] = []
     for comm in members:
@@ -106,7 +107,8 @@ async def broadcast(
         elif slow == "wait":
             behind.append(comm)
         else:
-            result.missed[comm] = _too_slow(comm, comm.queued, "was skipped")
+            what = "was skipped" if slow == "skip" else "was aborted"
+            result.missed[comm] = _too_slow(comm, comm.queued, what)
             if slow == "close":
                 comm.abort()
     if behind:

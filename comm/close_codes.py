@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+from .words import repr_of
+
 __all__ = ["CLEAN", "REASON_LENGTH", "CloseCode", "expect_reason", "expect_sendable", "is_sendable"]
 
 
@@ -51,7 +53,9 @@ REASON_LENGTH = 1000
 def expect_sendable(code: int) -> int:
     """`code`, if it may be sent. Raises `ValueError`, `TypeError` for what is no number."""
     if isinstance(code, bool) or not isinstance(code, int):
-        raise TypeError(f"cannot close with code {code!r}: need an int such as CloseCode.NORMAL")
+        raise TypeError(
+            f"cannot close with code {repr_of(code)}: need an int such as CloseCode.NORMAL"
+        )
     number = int.__int__(code)  # of a subclass, too
     if is_sendable(number):
         return number

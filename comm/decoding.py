@@ -71,7 +71,7 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         else:
             steps = _blamed(frames[0], frames) if frames else []
         source = f" from {peer}" if peer else ""
-        place = f"{described(steps)}: " if steps else ""
+        place = f"{found}: " if (found := described(steps)) else ""
         why = reason(failed)
         # A cause that quotes a lot of the peer's data would be repeated in every log.
         cause = _cause(failed) if len(why) < QUOTED else None
@@ -318,7 +318,9 @@ class _Decoder(Budget):
             )
         try:
             return by_name[name](value)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # `SystemExit` too, which is not a peer's to cause
             raise _Raised(
                 f"the function registered for {brief(name)} raised {type(error).__name__}: "
                 f"{reason(error)}"

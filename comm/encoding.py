@@ -376,7 +376,7 @@ def _plain_key(key: Any) -> Any:
     if key is None or (type(key) is _TIME and _arrives(key)):
         return key.astimezone(datetime.timezone.utc) if key and key.tzinfo else key
     raise EncodeError(
-        f"cannot encode a dict key of type {type(key).__name__}: keys are str, int, float, "
+        f"cannot encode a dict key of type {named(type(key))}: keys are str, int, float, "
         f"bool, None, bytes or datetime; use one of them"
     )
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .errors import EncodeError
+from .errors import EncodeError, quoted
 from .wire.budget import reason
 from .wire.place import described
+from .words import words_of
 
 __all__ = ["Failed", "cause_of", "named", "refusal"]
+
+_LONGEST_NAME = 200  # characters
 
 
 class Failed(Exception):
@@ -85,10 +88,11 @@ def refusal(error: Exception) -> EncodeError:
     what, place = "message", ""
     if isinstance(error, Failed):
         if error.steps:
-            what, place = error.what, f"{described(error.steps[::-1])}: "
+            what = error.what
+            place = f"{described(error.steps[::-1]) or 'in what a registered function returned'}: "
         error = error.error
     if isinstance(error, EncodeError):
-        return EncodeError(f"{place}{error}")
+        return EncodeError(f"{place}{words_of(error)}")
     if isinstance(error, RecursionError):
         return EncodeError(
             "cannot encode message: it is nested too deeply or contains itself; flatten it"
@@ -99,4 +103,4 @@ def refusal(error: Exception) -> EncodeError:
 def named(kind: type) -> str:
     """Return the name of a class as errors say it."""
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"{module}{kind.__qualname__}"
+    return quoted(f"{module}{kind.__qualname__}", _LONGEST_NAME)

@@ -8,6 +8,7 @@ from .close_codes import CloseCode, expect_reason, expect_sendable
 from .errors import CommClosedError
 from .transport.end_errors import closed_by_peer, closed_by_us
 from .wire.closing import Closing
+from .words import repr_of
 
 __all__ = ["closed_error"]
 
@@ -50,4 +51,4 @@ def closed_error(
         return closed_by_peer(peer, Closing(number, reason))
     if closed_by == "us":
         return closed_by_us(peer, number, reason)
-    raise ValueError(f"got closed_by={closed_by!r}: need 'peer', 'us' or 'lost'")
+    raise ValueError(f"got closed_by={repr_of(closed_by)}: need 'peer', 'us' or 'lost'")

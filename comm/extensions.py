@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from .words import repr_of
+
 __all__ = [
     "ARRAY",
     "DATETIME",
@@ -103,7 +105,9 @@ def register(
 
 def _expect_class(cls: Any) -> None:
     if not issubclass(type(cls), type):  # isinstance is True for list[int] before Python 3.11
-        raise TypeError(f"cannot register {cls!r}: it is no class; pass the class of its objects")
+        raise TypeError(
+            f"cannot register {repr_of(cls)}: it is no class; pass the class of its objects"
+        )
     if cls in _SENT or (cls.__module__ == "numpy" and cls.__name__ in _NUMPY):
         raise ValueError(
             f"cannot register {cls!r}: messages carry its objects as they are; register a subclass"
@@ -125,7 +129,7 @@ def _expect_class(cls: Any) -> None:
 def _expect_function(cls: type, role: str, function: object) -> None:
     if not callable(function):
         raise TypeError(
-            f"cannot register {cls!r}: {role} is {function!r}, which cannot be called; "
+            f"cannot register {cls!r}: {role} is {repr_of(function)}, which cannot be called; "
             f"pass a function of one argument"
         )
     if inspect.iscoroutinefunction(function):
@@ -139,7 +143,7 @@ def _name(cls: type, name: object) -> str:
     if name is None:
         name = f"{cls.__module__}.{cls.__qualname__}"
     if not isinstance(name, str):
-        raise TypeError(f"cannot register {cls!r}: its name is {name!r}; pass a str")
+        raise TypeError(f"cannot register {cls!r}: its name is {repr_of(name)}; pass a str")
     name = str.__str__(name) if type(name) is str else "".join(name)
     try:
         name.encode()

@@ -272,8 +272,8 @@ class Listener(ABC):
 
         Raises
         ------
-        OSError
-            If the address cannot be bound.
+        OSError, RuntimeError
+            If the address cannot be bound; if it accepts in another event loop.
         """
 
     @abstractmethod

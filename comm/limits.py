@@ -6,6 +6,8 @@ import dataclasses
 import os
 import sys
 
+from .words import repr_of
+
 __all__ = ["DEFAULT_LIMITS", "Limits"]
 
 KiB = 1 << 10
@@ -123,8 +125,8 @@ class Limits:
             if not number or not 0 < value <= most or (whole and value != int(value)):
                 kind = "whole number" if whole else "number of seconds"
                 raise ValueError(
-                    f"bad limit {field.name}: got {value!r:.80}, need a positive {kind} up to "
-                    f"{most}; leave it out for the default"
+                    f"bad limit {field.name}: got {repr_of(value):.80}, need a positive {kind} up "
+                    f"to {most}; leave it out for the default"
                 )
             if whole and not isinstance(value, int):
                 object.__setattr__(self, field.name, int(value))

@@ -12,8 +12,10 @@ from collections.abc import Collection
 from importlib import import_module
 
 from .addressing import declare_scheme
+from .arguments import expect_bool
 from .errors import AddressError
 from .interfaces import Backend
+from .words import repr_of
 
 __all__ = ["get_backend", "register"]
 
@@ -49,12 +51,13 @@ def register(scheme: str, backend: Backend, *, replace: bool = False) -> None:
         For a scheme of another form, or one that has another backend.
     """
     if not isinstance(scheme, str):
-        raise TypeError(f"cannot register scheme {scheme!r}: need a str, such as 'quic'")
+        raise TypeError(f"cannot register scheme {repr_of(scheme)}: need a str, such as 'quic'")
     if not _SCHEME.fullmatch(scheme):
         raise ValueError(
             f"cannot register scheme {scheme!r}: need a lower-case letter, then lower-case "
             f"letters, digits, + and -; leave out ://"
         )
+    expect_bool("register_backend()", "replace", replace)
     why = _unfit(backend)
     if why is not None:
         raise TypeError(f"cannot register a backend for {scheme}://: {why}")
@@ -75,15 +78,15 @@ def _unfit(backend: object) -> str | None:
     if inspect.isclass(backend):
         return f"got the class {backend.__name__}, need an instance; write {backend.__name__}()"
     if not isinstance(backend, Backend):
-        return f"got {backend!r}, need an instance of a class derived from Backend"
+        return f"got {repr_of(backend)}, need an instance of a class derived from Backend"
     name = type(backend).__name__
     for attribute in ("connect_arguments", "listen_arguments"):
         value = getattr(backend, attribute)
         named = isinstance(value, Collection) and not isinstance(value, (str, bytes))
         if not named or not all(isinstance(each, str) for each in value):
-            return f"{name}.{attribute} is {value!r}, need a collection of names"
+            return f"{name}.{attribute} is {repr_of(value)}, need a collection of names"
     if not isinstance(backend.host_port, bool):
-        return f"{name}.host_port is {backend.host_port!r}, need a bool"
+        return f"{name}.host_port is {repr_of(backend.host_port)}, need a bool"
     given = (None, None, None), {"ssl_context": None, "require_encryption": None}
     for method, (positional, named_ones), how in (
         (backend.connector, ((), {}), "connector()"),

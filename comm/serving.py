@@ -31,6 +31,7 @@ from .errors import CommClosedError
 from .interfaces import Comm, Handler, Listener
 from .leaving import is_failure
 from .limits import Limits
+from .words import words_of
 
 __all__ = ["ServingListener", "StreamListener"]
 
@@ -154,8 +155,9 @@ class ServingListener(Listener):
                     await result
             except CommClosedError as error:
                 if not comm.closed():  # the error of another comm, not reported elsewhere
+                    why = words_of(error)
                     code, reason = CloseCode.HANDLER_FAILED, "its handler lost another comm"
-                    logger.info("handler of the comm with %s ended: %s", comm.peer_address, error)
+                    logger.info("handler of the comm with %s ended: %s", comm.peer_address, why)
             except BaseException as error:
                 if not is_failure(error, self._attended[comm]):  # nobody waits for the handler
                     if self._leaving is None or not isinstance(error, asyncio.CancelledError):
@@ -351,9 +353,18 @@ class StreamListener(ServingListener):
         """Give up what it has beside its sockets; called by `stop` if it was running."""
 
     def begins(self) -> bool:
-        """Whether `start` has something to do; if so, note that it begins."""
-        if self._server is not None and self._loop is asyncio.get_running_loop():
-            return False
+        """Whether `start` has something to do; if so, note that it begins.
+
+        Raises `RuntimeError` if it accepts in another event loop, where it could not be stopped.
+        """
+        if self._server is not None and self._loop is not None:
+            if self._loop is asyncio.get_running_loop():
+                return False
+            if not self._loop.is_closed() and not self.forked():
+                raise RuntimeError(
+                    f"cannot start {self} in this event loop: it was started in another one; stop "
+                    f"it there, or listen with another listener"
+                )
         self.serving_begun()
         return True
 

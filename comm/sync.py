@@ -38,16 +38,18 @@ from typing import Any, TypeVar
 
 from . import api, interfaces
 from .calls import calls
-from .calls.caller import expect_seconds
+from .calls.arguments import expect_handlers, expect_seconds
 from .close_codes import CloseCode
 from .errors import CommBusy, CommClosedError
 from .leaving import SyncLeaving
+from .words import repr_of
 
 __all__ = ["Calls", "Comm", "connect"]
 
 logger = logging.getLogger("sealwire.comm")
 
 _T = TypeVar("_T")
+_THREADS = 128  # for handlers, at most: as many as run at once for one peer
 
 
 class _Background:
@@ -56,6 +58,9 @@ class _Background:
     def __init__(self) -> None:
         self.inherited = False
         self.loop = asyncio.new_event_loop()
+        # asyncio's own has few, and all may wait for what another handler is to do.
+        threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "sealwire.comm.sync handler")
+        self.loop.set_default_executor(threads)
         started = threading.Event()
         self.loop.call_soon(started.set)
         threading.Thread(target=self._run, name="sealwire.comm.sync", daemon=True).start()
@@ -301,8 +306,9 @@ class Calls(SyncLeaving):
     ----------
     comm : Comm
     handlers : mapping of str to callable, optional
-        What the peer may call. Functions run in threads, coroutine functions in the background.
-        One that raises `SystemExit` or `KeyboardInterrupt` has failed; it ends nothing here.
+        What the peer may call. Functions run in threads, up to 128 at once, so that one may end
+        before another that was called first; coroutine functions run in the background. One that
+        raises `SystemExit` or `KeyboardInterrupt` has failed; it ends nothing here.
     max_pending, max_running, max_waiting, ping_interval : optional
         As for `sealwire.comm.Calls`.
     """
@@ -318,7 +324,7 @@ class Calls(SyncLeaving):
         ping_interval: float | None = None,
     ) -> None:
         if not isinstance(comm, Comm):
-            raise TypeError(f"cannot make calls over {comm!r}: need a Comm of sync.connect")
+            raise TypeError(f"cannot make calls over {repr_of(comm)}: need a Comm of sync.connect")
         if comm._reading is not None:
             raise CommBusy(
                 f"cannot make calls over {comm!r}: a read of it has begun and goes on; make them "
@@ -326,9 +332,7 @@ class Calls(SyncLeaving):
             )
         self._background = comm._background
         self._name = comm._name
-        threaded = {
-            name: _threaded(handler) for name, handler in calls.expect_handlers(handlers).items()
-        }
+        threaded = {name: _threaded(handler) for name, handler in expect_handlers(handlers).items()}
 
         async def make() -> calls.Calls:
             made = calls.Calls(

@@ -99,8 +99,8 @@ class TCP(Comm):
             expect_seconds("write()", "timeout", timeout, "leave it out to wait for ever")
         stream = self._stream
         agreed = stream.agreement
-        frames = codec.encode(message, agreed.buffers, agreed.arrays)
-        size, leave = stream.write(frames)
+        # Not named: the traceback of a cancellation would keep views of the caller's memory.
+        size, leave = stream.write(codec.encode(message, agreed.buffers, agreed.arrays))
         if leave is not None:
             if timeout is None:
                 await stream.drain(leave)

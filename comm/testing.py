@@ -29,6 +29,7 @@ from .memory import Memory
 from .transport.local import LocalStream
 from .transport.stream import FrameStream
 from .unix import opened
+from .words import repr_of
 
 __all__ = ["Link", "pair"]
 
@@ -79,7 +80,9 @@ class Link:
             return
         expect_count("cut()", "after", after, "leave it out to cut at once")
         if sender not in self._comms:
-            raise ValueError(f"cannot cut after {after} bytes of {sender!r}: need one of the comms")
+            raise ValueError(
+                f"cannot cut after {after} bytes of {repr_of(sender)}: need one of the comms"
+            )
         self._left[self._comms.index(sender)] = after
 
     def hold(self) -> None:

@@ -30,6 +30,7 @@ from .transport.local import (
     unbind,
 )
 from .transport.stream import FrameStream
+from .words import repr_of
 
 __all__ = ["Unix", "UnixBackend", "UnixConnector", "UnixListener"]
 
@@ -53,8 +54,8 @@ class Users:
         numbers = isinstance(given, Collection) and not isinstance(given, (str, bytes))
         if not numbers or not all(type(uid) is int for uid in given):
             raise TypeError(
-                f"cannot use {address}: allowed_uids is {given!r}, need a collection of user ids, "
-                f"or None for every user; leave it out for our own"
+                f"cannot use {address}: allowed_uids is {repr_of(given)}, need a collection of "
+                f"user ids, or None for every user; leave it out for our own"
             )
 
     def check(self, stream: FrameStream) -> None:
@@ -69,7 +70,7 @@ def refuse_plain(address: Address, args: Mapping[str, Any]) -> None:
     """Raise for what a scheme that does not encrypt cannot do."""
     allowed = args.get("allow_plain", False)
     if not isinstance(allowed, bool):
-        raise TypeError(f"cannot use {address}: allow_plain is {allowed!r}, need a bool")
+        raise TypeError(f"cannot use {address}: allow_plain is {repr_of(allowed)}, need a bool")
     if args.get("ssl_context") is not None:
         raise TypeError(
             f"cannot use {address} with an ssl_context: {address.scheme} is plain and would not "
@@ -126,8 +127,8 @@ class UnixListener(TCPListener):
         self._mode = connection_args.get("mode", 0o600)
         if type(self._mode) is not int or not 0 <= self._mode <= 0o777:
             raise ValueError(
-                f"cannot listen on {address}: mode is {self._mode!r}, need permissions such as "
-                f"0o600 or 0o660"
+                f"cannot listen on {address}: mode is {repr_of(self._mode)}, need permissions such "
+                f"as 0o600 or 0o660"
             )
         self._users = Users(address, connection_args.get("allowed_uids", _OURS))
         self._expect_name(address.host)

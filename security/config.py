@@ -14,6 +14,7 @@ releases may add keys, and a cluster must not fail for that.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 
 from . import config_files
 from .errors import ConfigError
+from .parameters import is_nothing
 from .paths import expanded
 from .pem import is_text
 from .quoting import hides_key, redacted, shown
@@ -192,12 +194,13 @@ def truth(name: str, value: object) -> bool | None:
     """
     if value is None or isinstance(value, bool):
         return value
-    if value == "":  # a variable that is set to nothing
+    if is_nothing(value):
         return None
     if isinstance(value, str) and value.lower() in _WORDS:
         return _WORDS[value.lower()]
-    if value in (0, 1):
-        return bool(value)
+    with contextlib.suppress(ValueError):  # of an array
+        if value in (0, 1):
+            return bool(value)
     raise ConfigError(f"cannot use {name}: expected true or false, got {shown(value)}")
 
 
@@ -206,7 +209,7 @@ def text(name: str, value: object, *, number: bool = False) -> str | None:
 
     Raises `ConfigError`, naming `name`, for anything else.
     """
-    if value is None or value == "":
+    if is_nothing(value):
         return None
     types = (str, int, float) if number else (str,)
     if isinstance(value, types) and not isinstance(value, bool):
@@ -220,11 +223,14 @@ def duration(name: str, value: object, *, bare: str) -> float | None:
     `bare` is the unit of a number without one. False, "never" and infinity are infinity. Raises
     `ConfigError`, naming `name`, for anything else.
     """
-    if value is None or value == "":
+    if is_nothing(value):
         return None
-    if value is False or value == "never":
+    if value is False or (isinstance(value, str) and value == "never"):
         return math.inf
-    text = str(value).strip(" ").lower() if isinstance(value, (str, int, float)) else ""
+    text = ""
+    if isinstance(value, (str, int, float)):
+        with contextlib.suppress(ValueError):  # of an int of very many digits
+            text = str(value).strip(" ").lower()
     found = _DURATION.fullmatch(text) if value is not True else None
     if text in ("inf", ".inf"):
         return math.inf

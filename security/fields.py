@@ -11,7 +11,7 @@ from typing import Any
 from . import config, pem
 from .contexts import allowlist, policy
 from .errors import ConfigError
-from .parameters import ROLES
+from .parameters import ROLES, Role, is_nothing
 from .pem_shapes import without_mark
 from .quoting import hides_key, key_damage, shown
 
@@ -82,18 +82,25 @@ def _ciphers(name: str, value: Any) -> Any:
     return policy.parse_ciphers(name, value)
 
 
+def plain_role(role: object) -> Role | None:
+    """Return a role as plain text, which the member of an Enum does not format as; or None."""
+    name = str.__str__(role) if isinstance(role, str) else None
+    return next((each for each in ROLES if each == name), None)
+
+
 def _by_role(
     name: str, value: Mapping[Any, Any], parse: Callable[[str, Any], Any]
 ) -> dict[str, Any] | None:
     """Return a mapping from role to parsed value, without roles that have None."""
-    for role in value:
-        if role not in ROLES:
+    given = {}
+    for key, each in value.items():
+        role = plain_role(key)
+        if role is None:
             raise ConfigError(
-                f"cannot use {name}: unknown role {shown(role)}; expected {', '.join(ROLES)}"
+                f"cannot use {name}: unknown role {shown(key)}; expected {', '.join(ROLES)}"
             )
-    return {
-        role: parse(f"{name} of {role}", each) for role, each in value.items() if each is not None
-    } or None
+        given[role] = None if each is None else parse(f"{name} of {role}", each)
+    return {role: each for role, each in given.items() if each is not None} or None
 
 
 def _patterns(name: str, value: Any) -> tuple[str, ...]:
@@ -111,7 +118,7 @@ _LONGEST_PASSWORD = 1024  # bytes; the limit of `ssl`
 
 
 def _password(name: str, value: Any) -> str | bytes | None:
-    if value is None or value == "":
+    if is_nothing(value):
         return None
     if not isinstance(value, (str, bytes)):
         raise ConfigError(

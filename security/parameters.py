@@ -33,6 +33,7 @@ __all__ = [
     "Role",
     "RoleConfig",
     "TLSVersion",
+    "is_nothing",
     "takes_parameters_of",
 ]
 
@@ -50,6 +51,14 @@ TLSVersion: TypeAlias = "ssl.TLSVersion | float | str"
 Passwords: TypeAlias = "str | bytes | Mapping[Role, str | bytes | None]"
 Patterns: TypeAlias = "str | list[str] | tuple[str, ...] | set[str] | frozenset[str]"
 AllowedPeers: TypeAlias = "Patterns | Mapping[Role, Patterns | None]"
+
+
+def is_nothing(value: object) -> bool:
+    """Whether a parameter's value means that there is none: None or "", as of an empty variable.
+
+    No other value is compared: an array is equal to nothing in as many ways as it has items.
+    """
+    return value is None or (isinstance(value, str) and not str.__len__(value))
 
 
 class ConnectionArgs(TypedDict):

@@ -26,6 +26,7 @@ from pathlib import PurePath
 
 from .errors import ConfigError, KeyMismatch, PEMError, PEMNotFound
 from .openable import openable
+from .parameters import is_nothing
 from .paths import expanded
 from .pem_blocks import Block, blocks, is_torn
 from .pem_shapes import contents_of, decoded, looks_of, normalised, password_hint, reason_of
@@ -192,7 +193,7 @@ def source(field: str, value: object, *, limit: int = PEM_LIMIT) -> Source | Non
         if isinstance(path, str):
             return _of_path(field, path or os.curdir, limit)
         value = path
-    if value is None or value == "":
+    if is_nothing(value):
         return None
     if not isinstance(value, str):
         raise ConfigError(

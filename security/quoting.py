@@ -125,7 +125,10 @@ def shown(value: object) -> str:
         return f"{len(value)} bytes"
     if is_large(value):
         return f"a value of type {type(value).__name__}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except BaseException:  # its own code, which may raise anything, and an int of many digits
+        return f"a value of type {type(value).__name__}"
     if "-----BEGIN " in text:
         return "PEM text"
     if isinstance(value, str):

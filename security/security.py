@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import belonging, config, pem, permissions
 from .contexts import allowlist, policy, reloading
 from .errors import ConfigError, SecurityError, UnknownParameter
-from .fields import DAY, FIELDS, checked
+from .fields import DAY, FIELDS, checked, plain_role
 from .parameters import (
     ROLES,
     UNSET,
@@ -225,8 +225,7 @@ class Security(Values):
         ConfigError
             For an unknown role.
         """
-        if role not in ROLES:
-            raise ConfigError(f"unknown role {shown(role)}; expected one of {', '.join(ROLES)}")
+        role = _role(role)
         certificate = getattr(self, f"tls_{role}_cert")
         key = getattr(self, f"tls_{role}_key")
         if key is None and certificate and not pem.is_text(certificate):
@@ -310,6 +309,7 @@ class Security(Values):
 
     def _context(self, role: Role, side: policy.Side) -> ssl.SSLContext | None:
         """Return the role's context, the same one until a value changes."""
+        role = _role(role)
         material = self._material(role)
         if material is None:
             self._warn_of_missing(role)
@@ -372,6 +372,14 @@ class Security(Values):
         self._lock = threading.Lock()
         self._watches = {}
         self._warned = set()
+
+
+def _role(role: object) -> Role:
+    """Return a role as plain text. Raises `ConfigError`."""
+    name = plain_role(role)
+    if name is None:
+        raise ConfigError(f"unknown role {shown(role)}; expected one of {', '.join(ROLES)}")
+    return name
 
 
 def _cert(role: str) -> str:

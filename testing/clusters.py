@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sealwire.cli.demo.cluster import Child
+from sealwire.comm.arguments import expect_bool
 from sealwire.security.parameters import Role
 
 from .identities import Certificates, Roles, temporary_certificates, temporary_folder
@@ -93,6 +94,7 @@ class Cluster:
 
         Returns its name, ``worker-0`` and so on without one.
         """
+        expect_bool("start_worker()", "wait", wait)
         if name is None:
             name = f"worker-{self._count}"
             self._count += 1

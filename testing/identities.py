@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+from sealwire.comm.arguments import expect_bool
+from sealwire.security.fields import plain_role
 from sealwire.security.parameters import ROLES, Role
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Certificates:
         from sealwire.security.ca.store import Store
         from sealwire.security.x509.templates import now
 
+        role = _role(role)
         with locked(self.home(role)) as folder:
             store = Store(folder)
             signer = store.signer()
@@ -79,6 +82,7 @@ class Certificates:
         from sealwire.security.ca.renewal import revoke
         from sealwire.security.ca.store import Store
 
+        role = _role(role)
         with locked(self.home(role)) as folder:
             _, writes = revoke(Store(folder), role, "unspecified")
             apply(writes)
@@ -87,7 +91,7 @@ class Certificates:
 
     def home(self, role: Role) -> Path:
         """Return the folder of the CA that has issued the identity of a role."""
-        _expect_role(role)
+        role = _role(role)
         return self._homes[-1] if role in self._elsewhere else self.folder
 
     def fields(self, role: Role) -> dict[str, str]:
@@ -139,6 +143,8 @@ def temporary_certificates(
     ------
     ValueError
         For an unknown role, and for one that is named twice.
+    TypeError
+        For a `trust_both` that is no bool.
 
     Examples
     --------
@@ -147,6 +153,7 @@ def temporary_certificates(
         with temporary_certificates(revoked="worker") as certificates:
             args = certificates.security().get_connection_args("worker")
     """
+    expect_bool("temporary_certificates()", "trust_both", trust_both)
     chosen: dict[str, tuple[Role, ...]] = {
         name: _roles(given)
         for name, given in (("expired", expired), ("revoked", revoked), ("other_ca", other_ca))
@@ -186,11 +193,12 @@ def _make(folder: Path, name: str) -> None:
 
 def _roles(given: Roles) -> tuple[Role, ...]:
     roles = (given,) if isinstance(given, str) else tuple(given)
-    for role in roles:
-        _expect_role(role)
-    return roles
+    return tuple(map(_role, roles))
 
 
-def _expect_role(role: object) -> None:
-    if role not in ROLES:
+def _role(role: object) -> Role:
+    """Return a role as plain text, which the member of an Enum does not format as."""
+    name = plain_role(role)
+    if name is None:
         raise ValueError(f"bad role {role!r}: need one of {', '.join(ROLES)}")
+    return name

@@ -20,7 +20,7 @@ PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli", "te
 
 # A file imports only what stands above it. A new file takes its place here.
 COMM = """
-close_codes leaving signals
+words close_codes leaving signals
 kinds errors limits statistics listener_log addressing arguments wire.foreign
 wire.framing wire.budget wire.place arrays extensions encoding_errors encoding decoding codec
 wire.hello
@@ -34,7 +34,8 @@ transport.receiver transport.end_watch transport.pending transport.connection tr
 transport.writing transport.greeting transport.client transport.acceptor transport.server
 transport.local ends tcp unix memory testing
 api
-calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.calls calls.reconnect
+calls.arguments calls.envelopes calls.errors calls.outlet calls.handlers calls.caller calls.calls
+calls.attempts calls.reconnect
 broadcast sync __init__
 """
 SECURITY = """

@@ -6,21 +6,21 @@ What arrives is given to it by `calls.Calls`, which is the public class.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
-import numbers
 import time
 from threading import get_ident
 from typing import Any
 
 from ..errors import CommClosedError, EncodeError
 from ..interfaces import Comm
-from .envelopes import CANCEL, NOTIFICATION, PING, REQUEST
+from ..words import repr_of
+from .arguments import expect_seconds
+from .envelopes import CANCEL, FAR, NOTIFICATION, PING, REQUEST
 from .errors import CallError, at_argument, late, lost
 from .outlet import Deadlines, Outlet, Turns
 
-__all__ = ["Caller", "expect_seconds"]
+__all__ = ["Caller"]
 
+_NUMBERS = frozenset({int, float})
 _SOON = 1e-6  # seconds that a request says are left, at least
 
 
@@ -92,7 +92,8 @@ class Caller:
         method = method if type(method) is str else _name(method)
         left = deadline = None
         if timeout is not None:
-            timeout = left = expect_seconds(timeout)  # a float, as it travels
+            usual = type(timeout) in _NUMBERS and 0 < timeout < FAR
+            timeout = left = float(timeout) if usual else expect_seconds(timeout)
             deadline = loop.time() + left
         if self._turns.waiting or outlet.full or len(pending) >= self._max_pending:
             await self._turn(method, timeout, deadline)
@@ -255,16 +256,4 @@ def _name(method: object) -> str:
     """Return the text of a subclass of str, such as an Enum's. Raises `TypeError`."""
     if isinstance(method, str):
         return str.__str__(method)
-    raise TypeError(f"cannot call {method!r}: need the name of a method")
-
-
-def expect_seconds(timeout: Any, name: str = "timeout", none: str = "no deadline") -> float:
-    """Return `timeout` if it is a deadline. Raises `ValueError`, which says what None means."""
-    if type(timeout) in (int, float) and 0 < timeout < 1e300:  # the usual ones, without delay
-        return float(timeout)
-    if isinstance(timeout, numbers.Real) and not isinstance(timeout, bool):
-        with contextlib.suppress(OverflowError, TypeError):  # NumPy's durations are Real
-            if 0 < (seconds := float(timeout)) < math.inf:
-                return seconds
-    instead = f", or None for {none}" if none else ""
-    raise ValueError(f"bad {name} {timeout!r}: need seconds above 0{instead}")
+    raise TypeError(f"cannot call {repr_of(method)}: need the name of a method")

@@ -14,15 +14,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import numbers
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..close_codes import CloseCode, expect_reason, expect_sendable
+from ..close_codes import CloseCode
 from ..errors import CommBusy, CommClosedError
 from ..interfaces import Comm
 from ..leaving import Leaving
-from .caller import Caller, expect_seconds
+from ..transport.wakeup import resume
+from ..words import repr_of, words_of
+from .arguments import expect_end, expect_handlers, expect_seconds
+from .caller import Caller
 from .envelopes import (
     CANCEL,
     NOTIFICATION,
@@ -38,7 +41,7 @@ from .envelopes import (
 from .errors import CallError, CallTimeout, lost, refused, revive
 from .handlers import Handling
 
-__all__ = ["Calls", "expect_end", "expect_handlers"]
+__all__ = ["Calls"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -64,7 +67,9 @@ class Calls(Caller, Leaving):
     max_pending : int, default 1024
         Calls of ours that may await replies at once; further ones wait.
     max_running : int, default 128
-        Coroutine functions that run at once for the peer.
+        Coroutine functions that run at once for the peer. One that waits for a call of its own to
+        the peer counts, so handlers that call each other in both directions can stand still until
+        their deadlines, each side waiting for the other. After 10 seconds a warning says so.
     max_waiting : int, default 1024
         Requests of the peer that may wait for that; further ones are refused as ``"overloaded"``.
     ping_interval : float, optional
@@ -118,7 +123,10 @@ class Calls(Caller, Leaving):
         if ping_interval is not None:
             pause = expect_seconds(ping_interval, "ping_interval", "no pings")
         super().__init__(comm, max_pending)
-        self._handling = Handling(comm, self._outlet, handlers, max_running, max_waiting)
+        self._handling = Handling(
+            comm, self._outlet, handlers, max_running, max_waiting, self._pending
+        )
+        self._arrived: deque[tuple[asyncio.Future[Any], Any]] = deque()
         self._goodbye: tuple[int, str] | None = None  # of the listener, once it closes
         self._leaving: asyncio.Task[None] | None = None  # and what closes for it
         self._reader = self._loop.create_task(self._read())
@@ -148,7 +156,8 @@ class Calls(Caller, Leaving):
             await closing
         except Exception as error:  # somebody else reads from it, or it is none of ours
             busy = isinstance(error, CommBusy)
-            logger.error("comm with %s closed: %s", self._peer, error, exc_info=not busy)
+            why = words_of(error)
+            logger.error("comm with %s closed: %s", self._peer, why, exc_info=not busy)
             comm.abort()
             failure = await _why_closed(comm)
             failure.clean = False
@@ -190,7 +199,9 @@ class Calls(Caller, Leaving):
             future = self._pending.pop(number, None)
             if future is not None and not future.done():  # else the call was given up
                 if error is None:
-                    future.set_result(result)
+                    if not self._arrived:
+                        self._loop.call_soon(self._deliver)
+                    self._arrived.append((future, result))
                 else:
                     future.set_exception(revive(error))
             if self._turns.waiting:
@@ -201,6 +212,16 @@ class Calls(Caller, Leaving):
             self._handling.notification(message)
         else:
             self._take_other(kind, number_of(message), message)
+
+    def _deliver(self) -> None:
+        """Resume the callers whose results have arrived: in one go, which costs less than each."""
+        arrived = self._arrived
+        try:
+            while arrived:
+                resume(*arrived.popleft())
+        finally:
+            if arrived:  # one of them ends the event loop
+                self._loop.call_soon(self._deliver)
 
     def _take_other(self, kind: int, number: int, message: list[Any]) -> None:
         if kind == CANCEL:
@@ -260,7 +281,11 @@ class Calls(Caller, Leaving):
         self._turns.end()
 
     async def wait_closed(self) -> None:
-        """Wait until the comm has ended; `failure` says how. A cancelled wait changes nothing."""
+        """Wait until the comm has ended; `failure` says how. A cancelled wait changes nothing.
+
+        Raises `RuntimeError` in another thread or event loop than the comm's.
+        """
+        self._expect_here()
         await asyncio.wait([self._reader])
 
     async def serve(self) -> None:
@@ -270,6 +295,8 @@ class Calls(Caller, Leaving):
         ------
         CommClosedError
             If it ended otherwise than because one side closed it and nothing was wrong.
+        RuntimeError
+            In another thread or event loop than the comm's.
 
         Notes
         -----
@@ -359,42 +386,13 @@ async def _why_closed(comm: Comm) -> CommClosedError:
     return CommClosedError(f"comm with {comm.peer_address} closed by us; connect again")
 
 
-def expect_handlers(handlers: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return `handlers`, or none for None, if they are such. Raises `TypeError`."""
-    if handlers is None:
-        return {}
-    if not isinstance(handlers, Mapping):
-        raise TypeError(f"bad handlers {handlers!r}: need a mapping of names to functions")
-    for name, handler in handlers.items():
-        if not isinstance(name, str) or not callable(handler):
-            raise TypeError(f"bad handler {name!r}: {handler!r}, need a name and a function")
-    return handlers
-
-
-def expect_end(code: int, reason: str, grace: float | None) -> float | None:
-    """Return the grace. Raises `TypeError` or `ValueError` for what `Calls.close` cannot do."""
-    expect_sendable(code)
-    expect_reason(reason)
-    if grace is None:
-        return None
-    seconds = math.nan
-    if isinstance(grace, numbers.Real) and not isinstance(grace, bool):
-        try:
-            seconds = float(grace)
-        except OverflowError:
-            seconds = math.inf if grace > 0 else -math.inf
-        except TypeError:  # NumPy's durations are Real
-            pass
-    if not seconds >= 0:
-        raise ValueError(f"bad grace {grace!r}: need seconds, or None to wait for nothing")
-    return seconds
-
-
 def _check(comm: Any, bounds: Mapping[str, Any]) -> None:
     if not isinstance(comm, Comm):
-        raise TypeError(f"cannot make calls over {comm!r}: need a Comm; await connect(…) gives one")
+        raise TypeError(
+            f"cannot make calls over {repr_of(comm)}: need a Comm; await connect(…) gives one"
+        )
     if comm._leave is not None:
         raise CommBusy(f"cannot make calls over {comm!r}: other Calls read from it; use those")
     for name, value in bounds.items():
         if type(value) is not int or value < 1:
-            raise ValueError(f"bad {name} {value!r}: need an int of at least 1")
+            raise ValueError(f"bad {name} {repr_of(value)}: need an int of at least 1")

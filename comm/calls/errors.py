@@ -17,7 +17,9 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from ..close_codes import CloseCode
 from ..errors import CommClosedError, EncodeError, quoted
+from ..words import repr_of
 
 __all__ = [
     "CallError",
@@ -27,6 +29,7 @@ __all__ = [
     "RefusalKind",
     "RemoteError",
     "at_argument",
+    "client_closed",
     "describe",
     "is_expected",
     "late",
@@ -170,15 +173,19 @@ def register_error(cls: _Class, *, fields: Collection[str] = (), name: str | Non
     """
     if not (isinstance(cls, type) and issubclass(cls, Exception)) or issubclass(cls, _NEVER):
         raise TypeError(
-            f"cannot register {cls!r} as an error: need a class of Exception other than CallError "
-            f"and StopIteration"
+            f"cannot register {repr_of(cls)} as an error: need a class of Exception other than "
+            f"CallError and StopIteration"
         )
     names = tuple(fields) if isinstance(fields, Iterable) else (None,)
     if isinstance(fields, str) or not all(isinstance(each, str) for each in names):
-        raise TypeError(f"cannot register {cls!r}: fields is {fields!r}, need a list of names")
+        raise TypeError(
+            f"cannot register {cls!r}: fields is {repr_of(fields)}, need a list of names"
+        )
     name = _name(cls) if name is None else name
     if not (isinstance(name, str) and name and name.isprintable()):
-        raise TypeError(f"cannot register {cls!r}: its name is {name!r}, need printable text")
+        raise TypeError(
+            f"cannot register {cls!r}: its name is {repr_of(name)}, need printable text"
+        )
     if len(name) > _LONGEST_NAME:
         raise ValueError(
             f"cannot register {cls!r}: its name has {len(name)} characters, at most "
@@ -204,7 +211,11 @@ def is_expected(error: BaseException) -> bool:
 def describe(error: BaseException) -> list[Any]:
     """Return ``[name, message, fields]`` for an error of a handler; the fields may be anything."""
     if isinstance(error, RemoteError):  # of a call that the handler has made
-        return [error.name, error.message, {}]
+        words = (
+            _tried(lambda: _sendable(error.name, _LONGEST_NAME), "unknown"),
+            _tried(lambda: _sendable(error.message, _LONGEST_TEXT), _NO_TEXT),
+        )
+        return [*words, {}]
     for cls in type(error).__mro__:
         entry = _by_class.get(cls)
         if entry is not None:
@@ -217,12 +228,10 @@ def describe(error: BaseException) -> list[Any]:
 def _tried(make: Callable[[], _Value], instead: _Value) -> _Value:
     """Return what `make` returns, or `instead` if it raises: an error's own code may do anything.
 
-    The reader must not end by it.
+    Neither the reader nor the process must end by it.
     """
     try:
         return make()
-    except (KeyboardInterrupt, SystemExit):
-        raise
     except BaseException:
         return instead
 
@@ -240,7 +249,7 @@ def _field(error: BaseException, name: str) -> Any:
 
 def _sendable(text: str, longest: int) -> str:
     """`text`, cut, without lone surrogates, which have no form in UTF-8."""
-    return text[:longest].encode(errors="replace").decode()
+    return str.__str__(text)[:longest].encode(errors="replace").decode()
 
 
 def revive(described: Any) -> Exception:
@@ -321,3 +330,10 @@ def lost(peer: str, failure: CommClosedError, *, sent: bool) -> CallLost:
     error.may_have_run = sent
     error.__cause__ = failure.again()
     return error
+
+
+def client_closed(address: str) -> CallLost:
+    """Return the error for a call of a reconnecting client that is closed."""
+    closed = CommClosedError(f"client of {address} closed; make another one")
+    closed.closed_by, closed.clean, closed.code = "us", True, CloseCode.NORMAL
+    return lost(address, closed, sent=False)

@@ -13,12 +13,13 @@ import asyncio
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any, NamedTuple
 
 from ..errors import EncodeError, MessageTooLarge, quoted
 from ..interfaces import Comm
 from ..leaving import is_failure
+from ..words import words_of
 from .envelopes import (
     FAR,
     MOST,
@@ -37,7 +38,9 @@ __all__ = ["Handling"]
 logger = logging.getLogger("sealwire.comm")
 
 _MOST_UNREAD = 10_000  # short answers that may be queued for a peer that takes none
-_VALUES = frozenset({type(None), bool, int, float, str, bytes, list, dict})  # hasattr is slower
+# Results that are not awaited; hasattr is slower, if there is no such attribute.
+_VALUES = frozenset({type(None), bool, int, float, str, bytes, bytearray, list, tuple, dict})
+_STANDSTILL = 10.0  # seconds without progress until it is told
 _LAST_GRACE = 1.0  # seconds for a handler to end that was cancelled
 
 
@@ -90,8 +93,10 @@ class Handling:
         handlers: Mapping[str, Callable[..., Any]],
         max_running: int,
         max_waiting: int,
+        pending: Sized = (),
     ) -> None:
         self._comm = comm
+        self._pending = pending  # our own calls
         self._outlet = outlet
         # As text: a member of an Enum that is a str has another hash.
         self._handlers = {str.__str__(name): handler for name, handler in handlers.items()}
@@ -106,6 +111,7 @@ class Handling:
         self._unread = 0  # answers queued since the peer last took everything
         self._notifications = itertools.count(-1, -1)
         self._dropped = False
+        self._look: asyncio.TimerHandle | None = None
         outlet.when_drained(self._resume)
 
     # From the peer
@@ -188,6 +194,8 @@ class Handling:
         elif len(self._waiting) < self._max_waiting:
             deadline = None if seconds is None else self._loop.time() + min(seconds, FAR)
             self._waiting[key] = _Request(number, method, args, kwargs, deadline)
+            if self._look is None:
+                self._look_later()
         else:
             count = len(self.running) + len(self._waiting)
             self._turn_away(number, method, "overloaded", f"{count} calls run or wait there")
@@ -221,7 +229,7 @@ class Handling:
         except BaseException as error:
             trace = error.__traceback__
             if isinstance(error, TypeError) and (trace is None or trace.tb_next is None):
-                self._turn_away(number, method, "bad-arguments", quoted(str(error), 1000))
+                self._turn_away(number, method, "bad-arguments", quoted(words_of(error), 1000))
             else:
                 self._reply_error(number, method, error)
             return
@@ -279,6 +287,31 @@ class Handling:
             elif number is not None:
                 self._outlet.put([REFUSAL, number, "expired", ""])
 
+    def _look_later(self) -> None:
+        now = frozenset(self.running)
+        self._look = self._loop.call_later(_STANDSTILL, self._look_for_progress, now)
+
+    def _look_for_progress(self, before: frozenset[int]) -> None:
+        """Tell of requests that wait for handlers, all of which may wait for the peer."""
+        if not self._waiting:
+            self._look = None
+            return
+        stands = len(before) >= self._max_running and before == self.running.keys()
+        if not stands or len(self._pending) < len(before):
+            self._look_later()
+            return
+        logger.warning(  # once, since `_look` stays
+            "calls from %s stand still: %d handlers have run for %g s, which is as many as may run "
+            "at once (max_running), %d requests wait for them, and %d calls of ours to it have no "
+            "reply; if handlers of both sides call each other, give these calls a timeout, and "
+            "raise max_running",
+            self._comm.peer_address,
+            len(before),
+            _STANDSTILL,
+            len(self._waiting),
+            len(self._pending),
+        )
+
     # Replies
 
     def _reply(self, number: int, method: str, result: Any) -> None:
@@ -297,7 +330,7 @@ class Handling:
         if self._ended or self._comm.closed():
             return
         if isinstance(error, (EncodeError, MessageTooLarge)):  # of its result, or of another comm
-            self._log("handler of %r, called by %s, failed: %s", method, str(error))
+            self._log("handler of %r, called by %s, failed: %s", method, words_of(error))
         elif not is_expected(error):
             self._log("handler of %r, called by %s, failed", method, exc_info=error)
         if number is None:
@@ -336,6 +369,8 @@ class Handling:
         """
         self._ended = self._stopping = True
         self._waiting.clear()
+        if self._look is not None:
+            self._look.cancel()
         self._loop.call_soon(self._cancel_all)
 
     def _cancel_all(self) -> None:

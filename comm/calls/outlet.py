@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Container
 from typing import Any
@@ -12,6 +13,8 @@ from ..errors import CommClosedError
 from ..interfaces import Comm
 
 __all__ = ["Deadlines", "Outlet", "Turns"]
+
+_FEW = 256
 
 
 class Outlet:
@@ -143,27 +146,29 @@ class Deadlines:
         self._expire = expire
         self._loop = asyncio.get_running_loop()
         self._heap: list[tuple[float, int, float]] = []
-        self._most = 64  # entries until those of ended calls are looked for
+        self._most = _FEW  # entries until those of ended calls are looked for
+        self._next = math.inf  # when the timer is due
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, deadline: float, number: int, seconds: float) -> None:
         """Expire call `number`, which has `seconds`, at `deadline`."""
         heap = self._heap
         heapq.heappush(heap, (deadline, number, seconds))
-        if heap[0][1] == number:
+        if deadline < self._next:
             self._arm()
         elif len(heap) > self._most:
             self._heap = [entry for entry in heap if entry[1] in self._pending]
             heapq.heapify(self._heap)
-            self._most = max(64, 4 * len(self._heap))
+            self._most = max(_FEW, 4 * len(self._heap))
             self._arm()
 
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None
+        self._timer, self._next = None, math.inf
         if self._heap:
-            self._timer = self._loop.call_at(self._heap[0][0], self._due)
+            self._next = self._heap[0][0]
+            self._timer = self._loop.call_at(self._next, self._due)
 
     def _due(self) -> None:
         now = self._loop.time()

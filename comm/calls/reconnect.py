@@ -1,10 +1,6 @@
 """A client that connects again, for as long as that can help.
 
-Attempts are made after a random pause below a bound that doubles from `backoff` to `backoff_cap`
-("full jitter"), so that the clients of a server that was restarted do not all come at once. The
-bound is `backoff` again once a session has lasted longer than the bound before it. An end that
-another attempt would only repeat is final: an error that is not `retryable`, such as
-`HandshakeError`, or a close code among `final_codes`.
+`attempts` says when another one is made. A close code among `final_codes` is final.
 
 A call that was not sent, or that the server refused because it was stopping, waits for the next
 session. One that may have run is sent again only if the caller says that it is idempotent, and
@@ -16,18 +12,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any, Union
 
 from ..api import connect
+from ..arguments import expect_bool
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, CommError
-from ..leaving import Leaving
-from .caller import expect_seconds
-from .calls import Calls, expect_end, expect_handlers
-from .errors import CallLost, CallRefused, CallTimeout, lost
+from ..leaving import Leaving, is_failure
+from .arguments import expect_codes, expect_end, expect_greeting, expect_handlers, expect_seconds
+from .attempts import Attempts, given_up, may_pass
+from .calls import Calls
+from .errors import CallLost, CallRefused, CallTimeout, client_closed
 
 __all__ = ["ReconnectingClient"]
 
@@ -41,7 +38,6 @@ _POISON = frozenset(
         CloseCode.TOO_LARGE,
     }
 )
-_TRANSIENT = frozenset({"overloaded", "stopping"})
 
 OnConnect = Callable[[Calls], Union[Awaitable[object], object]]  # noqa: UP007 (evaluated on 3.10)
 
@@ -59,8 +55,9 @@ class ReconnectingClient(Leaving):
         As for `Calls`.
     on_connect : callable, optional
         Called with the `Calls` of each new session, before those of other callers are sent; a
-        function or a coroutine function. `CallTimeout`, `CallLost`, and `CallRefused` by a server
-        that is overloaded or stopping, end the session; any other error ends the client.
+        function or a coroutine function. `CallTimeout`, `CallRefused` by a server that is
+        overloaded or stopping, and a `CommError` that is `retryable` end the session; any other
+        error ends the client.
     backoff, backoff_cap : float, default 0.1 and 30
         Bounds of the pause before an attempt, in seconds.
     connect_timeout : float, default 10
@@ -69,6 +66,10 @@ class ReconnectingClient(Leaving):
         As for `Calls`: a session is given up if a ping has no answer for as long.
     final_codes : collection of int, default ``PROTOCOL_ERROR``
         Close codes of the server after which it is not tried again.
+    patience : float, default 300
+        Seconds after which an answer that is no server of ours, or that refuses our certificate, is
+        final if there has been a session before; it may be that of a load balancer, or of another
+        program, until the server is back. Before the first session it is final at once.
     **connect_args
         Further arguments of `connect`, but for its timeout. With a `max_attempts` above 1, attempts
         of `connect` itself come in quick succession before each pause.
@@ -100,18 +101,16 @@ class ReconnectingClient(Leaving):
         connect_timeout: float = 10.0,
         ping_interval: float | None = None,
         final_codes: Collection[int] = (CloseCode.PROTOCOL_ERROR,),
+        patience: float = 300.0,
         **connect_args: Any,
     ) -> None:
         self.address = address
         self._handlers = expect_handlers(handlers)
-        if not (on_connect is None or callable(on_connect)):
-            raise TypeError(f"bad on_connect {on_connect!r}: need a function that takes Calls")
+        expect_greeting(on_connect)
         self._on_connect = on_connect
-        if not all(isinstance(code, int) for code in final_codes):
-            raise TypeError(f"bad final_codes {final_codes!r}: need close codes")
-        self._final_codes = frozenset(final_codes)
-        self._backoff = expect_seconds(backoff, "backoff", "")
-        self._backoff_cap = max(self._backoff, expect_seconds(backoff_cap, "backoff_cap", ""))
+        self._final_codes = expect_codes(final_codes)
+        times = {"backoff": backoff, "backoff_cap": backoff_cap, "patience": patience}
+        seconds = {name: expect_seconds(value, name, "") for name, value in times.items()}
         if "timeout" in connect_args:
             call = "ReconnectingClient() got an unexpected argument"
             raise TypeError(f"{call} 'timeout'; did you mean connect_timeout?")
@@ -125,6 +124,7 @@ class ReconnectingClient(Leaving):
         }
         self._first = connect(address, **self._connect_args)  # checks the arguments
         self._loop = asyncio.get_running_loop()
+        self._attempts = Attempts(address, **seconds)
         self._thread = threading.get_ident()
         self._session: Calls | None = None  # from when it is connected
         self._calls: Calls | None = None  # the same, from when it is greeted
@@ -172,6 +172,7 @@ class ReconnectingClient(Leaving):
         -----
         What a cancelled call leaves is as for `Calls.call`; the client goes on.
         """
+        expect_bool("call()", "idempotent", idempotent)
         deadline = None if timeout is None else self._loop.time() + expect_seconds(timeout)
         while True:
             try:
@@ -269,34 +270,37 @@ class ReconnectingClient(Leaving):
 
     async def _run(self) -> None:
         """Connect, again and again."""
-        bound = self._backoff
+        attempts = self._attempts
         connecting = self._first
         try:
             while True:
-                began = self._loop.time()
                 try:
                     comm = await connecting
+                except CommError as error:
+                    if attempts.failed(error):
+                        raise
+                    end = error
+                else:
+                    attempts.succeeded()
                     pause = self._ping_interval
                     ended = await self._use(Calls(comm, self._handlers, ping_interval=pause))
                     if ended.code in self._final_codes:
                         raise ended
-                    end: CommError = ended
-                    if self._loop.time() - began > bound:
-                        bound = self._backoff
-                except CommError as error:
-                    if not error.retryable or getattr(error, "code", None) in self._final_codes:
-                        raise
-                    end = error
+                    end = ended
+                    attempts.ended()
                 if self._final is not None:  # closed, by a handler of its own
                     return
                 self._last = end
                 logger.info("no session with %s: %s; trying again", self.address, end)
-                await asyncio.sleep(random.uniform(0, bound))
-                bound = min(self._backoff_cap, 2 * bound)
+                await attempts.pause()
                 connecting = connect(self.address, **self._connect_args)
-        except Exception as error:
-            logger.error("no session with %s, and none will be tried: %s", self.address, error)
-            self._finish(error)
+        except BaseException as error:  # of `on_connect`, perhaps
+            if not is_failure(error, self._task):
+                raise
+            self._finish(given_up(self.address, error))
+        finally:
+            if self._final is None and not self._loop.is_closed():
+                self._finish(client_closed(self.address))  # it was cancelled
 
     async def _use(self, calls: Calls) -> CommClosedError:
         """Offer a session until it ends; return why it did."""
@@ -308,9 +312,7 @@ class ReconnectingClient(Leaving):
                 for waiter in self._waiting:
                     if not waiter.done():
                         waiter.set_result(calls)
-            await calls.serve()
-        except CommClosedError:
-            pass
+            await calls.wait_closed()
         finally:
             self._session = None
             if calls.failure is None:  # it is us who end
@@ -326,8 +328,10 @@ class ReconnectingClient(Leaving):
             done = self._on_connect(calls)
             if inspect.isawaitable(done):
                 await done
-        except (CallTimeout, CallRefused) as error:
-            if isinstance(error, CallRefused) and error.kind not in _TRANSIENT:
+        except (CallTimeout, CallRefused, CommError) as error:
+            if calls.closed():
+                return
+            if not may_pass(error):
                 raise
             logger.warning("session with %s ended by on_connect: %s", self.address, error)
             await calls.close()
@@ -361,9 +365,7 @@ class ReconnectingClient(Leaving):
         self._expect_here()
         expect_end(code, reason, grace)
         if self._final is None:
-            closed = CommClosedError(f"client of {self.address} closed; make another one")
-            closed.closed_by, closed.clean, closed.code = "us", True, CloseCode.NORMAL
-            self._finish(lost(self.address, closed, sent=False))
+            self._finish(client_closed(self.address))
         try:
             if self._session is not None:
                 await self._session.close(code, reason, grace=grace)

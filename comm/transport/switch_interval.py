@@ -25,6 +25,7 @@ from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
 from .. import statistics
+from ..words import repr_of
 
 __all__ = ["Guard", "Policy", "configure", "guard_of", "policy"]
 
@@ -98,17 +99,19 @@ def configure(
     for name, value in (("interval", interval), ("linger", linger)):
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not number and (value is not None or name == "linger"):
-            raise TypeError(f"configure_gil() got {name}={value!r}: need a number of seconds")
+            raise TypeError(
+                f"configure_gil() got {name}={repr_of(value)}: need a number of seconds"
+            )
     if not isinstance(hold_tls, bool):
-        raise TypeError(f"configure_gil() got hold_tls={hold_tls!r}: need True or False")
+        raise TypeError(f"configure_gil() got hold_tls={repr_of(hold_tls)}: need True or False")
     if interval is not None and not 0 < interval <= 1:
         raise ValueError(
-            f"bad switch interval {interval!r}: need seconds above 0 and at most 1, or None; "
-            f"leave it out for {Policy().interval}"
+            f"bad switch interval {repr_of(interval)}: need seconds above 0 and at most 1, or "
+            f"None; leave it out for {Policy().interval}"
         )
     if not 0 < linger < 3600:
         raise ValueError(
-            f"bad linger {linger!r}: need seconds above 0 and below 3600; "
+            f"bad linger {repr_of(linger)}: need seconds above 0 and below 3600; "
             f"leave it out for {Policy().linger}"
         )
     _policy = Policy(interval, linger, hold_tls)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 __all__ = ["resume"]
 
 
-def resume(future: asyncio.Future[None]) -> None:
+def resume(future: asyncio.Future[Any], result: Any = None) -> None:
     """Resolve a future, and run its first waiter before returning; no task may be running.
 
     Does nothing once it is done, so an event may call it again. asyncio's own futures tell their
@@ -26,11 +27,11 @@ def resume(future: asyncio.Future[None]) -> None:
     if waiters and not _may_be_nested(future):
         waiter, context = waiters[0]
         future.remove_done_callback(waiter)
-        future.set_result(None)
+        future.set_result(result)
         context.run(waiter, future)
     else:
-        future.set_result(None)
+        future.set_result(result)
 
 
-def _may_be_nested(future: asyncio.Future[None]) -> bool:
+def _may_be_nested(future: asyncio.Future[Any]) -> bool:
     return "nest_asyncio" in sys.modules and hasattr(future.get_loop(), "_nest_patched")

@@ -38,6 +38,7 @@ from typing import Any
 import msgpack
 
 from ..errors import quoted
+from ..words import words_of
 from .framing import Buffer, Frame
 
 __all__ = [
@@ -237,8 +238,4 @@ def brief(value: Any) -> str:
 
 def reason(error: BaseException) -> str:
     """Return the message of `error`, with at most `QUOTED` characters."""
-    try:
-        words = str(error)
-    except Exception:  # the str of a registered type's own exception
-        words = ""
-    return quoted(words, QUOTED) or type(error).__name__
+    return quoted(words_of(error), QUOTED) or type(error).__name__

@@ -25,8 +25,10 @@ _LONGEST = 160  # characters of all of it
 def described(steps: Sequence[object]) -> str:
     """Return the place that `steps`, from the outside in, lead to; empty for the whole message.
 
-    A step is a dict's key, a list's index, or `INSIDE`.
+    A step is a dict's key, a list's index, or `INSIDE`; the latter alone leads to no place.
     """
+    if all(step is INSIDE for step in steps):
+        return ""
     if len(steps) > 2 * _ENDS:
         text = f"{_joined(steps[:_ENDS])}...{_joined(steps[-_ENDS:])}"
     else:

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from ..errors import ConfigError
+from ..parameters import is_nothing
 from ..pem import certificates, load_crls, load_identity, shown
 from .sealed import SPOKEN, Material, SealedContext
 from .selfcheck import must_serve
@@ -72,7 +73,7 @@ def parse_version(field: str, value: object) -> ssl.TLSVersion | None:
 
     None and "" are None. Raises `ConfigError`, naming `field`, for anything else.
     """
-    if value is None or value == "":
+    if is_nothing(value):
         return None
     try:
         spelled = _SPELLED.fullmatch(value) if isinstance(value, str) else None
@@ -90,7 +91,7 @@ def parse_hostname(field: str, value: object) -> str | None:
 
     Raises `ConfigError` for anything else: TLS knows no addresses there.
     """
-    if value is None or value == "":
+    if is_nothing(value):
         return None
     name = value.removesuffix(".") if isinstance(value, str) else ""
     if len(name) > 253 or not _HOSTNAME.fullmatch(name) or name[-1].isdigit():
@@ -105,7 +106,7 @@ def parse_ciphers(field: str, value: object) -> str | None:
 
     Raises `ConfigError` as `SealedContext.set_ciphers` does.
     """
-    if value is None or value == "":
+    if is_nothing(value):
         return None
     if not isinstance(value, str):
         raise ConfigError(f"cannot use {field}: expected str, got {type(value).__name__}")

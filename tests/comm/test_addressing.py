@@ -60,6 +60,7 @@ BAD: dict[Any, str] = {
     "tls://\u202ehost:1": "host name",
     "tls://\ud800:1": "host name",
     "tcp://[::1\x7f]:1": "host name",
+    "tcp://127.0.0.1\0.example:1": "host name",
     "http://host/path:1": "host name",
     "://host:1": "scheme",
     8786: "need a str",

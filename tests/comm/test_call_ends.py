@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -237,3 +238,31 @@ async def test_an_error_in_the_block_closes_with_its_name() -> None:
         with pytest.raises(CommClosedError, match="its user raised KeyError") as caught:
             await called.serve()
         assert caught.value.code == CloseCode.HANDLER_FAILED
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_caller_that_ends_the_event_loop_takes_no_reply_of_others(loop_factory: Any) -> None:
+    """Whose replies have arrived with his."""
+    loop: asyncio.AbstractEventLoop = loop_factory()
+    together = AsyncExitStack()
+
+    async def begin() -> Calls:
+        made = calls_pair({"echo": lambda value: value}, scheme="mem")
+        calls, _ = await together.enter_async_context(made)
+        return calls
+
+    async def call(number: int) -> Any:
+        value = await calls.call("echo", number, timeout=20)
+        if number == 0:
+            raise SystemExit(3)
+        return value
+
+    calls = loop.run_until_complete(begin())
+    several = [loop.create_task(call(number)) for number in range(5)]
+    with pytest.raises(SystemExit):
+        loop.run_until_complete(asyncio.wait(several))
+    others = asyncio.wait_for(asyncio.gather(*several[1:]), 20)
+    assert loop.run_until_complete(others) == [1, 2, 3, 4]
+    assert isinstance(several[0].exception(), SystemExit)
+    loop.run_until_complete(together.aclose())
+    loop.close()

@@ -171,7 +171,8 @@ async def test_another_loop_is_refused_before_anything_is_sent() -> None:
     async with calls_pair({"now": lambda: 1}) as (calls, _):
 
         def elsewhere() -> None:
-            for use in (calls.call("now"), calls.notify("now"), calls.ping(), calls.close()):
+            uses = [calls.call("now"), calls.notify("now"), calls.ping(), calls.close()]
+            for use in (*uses, calls.serve(), calls.wait_closed()):
                 with pytest.raises(RuntimeError, match="outside the event loop of its comm"):
                     asyncio.run(use)
 

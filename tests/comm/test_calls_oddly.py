@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 
 from sealwire.comm import (
+    CallLost,
     Calls,
+    CloseCode,
     CommBusy,
     CommClosedError,
+    DecodeError,
     EncodeError,
     ReconnectingClient,
     RemoteError,
     broadcast,
     register_error,
+    register_type,
 )
 from support.aio import aio
 from support.calling import calls_pair, raising, raising_later
@@ -180,12 +184,24 @@ register_error(Hidden, fields=("code", "detail"), name="tests.oddly.Hidden")
         (Unsaid(ZeroDivisionError()), "Unsaid", "(its text cannot be made)"),
         (Unsaid(GeneratorExit()), "Unsaid", "(its text cannot be made)"),
         (Unsaid(asyncio.CancelledError()), "Unsaid", "(its text cannot be made)"),
+        (Unsaid(SystemExit(3)), "Unsaid", "(its text cannot be made)"),
+        (Unsaid(KeyboardInterrupt()), "Unsaid", "(its text cannot be made)"),
         (Unsaid(None), "Unsaid", "(its text cannot be made)"),
         (Unmade(), "Unmade", "(its text cannot be made)"),
         (Named("\ud800"), "?" * 100, "?"),
         (Hidden("no"), "tests.oddly.Hidden", "no"),
     ],
-    ids=["raises", "closes", "cancels", "number", "args", "surrogates", "field"],
+    ids=[
+        "raises",
+        "closes",
+        "cancels",
+        "exits",
+        "interrupts",
+        "number",
+        "args",
+        "surrogates",
+        "field",
+    ],
 )
 @aio
 async def test_an_error_may_not_say_what_it_is(
@@ -208,21 +224,74 @@ async def test_an_error_may_not_say_what_it_is(
 class Picky(Exception):
     def __init__(self, message: str, code: Any) -> None:
         if type(code) is not int:
-            raise GeneratorExit
+            raise _picked[code]
         super().__init__(message)
 
 
+_picked = {each.__name__: each for each in (GeneratorExit, SystemExit, KeyboardInterrupt)}
 register_error(Picky, fields=["code"], name="tests.oddly.Picky")
 
 
+@pytest.mark.parametrize("code", _picked)
 @aio
-async def test_a_class_may_refuse_what_a_peer_sends_as_it_likes() -> None:
+async def test_a_class_may_refuse_what_a_peer_sends_as_it_likes(code: str) -> None:
     async with pair("mem") as (comm, b), Calls(b) as calls:
         task = asyncio.ensure_future(calls.call("x"))
         number = (await comm.read())[1]
-        await comm.write([1, number, ["tests.oddly.Picky", "no", {"code": "1"}], None])
+        await comm.write([1, number, ["tests.oddly.Picky", "no", {"code": code}], None])
         with pytest.raises(RemoteError, match=r"tests\.oddly\.Picky: no"):
             await task
+
+
+class Refused:
+    """A type whose objects the function registered for it refuses, as its peer has chosen."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    @staticmethod
+    def made(how: str) -> Any:
+        raise {"exit": SystemExit(3), "close": GeneratorExit(), "cancel": asyncio.CancelledError()}[
+            how
+        ]
+
+
+register_type(Refused, lambda refused: refused.how, Refused.made, name="tests.oddly.Refused")
+
+
+@pytest.mark.parametrize("how", ["exit", "close", "cancel"])
+@aio
+async def test_a_peers_value_ends_no_process(how: str) -> None:
+    """As that of a parser of command lines does; the comm ends, and says why to both."""
+    async with calls_pair({"now": lambda _: 1}) as (calls, called):
+        with pytest.raises(CallLost, match="Refused' raised") as caught:
+            await calls.call("now", Refused(how), timeout=20)
+        assert caught.value.code == CloseCode.BAD_MESSAGE
+        await called.wait_closed()
+        assert isinstance(called.failure, DecodeError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RemoteError(object(), {1}),  # type: ignore[arg-type]
+        RemoteError("\ud800" * 9, "\ud800"),
+        EncodeError(),
+        Unsaid(SystemExit(3)),
+        type("Unsaid", (Unsaid, EncodeError), {})(SystemExit(3)),
+    ],
+    ids=["no texts", "surrogates", "empty", "exits", "exits as ours"],
+)
+@pytest.mark.parametrize("make", [raising, raising_later])
+@aio
+async def test_an_error_made_by_hand_is_told(
+    make: Any, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "sealwire")  # no report of a test can hold a surrogate
+    async with calls_pair({"fail": make(error), "now": lambda: 1}) as (calls, _):
+        with pytest.raises(RemoteError):
+            await calls.call("fail", timeout=20)
+        assert await calls.call("now") == 1
 
 
 # One reader

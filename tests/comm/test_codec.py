@@ -8,6 +8,7 @@ import gc
 import random
 import subprocess
 import sys
+import time
 import timeit
 import weakref
 from collections.abc import Callable
@@ -234,6 +235,7 @@ UNSENDABLE = {
     "a set": ({1}, "set"),
     "a complex number": (1j, "complex"),
     "a tuple as key": ({(1, 2): 3}, "dict key of type tuple"),
+    "a bool of numpy as key": ({np.bool_(True): 3}, "dict key of type numpy.bool"),
     "an object array": (np.array([None]), "Python objects"),
     "a masked array": (np.ma.zeros(3), "MaskedArray"),
     "itself": (itself, "contains itself"),

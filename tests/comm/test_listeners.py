@@ -217,6 +217,22 @@ async def test_the_loop_of_another_thread_is_told(scheme: str) -> None:
 
 
 @aio
+async def test_another_thread_cannot_start_it_again(scheme: str) -> None:
+    """What it accepts with here could not be stopped any more."""
+    listener = await listening(scheme, echo)
+    address = listener.contact_address
+    with pytest.raises(RuntimeError, match=r"cannot start .* in this event loop: it was started"):
+        await asyncio.to_thread(lambda: asyncio.run(listener.start()))
+    assert listener.contact_address == address
+    async with await dial(scheme, address) as comm:
+        await comm.write("goes on")
+        assert await comm.read() == "goes on"
+    await listener.close()
+    with pytest.raises(CommError):
+        await connect(address, max_attempts=1, **connect_args(scheme))
+
+
+@aio
 async def test_another_thread_cannot_stop_it(scheme: str) -> None:
     """Not in part, either: whether a loop runs in that thread or not."""
     listener = await listening(scheme, echo)

@@ -22,11 +22,17 @@ class Box:
         self.content = content
 
 
+class Hollow(Box):
+    """One whose encoder gives what it is made of, and itself if that is nothing."""
+
+
+register_type(Hollow, lambda box: box.content or box, Hollow, name="places.Hollow")
 register_type(Box, lambda box: {"b": box.content}, lambda m: Box(m["b"]), name="places.Box")
 register_type(type("Pile", (), {}), lambda pile: [0, {1}], str, name="places.Pile")
 
 BAD = {1}
 FIVE = datetime.timezone(datetime.timedelta(hours=5))
+RETURNED = "in what a registered function returned"
 PLACES: dict[str, tuple[Any, str]] = {
     "nowhere": (BAD, ""),
     "an item": ([0, BAD], "[1]"),
@@ -35,6 +41,10 @@ PLACES: dict[str, tuple[Any, str]] = {
     "the example": ({"a": [0, 1, 2, Box(BAD)]}, '["a"][3].b'),
     "an object in an object": ([Box([Box(BAD)])], "[0].b[0].b"),
     "an object alone": (Box(BAD), ".b"),
+    "all that an encoder gives": (Hollow({1}), RETURNED),
+    "all that encoders give": (Hollow(Hollow({1})), RETURNED),
+    "objects without an end": (Hollow(None), RETURNED),
+    "all that an encoder gives, within": ([Hollow({1})], "[0]"),
     "after many": ([*range(1000), BAD, *range(1000)], "[1000]"),
     "among buffers": ([bytes(10_000), {"x": BAD}, bytes(10_000)], '[1]["x"]'),
     "in a subclass": ({"a": type("D", (dict,), {})(b=BAD)}, '["a"]["b"]'),

@@ -12,51 +12,23 @@ import pytest
 import uvloop
 
 from sealwire.comm import (
-    AddressError,
     CallLost,
-    CallRefused,
     Calls,
     CallTimeout,
     CloseCode,
     Comm,
-    CommClosedError,
-    EncryptionRequired,
-    HandshakeError,
-    Listener,
     ReconnectingClient,
     listen,
     register_type,
 )
 from sealwire.security import Security
-from support.aio import aio, until
-from support.calling import Sleeper
-from support.links import listen_args
+from support.aio import aio
+from support.calling import House, Sleeper
 from support.restarting import Server, free_port, killed_again_and_again
 
 loops = pytest.mark.parametrize(
     "loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )
-
-
-class House:
-    """A listener whose comms can be ended, and which counts them."""
-
-    def __init__(self, **handlers: Callable[..., Any]) -> None:
-        self.handlers = handlers
-        self.guests: list[Calls] = []
-        self.arrived = 0
-
-    async def receive(self, comm: Comm) -> None:
-        async with Calls(comm, self.handlers) as calls:
-            self.arrived += 1
-            self.guests.append(calls)
-            try:
-                await calls.serve()
-            finally:
-                self.guests.remove(calls)
-
-    def listen(self, scheme: str = "tcp", port: int = 0) -> Listener:
-        return listen(f"{scheme}://127.0.0.1:{port}", self.receive, **listen_args(scheme))
 
 
 # Each scheme and each loop once: calls are sent again above both.
@@ -231,119 +203,6 @@ async def test_every_session_is_greeted_before_it_is_used(how: str) -> None:
                 await calls.wait_closed()
             assert len(set(seen)) == 3
     assert order == ["greeting", "call 1", "greeting", "call 2", "greeting", "call 3"]
-
-
-@pytest.mark.parametrize("kind", ["lost", "timeout", "overloaded"])
-@aio
-async def test_a_greeting_that_fails_for_now_is_made_again(kind: str) -> None:
-    attempts = 0
-
-    async def greet(calls: Calls) -> None:
-        nonlocal attempts
-        attempts += 1
-        if attempts < 3:
-            if kind == "lost":
-                calls.comm.abort()
-                await calls.ping()
-            if kind == "timeout":
-                raise CallTimeout("call timed out")
-            error = CallRefused("call refused")
-            error.kind = "overloaded"
-            raise error
-
-    async with House(now=lambda: 1).listen() as listener:
-        address = listener.contact_address
-        async with ReconnectingClient(address, on_connect=greet, backoff=0.001) as client:
-            assert await client.call("now") == 1
-    assert attempts == 3
-
-
-# What is final
-
-
-@aio
-async def test_a_refused_certificate_is_final() -> None:
-    house = House(now=lambda: 1)
-    other = Security.temporary().get_connection_args("worker")
-    async with (
-        house.listen("tls") as listener,
-        ReconnectingClient(listener.contact_address, **other) as client,
-    ):
-        for _ in range(3):
-            with pytest.raises(HandshakeError):
-                await client.call("now", idempotent=True)
-        assert client.closed()
-
-
-@aio
-async def test_the_authors_own_close_codes_are_final() -> None:
-    house = House(now=lambda: 1)
-    async with house.listen() as listener:
-        address = listener.contact_address
-        async with ReconnectingClient(address, final_codes=[4001], backoff=0.001) as client:
-            for code in (CloseCode.NORMAL, CloseCode.GOING_AWAY, 4000):
-                assert await client.call("now") == 1
-                await house.guests[0].close(code)
-            assert await client.call("now") == 1
-            await house.guests[0].close(4001, "your licence has expired")
-            await until(client.closed)
-            with pytest.raises(CommClosedError, match="your licence has expired"):
-                await client.call("now")
-            assert client.closed()
-            assert house.arrived == 4
-
-
-@aio
-async def test_a_peer_that_speaks_no_calls_is_final() -> None:
-    async def talk(comm: Comm) -> None:
-        await comm.write({"op": "welcome"})
-        async for _ in comm:
-            pass
-
-    async with (
-        listen("tcp://127.0.0.1:0", talk) as listener,
-        ReconnectingClient(listener.contact_address) as client,
-    ):
-        with pytest.raises(CommClosedError, match="which is no call"):
-            await client.call("now", idempotent=True)
-        await until(client.closed)
-
-
-@aio
-async def test_an_error_of_the_greeting_is_final() -> None:
-    def greet(calls: Calls) -> None:
-        raise KeyError("name")
-
-    async with (
-        House(now=lambda: 1).listen() as listener,
-        ReconnectingClient(listener.contact_address, on_connect=greet) as client,
-    ):
-        with pytest.raises(KeyError, match="name"):
-            await client.call("now")
-
-
-@pytest.mark.parametrize(
-    ("address", "args", "error"),
-    [
-        ("tcp://", {}, AddressError),
-        ("nothing://127.0.0.1:1", {}, Exception),
-        ("tcp://127.0.0.1:1", {"wrong": 1}, TypeError),
-        ("tcp://127.0.0.1:1", {"backoff": 0}, ValueError),
-        ("tcp://127.0.0.1:1", {"connect_timeout": "1"}, ValueError),
-        ("tcp://127.0.0.1:1", {"final_codes": 1}, TypeError),
-    ],
-)
-@aio
-async def test_misuse_is_told_at_once(address: str, args: dict[str, Any], error: Any) -> None:
-    with pytest.raises(error):
-        ReconnectingClient(address, **args)
-
-
-@aio
-async def test_encryption_that_is_required_is_final() -> None:
-    async with ReconnectingClient("tcp://127.0.0.1:1", require_encryption=True) as client:
-        with pytest.raises(EncryptionRequired):
-            await client.call("now")
 
 
 # Closing, silence

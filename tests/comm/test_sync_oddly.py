@@ -21,15 +21,37 @@ from support.links import echo
 
 
 @contextmanager
-def caller(handlers: dict[str, Callable[..., Any]]) -> Iterator[Callable[..., Any]]:
-    """Calls one of the handlers of a `sync.Calls`, from a loop in a thread."""
-    ready: queue.SimpleQueue[tuple[str, asyncio.AbstractEventLoop]] = queue.SimpleQueue()
+def caller(
+    handlers: dict[str, Callable[..., Any]], times: int | None = None
+) -> Iterator[Callable[..., Any]]:
+    """Calls one of the handlers of a `sync.Calls`, from a loop in a thread; or several `times`."""
     arrived: queue.SimpleQueue[Calls] = queue.SimpleQueue()
 
     async def serve(comm: Comm) -> None:
         async with Calls(comm) as calls:
             arrived.put(calls)
             await calls.serve()
+
+    with listening(serve) as (address, loop), sync.Calls(sync.connect(address), handlers):
+        calls = arrived.get(timeout=HANG)
+
+        def call(method: str, *args: Any) -> Any:
+            async def made() -> Any:
+                several = (calls.call(method, *args, timeout=20) for _ in range(times or 1))
+                results = await asyncio.gather(*several)
+                return results if times else results[0]
+
+            return asyncio.run_coroutine_threadsafe(made(), loop).result(HANG)
+
+        yield call
+
+
+@contextmanager
+def listening(
+    serve: Callable[[Comm], Any],
+) -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
+    """The address of a listener whose event loop runs in a thread."""
+    ready: queue.SimpleQueue[tuple[str, asyncio.AbstractEventLoop]] = queue.SimpleQueue()
 
     async def main() -> None:
         async with listen("mem://", serve) as listener:
@@ -42,14 +64,7 @@ def caller(handlers: dict[str, Callable[..., Any]]) -> Iterator[Callable[..., An
     thread.start()
     address, loop = ready.get(timeout=HANG)
     try:
-        with sync.Calls(sync.connect(address), handlers):
-            calls = arrived.get(timeout=HANG)
-
-            def call(method: str, *args: Any) -> Any:
-                made = calls.call(method, *args, timeout=20)
-                return asyncio.run_coroutine_threadsafe(made, loop).result(HANG)
-
-            yield call
+        yield address, loop
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join(HANG)
@@ -93,6 +108,17 @@ def test_a_handler_may_not_end_the_background(error: type[BaseException]) -> Non
             with pytest.raises(RemoteError, match=error.__name__):
                 call(method)
             assert call("echo", method) == method
+
+
+def test_handlers_may_wait_for_each_other() -> None:
+    """More of them than asyncio has threads for on any machine: here the last one ends them all."""
+    together = threading.Barrier(40)
+
+    def meet() -> int:
+        return together.wait(20)
+
+    with caller({"meet": meet}, 40) as call:
+        assert sorted(call("meet")) == list(range(40))
 
 
 class Callable_:
@@ -218,7 +244,7 @@ def test_a_finalizer_may_connect_while_the_background_is_made(
             comm.write("of the program")
             told.append(comm.read(timeout=HANG))
 
-    with echoing() as address:
+    with listening(echo) as (address, _):
         monkeypatch.setattr(sync, "_background", None)
         monkeypatch.setattr(sync._Background, where, collecting)
         thread = threading.Thread(target=connect, daemon=True)
@@ -229,23 +255,3 @@ def test_a_finalizer_may_connect_while_the_background_is_made(
     for thread in set(threading.enumerate()) - before:
         thread.join(HANG)
         assert not thread.is_alive(), "a background that nobody uses goes on"
-
-
-@contextmanager
-def echoing() -> Iterator[str]:
-    """The address of a listener in a thread."""
-    ready: queue.SimpleQueue[tuple[str, asyncio.AbstractEventLoop]] = queue.SimpleQueue()
-
-    async def main() -> None:
-        async with listen("mem://", echo) as listener:
-            ready.put((listener.contact_address, asyncio.get_running_loop()))
-            await over.wait()
-            await listener.close()
-
-    over = asyncio.Event()
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
-    thread.start()
-    address, loop = ready.get(timeout=HANG)
-    yield address
-    loop.call_soon_threadsafe(over.set)
-    thread.join(HANG)

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import decimal
 import fractions
 import functools
+import re
 import socket
 import sys
+import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sealwire.comm import ConnectError, Limits, configure_gil, connect, listen
+from sealwire.comm import (
+    Calls,
+    Comm,
+    ConnectError,
+    Limits,
+    ReconnectingClient,
+    broadcast,
+    closed_error,
+    configure_gil,
+    connect,
+    listen,
+    parse_address,
+    register_backend,
+    register_error,
+    register_type,
+    sync,
+)
+from sealwire.comm.tcp import TCPBackend
+from sealwire.comm.testing import pair
 from sealwire.comm.transport import switch_interval
+from sealwire.testing import temporary_certificates
 from support.aio import aio
 from support.links import echo
 
@@ -147,3 +170,225 @@ async def test_no_more_attempts_than_were_asked_for(most: int) -> None:
         assert caught.value.attempts == most
         assert caught.value.kind == "refused"
         assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)  # type: ignore[union-attr]
+
+
+# What is yes or no: "no" and "false" would count as yes
+
+
+async def _call(**given: Any) -> None:
+    client = ReconnectingClient("mem://nobody")
+    try:
+        await client.call("now", timeout=20, **given)
+    finally:
+        await client.close()
+
+
+CHOICES: dict[str, Callable[..., Any]] = {
+    "connect() require_encryption": functools.partial(connect, ADDRESS),
+    "listen() require_encryption": functools.partial(listen, ADDRESS, echo),
+    "listen() cancel_on_disconnect": functools.partial(listen, ADDRESS, echo),
+    "register_backend() replace": functools.partial(register_backend, "tests+x", TCPBackend()),
+    "call() idempotent": lambda **given: asyncio.run(_call(**given)),
+    "temporary_certificates() trust_both": lambda **given: temporary_certificates(
+        other_ca="worker", **given
+    ).__enter__(),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "value", ["no", "false", "", b"", 0, 1, [], float("nan"), np.False_, object], ids=repr
+)
+def test_a_choice_of_another_type(choice: str, value: Any) -> None:
+    call, name = choice.split()
+    with pytest.raises(TypeError, match=rf"{re.escape(call)} got {name}=.*: need a bool"):
+        CHOICES[choice](**{name: value})
+
+
+# An attempt is made once
+
+
+async def _task(connecting: Any) -> Comm:
+    comm: Comm = await asyncio.create_task(connecting)
+    return comm
+
+
+async def _enter(connecting: Any) -> Comm:
+    comm: Comm = await connecting.__aenter__()
+    return comm
+
+
+async def _await(connecting: Any) -> Comm:
+    comm: Comm = await connecting
+    return comm
+
+
+@pytest.mark.parametrize("first", [_task, _enter, _await])
+@pytest.mark.parametrize("second", [_task, _enter, _await])
+@pytest.mark.parametrize("at_once", [True, False])
+@aio
+async def test_what_connect_returns_is_used_once(first: Any, second: Any, at_once: bool) -> None:
+    """As any coroutine; or the comm of the other use would stay open, and nobody close it."""
+    async with listen("mem://", echo) as listener:
+        connecting = connect(listener.contact_address)
+        if at_once:
+            done = await asyncio.gather(
+                first(connecting), second(connecting), return_exceptions=True
+            )
+            (error,) = [each for each in done if isinstance(each, RuntimeError)]
+            (comm,) = [each for each in done if isinstance(each, Comm)]
+        else:
+            comm = await first(connecting)
+            with pytest.raises(RuntimeError) as caught:
+                await second(connecting)
+            error = caught.value
+        assert re.search(r"second time.*call connect\(…\) again|reuse already awaited", str(error))
+        await comm.write("still open")
+        assert await comm.read() == "still open"
+        await comm.close()
+
+
+# Values that cannot be shown
+
+
+class Unspeakable:
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        if self.error is None:
+            return "x" * 10**6
+        raise self.error
+
+
+async def _over_a_pair(use: Callable[[Comm], Any]) -> None:
+    async with pair() as (comm, _, _):
+        made = use(comm)
+        if asyncio.iscoroutine(made):
+            await made
+
+
+def _with(use: Callable[[Any, Comm], Any]) -> Callable[[Any], None]:
+    return lambda value: asyncio.run(_over_a_pair(functools.partial(use, value)))
+
+
+class OwnError(Exception):
+    pass
+
+
+USES: dict[str, Callable[[Any], Any]] = {
+    "parse_address": parse_address,
+    "connect": lambda value: connect(value),
+    "connect timeout": lambda value: connect(ADDRESS, timeout=value),
+    "connect max_attempts": lambda value: connect(ADDRESS, max_attempts=value),
+    "connect limits": lambda value: connect(ADDRESS, limits=value),
+    "connect ssl_context": lambda value: connect(ADDRESS, ssl_context=value),
+    "connect tls": lambda value: asyncio.run(_await(connect("tls://h:1", ssl_context=value))),
+    "listen": lambda value: listen(value, echo),
+    "listen handler": lambda value: listen(ADDRESS, value),
+    "Limits": lambda value: Limits(read_ahead=value),
+    "configure_gil": lambda value: configure_gil(interval=value),
+    "register_type": lambda value: register_type(value, len, len),
+    "register_type encode": lambda value: register_type(OwnError, value, len),
+    "register_type name": lambda value: register_type(OwnError, len, len, name=value),
+    "register_error": lambda value: register_error(value),
+    "register_error fields": lambda value: register_error(OwnError, fields=[value]),
+    "register_error name": lambda value: register_error(OwnError, name=value),
+    "register_backend": lambda value: register_backend("tests+x", value),
+    "register_backend scheme": lambda value: register_backend(value, TCPBackend()),
+    "closed_error": lambda value: closed_error("tcp://h:1", value),
+    "closed_error by": lambda value: closed_error("tcp://h:1", closed_by=value),
+    "write": _with(lambda value, comm: comm.write(1, timeout=value)),
+    "close": _with(lambda value, comm: comm.close(value)),
+    "broadcast": _with(lambda value, comm: broadcast([comm, value], 1)),
+    "broadcast slow": _with(lambda value, comm: broadcast([comm], 1, slow=value)),
+    "broadcast most": _with(lambda value, comm: broadcast([comm], 1, max_queued=value)),
+    "Calls": _with(lambda value, comm: Calls(value)),
+    "Calls handlers": _with(lambda value, comm: Calls(comm, {"a": value})),
+    "Calls bound": _with(lambda value, comm: Calls(comm, max_running=value)),
+    "Calls call": _with(lambda value, comm: Calls(comm).call(value)),
+    "Calls timeout": _with(lambda value, comm: Calls(comm).call("a", timeout=value)),
+    "client": _with(lambda value, comm: ReconnectingClient(value)),
+    "client on_connect": _with(lambda value, comm: ReconnectingClient(ADDRESS, on_connect=value)),
+    "client codes": _with(lambda value, comm: ReconnectingClient(ADDRESS, final_codes=[[value]])),
+    "sync": lambda value: sync.Calls(value),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize(
+    "value",
+    [
+        Unspeakable(ZeroDivisionError()),
+        Unspeakable(SystemExit(3)),
+        Unspeakable(KeyboardInterrupt()),
+        Unspeakable(None),
+        -(10**5000),
+    ],
+    ids=["raises", "exits", "interrupts", "long", "many digits"],
+)
+def test_a_value_without_a_short_text_is_refused_as_any(use: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        USES[use](value)
+    assert len(str(caught.value)) < 800
+    assert "Exceeds the limit" not in str(caught.value)
+
+
+# Functions of which nothing would run
+
+
+def _yields(_: Any) -> Any:
+    yield 1
+
+
+async def _yields_later(_: Any) -> Any:
+    yield 1
+
+
+class Yields:
+    def __call__(self, comm: Any) -> Any:
+        yield comm
+
+    async def method(self, comm: Any) -> Any:
+        yield comm
+
+
+GENERATORS: dict[str, Any] = {
+    "function": _yields,
+    "coroutine function": _yields_later,
+    "object": Yields(),
+    "method": Yields().method,
+    "partial": functools.partial(functools.partial(_yields_later), None),
+}
+TAKES: dict[str, Callable[[Any], Any]] = {
+    "listen": _with(lambda function, comm: listen(ADDRESS, function).stop()),
+    "Calls": _with(lambda function, comm: Calls(comm, {"a": function})),
+    "client": _with(lambda function, comm: ReconnectingClient("mem://x", {"a": function})),
+    "on_connect": _with(lambda function, comm: ReconnectingClient("mem://x", on_connect=function)),
+}
+
+
+@pytest.mark.parametrize("take", TAKES)
+@pytest.mark.parametrize("function", GENERATORS)
+def test_a_function_with_a_yield_is_refused(take: str, function: str) -> None:
+    """It was taken, and the comm closed at once as if the handler had done its work."""
+    with pytest.raises(TypeError, match="generator, which does nothing; write it without yield"):
+        TAKES[take](GENERATORS[function])
+
+
+@types.coroutine
+def _old_coroutine(comm: Any) -> Any:
+    yield from asyncio.sleep(0).__await__()
+
+
+class Waits:
+    def __await__(self) -> Any:
+        yield
+
+
+@pytest.mark.parametrize(
+    "function", [_old_coroutine, Waits, lambda _: Waits(), contextlib.contextmanager(_yields), id]
+)
+def test_others_are_taken(function: Any) -> None:
+    for take in TAKES.values():
+        take(function)

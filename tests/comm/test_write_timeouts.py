@@ -115,3 +115,22 @@ async def test_what_is_no_timeout(scheme: str, value: Any) -> None:
                 await call
         await a.write(2)
         assert await b.read() == 2, "nothing was sent before"
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+@aio
+async def test_memory_is_the_callers_again(scheme: str, how: str) -> None:
+    """After `drain`, though the error of the write is kept, and with it the frames it has left."""
+    async with pair(scheme) as (a, b):
+        content = bytearray(b"x" * LARGE)
+        task = asyncio.create_task(a.write([content], timeout=0.02 if how == "timeout" else None))
+        await asyncio.sleep(0)
+        if how == "cancel":
+            task.cancel()
+        (error,) = await asyncio.gather(task, return_exceptions=True)
+        assert isinstance(error, (WriteTimeout, asyncio.CancelledError))
+        with pytest.raises(BufferError):
+            content.append(1)
+        assert len((await b.read())[0]) == LARGE
+        await a.drain()
+        content.append(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dask.config
+import numpy as np
 import pytest
 
 from sealwire.security import ConfigError, Security, SecurityError, UnknownParameter
@@ -187,6 +189,57 @@ def test_arguments_come_before_configuration() -> None:
 def test_an_unknown_role_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match="unknown role 'nanny'; expected one of client, sched"):
         getattr(Security(), method)("nanny")
+
+
+class RoleName(str, enum.Enum):
+    """As an author of a cluster names the roles; its members do not format as their texts."""
+
+    CLIENT = "client"
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+
+
+class Lying(str):
+    def __str__(self) -> str:
+        return "nanny"
+
+    __format__ = lambda self, _: "nanny"  # noqa: E731
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("make", [RoleName, Lying])
+def test_a_role_may_be_of_a_subclass(make: Any) -> None:
+    one = Security.temporary(tls_allowed_peers={make("worker"): ["scheduler*"]})
+    assert one.tls_allowed_peers == {"worker": ("scheduler*",)}
+    for role in ROLES:
+        role_of_theirs = make(role)
+        values = one.get_tls_config_for_role(role)
+        assert one.get_tls_config_for_role(role_of_theirs) == values
+        server = one.get_listen_args(role_of_theirs)["ssl_context"]
+        assert server is not None
+        assert server is one.get_listen_args(role)["ssl_context"]
+        client = one.get_connection_args(role_of_theirs)["ssl_context"]
+        assert client is one.get_connection_args(role)["ssl_context"]
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize(
+    "value",
+    [Unspeakable(), np.array([1, 2]), np.array(["a", "b"]), 10**5000, [Unspeakable()]],
+    ids=["exits", "array", "texts", "digits", "nested"],
+)
+def test_what_has_no_text_or_no_truth_is_refused_as_any(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"cannot use {name}\b"):
+        Security(**{name: value})
+    with pytest.raises(ConfigError, match="unknown role"):
+        Security().get_listen_args(value)
 
 
 def test_a_role_without_certificate_has_no_context(caplog: pytest.LogCaptureFixture) -> None:

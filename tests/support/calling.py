@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sealwire.comm import Calls, Comm, Limits
-from support.links import pair
+from sealwire.comm import Calls, Comm, Limits, Listener, listen
+from support.links import listen_args, pair
 
 Handlers = Mapping[str, Callable[..., Any]]
 
@@ -39,6 +39,27 @@ async def called_by_hand(
     """A bare comm, for envelopes of the test's own, and who is called over it."""
     async with pair("tcp") as (comm, b), Calls(b, handlers, **bounds) as called:
         yield comm, called
+
+
+class House:
+    """A listener whose comms can be ended, and which counts them."""
+
+    def __init__(self, **handlers: Callable[..., Any]) -> None:
+        self.handlers = handlers
+        self.guests: list[Calls] = []
+        self.arrived = 0
+
+    async def receive(self, comm: Comm) -> None:
+        async with Calls(comm, self.handlers) as calls:
+            self.arrived += 1
+            self.guests.append(calls)
+            try:
+                await calls.serve()
+            finally:
+                self.guests.remove(calls)
+
+    def listen(self, scheme: str = "tcp", port: int = 0) -> Listener:
+        return listen(f"{scheme}://127.0.0.1:{port}", self.receive, **listen_args(scheme))
 
 
 class Sleeper:

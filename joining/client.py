@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import random
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -40,6 +39,7 @@ from sealwire.security.x509.templates import now
 
 from . import messages
 from .errors import JoinError, Refused, TokenError, Unavailable, WrongAuthority
+from .given import Joined, Lists
 from .messages import PORT
 from .tokens import PREFIX, Token
 
@@ -54,47 +54,7 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between attempts
 _T = TypeVar("_T")
 _PORT_0 = re.compile(r":0+$")
 
-_LIMITS = Limits(max_message_size=64 << 20, max_hello_size=64 << 10, max_frames=8)
-
-
-@dataclass(frozen=True)
-class Joined:
-    """What a process has been given, as PEM text; the repr omits the key.
-
-    Attributes
-    ----------
-    role : str
-    certificate, key : str
-    cas, crl : str
-        The CAs to trust, and their revocation lists; "" if there is none.
-    lifetime : float
-        Seconds from when it was asked for.
-    signer : str
-        Which key of the CA has signed it.
-    """
-
-    role: str
-    certificate: str
-    key: str = field(repr=False)
-    cas: str
-    crl: str
-    lifetime: float
-    signer: str = ""
-
-    def with_lists(self, cas: str, crl: str) -> Joined:
-        """Return the same with other CAs and revocation lists."""
-        return dataclasses.replace(self, cas=cas, crl=crl)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError(f"cannot pickle what a {self.role} was given: it holds a private key")
-
-
-class Lists(NamedTuple):
-    """The CAs to trust and their revocation lists, and which key of the CA signs now."""
-
-    cas: str
-    crl: str
-    signer: str
+_LIMITS = Limits(max_message_size=messages.LARGEST, max_hello_size=64 << 10, max_frames=8)
 
 
 class _Context(ssl.SSLContext):
@@ -329,7 +289,7 @@ def _certificate_of(stream: FrameStream) -> bytes:
 
 async def _asked(stream: FrameStream, question: Mapping[str, object]) -> dict[str, object]:
     stream.write([messages.encode(question)])
-    answer = messages.decode(await stream.read_frames(), stream.peer)
+    answer = await messages.whole(stream.read_frames, stream.peer)
     if "busy" in answer:
         raise Unavailable(f"{stream.peer}: {_words(answer['busy'])}")
     if "refused" in answer:

@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sealwire.security import AuthorityError, SecurityError
 from sealwire.security.ca.atomic_files import Write, apply, locked
 from sealwire.security.ca.authority import Authority
-from sealwire.security.ca.crl import read_lists
 from sealwire.security.ca.folder import Folder
 from sealwire.security.ca.journal import JOURNAL, SERVICE, Journal
 from sealwire.security.ca.store import CRL, KEYS, TRUST, Store
@@ -41,7 +40,7 @@ from .given import Given, Own, Trust
 from .ledger import LEDGER, Grant, Ledger, Line
 from .lineages import Lineages
 from .messages import AUTHORITY
-from .requests import FOLDER, Asked, key_in, signed
+from .requests import FOLDER, Asked, key_in, refusal, signed
 from .tokens import verifies
 
 __all__ = ["Desk", "Given", "Own", "Trust"]
@@ -167,27 +166,18 @@ class Desk:
             until = certificate.not_valid_after_utc
             self._write(ledger, ledger.use(grant, asked.digest, until, name, peer))
         self._record(store, certificate, signer, name)
+        logger.info("%s joined from %s with token %s", name, peer, grant.id)
         given = self._given(store, certificate, grant.role, grant.lifetime)
         self._keep((grant.id, asked.digest), given)
         return given
 
     def _must_be_valid(self, ledger: Ledger, grant: Grant) -> None:
-        status = grant.status
-        if status == "revoked":
-            raise Refused("the token is revoked; have another one made", "revoked")
-        if status == "of the future":
-            raise Refused(
-                f"the token was made {grant.made:%Y-%m-%d %H:%M} UTC, which is later than the "
-                "service's clock; set the clock right",
-                "clock",
-            )
-        if status == "expired":
-            if grant.expired is None:
-                self._write(ledger, ledger.end(grant, "expired", "asked for when it was over"))
-            raise Refused(
-                f"the token expired {grant.until:%Y-%m-%d %H:%M} UTC; have another one made",
-                "expired",
-            )
+        error = refusal(grant)
+        if error is None:
+            return
+        if error.kind == "expired" and grant.expired is None:
+            self._write(ledger, ledger.end(grant, "expired", "asked for when it was over"))
+        raise error
 
     def _raise_alarm(self, grant: Grant, peer: str) -> None:
         last = self._alarms.get(grant.id)
@@ -323,18 +313,25 @@ class Desk:
             store.private_keys = self._keys  # decrypting them takes a while, by design
         self._keys = store.private_keys
         _oldest(store)
-        if seen[CRL] is not None:  # a command may have been killed before it wrote the lists
-            self._rewrite(CRL, store.crl)
-            seen = {**seen, CRL: _stamp(self._folder, CRL)}
-        self._crl = self._folder.text(CRL) if seen[CRL] is not None else ""
+        self._crl = self._lists(store)
+        seen = {**seen, CRL: _stamp(self._folder, CRL)}
         self._lineages = Lineages()
         self._lineages.note_all(store.journal)
-        ours = [each.parsed.subject for each in store.authorities]
-        for crl in read_lists(self._crl):
-            if crl.issuer in ours:
-                self._lineages.revoke(entry.serial_number for entry in crl)
+        self._lineages.note_lists(self._crl, [each.parsed for each in store.authorities])
         self._store = store
         self._stamps.update(seen)
+
+    def _lists(self, store: Store) -> str:
+        """Return the lists that the journal demands, also where the file is lost, or behind.
+
+        A command may have been killed before it wrote them. A disk that takes no file keeps nobody
+        from hearing of them.
+        """
+        writes = store.crl()
+        if not writes:
+            return self._folder.text(CRL)
+        self._rewrite(CRL, lambda: writes)
+        return writes[0].text
 
     def _record(
         self, store: Store, certificate: x509.Certificate, signer: Authority, name: str

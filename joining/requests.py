@@ -19,7 +19,7 @@ from .ledger import Grant
 from .messages import AUTHORITY
 from .tokens import key_digest
 
-__all__ = ["FOLDER", "Asked", "key_in", "signed"]
+__all__ = ["FOLDER", "Asked", "key_in", "refusal", "signed"]
 
 FOLDER = "joined"  # in the journal: what was given to joined processes, none of it a file
 _MOST_NAMES = 32
@@ -89,6 +89,24 @@ class Asked:
     def short(self) -> str:
         """Its key, as names in the journal have it."""
         return self.digest[:16]
+
+
+def refusal(grant: Grant) -> Refused | None:
+    """Return why nobody can join with a token now; None if its uses alone decide."""
+    status = grant.status
+    if status == "revoked":
+        return Refused("the token is revoked; have another one made", "revoked")
+    if status == "of the future":
+        return Refused(
+            f"the token was made {grant.made:%Y-%m-%d %H:%M} UTC, which is later than the "
+            "service's clock; set the clock right",
+            "clock",
+        )
+    if status == "expired":
+        return Refused(
+            f"the token expired {grant.until:%Y-%m-%d %H:%M} UTC; have another one made", "expired"
+        )
+    return None
 
 
 def _letters(name: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import re
 import ssl
@@ -33,12 +34,13 @@ from sealwire.comm.transport.stream import FrameStream
 from sealwire.comm.wire import hello
 from sealwire.security import PEMError
 from sealwire.security.pem import blocks, load_identity, source
+from sealwire.security.security import ROLES
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.names import split
 from sealwire.security.x509.templates import now
 
 from . import messages
-from .errors import JoinError, Refused, TokenError, Unavailable, WrongAuthority
+from .errors import BadMessage, JoinError, Refused, TokenError, Unavailable, WrongAuthority
 from .given import Joined, Lists
 from .messages import PORT
 from .tokens import PREFIX, Token
@@ -171,7 +173,7 @@ async def join(
                 "role": role,
             }
             answer = await _asked(stream, question)
-    return _joined(answer, key)
+    return _joined(answer, key, role)
 
 
 async def renew(
@@ -181,14 +183,14 @@ async def renew(
     request = signing_request(key)
     async with _within(address, timeout), _opened(address, _of(present)) as (stream, _):
         answer = await _asked(stream, {"asks": "renew", "request": request})
-    return _joined(answer, key)
+    return _joined(answer, key, present.role)
 
 
 async def lists(address: Address, present: Joined, *, timeout: float = TIMEOUT) -> Lists:
     """Return the CAs to trust and the revocation lists, as they are now. Raises as `join` does."""
     async with _within(address, timeout), _opened(address, _of(present)) as (stream, _):
         answer = await _asked(stream, {"asks": "lists"})
-    return Lists(*(messages.field(answer, name, str) for name in Lists._fields))
+    return _lists(answer)
 
 
 async def patiently(attempt: Callable[[], Awaitable[_T]], patience: float) -> _T:
@@ -231,8 +233,11 @@ def _of(present: Joined) -> _Context:
 
 async def _named(address: Address, token: Token) -> str:
     """Return the certificates of the CAs that the token names, of those that the service shows."""
-    async with _opened(address, _Context.of(None)) as (_, said):
-        found = [block.text for block in blocks(said.cas) if block.is_certificate]
+    try:
+        async with _opened(address, _Context.of(None)) as (_, said):
+            found = [block.text for block in blocks(said.cas) if block.is_certificate]
+    except HandshakeError as error:  # it wants no stranger, or no TLS
+        raise _no_service(address, str(error).rpartition(";")[0]) from None
     chosen = [text for text in found if _is_named(text, token)]
     if not chosen:
         raise WrongAuthority(
@@ -267,17 +272,21 @@ async def _opened(address: Address, context: _Context) -> AsyncIterator[tuple[Fr
         stream.agreement = hello.agree(found, stream.peer)
         said = found.get(messages.HELLO)
         if not isinstance(said, dict):
-            raise WrongAuthority(
-                f"cannot join at {address}: what answers there is no service to join; nothing was "
-                f"sent to it: check the address, whose port is {PORT} unless `certs serve` was "
-                "told another"
-            )
+            raise _no_service(address, "it says nothing of joining")
         nonce, cas = messages.field(said, "nonce", bytes), messages.field(said, "cas", str)
         stream.established()
         yield stream, _Said(nonce, cas)
         await stream.finish()
     finally:
         stream.close()
+
+
+def _no_service(address: Address, why: str) -> WrongAuthority:
+    why = why.partition(" failed: ")[2] or why
+    return WrongAuthority(
+        f"cannot join at {address}: what answers there is no service to join ({why}); nothing was "
+        f"sent to it: check the address, whose port is {PORT} unless `certs serve` was told another"
+    )
 
 
 def _certificate_of(stream: FrameStream) -> bytes:
@@ -304,20 +313,30 @@ def _words(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text)[:500])
 
 
-def _joined(answer: dict[str, object], key: keys.PrivateKey) -> Joined:
-    certificate = messages.field(answer, "certificate", str)
-    role = messages.field(answer, "role", str)
+def _joined(answer: dict[str, object], key: keys.PrivateKey, wanted: str) -> Joined:
+    """Return what an answer gives for a key. Raises `BadMessage` unless it is of use."""
+    certificate, role = (messages.field(answer, each, str) for each in ("certificate", "role"))
     try:
         found = x509.load_pem_x509_certificate(certificate.encode())
+        own = keys.same(found.public_key(), key.public_key())
     except ValueError:
-        raise JoinError("bad answer of the service: its certificate is damaged") from None
-    if not keys.same(found.public_key(), key.public_key()):
-        raise JoinError("bad answer of the service: its certificate is for another key")
-    if names.common_name(found.subject) != role:
-        raise JoinError("bad answer of the service: its certificate is for another role")
-    cas, crl, signer = (messages.field(answer, name, str) for name in Lists._fields)
+        raise BadMessage("bad answer of the service: its certificate is damaged") from None
+    if not own:
+        raise BadMessage("bad answer of the service: its certificate is for another key")
+    if names.common_name(found.subject) != role or role not in ((wanted,) if wanted else ROLES):
+        raise BadMessage("bad answer of the service: its certificate is for another role")
     lifetime = messages.field(answer, "lifetime", float)
-    return Joined(role, certificate, keys.write(key), cas, crl, lifetime, signer)
+    if not 0 <= lifetime < math.inf:
+        raise BadMessage(f"bad answer of the service: its certificate lasts {lifetime} s")
+    trust = _lists(answer)
+    return Joined(role, certificate, keys.write(key), trust.cas, trust.crl, lifetime, trust.signer)
+
+
+def _lists(answer: dict[str, object]) -> Lists:
+    found = Lists(*(messages.field(answer, name, str) for name in Lists._fields))
+    if "-----BEGIN CERTIFICATE-----" not in found.cas:
+        raise BadMessage("bad answer of the service: there is no CA in it")
+    return found
 
 
 @contextlib.asynccontextmanager

@@ -28,12 +28,12 @@ ROLES = ("client", "scheduler", "worker")
 PASSWORD = "SEALWIRE_CA_PASSWORD"
 _LONGEST = 64 * 1024  # bytes of a password's file
 
-_UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
 def duration(text: str) -> datetime.timedelta:
-    """Parse a time such as `30d`, `12h`, `2w` or `90m`."""
-    found = re.fullmatch(r"(\d{1,6})([mhdw])", str(text).strip())
+    """Parse a time such as `30d`, `12h`, `2w`, `90m` or `30s`."""
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", str(text).strip())
     if not found:
         raise click.BadParameter(f"{text!r} is no time; give one such as 30d, 12h, 2w or 90m")
     return datetime.timedelta(seconds=int(found[1]) * _UNITS[found[2]])

@@ -281,9 +281,10 @@ def test_bad_arguments_are_told_before_anything_is_made(
     assert not (tmp_path / "node").exists()
 
 
-def test_a_service_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wait", ["0m", "0s"])
+def test_a_service_that_is_not_there_is_told(folder: Path, tmp_path: Path, wait: str) -> None:
     text = token_of(folder)
-    arguments = ("join", "127.0.0.1:1", "--wait", "0m", "--dir", str(tmp_path / "node"))
+    arguments = ("join", "127.0.0.1:1", "--wait", wait, "--dir", str(tmp_path / "node"))
     done = run(*arguments, SEALWIRE_TOKEN=text)
     assert done.exit_code == 1
     assert "cannot ask tls://127.0.0.1:1" in done.output

@@ -112,8 +112,13 @@ def test_tokens_are_listed_and_revoked_without_their_secrets(folder: Path) -> No
     assert told("token", "--list", *where)["tokens"][0]["status"] == "valid"
     assert "is revoked" in good("token", "--revoke", token.id[:8], *where)
     assert "was revoked before" in good("token", "--revoke", token.id, *where)
-    listed = good("token", "--list", *where) + good("token", "--list", *where, "--json")
-    assert "revoked" in listed
+    head, line = good("token", "--list", *where).splitlines()
+    assert re.split("  +", head) == [
+        "ID", "ROLE", "STATUS", "USED", "UNTIL", "NAMES", "USED BY", "ABOUT"
+    ]  # fmt: skip
+    assert re.split("  +", line)[:4] == [token.id, "worker", "revoked", "0 of 2"]
+    assert re.split("  +", line)[5:] == ["*.lab", "-", "job 4711"]
+    listed = line + good("token", "--list", *where, "--json")
     assert not SECRET.search(listed)
     assert run("token", "--revoke", "zzz", *where).exit_code == 1
 

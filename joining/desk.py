@@ -40,7 +40,7 @@ from .given import Given, Own, Trust
 from .ledger import LEDGER, Grant, Ledger, Line
 from .lineages import Lineages
 from .messages import AUTHORITY
-from .requests import FOLDER, Asked, key_in, refusal, signed
+from .requests import FOLDER, Asked, key_in, name_of, refusal, signed
 from .tokens import verifies
 
 __all__ = ["Desk", "Given", "Own", "Trust"]
@@ -202,7 +202,7 @@ class Desk:
         """
         with self._open() as store:
             old = x509.load_der_x509_certificate(present)
-            name = self._lineages.names.get(old.serial_number)
+            name = self._lineages.names.get(old.serial_number) or name_of(old)
             if store.issuer_of(old) is None:
                 raise Refused(
                     "the CA that signed the certificate is no longer trusted here", "foreign"

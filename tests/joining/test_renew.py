@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -77,6 +78,25 @@ async def test_one_revoked_serial_ends_all_that_came_of_its_key(ca: CA) -> None:
             await renew(address, second, keys.generate())
         shut_out(ca, f"{info(first).serial:x}")
         await refused("revoked", renew(address, second, keys.generate()))
+
+
+@aio
+@pytest.mark.parametrize("node", ["", "a", "a b/c", "Ü-7"])
+async def test_an_older_copy_of_the_folder_goes_on(ca: CA, node: str, tmp_path: Path) -> None:
+    """The machine is lost, and what is put back has not heard of who joined since."""
+    copy = CA(tmp_path / "copy")
+    shutil.rmtree(copy.path)
+    shutil.copytree(ca.path, copy.path)
+    async with ca.service() as address:
+        joined = await join(address, ca.token(), keys.generate(), node=node)
+    (name,) = ca.issued()
+    async with copy.service() as address:
+        renewed = await renew(address, joined, keys.generate())
+        assert copy.issued() == [name], "by which it can be revoked"
+        assert info(renewed).subject == info(joined).subject
+        shut_out(copy, name)
+        for each in (joined, renewed):
+            await refused("revoked", renew(address, each, keys.generate()))
 
 
 @aio

@@ -15,9 +15,12 @@ from typing import Any
 import psutil
 import pytest
 
-from sealwire.joining import Token
+from sealwire.joining import Desk, Token
+from sealwire.joining.client import signing_request
 from sealwire.security import Security
+from sealwire.security.x509 import keys
 from support.certs_cli import good, run, told
+from support.joining import CA
 from support.processes import Program
 
 SECRET = re.compile(r"sealwire_join_[a-z2-7]+")
@@ -191,6 +194,22 @@ def test_from_a_token_to_files_that_work(serving: Serving, served: Path, tmp_pat
     names = [each["name"] for each in told("list", "--dir", str(served))]
     assert row["used"][0]["name"] in names
     good("revoke", row["used"][0]["name"], "--dir", str(served))
+
+
+def test_who_joined_needs_no_copies(tmp_path: Path) -> None:
+    """The advice of commands that change what everybody must have."""
+    words, ca = "processes that joined get it from `sealwire certs serve`", CA(tmp_path / "ca")
+    where = ("--dir", str(ca.path))
+    commands = (("revoke", "client", *where), ("rotate-ca", *where))
+    for command in commands:
+        assert words not in good(*command)
+    Desk(ca.path).own()  # the service itself is nobody who joined
+    assert words not in good("rotate-ca", *where)
+    token, desk = ca.token(), Desk(ca.path)
+    request = signing_request(keys.generate())
+    desk.join(token.id, token.sign(b"x"), b"x", request, "", "there")
+    for command in (("revoke", "worker", *where), ("rotate-ca", *where)):
+        assert words in good(*command)
 
 
 def test_an_answer_that_was_lost_is_asked_for_again(

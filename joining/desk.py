@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import logging
 import time
 from collections import deque
@@ -47,7 +48,7 @@ __all__ = ["Desk", "Given", "Own", "Trust"]
 
 logger = logging.getLogger("sealwire.joining")
 
-_OWN_DAYS = 7.0  # validity of the service's own certificate
+_OWN = datetime.timedelta(days=7)  # validity of the service's own certificate
 _KEPT = 1000  # certificates kept for those who ask again
 _OFTEN, _LONGEST_WAIT = 120, 60.0  # times in a lifetime to renew at most; seconds
 _PERIOD = datetime.timedelta(minutes=1)  # between two alarms about one token
@@ -74,7 +75,7 @@ class Desk:
         self._recent: dict[tuple[str, str], Given] = {}
         self._order: deque[tuple[str, str]] = deque()
         self._alarms: dict[str, datetime.datetime] = {}
-        self._renewed: dict[str, float] = {}  # name in the journal -> when
+        self._asked: dict[str, float] = {}  # key that joined -> when; the oldest first
         self._most = {JOURNAL: LEAST, LEDGER: LEAST}  # lines, before some are moved away
         Store(self._folder)  # says what is missing, before anything is made to lock it
         with self._open() as store:
@@ -97,10 +98,10 @@ class Desk:
             signer = _oldest(store)
             der = signer.parsed.public_bytes(Encoding.DER)
             good = before is not None and before.authority == der
-            if before is not None and good and before.until - now() > _own_lifetime() / 3:
+            if before is not None and good and before.until - now() > _OWN / 3:
                 return before
             made = signer.issue(
-                AUTHORITY, days=_OWN_DAYS, kind=keys.kind_of(signer.parsed.public_key())
+                AUTHORITY, days=_OWN.days, kind=keys.kind_of(signer.parsed.public_key())
             )
             certificate = x509.load_pem_x509_certificate(made.certificate.encode())
             self._record(store, certificate, signer, SERVICE)
@@ -157,6 +158,8 @@ class Desk:
         trust = self._trusted(store)
         if known is not None and known.trust.signer == trust.signer and known.is_fresh:
             return replace(known, trust=trust)
+        if asked.digest in grant.used:  # of many keys, each may ask for its own for ever
+            self._must_wait(asked.short, grant.lifetime)
         signer = store.signer()
         # Signed before the use is written, so that a request that cannot be granted uses nothing,
         # and handed out after: nobody has seen it before both lines are on the disk.
@@ -222,7 +225,7 @@ class Desk:
                 raise Refused("the certificate has expired; join again", "expired")
             asked = Asked(request)
             lifetime = self._lifetime(name, old)
-            self._must_wait(name, lifetime)
+            self._must_wait(key_in(name), lifetime)
             signer = store.signer()
             try:
                 serial = serial_in(int(key_in(name), 16))
@@ -234,14 +237,17 @@ class Desk:
             self._record(store, certificate, signer, name)
             return self._given(store, certificate, names.common_name(old.subject), lifetime)
 
-    def _must_wait(self, name: str, lifetime: float) -> None:
-        """Raise `Unavailable` for one who renews all the time, and would fill the journal."""
-        last, present = self._renewed.get(name), time.monotonic()
+    def _must_wait(self, key: str, lifetime: float) -> None:
+        """Raise `Unavailable` for one who asks all the time, and would fill the journal."""
+        present = time.monotonic()
+        for other, when in list(itertools.islice(self._asked.items(), 2)):  # the oldest
+            if present - when >= _LONGEST_WAIT:
+                del self._asked[other]
+        last = self._asked.get(key)
         if last is not None and present - last < min(lifetime / _OFTEN, _LONGEST_WAIT):
-            raise Unavailable("it was renewed a moment ago")
-        if len(self._renewed) >= _KEPT * 10:
-            self._renewed.clear()
-        self._renewed[name] = present
+            raise Unavailable("it was given a certificate a moment ago")
+        self._asked.pop(key, None)
+        self._asked[key] = present
 
     def _lifetime(self, name: str, old: x509.Certificate) -> float:
         """Seconds that a renewal is valid: as its token says, else as long as the last."""
@@ -380,10 +386,6 @@ def _oldest(store: Store) -> Authority:
             f"sealwire certs rotate-ca{store.option}"
         )
     return valid[-1]
-
-
-def _own_lifetime() -> datetime.timedelta:
-    return datetime.timedelta(days=_OWN_DAYS)
 
 
 def _stamp(folder: Folder, name: str) -> _Stamp:

@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from sealwire.cli.main import main
 from sealwire.joining import Desk, Token
 from sealwire.joining.client import signing_request
 from sealwire.security import Security
@@ -383,3 +385,14 @@ def test_json(serving: Serving, served: Path, tmp_path: Path) -> None:
     assert joined["role"] == "client"
     assert {Path(each["path"]).name for each in joined["written"]} >= {"client.pem", "ca.pem"}
     assert "PRIVATE" not in json.dumps(joined)
+
+
+@pytest.mark.parametrize("command", ["probe", "top"])
+def test_commands_that_do_not_join_say_so(command: str) -> None:
+    done = CliRunner().invoke(
+        main, [command, "tls://127.0.0.1:1"], env={"SEALWIRE_JOIN": "127.0.0.1:1"}
+    )
+    assert done.exit_code == 3
+    assert "does not join with a token; get files with `sealwire certs join`" in " ".join(
+        done.output.split()
+    )

@@ -88,8 +88,10 @@ def address_of(text: str) -> Address:
 
     Raises `JoinError`.
     """
-    if isinstance(text, str) and PREFIX in text:  # else resolvers would be asked for it
-        raise JoinError("bad address of the service: it holds a token; write HOST:PORT")
+    if isinstance(text, str):
+        text = text.strip()  # as that of a token: from a file, or a Secret
+        if PREFIX in text:  # else resolvers would be asked for it
+            raise JoinError("bad address of the service: it holds a token; write HOST:PORT")
     try:
         found = parse_address(text)
     except AddressError as error:

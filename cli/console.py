@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["CELL", "cell", "log_visibly", "to_json", "visible"]
+__all__ = ["CELL", "cell", "columns", "log_visibly", "to_json", "visible"]
 
 #: most characters of one cell; --json prints all of them
 CELL = 1000
@@ -33,6 +34,15 @@ def cell(text: object, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(visible(str(text), longest=CELL), style=style)
+
+
+def columns(rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    """Return rows as lines with aligned columns, for `grep`; rich's tables take ms for each row."""
+    shown = [[visible(str(text), longest=CELL) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        yield "  ".join(padded).rstrip()
 
 
 def to_json(value: Any, **how: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from sealwire.security import Role
 
-__all__ = ["identity_options"]
+__all__ = ["identity_options", "missing"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -36,3 +37,18 @@ def identity_options(command: _F) -> _F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def missing(role: Role) -> str:
+    """Return that there is no certificate, and what to do.
+
+    Commands do not join: each call would use up a token.
+    """
+    advice = (
+        "this command does not join with a token; get files with `sealwire certs join`, and set "
+        "DASK_CONFIG to their dask.yaml"
+        if os.environ.get("SEALWIRE_JOIN")
+        else "give --ca and --cert, or set distributed.comm.tls.ca-file and "
+        f"distributed.comm.tls.{role}.cert"
+    )
+    return f"there is no certificate for role {role}; {advice}"

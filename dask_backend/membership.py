@@ -46,6 +46,7 @@ _NEAR = 0.25  # of the lifetime, before whose end the log warns of it
 _role = ""  # the one that this process needs, where that is known
 _member: Member | None = None
 _set: Any = None  # what was configured, to be undone
+_default: dict[str, Any] = {}  # the same, among Dask's defaults
 _has: tuple[str, str] | None = None  # the role, and the path of the CAs, of what was given
 
 
@@ -115,6 +116,7 @@ def end() -> None:
     global _member, _set, _has
     made, _member, _has = _member, None, None
     before, _set = _set, None
+    dask.config.defaults[:] = [each for each in dask.config.defaults if each is not _default]
     if before is not None:
         before.__exit__(None, None, None)
     if made is not None:
@@ -126,7 +128,7 @@ def _configure(role: str, paths: dict[str, str], lifetime: float) -> None:
     from sealwire.joining.member import CAS, CRL, IDENTITY
     from sealwire.security.ca.bootstrap import PEERS
 
-    global _set, _has
+    global _set, _has, _default
     _has = role, paths[CAS]
     values: dict[str, Any] = {
         KEYS["tls_ca_file"]: paths[CAS],
@@ -151,6 +153,9 @@ def _configure(role: str, paths: dict[str, str], lifetime: float) -> None:
         if PRELOAD not in modules:
             values[key] = [*modules, PRELOAD]
     _set = dask.config.set(values)
+    _default = {}
+    dask.config.set(values, config=_default)
+    dask.config.defaults.insert(0, _default)  # a `dask.config.refresh` must not end in plain TCP
 
 
 def _address() -> str:

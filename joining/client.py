@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
+import math
 import random
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -35,12 +35,14 @@ from sealwire.comm.wire import hello
 from sealwire.security import PEMError
 from sealwire.security.native import NativeContext, NativeSocket
 from sealwire.security.pem import blocks, load_identity, source
+from sealwire.security.security import ROLES
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.names import split
 from sealwire.security.x509.templates import now
 
 from . import messages
-from .errors import JoinError, Refused, TokenError, Unavailable, WrongAuthority
+from .errors import BadMessage, JoinError, Refused, TokenError, Unavailable, WrongAuthority
+from .given import Joined, Lists
 from .messages import PORT
 from .tokens import PREFIX, Token
 
@@ -55,47 +57,7 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between attempts
 _T = TypeVar("_T")
 _PORT_0 = re.compile(r":0+$")
 
-_LIMITS = Limits(max_message_size=64 << 20, max_hello_size=64 << 10, max_frames=8)
-
-
-@dataclass(frozen=True)
-class Joined:
-    """What a process has been given, as PEM text; the repr omits the key.
-
-    Attributes
-    ----------
-    role : str
-    certificate, key : str
-    cas, crl : str
-        The CAs to trust, and their revocation lists; "" if there is none.
-    lifetime : float
-        Seconds from when it was asked for.
-    signer : str
-        Which key of the CA has signed it.
-    """
-
-    role: str
-    certificate: str
-    key: str = field(repr=False)
-    cas: str
-    crl: str
-    lifetime: float
-    signer: str = ""
-
-    def with_lists(self, cas: str, crl: str) -> Joined:
-        """Return the same with other CAs and revocation lists."""
-        return dataclasses.replace(self, cas=cas, crl=crl)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError(f"cannot pickle what a {self.role} was given: it holds a private key")
-
-
-class Lists(NamedTuple):
-    """The CAs to trust and their revocation lists, and which key of the CA signs now."""
-
-    cas: str
-    crl: str
-    signer: str
+_LIMITS = Limits(max_message_size=messages.LARGEST, max_hello_size=64 << 10, max_frames=8)
 
 
 class _Context(NativeContext):
@@ -127,8 +89,10 @@ def address_of(text: str) -> Address:
 
     Raises `JoinError`.
     """
-    if isinstance(text, str) and PREFIX in text:  # else resolvers would be asked for it
-        raise JoinError("bad address of the service: it holds a token; write HOST:PORT")
+    if isinstance(text, str):
+        text = text.strip()  # as that of a token: from a file, or a Secret
+        if PREFIX in text:  # else resolvers would be asked for it
+            raise JoinError("bad address of the service: it holds a token; write HOST:PORT")
     try:
         found = parse_address(text)
     except AddressError as error:
@@ -212,7 +176,7 @@ async def join(
                 "role": role,
             }
             answer = await _asked(stream, question)
-    return _joined(answer, key)
+    return _joined(answer, key, role)
 
 
 async def renew(
@@ -222,14 +186,14 @@ async def renew(
     request = signing_request(key)
     async with _within(address, timeout), _opened(address, _of(present)) as (stream, _):
         answer = await _asked(stream, {"asks": "renew", "request": request})
-    return _joined(answer, key)
+    return _joined(answer, key, present.role)
 
 
 async def lists(address: Address, present: Joined, *, timeout: float = TIMEOUT) -> Lists:
     """Return the CAs to trust and the revocation lists, as they are now. Raises as `join` does."""
     async with _within(address, timeout), _opened(address, _of(present)) as (stream, _):
         answer = await _asked(stream, {"asks": "lists"})
-    return Lists(*(messages.field(answer, name, str) for name in Lists._fields))
+    return _lists(answer)
 
 
 async def patiently(attempt: Callable[[], Awaitable[_T]], patience: float) -> _T:
@@ -272,8 +236,11 @@ def _of(present: Joined) -> _Context:
 
 async def _named(address: Address, token: Token) -> str:
     """Return the certificates of the CAs that the token names, of those that the service shows."""
-    async with _opened(address, _Context.of(None)) as (_, said):
-        found = [block.text for block in blocks(said.cas) if block.is_certificate]
+    try:
+        async with _opened(address, _Context.of(None)) as (_, said):
+            found = [block.text for block in blocks(said.cas) if block.is_certificate]
+    except HandshakeError as error:  # it wants no stranger, or no TLS
+        raise _no_service(address, str(error).rpartition(";")[0]) from None
     chosen = [text for text in found if _is_named(text, token)]
     if not chosen:
         raise WrongAuthority(
@@ -308,17 +275,21 @@ async def _opened(address: Address, context: _Context) -> AsyncIterator[tuple[Fr
         stream.agreement = hello.agree(found, stream.peer)
         said = found.get(messages.HELLO)
         if not isinstance(said, dict):
-            raise WrongAuthority(
-                f"cannot join at {address}: what answers there is no service to join; nothing was "
-                f"sent to it: check the address, whose port is {PORT} unless `certs serve` was "
-                "told another"
-            )
+            raise _no_service(address, "it says nothing of joining")
         nonce, cas = messages.field(said, "nonce", bytes), messages.field(said, "cas", str)
         stream.established()
         yield stream, _Said(nonce, cas)
         await stream.finish()
     finally:
         stream.close()
+
+
+def _no_service(address: Address, why: str) -> WrongAuthority:
+    why = why.partition(" failed: ")[2] or why
+    return WrongAuthority(
+        f"cannot join at {address}: what answers there is no service to join ({why}); nothing was "
+        f"sent to it: check the address, whose port is {PORT} unless `certs serve` was told another"
+    )
 
 
 def _certificate_of(stream: FrameStream) -> bytes:
@@ -330,7 +301,7 @@ def _certificate_of(stream: FrameStream) -> bytes:
 
 async def _asked(stream: FrameStream, question: Mapping[str, object]) -> dict[str, object]:
     stream.write([messages.encode(question)])
-    answer = messages.decode(await stream.read_frames(), stream.peer)
+    answer = await messages.whole(stream.read_frames, stream.peer)
     if "busy" in answer:
         raise Unavailable(f"{stream.peer}: {_words(answer['busy'])}")
     if "refused" in answer:
@@ -345,20 +316,30 @@ def _words(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text)[:500])
 
 
-def _joined(answer: dict[str, object], key: keys.PrivateKey) -> Joined:
-    certificate = messages.field(answer, "certificate", str)
-    role = messages.field(answer, "role", str)
+def _joined(answer: dict[str, object], key: keys.PrivateKey, wanted: str) -> Joined:
+    """Return what an answer gives for a key. Raises `BadMessage` unless it is of use."""
+    certificate, role = (messages.field(answer, each, str) for each in ("certificate", "role"))
     try:
         found = x509.load_pem_x509_certificate(certificate.encode())
+        own = keys.same(found.public_key(), key.public_key())
     except ValueError:
-        raise JoinError("bad answer of the service: its certificate is damaged") from None
-    if not keys.same(found.public_key(), key.public_key()):
-        raise JoinError("bad answer of the service: its certificate is for another key")
-    if names.common_name(found.subject) != role:
-        raise JoinError("bad answer of the service: its certificate is for another role")
-    cas, crl, signer = (messages.field(answer, name, str) for name in Lists._fields)
+        raise BadMessage("bad answer of the service: its certificate is damaged") from None
+    if not own:
+        raise BadMessage("bad answer of the service: its certificate is for another key")
+    if names.common_name(found.subject) != role or role not in ((wanted,) if wanted else ROLES):
+        raise BadMessage("bad answer of the service: its certificate is for another role")
     lifetime = messages.field(answer, "lifetime", float)
-    return Joined(role, certificate, keys.write(key), cas, crl, lifetime, signer)
+    if not 0 <= lifetime < math.inf:
+        raise BadMessage(f"bad answer of the service: its certificate lasts {lifetime} s")
+    trust = _lists(answer)
+    return Joined(role, certificate, keys.write(key), trust.cas, trust.crl, lifetime, trust.signer)
+
+
+def _lists(answer: dict[str, object]) -> Lists:
+    found = Lists(*(messages.field(answer, name, str) for name in Lists._fields))
+    if "-----BEGIN CERTIFICATE-----" not in found.cas:
+        raise BadMessage("bad answer of the service: there is no CA in it")
+    return found
 
 
 @contextlib.asynccontextmanager

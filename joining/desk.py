@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import logging
 import time
 from collections import deque
@@ -27,7 +28,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sealwire.security import AuthorityError, SecurityError
 from sealwire.security.ca.atomic_files import Write, apply, locked
 from sealwire.security.ca.authority import Authority
-from sealwire.security.ca.crl import read_lists
 from sealwire.security.ca.folder import Folder
 from sealwire.security.ca.journal import JOURNAL, SERVICE, Journal
 from sealwire.security.ca.store import CRL, KEYS, TRUST, Store
@@ -41,14 +41,14 @@ from .given import Given, Own, Trust
 from .ledger import LEDGER, Grant, Ledger, Line
 from .lineages import Lineages
 from .messages import AUTHORITY
-from .requests import FOLDER, Asked, key_in, signed
+from .requests import FOLDER, Asked, key_in, name_of, refusal, signed
 from .tokens import verifies
 
 __all__ = ["Desk", "Given", "Own", "Trust"]
 
 logger = logging.getLogger("sealwire.joining")
 
-_OWN_DAYS = 7.0  # validity of the service's own certificate
+_OWN = datetime.timedelta(days=7)  # validity of the service's own certificate
 _KEPT = 1000  # certificates kept for those who ask again
 _OFTEN, _LONGEST_WAIT = 120, 60.0  # times in a lifetime to renew at most; seconds
 _PERIOD = datetime.timedelta(minutes=1)  # between two alarms about one token
@@ -75,7 +75,7 @@ class Desk:
         self._recent: dict[tuple[str, str], Given] = {}
         self._order: deque[tuple[str, str]] = deque()
         self._alarms: dict[str, datetime.datetime] = {}
-        self._renewed: dict[str, float] = {}  # name in the journal -> when
+        self._asked: dict[str, float] = {}  # key that joined -> when; the oldest first
         self._most = {JOURNAL: LEAST, LEDGER: LEAST}  # lines, before some are moved away
         Store(self._folder)  # says what is missing, before anything is made to lock it
         with self._open() as store:
@@ -98,10 +98,10 @@ class Desk:
             signer = _oldest(store)
             der = signer.parsed.public_bytes(Encoding.DER)
             good = before is not None and before.authority == der
-            if before is not None and good and before.until - now() > _own_lifetime() / 3:
+            if before is not None and good and before.until - now() > _OWN / 3:
                 return before
             made = signer.issue(
-                AUTHORITY, days=_OWN_DAYS, kind=keys.kind_of(signer.parsed.public_key())
+                AUTHORITY, days=_OWN.days, kind=keys.kind_of(signer.parsed.public_key())
             )
             certificate = x509.load_pem_x509_certificate(made.certificate.encode())
             self._record(store, certificate, signer, SERVICE)
@@ -158,6 +158,8 @@ class Desk:
         trust = self._trusted(store)
         if known is not None and known.trust.signer == trust.signer and known.is_fresh:
             return replace(known, trust=trust)
+        if asked.digest in grant.used:  # of many keys, each may ask for its own for ever
+            self._must_wait(asked.short, grant.lifetime)
         signer = store.signer()
         # Signed before the use is written, so that a request that cannot be granted uses nothing,
         # and handed out after: nobody has seen it before both lines are on the disk.
@@ -167,27 +169,18 @@ class Desk:
             until = certificate.not_valid_after_utc
             self._write(ledger, ledger.use(grant, asked.digest, until, name, peer))
         self._record(store, certificate, signer, name)
+        logger.info("%s joined from %s with token %s", name, peer, grant.id)
         given = self._given(store, certificate, grant.role, grant.lifetime)
         self._keep((grant.id, asked.digest), given)
         return given
 
     def _must_be_valid(self, ledger: Ledger, grant: Grant) -> None:
-        status = grant.status
-        if status == "revoked":
-            raise Refused("the token is revoked; have another one made", "revoked")
-        if status == "of the future":
-            raise Refused(
-                f"the token was made {grant.made:%Y-%m-%d %H:%M} UTC, which is later than the "
-                "service's clock; set the clock right",
-                "clock",
-            )
-        if status == "expired":
-            if grant.expired is None:
-                self._write(ledger, ledger.end(grant, "expired", "asked for when it was over"))
-            raise Refused(
-                f"the token expired {grant.until:%Y-%m-%d %H:%M} UTC; have another one made",
-                "expired",
-            )
+        error = refusal(grant)
+        if error is None:
+            return
+        if error.kind == "expired" and grant.expired is None:
+            self._write(ledger, ledger.end(grant, "expired", "asked for when it was over"))
+        raise error
 
     def _raise_alarm(self, grant: Grant, peer: str) -> None:
         last = self._alarms.get(grant.id)
@@ -212,7 +205,7 @@ class Desk:
         """
         with self._open() as store:
             old = x509.load_der_x509_certificate(present)
-            name = self._lineages.names.get(old.serial_number)
+            name = self._lineages.names.get(old.serial_number) or name_of(old)
             if store.issuer_of(old) is None:
                 raise Refused(
                     "the CA that signed the certificate is no longer trusted here", "foreign"
@@ -232,7 +225,7 @@ class Desk:
                 raise Refused("the certificate has expired; join again", "expired")
             asked = Asked(request)
             lifetime = self._lifetime(name, old)
-            self._must_wait(name, lifetime)
+            self._must_wait(key_in(name), lifetime)
             signer = store.signer()
             try:
                 serial = serial_in(int(key_in(name), 16))
@@ -244,14 +237,17 @@ class Desk:
             self._record(store, certificate, signer, name)
             return self._given(store, certificate, names.common_name(old.subject), lifetime)
 
-    def _must_wait(self, name: str, lifetime: float) -> None:
-        """Raise `Unavailable` for one who renews all the time, and would fill the journal."""
-        last, present = self._renewed.get(name), time.monotonic()
+    def _must_wait(self, key: str, lifetime: float) -> None:
+        """Raise `Unavailable` for one who asks all the time, and would fill the journal."""
+        present = time.monotonic()
+        for other, when in list(itertools.islice(self._asked.items(), 2)):  # the oldest
+            if present - when >= _LONGEST_WAIT:
+                del self._asked[other]
+        last = self._asked.get(key)
         if last is not None and present - last < min(lifetime / _OFTEN, _LONGEST_WAIT):
-            raise Unavailable("it was renewed a moment ago")
-        if len(self._renewed) >= _KEPT * 10:
-            self._renewed.clear()
-        self._renewed[name] = present
+            raise Unavailable("it was given a certificate a moment ago")
+        self._asked.pop(key, None)
+        self._asked[key] = present
 
     def _lifetime(self, name: str, old: x509.Certificate) -> float:
         """Seconds that a renewal is valid: as its token says, else as long as the last."""
@@ -323,18 +319,25 @@ class Desk:
             store.private_keys = self._keys  # decrypting them takes a while, by design
         self._keys = store.private_keys
         _oldest(store)
-        if seen[CRL] is not None:  # a command may have been killed before it wrote the lists
-            self._rewrite(CRL, store.crl)
-            seen = {**seen, CRL: _stamp(self._folder, CRL)}
-        self._crl = self._folder.text(CRL) if seen[CRL] is not None else ""
+        self._crl = self._lists(store)
+        seen = {**seen, CRL: _stamp(self._folder, CRL)}
         self._lineages = Lineages()
         self._lineages.note_all(store.journal)
-        ours = [each.parsed.subject for each in store.authorities]
-        for crl in read_lists(self._crl):
-            if crl.issuer in ours:
-                self._lineages.revoke(entry.serial_number for entry in crl)
+        self._lineages.note_lists(self._crl, [each.parsed for each in store.authorities])
         self._store = store
         self._stamps.update(seen)
+
+    def _lists(self, store: Store) -> str:
+        """Return the lists that the journal demands, also where the file is lost, or behind.
+
+        A command may have been killed before it wrote them. A disk that takes no file keeps nobody
+        from hearing of them.
+        """
+        writes = store.crl()
+        if not writes:
+            return self._folder.text(CRL)
+        self._rewrite(CRL, lambda: writes)
+        return writes[0].text
 
     def _record(
         self, store: Store, certificate: x509.Certificate, signer: Authority, name: str
@@ -383,10 +386,6 @@ def _oldest(store: Store) -> Authority:
             f"sealwire certs rotate-ca{store.option}"
         )
     return valid[-1]
-
-
-def _own_lifetime() -> datetime.timedelta:
-    return datetime.timedelta(days=_OWN_DAYS)
 
 
 def _stamp(folder: Folder, name: str) -> _Stamp:

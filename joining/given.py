@@ -1,13 +1,14 @@
-"""What the service gives, and has itself: certificates as text, and when they end."""
+"""What the service gives, what those who asked keep of it, and what it has itself: as text."""
 
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from sealwire.security.x509.templates import now
 
-__all__ = ["Given", "Own", "Trust", "lasting"]
+__all__ = ["Given", "Joined", "Lists", "Own", "Trust", "lasting"]
 
 
 def lasting(seconds: float) -> str:
@@ -55,3 +56,43 @@ class Own:
     der: bytes = field(repr=False)
     until: datetime.datetime
     authority: bytes = field(repr=False)  # the CA's certificate, as DER
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a process has been given, as PEM text; the repr omits the key.
+
+    Attributes
+    ----------
+    role : str
+    certificate, key : str
+    cas, crl : str
+        The CAs to trust, and their revocation lists; "" if there is none.
+    lifetime : float
+        Seconds from when it was asked for.
+    signer : str
+        Which key of the CA has signed it.
+    """
+
+    role: str
+    certificate: str
+    key: str = field(repr=False)
+    cas: str
+    crl: str
+    lifetime: float
+    signer: str = ""
+
+    def with_lists(self, cas: str, crl: str) -> Joined:
+        """Return the same with other CAs and revocation lists."""
+        return replace(self, cas=cas, crl=crl)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(f"cannot pickle what a {self.role} was given: it holds a private key")
+
+
+class Lists(NamedTuple):
+    """The CAs to trust and their revocation lists, and which key of the CA signs now."""
+
+    cas: str
+    crl: str
+    signer: str

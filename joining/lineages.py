@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cryptography import x509
+
+from sealwire.security.ca.crl import read_lists
 from sealwire.security.ca.journal import Journal, Record
 
 from .requests import FOLDER, key_in
@@ -38,6 +41,13 @@ class Lineages:
             self.names[record.serial] = record.file
         elif record.event == "revoked":
             self.revoke([record.serial])
+
+    def note_lists(self, text: str, authorities: Iterable[x509.Certificate]) -> None:
+        """Add the revocations in PEM text by CAs of ours."""
+        ours = [each.subject for each in authorities]
+        for crl in read_lists(text):
+            if crl.issuer in ours:
+                self.revoke(entry.serial_number for entry in crl)
 
     def revoke(self, serials: Iterable[int]) -> None:
         """Note serials as revoked, and the keys that joined, with all that came of them."""

@@ -10,7 +10,7 @@ Elsewhere they are files of mode 0600 in a temporary folder of mode 0700, remove
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -31,7 +31,7 @@ class Memory:
     def __init__(self, *, on_disk: bool | None = None) -> None:
         self.on_disk = not _has_memory() if on_disk is None else on_disk
         self._lock = threading.Lock()
-        self._descriptors: dict[str, int] = {}
+        self._descriptors: dict[str, tuple[int, tuple[int, int]]] = {}  # and what it was, as `_of`
         self._folder = tempfile.mkdtemp(prefix="sealwire-") if self.on_disk else ""
         self._owner = os.getpid()
 
@@ -46,11 +46,18 @@ class Memory:
             os.fchmod(made, 0o600)
             with open(made, "wb", closefd=False) as file:
                 file.write(data)
-            there = self._descriptors.get(name)
-            if there is None:
-                self._descriptors[name] = there = os.dup(made)  # not inherited by programs
+            there, was = self._descriptors.get(name, (-1, (0, 0)))
+            if there < 0:
+                there = os.dup(made)  # not inherited by programs
+            elif _of(there) not in (was, None):
+                raise OSError(
+                    errno.EBADF,
+                    "this program has closed the files in memory of its identity, and others have "
+                    "their numbers; start it again, and close only what it has opened",
+                )
             else:
                 os.dup2(made, there, inheritable=False)
+            self._descriptors[name] = there, (_of(made) or was)
         finally:
             os.close(made)
         return f"/proc/{self._owner}/fd/{there}"
@@ -68,11 +75,20 @@ class Memory:
         """Remove them; in the process that made them."""
         with self._lock:
             descriptors, self._descriptors = self._descriptors, {}
-            for each in descriptors.values():
-                with contextlib.suppress(OSError):
+            for each, was in descriptors.values():
+                if _of(each) == was:
                     os.close(each)
             if self._folder and os.getpid() == self._owner:
                 shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _of(descriptor: int) -> tuple[int, int] | None:
+    """Which file it is; None if it is closed."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _has_memory() -> bool:

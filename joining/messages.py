@@ -10,7 +10,7 @@ no other connection. No clock takes part.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -20,14 +20,17 @@ from .errors import BadMessage
 __all__ = [
     "AUTHORITY",
     "HELLO",
-    "LARGEST_REQUEST",
+    "LARGEST",
     "NONCE",
+    "PART",
     "PORT",
     "decode",
     "encode",
     "field",
+    "in_parts",
     "is_authority",
     "proved",
+    "whole",
 ]
 
 #: the role of the service's own certificate: no process of a cluster has it
@@ -35,7 +38,9 @@ AUTHORITY = "authority"
 HELLO = "sealwire-join"  # key in the hello of the service
 PORT = 8788
 NONCE = 32  # bytes
-LARGEST_REQUEST = 32 * 1024  # bytes of a question: a signing request of RSA 16384 has 4 KiB
+PART = 32 * 1024  # bytes of one message: a signing request of RSA 16384 has 4 KiB
+LARGEST = 64 << 20  # bytes of an answer, in parts: revocation lists of a million certificates
+_ROOM = 64  # bytes around a part
 
 _CONTEXT = b"sealwire join, version 1\0"
 
@@ -66,6 +71,40 @@ def decode(frames: Sequence[Any], who: str) -> dict[str, Any]:
             raise ValueError("a map within a map, or a key that is no text")
     except Exception as error:  # msgpack documents no base class of its exceptions
         raise BadMessage(f"bad message of {who}: {type(error).__name__} in it") from error
+    return found
+
+
+def in_parts(message: Mapping[str, Any]) -> Iterator[bytes]:
+    """Encode an answer as messages of at most `PART` bytes, each as its only frame.
+
+    What a service takes from a stranger is small, and a stream has one bound for both directions;
+    revocation lists grow.
+    """
+    data = encode(message)
+    if len(data) <= PART:
+        yield data
+        return
+    for at in range(0, len(data), PART - _ROOM):
+        part = data[at : at + PART - _ROOM]
+        yield encode({"part": part, "left": len(data) - at - len(part)})
+
+
+async def whole(read: Callable[[], Awaitable[Sequence[Any]]], who: str) -> dict[str, Any]:
+    """Decode an answer, of which `read` reads the next message. Raises `BadMessage`."""
+    found = decode(await read(), who)
+    data, left = bytearray(), None
+    while "part" in found:
+        part, after = field(found, "part", bytes), field(found, "left", int)
+        left = len(part) + after if left is None else left
+        if not part or len(part) + after != left or not 0 <= after <= LARGEST:
+            raise BadMessage(f"bad message of {who}: the parts of its answer do not fit together")
+        data += part
+        if not after:
+            return decode([bytes(data)], who)
+        left = after
+        found = decode(await read(), who)
+    if data:
+        raise BadMessage(f"bad message of {who}: its answer ends within")
     return found
 
 

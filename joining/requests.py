@@ -12,14 +12,14 @@ from sealwire.security import SecurityError
 from sealwire.security.ca.authority import Authority
 from sealwire.security.security import ROLES
 from sealwire.security.x509 import keys, names
-from sealwire.security.x509.lineage import serial_in
+from sealwire.security.x509.lineage import lineage_of, serial_in
 
 from .errors import Refused
 from .ledger import Grant
 from .messages import AUTHORITY
 from .tokens import key_digest
 
-__all__ = ["FOLDER", "Asked", "key_in", "signed"]
+__all__ = ["FOLDER", "Asked", "key_in", "name_of", "refusal", "signed"]
 
 FOLDER = "joined"  # in the journal: what was given to joined processes, none of it a file
 _MOST_NAMES = 32
@@ -82,8 +82,7 @@ class Asked:
 
     def name(self, role: str) -> str:
         """Return its name in the journal, which ends with the key."""
-        node = "".join(c if c.isalnum() or c in "._-" else "_" for c in self.node[:64])
-        return f"{FOLDER}/{role}-{node}-{self.short}" if node else f"{FOLDER}/{role}-{self.short}"
+        return _name(role, self.node, self.short)
 
     @property
     def short(self) -> str:
@@ -91,9 +90,44 @@ class Asked:
         return self.digest[:16]
 
 
+def refusal(grant: Grant) -> Refused | None:
+    """Return why nobody can join with a token now; None if its uses alone decide."""
+    status = grant.status
+    if status == "revoked":
+        return Refused("the token is revoked; have another one made", "revoked")
+    if status == "of the future":
+        return Refused(
+            f"the token was made {grant.made:%Y-%m-%d %H:%M} UTC, which is later than the "
+            "service's clock; set the clock right",
+            "clock",
+        )
+    if status == "expired":
+        return Refused(
+            f"the token expired {grant.until:%Y-%m-%d %H:%M} UTC; have another one made", "expired"
+        )
+    return None
+
+
 def _letters(name: str) -> str:
     """Return a name without what surrounds it: in no form may it pass for a role's."""
     return re.sub(r"^\W+|\W+$", "", unicodedata.normalize("NFKC", name)).lower()
+
+
+def _name(role: str, node: str, key: str) -> str:
+    node = "".join(c if c.isalnum() or c in "._-" else "_" for c in node[:64])
+    return f"{FOLDER}/{role}-{node}-{key}" if node else f"{FOLDER}/{role}-{key}"
+
+
+def name_of(certificate: x509.Certificate) -> str | None:
+    """Return the name that a certificate of ours has in the journal; None if nobody joined for it.
+
+    Its serial number says so by itself: the journal may be an older copy, that was put back after
+    the service's machine was lost, and the cluster is to go on.
+    """
+    lineage, role = lineage_of(certificate.serial_number), names.common_name(certificate.subject)
+    if lineage is None or role not in ROLES:
+        return None
+    return _name(role, names.node_name(certificate.subject), f"{lineage:016x}")
 
 
 def key_in(name: str) -> str:

@@ -32,7 +32,7 @@ from sealwire.security.pem import load_identity, source
 
 from .desk import Desk, Given, Own
 from .errors import BadMessage, JoinError, Refused, Unavailable
-from .messages import HELLO, LARGEST_REQUEST, NONCE, decode, encode, field, proved
+from .messages import HELLO, NONCE, PART, decode, field, in_parts, proved
 
 __all__ = ["JoinServer", "limits"]
 
@@ -49,9 +49,9 @@ def limits(chosen: Limits = DEFAULT_LIMITS, timeout: float = 10.0) -> Limits:
         chosen,
         handshake_timeout=timeout,
         close_timeout=timeout,
-        max_message_size=LARGEST_REQUEST,
+        max_message_size=PART,
         max_frames=8,
-        read_ahead=LARGEST_REQUEST,
+        read_ahead=PART,
     )
 
 
@@ -166,7 +166,8 @@ class JoinServer(FrameServer):
         question = self._questions.pop(stream)
         answer = await self._answer(stream, question)
         if not stream.closed():
-            stream.write([encode(answer)])
+            for part in in_parts(answer):
+                stream.write([part])
             await stream.finish()
 
     async def _answer(self, stream: FrameStream, question: dict[str, Any]) -> dict[str, Any]:

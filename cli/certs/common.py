@@ -28,12 +28,12 @@ ROLES = ("client", "scheduler", "worker")
 PASSWORD = "SEALWIRE_CA_PASSWORD"
 _LONGEST = 64 * 1024  # bytes of a password's file
 
-_UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
 def duration(text: str) -> datetime.timedelta:
-    """Parse a time such as `30d`, `12h`, `2w` or `90m`."""
-    found = re.fullmatch(r"(\d{1,6})([mhdw])", str(text).strip())
+    """Parse a time such as `30d`, `12h`, `2w`, `90m` or `30s`."""
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", str(text).strip())
     if not found:
         raise click.BadParameter(f"{text!r} is no time; give one such as 30d, 12h, 2w or 90m")
     return datetime.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
@@ -251,11 +251,20 @@ def words_of_cut(
     return f"{cut}\nfor more, {advice}"
 
 
-def copying(folder: Path, *names: str) -> str:
-    """Return the line that says how files of the folder get to a machine that has a copy of it."""
+def copying(store: Store, folder: Path, *names: str) -> str:
+    """Return how files of the folder get to a machine that has a copy of it, and who needs none."""
+    from sealwire.joining.requests import FOLDER
+    from sealwire.security.ca.journal import SERVICE
+    from sealwire.security.x509.templates import now
+
     files = " ".join(shlex.quote(str(folder / name)) for name in names)
     there = shlex.quote(f"HOST:{os.path.basename(os.path.abspath(folder))}/")
-    return f"  rsync {files} {there}          (Kubernetes: apply the secrets again)"
+    line = f"  rsync {files} {there}          (Kubernetes: apply the secrets again)"
+    joined = any(
+        each.file.startswith(f"{FOLDER}/") and each.file != SERVICE and each.until > now()
+        for each in store.journal.issued()
+    )
+    return f"{line}\nprocesses that joined get it from `sealwire certs serve`" if joined else line
 
 
 def moment(when: datetime.datetime) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sealwire.cli.certs.common import errors, folder_option, json_option, moment, options
-from sealwire.cli.console import cell, to_json
+from sealwire.cli.console import columns, to_json
 
 if TYPE_CHECKING:
     from sealwire.security.ca.inventory import Entry
@@ -42,18 +42,13 @@ def command(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(to_json([_as_dict(each) for each in entries]))
         return
-    rows = [COLUMNS, *(_row(each) for each in entries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row in rows:
-        padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+    click.echo("\n".join(columns([COLUMNS, *(_row(each) for each in entries)])))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     until = f"{entry.until:%Y-%m-%d}" if entry.until else "-"
     names = ", ".join(dict.fromkeys(filter(None, (entry.node, *entry.names)))) or "-"
-    texts = (entry.name, entry.role or "-", until, _status(entry), names)
-    return tuple(str(cell(text)) for text in texts)
+    return (entry.name, entry.role or "-", until, _status(entry), names)
 
 
 def _status(entry: Entry) -> str:

@@ -29,4 +29,5 @@ what to paste for ssh, kubernetes, compose, slurm and cron:
 
   sealwire certs check {named}
   sealwire certs snippet{where}
+  sealwire certs serve{where}    # tokens instead of files
 """

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sealwire.security.ca.journal import Record
+    from sealwire.security.ca.store import Store
 
 # Those of RFC 5280 that apply to a process's certificate.
 REASONS = (
@@ -91,7 +92,9 @@ def command(
 
         def after(console: Console) -> None:
             if records and not dry_run:
-                console.print(Text(visible(then(folder, records), lines=True)), soft_wrap=True)
+                console.print(
+                    Text(visible(then(store, folder, records), lines=True)), soft_wrap=True
+                )
 
         rows = [
             {
@@ -106,7 +109,7 @@ def command(
         finish(writes, dry_run=dry_run, as_json=as_json, result=result, tell=tell, after=after)
 
 
-def then(folder: Path, records: Sequence[Record]) -> str:
+def then(store: Store, folder: Path, records: Sequence[Record]) -> str:
     """Return what is left to do after a revocation."""
     from sealwire.security.x509.certinfo import hexadecimal
 
@@ -114,7 +117,7 @@ def then(folder: Path, records: Sequence[Record]) -> str:
     serials = " ".join(hexadecimal(each.serial) for each in records)
     return f"""
 Now bring the list to every machine that has a copy:
-{copying(folder, "crl.pem")}
+{copying(store, folder, "crl.pem")}
 
 Whoever has the list refuses the certificate, and ends open connections with it
 within seconds; not those of distributed's own backend. The program that this

@@ -81,7 +81,7 @@ def command(
             if dry_run and writes:
                 return
             where = "" if str(folder) == "certs" else f" --dir {shlex.quote(str(folder))}"
-            copies = copying(folder, "ca.pem", "crl.pem")
+            copies = copying(store, folder, "ca.pem", "crl.pem")
             if complete:
                 words = (
                     "only the new CA is trusted; bring this to every machine that has a copy:\n"

@@ -18,12 +18,15 @@ from sealwire.cli.certs.common import (
     opened,
     options,
 )
-from sealwire.cli.console import cell, to_json, visible
+from sealwire.cli.console import columns, to_json, visible
 
 if TYPE_CHECKING:
     from sealwire.joining.ledger import Grant, Ledger
     from sealwire.joining.tokens import Token
     from sealwire.security.ca.store import Store
+
+
+_COLUMNS = ("ID", "ROLE", "STATUS", "USED", "UNTIL", "NAMES", "USED BY", "ABOUT")
 
 
 def _duration(context: click.Context, parameter: click.Parameter, text: str) -> datetime.timedelta:
@@ -63,7 +66,9 @@ def _duration(context: click.Context, parameter: click.Parameter, text: str) -> 
         type=click.Path(path_type=Path, dir_okay=False),
         help="A file to write it to, readable by you alone, instead of the terminal.",
     ),
-    click.option("--list", "listed", is_flag=True, help="List the tokens, without their secrets."),
+    click.option(
+        "--list", "listed", is_flag=True, help="List the tokens, one a line, without their secrets."
+    ),
     click.option("--revoke", metavar="ID", help="Let nobody join with this token any more."),
     *folder_options,
 )
@@ -173,19 +178,21 @@ def _show(ledger: Ledger, as_json: bool) -> None:
     if as_json:
         click.echo(to_json({"tokens": [_about(each) for each in grants]}))
         return
-    from sealwire.cli.demo.report import output, table
+    rows = [_COLUMNS, *(_row(each) for each in grants)]
+    click.echo("\n".join(columns(rows)))
 
-    made = table("Tokens", "id", "role", "status", "used", "until", "names", "used by", "about")
-    for each in grants:
-        users = [f"{line.names} from {line.about}" for line in each.used.values()]
-        more = f" and {len(users) - 3} more" if len(users) > 3 else ""
-        row = (
-            each.id, each.role, each.status, f"{len(each.used)} of {each.uses}",
-            f"{each.until:%Y-%m-%d %H:%M}", " ".join(each.names), "\n".join(users[:3]) + more,
-            each.about,
-        )  # fmt: skip
-        made.add_row(*map(cell, row))
-    output().print(made)
+
+def _row(grant: Grant) -> tuple[str, ...]:
+    return (
+        grant.id,
+        grant.role,
+        grant.status,
+        f"{len(grant.used)} of {grant.uses}",
+        f"{grant.until:%Y-%m-%d %H:%M}",
+        " ".join(grant.names),
+        grant.users or "-",
+        grant.about or "-",
+    )
 
 
 def _about(grant: Grant) -> dict[str, Any]:

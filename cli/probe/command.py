@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sealwire.cli.console import cell, to_json, visible
-from sealwire.cli.identity import identity_options
+from sealwire.cli.identity import identity_options, missing
 
 if TYPE_CHECKING:
     from sealwire.cli.probe.diagnosis import Diagnosis
@@ -86,10 +86,7 @@ def command(
                 f"cannot probe {visible(address)}: need tcp://host:port or tls://host:port"
             )
         if target.scheme == "tls" and args["ssl_context"] is None:
-            raise SecurityError(
-                f"there is no certificate for role {role}; give --ca and --cert, or set "
-                f"distributed.comm.tls.ca-file and distributed.comm.tls.{role}.cert"
-            )
+            raise SecurityError(missing(role))
         found = examine(target, args["ssl_context"] if target.scheme == "tls" else None, timeout)
         if found.outcome is Outcome.OK and target.scheme == "tcp" and args["require_encryption"]:
             found.outcome = Outcome.HERE

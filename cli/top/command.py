@@ -16,7 +16,7 @@ import click
 
 from sealwire.cli.certs.common import Failed
 from sealwire.cli.console import to_json, visible
-from sealwire.cli.identity import identity_options
+from sealwire.cli.identity import identity_options, missing
 
 if TYPE_CHECKING:
     from sealwire.cli.top.asking import Asker
@@ -144,11 +144,7 @@ def make_asker(
     if not target.port:
         raise click.UsageError(f"cannot ask {visible(address)}: need tls://host:port")
     if target.scheme == "tls" and args["ssl_context"] is None:
-        raise Failed(
-            f"there is no certificate for role {role}; give --ca and --cert, or set "
-            f"distributed.comm.tls.ca-file and distributed.comm.tls.{role}.cert",
-            3,
-        )
+        raise Failed(missing(role), 3)
     return Asker(str(target), args, timeout)
 
 

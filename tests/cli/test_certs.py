@@ -50,6 +50,7 @@ def test_init_tells_what_to_do_next_on_one_screen(
     assert "dask worker tls://" in said
     assert f"sealwire certs check {shlex.quote(name)}" in said
     assert "sealwire certs snippet" in said
+    assert "sealwire certs serve" in said
     lines = said.splitlines()
     assert len(lines) < 24
     assert [line for line in lines if len(line) > 80 and str(tmp_path) not in line] == []

@@ -14,10 +14,15 @@ from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
-from sealwire.joining import Token
+from sealwire.cli.main import main
+from sealwire.joining import Desk, Token
+from sealwire.joining.client import signing_request
 from sealwire.security import Security
+from sealwire.security.x509 import keys
 from support.certs_cli import good, run, told
+from support.joining import CA
 from support.processes import Program
 
 SECRET = re.compile(r"sealwire_join_[a-z2-7]+")
@@ -112,8 +117,13 @@ def test_tokens_are_listed_and_revoked_without_their_secrets(folder: Path) -> No
     assert told("token", "--list", *where)["tokens"][0]["status"] == "valid"
     assert "is revoked" in good("token", "--revoke", token.id[:8], *where)
     assert "was revoked before" in good("token", "--revoke", token.id, *where)
-    listed = good("token", "--list", *where) + good("token", "--list", *where, "--json")
-    assert "revoked" in listed
+    head, line = good("token", "--list", *where).splitlines()
+    assert re.split("  +", head) == [
+        "ID", "ROLE", "STATUS", "USED", "UNTIL", "NAMES", "USED BY", "ABOUT"
+    ]  # fmt: skip
+    assert re.split("  +", line)[:4] == [token.id, "worker", "revoked", "0 of 2"]
+    assert re.split("  +", line)[5:] == ["*.lab", "-", "job 4711"]
+    listed = line + good("token", "--list", *where, "--json")
     assert not SECRET.search(listed)
     assert run("token", "--revoke", "zzz", *where).exit_code == 1
 
@@ -186,6 +196,22 @@ def test_from_a_token_to_files_that_work(serving: Serving, served: Path, tmp_pat
     names = [each["name"] for each in told("list", "--dir", str(served))]
     assert row["used"][0]["name"] in names
     good("revoke", row["used"][0]["name"], "--dir", str(served))
+
+
+def test_who_joined_needs_no_copies(tmp_path: Path) -> None:
+    """The advice of commands that change what everybody must have."""
+    words, ca = "processes that joined get it from `sealwire certs serve`", CA(tmp_path / "ca")
+    where = ("--dir", str(ca.path))
+    commands = (("revoke", "client", *where), ("rotate-ca", *where))
+    for command in commands:
+        assert words not in good(*command)
+    Desk(ca.path).own()  # the service itself is nobody who joined
+    assert words not in good("rotate-ca", *where)
+    token, desk = ca.token(), Desk(ca.path)
+    request = signing_request(keys.generate())
+    desk.join(token.id, token.sign(b"x"), b"x", request, "", "there")
+    for command in (("revoke", "worker", *where), ("rotate-ca", *where)):
+        assert words in good(*command)
 
 
 def test_an_answer_that_was_lost_is_asked_for_again(
@@ -281,9 +307,10 @@ def test_bad_arguments_are_told_before_anything_is_made(
     assert not (tmp_path / "node").exists()
 
 
-def test_a_service_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wait", ["0m", "0s"])
+def test_a_service_that_is_not_there_is_told(folder: Path, tmp_path: Path, wait: str) -> None:
     text = token_of(folder)
-    arguments = ("join", "127.0.0.1:1", "--wait", "0m", "--dir", str(tmp_path / "node"))
+    arguments = ("join", "127.0.0.1:1", "--wait", wait, "--dir", str(tmp_path / "node"))
     done = run(*arguments, SEALWIRE_TOKEN=text)
     assert done.exit_code == 1
     assert "cannot ask tls://127.0.0.1:1" in done.output
@@ -358,3 +385,14 @@ def test_json(serving: Serving, served: Path, tmp_path: Path) -> None:
     assert joined["role"] == "client"
     assert {Path(each["path"]).name for each in joined["written"]} >= {"client.pem", "ca.pem"}
     assert "PRIVATE" not in json.dumps(joined)
+
+
+@pytest.mark.parametrize("command", ["probe", "top"])
+def test_commands_that_do_not_join_say_so(command: str) -> None:
+    done = CliRunner().invoke(
+        main, [command, "tls://127.0.0.1:1"], env={"SEALWIRE_JOIN": "127.0.0.1:1"}
+    )
+    assert done.exit_code == 3
+    assert "does not join with a token; get files with `sealwire certs join`" in " ".join(
+        done.output.split()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from typing import Any
 
 import dask
 import pytest
+from distributed.comm.registry import get_backend
+from distributed.security import Security
 
 from sealwire.cli.dask_plugin import install_if_configured
 from sealwire.dask_backend import install, installed, membership, uninstall
@@ -147,7 +150,7 @@ def test_a_worker_whose_token_is_no_good_ends_with_the_reason(cluster: Cluster) 
 def backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The registry, the configuration and the environment are as they were."""
     before, variables = installed(), dict(os.environ)
-    with dask.config.set(dict(dask.config.config)):
+    with dask.config.set(copy.deepcopy(dask.config.config)):
         uninstall()
         yield
         uninstall()
@@ -172,6 +175,28 @@ def test_uninstalling_drops_the_identity_and_restores_the_configuration(cluster:
     assert membership.member() is None
     assert json.dumps(dask.config.config, sort_keys=True, default=str) == before
     assert not os.path.exists(member.paths["identity.pem"])
+
+
+@pytest.mark.usefixtures("backends")
+def test_a_configuration_that_is_read_again_keeps_the_identity(cluster: Cluster) -> None:
+    """As in a notebook, after a variable was set: never may a joined process go on in plain."""
+    key, defaults = "distributed.comm.tls.ca-file", list(dask.config.defaults)
+    os.environ.update(cluster.joining("scheduler"))
+    install()
+    member = membership.member()
+    assert member is not None
+    expected = Security().get_listen_args("scheduler")["ssl_context"]
+    for _ in range(2):
+        dask.config.refresh()
+        assert dask.config.get(key) == member.paths["ca.pem"]
+        assert Security().get_listen_args("scheduler")["ssl_context"] is expected
+        with pytest.raises(RuntimeError, match="plain"):
+            get_backend("tcp").get_listener("127.0.0.1:0", None, True)
+        assert dask.config.get("distributed.comm.default-scheme") == "tls"
+    uninstall()
+    assert dask.config.defaults == defaults
+    dask.config.refresh()
+    assert dask.config.get(key) is None
 
 
 @pytest.mark.usefixtures("backends")

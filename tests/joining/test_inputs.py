@@ -276,6 +276,11 @@ def test_port_0_is_no_address_of_a_service(host: str, port: str) -> None:
     assert address_of(f"{host}:80").port == 80
 
 
+@pytest.mark.parametrize("text", ["lab:1\n", " lab:1", "\tlab:1\r\n", "tls://lab:1 "])
+def test_white_space_around_an_address_is_dropped(text: str) -> None:
+    assert str(address_of(text)) == "tls://lab:1"
+
+
 def test_a_token_is_no_address_and_no_name() -> None:
     """It would be asked of resolvers, or be in a certificate that everybody sees."""
     for text in (TEXT, f"tls://{TEXT}:8788", f"{TEXT}\n", f"x.{TEXT}"):

@@ -20,6 +20,7 @@ from sealwire.joining import (
     Refused,
     Token,
     WrongAuthority,
+    desk,
     join,
     messages,
 )
@@ -193,6 +194,30 @@ async def test_tokens_that_are_over(ca: CA, monkeypatch: pytest.MonkeyPatch) -> 
         await refused("clock", join(address, early, keys.generate()))
     text = (ca.path / "tokens.tsv").read_text()
     assert text.count("\texpired\t") == 1, "once, however often it is asked"
+
+
+@aio
+@pytest.mark.parametrize("when", ["the proof is on its way", "the certificate is signed"])
+async def test_a_token_that_expires_within_its_use(
+    ca: CA, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, and not used; or used, by that key alone, and over from then on."""
+    token, request = ca.token(expires=HOUR), signing_request(keys.generate())
+    proved, issued = question(token, request), desk.signed
+
+    def pass_time(*_: Any) -> Any:
+        monkeypatch.setattr(ledger_module, "now", lambda: now() + 2 * HOUR)
+
+    async with ca.service() as address:
+        if "proof" in when:
+            late = {**proved, "proof": lambda *given: (proved["proof"](*given), pass_time())[0]}
+            await refused("expired", ask(address, ca.trusted, late))
+        else:
+            monkeypatch.setattr(desk, "signed", lambda *given: (issued(*given), pass_time())[0])
+            assert "certificate" in await ask(address, ca.trusted, proved)
+        for again in (request, signing_request(keys.generate())):
+            await refused("expired", ask(address, ca.trusted, question(token, again)))
+    assert len(ca.grant(token).used) == len(ca.issued()) == int("signed" in when)
 
 
 @aio

@@ -104,6 +104,23 @@ def test_files_in_memory_are_replaced_as_a_whole(memory: Memory) -> None:
     memory.close()
 
 
+def test_files_that_took_their_numbers_are_left_alone(tmp_path: Path) -> None:
+    """A program that closes all descriptors, as daemons do, loses nothing that it opens then."""
+    memory = Memory(on_disk=False)
+    number = int(memory.put("a", "first").rpartition("/")[2])
+    os.close(number)
+    assert memory.put("a", "second") == f"/proc/{os.getpid()}/fd/{number}", "it is free"
+    os.close(number)
+    with open(tmp_path / "theirs", "w") as theirs:
+        os.dup2(theirs.fileno(), number)
+        with pytest.raises(OSError, match="has closed the files in memory of its identity"):
+            memory.put("a", "third")
+        memory.close()
+        os.write(number, b"all of it")
+        os.close(number)
+    assert (tmp_path / "theirs").read_text() == "all of it"
+
+
 def test_files_in_memory_are_not_inherited() -> None:
     memory = Memory(on_disk=False)
     memory.put("identity.pem", "secret")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +21,7 @@ from sealwire.joining import (
     Refused,
     Unavailable,
     WrongAuthority,
+    desk,
     join,
     lists,
     renew,
@@ -77,6 +80,44 @@ async def test_one_revoked_serial_ends_all_that_came_of_its_key(ca: CA) -> None:
             await renew(address, second, keys.generate())
         shut_out(ca, f"{info(first).serial:x}")
         await refused("revoked", renew(address, second, keys.generate()))
+
+
+@aio
+async def test_nobody_fills_the_journal(ca: CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many keys that have joined, of which the service does not keep all in memory."""
+    monkeypatch.setattr(desk, "_KEPT", 3)
+    token, made = ca.token(uses=10), [keys.generate() for _ in range(10)]
+    async with ca.service() as address:
+        joined = [await join(address, token, key) for key in made]
+        given = 0
+        for node in ("", "a", "b", "c"):
+            for key, present in zip(made, joined, strict=True):
+                again = join(address, token, key, node=node)
+                for attempt in (again, renew(address, present, key)):
+                    with contextlib.suppress(Unavailable):
+                        await attempt
+                        given += 1
+    assert given >= len(made), "who has lost its answer is given another one"
+    assert len(ca.issued()) <= 2 * len(made)
+
+
+@aio
+@pytest.mark.parametrize("node", ["", "a", "a b/c", "Ü-7"])
+async def test_an_older_copy_of_the_folder_goes_on(ca: CA, node: str, tmp_path: Path) -> None:
+    """The machine is lost, and what is put back has not heard of who joined since."""
+    copy = CA(tmp_path / "copy")
+    shutil.rmtree(copy.path)
+    shutil.copytree(ca.path, copy.path)
+    async with ca.service() as address:
+        joined = await join(address, ca.token(), keys.generate(), node=node)
+    (name,) = ca.issued()
+    async with copy.service() as address:
+        renewed = await renew(address, joined, keys.generate())
+        assert copy.issued() == [name], "by which it can be revoked"
+        assert info(renewed).subject == info(joined).subject
+        shut_out(copy, name)
+        for each in (joined, renewed):
+            await refused("revoked", renew(address, each, keys.generate()))
 
 
 @aio

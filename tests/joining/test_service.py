@@ -17,10 +17,24 @@ import msgpack
 import pytest
 
 from sealwire.comm.addressing import Address
-from sealwire.joining import JoinError, Refused, Token, Unavailable, join, messages
+from sealwire.joining import (
+    JoinError,
+    Refused,
+    Token,
+    Unavailable,
+    join,
+    lists,
+    messages,
+    renew,
+)
 from sealwire.joining import service as module
 from sealwire.joining.client import patiently, signing_request
+from sealwire.joining.errors import BadMessage
+from sealwire.security.ca.atomic_files import apply, locked
+from sealwire.security.ca.journal import Record
+from sealwire.security.ca.store import Store
 from sealwire.security.x509 import keys
+from sealwire.security.x509.templates import now
 from support.aio import aio, until
 from support.joining import CA, ask, question, send
 
@@ -267,3 +281,84 @@ async def test_a_cancelled_question_leaves_a_service_that_answers(ca: CA) -> Non
             assert (await join(address, token, key)).role == "worker"
             with pytest.raises(Refused):
                 await join(address, token, keys.generate())
+
+
+def said(**message: Any) -> bytes:
+    return messages.encode(message)
+
+
+async def heard(sent: list[bytes]) -> dict[str, Any]:
+    """What one who asked makes of messages; it must not wait for one that never comes."""
+    waiting = iter(sent)
+
+    async def read() -> list[bytes]:
+        return [next(waiting)]
+
+    found = await messages.whole(read, "the service")
+    assert not list(waiting)
+    return found
+
+
+@aio
+@pytest.mark.parametrize("over", [-40_000, -40, -1, 0, 1, messages.PART, 10 * messages.PART + 7])
+async def test_an_answer_of_any_size_arrives_in_messages_that_a_service_may_send(over: int) -> None:
+    around = len(said(crl="x" * messages.PART)) - messages.PART
+    answer = {"crl": "x" * max(0, messages.PART - around + over)}
+    parts = list(messages.in_parts(answer))
+    assert (len(parts) > 1) == (over > 0)
+    assert all(len(part) <= messages.PART for part in parts)
+    assert await heard(parts) == answer
+
+
+WHOLE = said(role="worker")
+NO_ANSWERS: dict[str, list[bytes]] = {
+    "no end": [said(part=b"x", left=5), said(part=b"x", left=5)],
+    "more and more": [said(part=b"x", left=5), said(part=b"x" * 9, left=5)],
+    "less than nothing": [said(part=b"x", left=-1)],
+    "empty parts": [said(part=b"", left=0)],
+    "more than anybody has": [said(part=b"x", left=messages.LARGEST + 1)],
+    "an endless number": [said(part=b"x", left=2**64 - 1)],
+    "a text": [said(part="x", left=0)],
+    "no count": [said(part=b"x")],
+    "half a number": [said(part=b"x", left=0.5)],
+    "another answer within": [said(part=WHOLE[:3], left=len(WHOLE) - 3), WHOLE],
+    "no message when whole": [said(part=WHOLE[:-1], left=0)],
+}
+
+
+@aio
+@pytest.mark.parametrize("what", NO_ANSWERS)
+async def test_parts_of_no_answer(what: str) -> None:
+    with pytest.raises(BadMessage, match="bad message"):
+        await heard(NO_ANSWERS[what])
+
+
+def revoke_many(ca: CA, count: int) -> str:
+    """Revoke as many as a busy cluster has in years; the lists."""
+    with locked(ca.path) as folder:
+        store = Store(folder)
+        signer = store.signer().parsed
+        issuer, until = keys.identifier(signer.public_key()), f"{signer.not_valid_after_utc:{TIME}}"
+        records = [
+            Record(now(), event, 2**158 + n, issuer, detail, "CN=worker", "joined/w-1")
+            for n in range(count)
+            for event, detail in (("issued", until), ("revoked", "unspecified"))
+        ]
+        apply(store.journal.write(records))
+        apply(Store(folder).crl())
+    return (ca.path / "crl.pem").read_text()
+
+
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@aio
+@pytest.mark.usefixtures("quiet")
+async def test_revocation_lists_that_have_grown_keep_nobody_out(ca: CA) -> None:
+    """Far more than what the service takes from a stranger."""
+    listed = revoke_many(ca, 3000)
+    assert len(listed) > 3 * messages.PART
+    async with ca.service() as address:
+        joined = await join(address, ca.token(), keys.generate())
+        renewed = await renew(address, joined, keys.generate())
+        assert joined.crl == renewed.crl == (await lists(address, renewed)).crl == listed

@@ -202,7 +202,7 @@ def _our_equivalent(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSe
     configured = config.read()
     for name in ("tls_ca_file", "tls_crl_file"):
         value = configured[name]
-        if isinstance(value, str) and not is_text(value):
+        if value and isinstance(value, str) and not is_text(value):
             configured[name] = Path(_home, value)
     if isinstance(configured["tls_crl_file"], Path):
         values["tls_crl_file"] = configured["tls_crl_file"]

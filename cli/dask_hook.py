@@ -168,6 +168,8 @@ def _is_read(path: str) -> bool:
 
 def _is_meant(tree: Mapping[str, Any]) -> bool:
     """Whether something is set under a name like ours, though nothing under ``sealwire.tls``."""
+    if any(name.startswith("DASK_SEALWIRE__TLS__") for name in os.environ):
+        return True
     places = [tree, tree.get("distributed")]
     return any(
         str(name).lower().startswith("sealwire") and is_set(value)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from . import config_files
 from .errors import ConfigError
-from .passed_over import in_two_forms, misplaced
+from .passed_over import in_two_forms, misplaced, unheeded
 from .paths import expanded
 from .pem import is_text
 from .quoting import hides_key, redacted, shown
@@ -167,7 +167,7 @@ def unknown_keys(file: str | None = None) -> list[UnknownKey]:
 
 
 def warn_of_unknown() -> None:
-    """Log the unknown keys of the configuration, each once."""
+    """Log the unknown keys of the configuration, and variables that do not hold, each once."""
     _warn_of_unknown(_getter())
 
 
@@ -177,6 +177,15 @@ def _warn_of_unknown(get: Callable[[str], Any]) -> None:
             _reported.add(unknown.key)
             hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
             logger.warning("unknown configuration key %s is ignored%s", unknown.key, hint)
+    for name in unheeded(get, os.environ):
+        if name not in _reported:
+            _reported.add(name)
+            logger.warning(
+                "the variable %s does not hold in this process: its configuration has no such "
+                "value; set the variable before Dask is imported, or for the worker of a nanny in "
+                "the nanny's environment, or give the nanny config=",
+                name,
+            )
 
 
 def without_preload(file: str | None = None) -> list[str]:

@@ -2,7 +2,9 @@
 
 Nobody reads a setting that is in the wrong place, under `distributed.sealwire` or `comm` without
 `distributed`, with dots in its name. And where one file has a list and another, or a variable, a
-mapping for the same name, Dask keeps one of the two; which one differs between its versions.
+mapping for the same name, Dask keeps one of the two; which one differs between its versions. A
+variable counts only when Dask is imported, and in the worker of a nanny, whose `env` may have it,
+not above the configuration that the nanny hands on, defaults included.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from typing import Any
 
 from .schema import ROOT
 
-__all__ = ["in_two_forms", "misplaced"]
+__all__ = ["in_two_forms", "misplaced", "unheeded"]
 
 _TLS = "distributed.comm.tls"
+_VARIABLES = "DASK_SEALWIRE__TLS__"
+_NOTHING = ("", "none", "null")
 
 
 def misplaced(get: Callable[[str], Any], known: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -83,3 +87,15 @@ def in_two_forms(key: str, value: Any, paths: Sequence[str], dask_config: Any) -
             continue
     forms = {isinstance(each, Mapping) for each in found if each is not None}
     return len(forms) > 1 and merged == value
+
+
+def unheeded(get: Callable[[str], Any], environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield the variables that set something of ours, for which the configuration has nothing."""
+    for name, text in environment.items():
+        if name.startswith(_VARIABLES) and text.lower() not in _NOTHING:
+            try:
+                value = get(name.removeprefix("DASK_").lower().replace("__", "."))
+            except TypeError:  # a value where the name has more below it; read with the rest
+                continue
+            if value is None:
+                yield name

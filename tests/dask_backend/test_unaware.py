@@ -332,10 +332,18 @@ def test_a_protection_in_a_wrong_place_is_named(text: str, key: str, tmp_path: P
     assert said.count(f"unknown configuration key {key} is ignored; did you mean ") == 1, said
 
 
-def asked_thrice(kind: str, variables: dict[str, str], home: Path) -> str:
+def test_a_variable_that_comes_after_dask_is_named(tmp_path: Path) -> None:
+    """As in the worker of a nanny that was given it as `env`."""
+    name = "DASK_SEALWIRE__TLS__CRL_FILE"
+    said = asked_thrice("worker", {}, tmp_path, f"import os; os.environ[{name!r}] = 'crl.pem'")
+    assert said.count(f"the variable {name} does not hold in this process") == 1, said
+
+
+def asked_thrice(kind: str, variables: dict[str, str], home: Path, first: str = "") -> str:
     """What a script says that asks for its contexts."""
     code = (
-        "import dask; dask.config.set({'distributed.comm.require-encryption': False})\n"
+        f"import dask; {first}\n"
+        "dask.config.set({'distributed.comm.require-encryption': False})\n"
         "from distributed import Security\n"
         f"for _ in range(3): Security().get_connection_args({kind!r})"
     )

@@ -125,3 +125,32 @@ def test_a_program_may_replace_a_form(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv(PEERS, "['node8']")
     with dask.config.set({"sealwire.tls.allowed-peers": {"worker": ["node9"]}}):
         assert Security().tls_allowed_peers == {"worker": ("node9",)}
+
+
+VARIABLE = "DASK_SEALWIRE__TLS__CRL_FILE"
+
+
+@pytest.mark.parametrize("text", ["crl.pem", "['a']", "False"])
+def test_a_variable_that_comes_too_late_is_told(
+    text: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that a nanny gives its worker, below the defaults that it hands on."""
+    monkeypatch.setattr(config, "_reported", set())
+    monkeypatch.setenv(VARIABLE, text)
+    with dask.config.set({"sealwire.tls.crl-file": None}):
+        Security()
+        Security()
+    assert caplog.text.count(f"the variable {VARIABLE} does not hold in this process") == 1
+
+
+@pytest.mark.parametrize("text", ["", "None", "null"])
+def test_a_variable_that_sets_nothing_is_left_alone(
+    text: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(config, "_reported", set())
+    monkeypatch.setenv(VARIABLE, text)
+    Security()
+    monkeypatch.setenv(VARIABLE, "crl.pem")
+    with dask.config.set({"sealwire.tls.crl-file": "other.pem"}):
+        Security()
+    assert not caplog.text

@@ -41,6 +41,7 @@ __all__ = [
     "rewrite",
     "strength",
     "trust",
+    "usage",
 ]
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -156,7 +157,7 @@ def trust(
         again = of_ca(source, certificate)
         yield from dates(place, info, soon, "ca-", again)
         yield from strength(place, certificate, again, signs=info.is_ca)
-        signs = _usage(certificate)
+        signs = usage(certificate)
         if not info.is_ca and signs is not None and signs.key_cert_sign:
             yield Finding(
                 ERROR,
@@ -318,7 +319,8 @@ def _superseded(trusted: Certificates) -> Certificates:
     return [trusted[index] for index in late]
 
 
-def _usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
+def usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
+    """Return what a certificate's key may be used for; None if it says nothing of that."""
     try:
         return certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:

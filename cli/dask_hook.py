@@ -20,7 +20,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -28,11 +28,12 @@ from typing import Any
 __all__ = ["arm", "is_set"]
 
 _SECURITY, _REGISTRY = "distributed.security", "distributed.comm.registry"
+_ENDINGS = (".json", ".yaml", ".yml")
 _METHODS = ("__init__", "get_connection_args", "get_listen_args")
 
 logger = logging.getLogger("sealwire.dask_backend")
 
-_told: set[object] = set()  # what has been warned of: roles, and a DASK_CONFIG
+_told: set[object] = set()  # what has been warned of: roles, a DASK_CONFIG, wrong places
 _armed: list[tuple[Any, str, Any, Any]] = []  # class or module, function, original, ours
 
 
@@ -155,6 +156,29 @@ def is_set(tree: object) -> bool:
     return tree is not None
 
 
+def _is_read(path: str) -> bool:
+    """Whether Dask reads anything of a file or folder; `config_files` has the words."""
+    try:
+        if os.path.isdir(path):
+            return any(os.path.splitext(name)[1].lower() in _ENDINGS for name in os.listdir(path))
+        return os.path.exists(path) and os.access(path, os.R_OK)
+    except OSError:
+        return False
+
+
+def _is_meant(tree: Mapping[str, Any]) -> bool:
+    """Whether something is set under a name like ours, though nothing under ``sealwire.tls``."""
+    if any(name.startswith("DASK_SEALWIRE__TLS__") for name in os.environ):
+        return True
+    places = [tree, tree.get("distributed")]
+    return any(
+        str(name).lower().startswith("sealwire") and is_set(value)
+        for place in places
+        if isinstance(place, dict)
+        for name, value in place.items()
+    )
+
+
 def _install() -> None:
     """Install the backend if something is configured for it.
 
@@ -163,13 +187,18 @@ def _install() -> None:
     import dask
 
     named = os.environ.get("DASK_CONFIG")
-    if named and named not in _told and not os.path.exists(named):
+    if named and named not in _told and not _is_read(named):
         _told.add(named)
         from sealwire.dask_backend.startup import tell_configuration
 
         tell_configuration()
     joins = os.environ.get("SEALWIRE_JOIN") or dask.config.get("sealwire.join.address", default="")
     if not joins and not is_set(dask.config.get("sealwire.tls", default=None)):
+        if _REGISTRY not in _told and _is_meant(dask.config.config):
+            _told.add(_REGISTRY)
+            from sealwire.security.config import warn_of_unknown
+
+            warn_of_unknown()
         return
     from sealwire.dask_backend.patches import install_unless_decided
 

@@ -8,6 +8,7 @@ Otherwise only the table of commands is imported. A `DASK_CONFIG` that names not
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -33,9 +34,10 @@ def install_if_configured(arguments: Sequence[str]) -> None:
         joins
         or is_set(dask.config.get("sealwire.tls", default=None))
         or any(
-            _PRELOAD in _listed(dask.config.get(f"distributed.{process}.preload", default=()))
-            for process in _PROCESSES[command]
+            any(map(_is_ours, _listed(dask.config.get(f"distributed.{each}.preload", default=()))))
+            for each in _PROCESSES[command]
         )
+        or any(map(_is_ours, _preloaded(arguments)))
         or _is_hopeless(arguments)
     )
     path = os.environ.get("DASK_CONFIG")
@@ -71,6 +73,18 @@ def _is_hopeless(arguments: Sequence[str]) -> bool:
     asked = asked or any("tls://" in each for each in arguments)
     given = any(each.startswith("--tls-") for each in arguments)
     return asked and not given and not dask.config.get("distributed.comm.tls.ca-file", default=None)
+
+
+def _is_ours(module: object) -> bool:
+    """Whether a preload is ours, or a package that contains it, which by itself does nothing."""
+    return isinstance(module, str) and (f"{_PRELOAD}.").startswith(f"{module}.")
+
+
+def _preloaded(arguments: Sequence[str]) -> list[str]:
+    """Return what is named by ``--preload``."""
+    follow = [b for a, b in itertools.pairwise(arguments) if a == "--preload"]
+    equal = [each for each in arguments if each.startswith("--preload=")]
+    return [*follow, *(each.partition("=")[2] for each in equal)]
 
 
 def _listed(preload: object) -> Sequence[object]:

@@ -13,6 +13,7 @@ from .errors import quoted
 __all__ = ["alert_of", "is_eof", "mismatch", "openssl_words", "presented_certificate"]
 
 _ALERT = re.compile(r"(?:sslv3|tlsv1|tlsv13) (?:alert )?(.+)")  # OpenSSL names each by its origin
+_NEAR = 2 * 86400.0  # seconds within which a date is given with its time
 
 
 def openssl_words(error: ssl.SSLError) -> str:
@@ -77,7 +78,10 @@ def presented_certificate(tls: Any, code: int) -> str:
         return ""
     now = time.time()
     dates = "expired" if end < now else "not valid before" if start > now else "valid until"
-    day = time.strftime("%Y-%m-%d", time.gmtime(start if start > now else end))
+    decisive = start if start > now else end
+    # Where clocks differ by minutes, the day alone says nothing.
+    form = "%Y-%m-%d %H:%M:%S UTC" if abs(decisive - now) < _NEAR else "%Y-%m-%d"
+    day = time.strftime(form, time.gmtime(decisive))
     name = quoted(names[0], 60) if names else "without a name"
     return f" (it is {name}, {_above(tls, chain, code)}{dates} {day})"
 

@@ -15,6 +15,9 @@ package installs them in every process it reaches.
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from . import defaults
 from .backend import (
     TCP,
@@ -45,3 +48,17 @@ __all__ = [
 ]
 
 defaults.add()
+
+
+def dask_setup(server: Any) -> Any:
+    """Do what the preload does, or warn: as a preload, this package installs nothing by itself."""
+    if installed():
+        from .preload import dask_setup as ours
+
+        return ours(server)
+    logging.getLogger("sealwire.dask_backend").warning(
+        "%s uses distributed's own backend: preloading the package sealwire.dask_backend does not "
+        "install that of sealwire; preload sealwire.dask_backend.preload",
+        type(server).__name__,
+    )
+    return None

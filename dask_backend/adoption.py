@@ -94,7 +94,7 @@ def adopt(server: Any) -> None:
     context = args.get("ssl_context")
     if isinstance(context, SealedContext) or not isinstance(security, DaskSecurity):
         return
-    role = {"Scheduler": "scheduler", "Client": "client"}.get(type(server).__name__, "worker")
+    role = _role_of(server)
     if context is None:
         args.setdefault(ROLE, role)
         return
@@ -105,6 +105,16 @@ def adopt(server: Any) -> None:
     except AttributeError:  # a subclass that has not all of distributed's attributes
         pass
     args["ssl_context"] = security.get_connection_args(role)["ssl_context"]
+
+
+def _role_of(server: Any) -> str:
+    """Return the role in which a server or client, or one of a subclass, asks for its context."""
+    kinds = {kind.__name__ for kind in type(server).__mro__}
+    if "Scheduler" in kinds:
+        return "scheduler"
+    # A client that a task gets from its worker presents the worker's certificate.
+    of_worker = str(getattr(server, "id", "")).startswith("Client-worker-")
+    return "client" if "Client" in kinds and not of_worker else "worker"
 
 
 def adopting(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,7 +202,7 @@ def _our_equivalent(stock: Any, role: str, identity: Mapping[str, Any]) -> OwnSe
     configured = config.read()
     for name in ("tls_ca_file", "tls_crl_file"):
         value = configured[name]
-        if isinstance(value, str) and not is_text(value):
+        if value and isinstance(value, str) and not is_text(value):
             configured[name] = Path(_home, value)
     if isinstance(configured["tls_crl_file"], Path):
         values["tls_crl_file"] = configured["tls_crl_file"]

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from . import config_files
 from .errors import ConfigError
 from .parameters import is_nothing
+from .passed_over import in_two_forms, misplaced, unheeded
 from .paths import expanded
 from .pem import is_text
 from .quoting import hides_key, redacted, shown
@@ -96,6 +97,7 @@ _MALFORMED = (ValueError, TypeError, RecursionError)
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 _reported: set[str] = set()  # unknown keys already logged
+_examined: list[Any] = [None]  # allowed peers of which is known that they are in one form
 
 
 class UnknownKey(NamedTuple):
@@ -125,11 +127,29 @@ def read(file: str | None = None) -> dict[str, Any]:
     values = {field: located(field, get(key)) for field, key in KEYS.items()}
     values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
+    _must_be_in_one_form(values["tls_allowed_peers"], file)
     return values
+
+
+def _must_be_in_one_form(peers: Any, file: str | None) -> None:
+    """Raise `ConfigError` if Dask has dropped one of two lists of allowed peers."""
+    if peers is None or (file is None and peers == _examined[0]):
+        return
+    key, dask_config = KEYS["tls_allowed_peers"], sys.modules.get("dask.config")
+    if dask_config is not None and in_two_forms(key, peers, _places(file), dask_config):
+        raise ConfigError(
+            f"cannot use {key}: it is set for all roles in one place and by role in another (files "
+            "and DASK_… variables), and Dask drops one of the two; write both by role, such as "
+            f"{key}.worker (DASK_SEALWIRE__TLS__ALLOWED_PEERS__WORKER)"
+        )
+    if file is None:
+        _examined[0] = peers
 
 
 def unknown_keys(file: str | None = None) -> list[UnknownKey]:
     """List the keys under ``distributed.comm.tls`` and ``sealwire`` that nothing reads.
+
+    Also those that belong there and are in a wrong place.
 
     Parameters
     ----------
@@ -149,7 +169,7 @@ def unknown_keys(file: str | None = None) -> list[UnknownKey]:
 
 
 def warn_of_unknown() -> None:
-    """Log the unknown keys of the configuration, each once."""
+    """Log the unknown keys of the configuration, and variables that do not hold, each once."""
     _warn_of_unknown(_getter())
 
 
@@ -159,6 +179,15 @@ def _warn_of_unknown(get: Callable[[str], Any]) -> None:
             _reported.add(unknown.key)
             hint = f"; did you mean {unknown.nearest}?" if unknown.nearest else ""
             logger.warning("unknown configuration key %s is ignored%s", unknown.key, hint)
+    for name in unheeded(get, os.environ):
+        if name not in _reported:
+            _reported.add(name)
+            logger.warning(
+                "the variable %s does not hold in this process: its configuration has no such "
+                "value; set the variable before Dask is imported, or for the worker of a nanny in "
+                "the nanny's environment, or give the nanny config=",
+                name,
+            )
 
 
 def without_preload(file: str | None = None) -> list[str]:
@@ -253,7 +282,7 @@ def _getter(file: str | None = None) -> Callable[[str], Any]:
         raise _unreadable(error, file) from None
     if file is not None:
         return _without_dask(file)
-    return lambda key: dask.config.get(key, default=None)
+    return lambda key: dask.config.get(key, default=None) if key else dask.config.config
 
 
 def _must_end(file: str | None) -> None:
@@ -274,7 +303,7 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
             config = donfig.Config("dask", paths=[*config.paths, file])
     except _MALFORMED as error:
         raise _unreadable(error, file) from None
-    return lambda key: config.get(key, default=None)
+    return lambda key: config.get(key, default=None) if key else config.config
 
 
 def _unreadable(error: Exception, file: str | None) -> ConfigError:
@@ -309,10 +338,15 @@ def _as_written(key: str, value: Any) -> Any:
 
 
 def unknown_in(get: Callable[[str], Any]) -> Iterator[UnknownKey]:
-    """Yield the unknown keys of a configuration, of which `get` returns a value or mapping."""
+    """Yield the unknown keys of a configuration, of which `get` returns a value or mapping.
+
+    For an empty name, it returns all of it.
+    """
     theirs = [key.removeprefix(f"{_TLS}.") for key in KEYS.values() if key.startswith(_TLS)]
     for section in ABOVE_TLS:
         _tree(get, section)
+    for name, home in misplaced(get, list(KEYS.values())):
+        yield UnknownKey(_as_key(name), home)
     for name in leaves(_tree(get, _TLS)):
         yield from _unless_known(_TLS, name, theirs)
     ours = _tree(get, ROOT)
@@ -346,8 +380,14 @@ def _unless_known(root: str, name: str, known: Sequence[str]) -> Iterator[Unknow
     if name not in known:
         from difflib import get_close_matches  # takes longer to import than all else here to run
 
-        near = get_close_matches(name.lower(), known, n=1)
-        yield UnknownKey(f"{root}.{name}", f"{root}.{near[0]}" if near else None)
+        near = [f"{root}.{each}" for each in get_close_matches(name.lower(), known, n=1)]
+        elsewhere = [f"{section}.{name}" for section in (_TLS, _OWN) if section != root]
+        there = [key for key in elsewhere if _is_setting(key)]
+        yield UnknownKey(f"{root}.{name}", next(iter([*there, *near]), None))
+
+
+def _is_setting(key: str) -> bool:
+    return key in KEYS.values() or any(key.startswith(f"{each}.") for each in KEYS.values())
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

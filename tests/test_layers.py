@@ -41,7 +41,7 @@ broadcast sync __init__
 SECURITY = """
 errors text parameters quoting paths der pem_blocks pem_shapes reading permissions openable pem
 schema
-native config_files config
+native config_files passed_over config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
 contexts.forks contexts.expiry
 x509.keys x509.lineage x509.names x509.requests

@@ -14,9 +14,13 @@ __version__: str
 
 
 def __getattr__(name: str) -> Any:
-    """Look up the version when it is asked for: reading metadata takes as long as all imports."""
+    """Look up what is seldom asked for: reading metadata takes as long as all imports."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("sealwire")
+    if name == "dask_setup":  # asked of a preload
+        from sealwire.dask_backend import dask_setup
+
+        return dask_setup
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

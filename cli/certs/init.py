@@ -89,14 +89,11 @@ def command(
     Exit codes: 0 made, 1 failed (such as: a CA is there), 2 wrong usage.
     """
     with errors(), contextlib.ExitStack() as stack:
-        from sealwire.security.ca.atomic_files import locked, make_folder
+        from sealwire.security.ca.atomic_files import new_folder
         from sealwire.security.ca.bootstrap import new_store
         from sealwire.security.ca.folder import Folder
 
-        place = Folder(folder)
-        if not dry_run:
-            make_folder(folder)
-            stack.enter_context(locked(place))
+        place = Folder(folder) if dry_run else stack.enter_context(new_folder(folder))
         writes = new_store(
             place,
             name=name,

@@ -163,7 +163,7 @@ def _shown(value: Any, about: Mapping[str, Any]) -> Any:
 
 
 def _judged(found: Mapping[str, Value], rows: Sequence[Row], usable: bool) -> Iterator[Finding]:
-    from sealwire.cli.config import judge, sources
+    from sealwire.cli.config import judge
     from sealwire.security import config, config_files, schema
     from sealwire.security.checks.findings import ERROR, NOTE, WARNING, Finding
     from sealwire.security.config import KEYS
@@ -193,7 +193,7 @@ def _judged(found: Mapping[str, Value], rows: Sequence[Row], usable: bool) -> It
             kind = type(found[section].value).__name__
             words = f"expected a mapping with settings, got {kind}"
             yield Finding(ERROR, "bad-value", section, words, f"correct it {where(section)}")
-    for unknown in (*sources.near_names(found), *_unknown(found)):
+    for unknown in _unknown(found):
         near = f"rename it to {unknown.nearest}" if unknown.nearest else "remove it"
         words = f"nobody reads this key ({where(unknown.key)})"
         yield Finding(
@@ -214,7 +214,10 @@ def _unknown(found: Mapping[str, Value]) -> list[Any]:
     def get(key: str) -> Any:
         tree: dict[str, Any] = {}
         for name, value in found.items():
-            if name.startswith(f"{key}."):
+            if not key:
+                top, _, rest = name.partition(".")
+                tree.setdefault(top, {})[rest.partition(".")[0]] = value.value
+            elif name.startswith(f"{key}."):
                 tree[name.removeprefix(f"{key}.")] = value.value
         return _tree(tree)
 

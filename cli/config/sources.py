@@ -17,7 +17,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sealwire.security import config_files, schema
-from sealwire.security.config import UnknownKey
 from sealwire.security.config_files import Unread
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ __all__ = [
     "collected",
     "defaults_of_distributed",
     "interpreted",
-    "near_names",
 ]
 
 INHERITED = "DASK_INTERNAL_INHERIT_CONFIG"
@@ -195,19 +193,3 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "", depth: int = 1) -> Iterat
             yield from _leaves(value, f"{name}.", depth + 1)
         else:
             yield name, value
-
-
-def near_names(found: Mapping[str, Value]) -> list[UnknownKey]:
-    """Return names at the top that are hardly anything else than `sealwire`, misspelt."""
-    import difflib
-
-    tops = dict.fromkeys(name.partition(".")[0] for name in found)
-    return [
-        UnknownKey(name, schema.ROOT)
-        for name in tops
-        if name != schema.ROOT
-        and (
-            name.lower().startswith(schema.ROOT)
-            or difflib.get_close_matches(name.lower(), [schema.ROOT], cutoff=0.8)
-        )
-    ]

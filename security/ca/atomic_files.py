@@ -26,7 +26,7 @@ from ..errors import AuthorityError
 from ..reading import kind
 from .folder import Folder, no_folder, reason
 
-__all__ = ["Write", "apply", "examine", "locked", "make_folder"]
+__all__ = ["Write", "apply", "examine", "locked", "make_folder", "new_folder"]
 
 _SUFFIX = ".sealwire-tmp"
 _LOCK = ".lock"
@@ -126,11 +126,32 @@ def apply(writes: Sequence[Write]) -> None:
         raise
 
 
-def make_folder(path: Path) -> None:
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Folder]:
+    """Create a folder as `make_folder` and lock it; if the block fails, leave none that is new."""
+    missing = make_folder(path)
+    try:
+        with locked(path) as folder:
+            try:
+                yield folder
+            except BaseException:
+                with contextlib.suppress(OSError):  # while nobody else can have begun in it
+                    if path in missing and folder.names() == [_LOCK]:
+                        folder.remove(_LOCK)
+                raise
+    except BaseException:
+        for each in missing:
+            with contextlib.suppress(OSError):  # something is in it
+                os.rmdir(each)
+        raise
+
+
+def make_folder(path: Path) -> list[Path]:
     """Create a folder for its owner only, unless there is one already.
 
     Missing parents are created as well, readable but not writable by others. The owner can use all
-    of them, whatever the umask. Raises `AuthorityError` if something else has that name.
+    of them, whatever the umask. Returns what was missing, the innermost first. Raises
+    `AuthorityError` if something else has that name.
     """
     missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     for each in reversed(missing):
@@ -140,6 +161,7 @@ def make_folder(path: Path) -> None:
     why = no_folder(path)
     if why is not None:
         raise AuthorityError(f"cannot write in {path}: {why}; name another one")
+    return missing
 
 
 def _grant_owner(folder: Path) -> None:

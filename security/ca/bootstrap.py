@@ -23,8 +23,8 @@ from .store import CONFIG, CRL, KEYS, TRUST
 
 __all__ = ["PEERS", "configuration", "must_be_nameable", "new_store"]
 
-#: The roles that each role talks to. A client reaches workers through the scheduler, and so can
-#: clients inside tasks; a nanny has its worker's certificate.
+#: The roles that each role talks to. A client reaches workers through the scheduler. A nanny has
+#: its worker's certificate, and so have the clients that tasks get of the worker.
 PEERS = {
     "client": ("scheduler",),
     "scheduler": ("client", "worker"),

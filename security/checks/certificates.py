@@ -26,6 +26,7 @@ from .findings import (
     exposed,
     rewrite,
     strength,
+    usage,
 )
 from .remedies import of_identity
 
@@ -71,6 +72,16 @@ def identity(
                 f"its extendedKeyUsage ({has}) does not let it {side}; processes do both",
                 again(" with serverAuth and clientAuth"),
             )
+    granted = usage(chain[0])
+    if granted is not None and not (granted.digital_signature or granted.key_agreement):
+        yield Finding(
+            ERROR,
+            "wrong-purpose",
+            place,
+            "its keyUsage lacks digitalSignature, so it lets nobody show that the key is theirs: "
+            "it will be refused",
+            again(" with keyUsage digitalSignature"),
+        )
     if info.is_ca:
         yield Finding(
             WARNING,

@@ -41,6 +41,7 @@ __all__ = [
     "rewrite",
     "strength",
     "trust",
+    "usage",
 ]
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -153,10 +154,10 @@ def trust(
                 "take the expired one out of the file",
             )
             continue
-        again = of_ca(source)
+        again = of_ca(source, certificate)
         yield from dates(place, info, soon, "ca-", again)
         yield from strength(place, certificate, again, signs=info.is_ca)
-        signs = _usage(certificate)
+        signs = usage(certificate)
         if not info.is_ca and signs is not None and signs.key_cert_sign:
             yield Finding(
                 ERROR,
@@ -192,11 +193,10 @@ def crl(
 ) -> Iterator[Finding]:
     """Whether a CRL file has a valid list for each CA, and which `identities` it revokes."""
     place = source.place
-    remake = of_list(source)
     try:
         text = source.read()
     except PEMError as error:
-        yield Finding(ERROR, "unreadable", place, str(error), remake)
+        yield Finding(ERROR, "unreadable", place, str(error), of_list(source))
         return
     found = read_lists(text)
     late = _superseded(trusted)
@@ -204,6 +204,7 @@ def crl(
         info = CertificateInfo.of(certificate)
         if not info.is_ca or certificate in late:
             continue
+        remake = of_list(source, certificate)
         mine = [each for each in found if signed_by(each, certificate)]
         if not mine:
             forged = any(each.issuer == certificate.subject for each in found)
@@ -245,7 +246,7 @@ def crl(
                     path,
                     f"it was revoked {when} (serial {hexadecimal(each.serial_number)}) and will be "
                     "refused",
-                    of_revoked(path, source),
+                    of_revoked(path, source, certificate),
                 )
 
 
@@ -318,7 +319,8 @@ def _superseded(trusted: Certificates) -> Certificates:
     return [trusted[index] for index in late]
 
 
-def _usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
+def usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
+    """Return what a certificate's key may be used for; None if it says nothing of that."""
     try:
         return certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:

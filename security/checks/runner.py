@@ -107,14 +107,14 @@ def check_folder(
             if finding.code != "key-missing"
         ]
         if each.is_cut and not broken:
-            name = shlex.quote(each.path.stem)
-            advice = remedies.command(f"renew {name}", place)
+            advice = remedies.of_identity(place, each.certificate, store.trusted)
             found.append(
                 Finding(ERROR, "key-missing", place.place, "its private key is cut off", advice)
             )
     found += presence.identities(folder, [each.certificate for each in held], demanded)
     for damaged, why in store.damaged():
-        words, _, advice = why.partition("; ")
+        words, _, again = why.partition("; ")
+        advice = remedies.of_damaged(damaged, again)
         found.append(Finding(ERROR, "unreadable", str(damaged), words, advice))
     if os.path.lexists(folder / CRL) or of_ca:
         files = [(str(each.path), each.certificate) for each in held]

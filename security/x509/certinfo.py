@@ -153,12 +153,18 @@ class CertificateInfo:
         now = datetime.datetime.now(datetime.timezone.utc)
         by = "self-signed" if self.subject == self.issuer else f"issued by {self.issuer}"
         if self.not_after < now:
-            when = f"expired {self.not_after:%Y-%m-%d}"
+            when = f"expired {_day(self.not_after, now)}"
         elif self.not_before > now:
-            when = f"not valid before {self.not_before:%Y-%m-%d}"
+            when = f"not valid before {_day(self.not_before, now)}"
         else:
-            when = f"valid until {self.not_after:%Y-%m-%d}"
+            when = f"valid until {_day(self.not_after, now)}"
         return f"{self.subject or 'no subject'}, {by}, {when}"
+
+
+def _day(when: datetime.datetime, now: datetime.datetime) -> str:
+    """Return a date, with its time if it is near: clocks differ, and some live for hours."""
+    near = abs(when - now) < datetime.timedelta(days=2)
+    return f"{when:%Y-%m-%d %H:%M:%S UTC}" if near else f"{when:%Y-%m-%d}"
 
 
 def subject_and_key(data: bytes) -> tuple[bytes, bytes]:

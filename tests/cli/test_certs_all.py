@@ -237,7 +237,7 @@ def test_a_failure_half_way_leaves_nothing_behind(
             done = run(*WRITERS[name])
         assert done.exit_code == 1
         assert "no space left on device" in done.output
-        after = texts(folder)
+        after = texts(folder) if folder.is_dir() else {}
         assert set(after) == set(before)
     good(*WRITERS[name])
     assert run("check", "certs").exit_code == (2 if name == "revoke" else 0)

@@ -184,13 +184,18 @@ print(json.dumps(said))
 
 
 def test_a_cluster_does_all_that_a_cluster_does(folder: Path, tmp_path: Path) -> None:
-    """Nannies, workers among themselves, clients inside tasks, actors, P2P, a restart."""
+    """Nannies, workers among themselves, clients inside tasks, actors, P2P, a restart.
+
+    On the workers' machine is no client's certificate.
+    """
     with pytest.MonkeyPatch.context() as patch, Programs(tmp_path) as programs:
         patch.setenv("DASK_CONFIG", str(folder / "dask.yaml"))
         _, address = programs.scheduler("tls", *PRELOAD)
+        patch.setenv("DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT", str(tmp_path / "none.pem"))
         for name in ("worker-n1.lab", "worker-10.0.0.7"):
             patch.setenv("DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT", str(folder / f"{name}.pem"))
             programs.worker(address, "--nworkers", "1", *PRELOAD)
+        patch.delenv("DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT")
         done = subprocess.run(
             [sys.executable, "-c", WORK, address],
             env=dict(os.environ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,12 @@ def written(path: Path, text: str) -> str:
         (["scheduler"], {"worker": PRELOAD[1]}, False),
         (["worker"], {"nanny": PRELOAD[1], "scheduler": PRELOAD[1]}, False),
         (["worker"], {"worker": "another"}, False),
+        # The packages that contain it, which by themselves would do nothing.
+        (["scheduler"], {"scheduler": "sealwire.dask_backend"}, True),
+        (["scheduler", "--preload", "sealwire.dask_backend"], {}, True),
+        (["worker", "tcp://x:1", "--preload=sealwire"], {}, True),
+        (["worker", "tcp://x:1", "--preload", "sealwire.security"], {}, False),
+        (["worker", "tcp://x:1", "--preload", "seal"], {}, False),
         (["worker"], {"worker": None}, False),
         (["worker"], {}, False),
         (["config", "list", "worker"], {"worker": PRELOAD[1]}, False),
@@ -107,6 +114,18 @@ def test_where_it_is_installed(
     with dask.config.set({f"distributed.{name}.preload": each for name, each in settings.items()}):
         install_if_configured(arguments)
     assert installed() is expected
+
+
+@pytest.mark.parametrize("name", ["sealwire", "sealwire.dask_backend"])
+@pytest.mark.usefixtures("registry")
+def test_a_package_that_is_preloaded_in_vain_says_so(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by ``python -m distributed.cli.dask_scheduler``, which loads no plugin."""
+    uninstall()
+    importlib.import_module(name).dask_setup(object())
+    assert not installed()
+    assert "preload sealwire.dask_backend.preload" in caplog.text
 
 
 # As Dask's command line loads its commands, in either order, without running one.

@@ -49,6 +49,48 @@ def mode(path: Path | str) -> int:
 MASKS = (0o777, 0o400, 0o277, 0)
 
 
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+FAILING: dict[str, list[str]] = {
+    "a constraint": ["--name-constraint", "a b"],
+    "a name": ["--name", ""],
+    "an empty password": ["--password-file", "empty"],
+    "Ctrl-C": [],
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+@pytest.mark.parametrize("place", ["new", "some/where/new", "here"])
+def test_an_init_that_fails_leaves_no_folder(
+    there: Path, kind: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scripts ask whether the folder is there, and would go on without certificates."""
+    (there / "here").mkdir()
+    (there / "empty").touch()
+    if not FAILING[kind]:
+        monkeypatch.setattr("sealwire.cli.certs.init.finish", interrupt)
+    assert run("init", place, *FAILING[kind]).exit_code == 1
+    found = {str(each.relative_to(there)) for each in there.rglob("*")}
+    assert found - {"here/.lock"} == {"empty", "here"}
+    monkeypatch.undo()
+    monkeypatch.chdir(there)
+    good("init", place)
+
+
+def test_what_others_have_put_there_meanwhile_stays(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(*_: object, **__: object) -> None:
+        (there / "new" / "notes").touch()
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("sealwire.cli.certs.init.finish", put)
+    assert run("init", "new").exit_code == 1
+    assert (there / "new" / "notes").exists()
+
+
 @pytest.mark.parametrize("mask", MASKS, ids="{:04o}".format)
 def test_what_is_made_is_its_owners_whatever_the_umask(
     tmp_path: Path, mask: int, umask: None

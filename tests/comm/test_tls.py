@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import re
 import socket
 import ssl
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -116,9 +117,34 @@ async def test_a_bad_server_is_refused(
             pass
     assert "we refused its certificate" in str(caught.value)
     dates = {"expired": "expired", "not yet valid": "not valid before"}.get(name, "valid until")
-    assert re.search(rf" \(it is [^()]+, {dates} \d{{4}}-\d\d-\d\d\)", str(caught.value))
+    assert re.search(
+        rf" \(it is [^()]+, {dates} \d{{4}}-\d\d-\d\d( [\d:]+ UTC)?\)", str(caught.value)
+    )
     assert len(told(caplog)) <= 1
     assert all("it refused our certificate" in line for line in told(caplog))
+
+
+NEAR = datetime.timedelta(seconds=40)
+
+
+@pytest.mark.parametrize(
+    ("dates", "words"),
+    [
+        ({"start": NEAR}, "not valid before"),
+        ({"start": -NEAR * 9, "end": -NEAR}, "expired"),
+    ],
+)
+@aio
+async def test_clocks_that_differ_by_seconds(dates: dict[str, Any], words: str) -> None:
+    """The day alone would be today's."""
+    version = ssl.TLSVersion.TLSv1_3
+    args = of(certs.leaf(CA, "worker", **dates), version).get_listen_args("scheduler")
+    async with listen("tls://127.0.0.1:0", echo, **args) as listener:
+        with pytest.raises(HandshakeError) as caught:
+            await connect(
+                listener.contact_address, **of(GOOD, version).get_connection_args("worker")
+            )
+    assert re.search(rf" {words} \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\)", str(caught.value))
 
 
 class _nothing:

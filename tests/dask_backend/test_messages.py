@@ -50,14 +50,22 @@ async def test_also_of_who_was_there_before_us(files: dict[str, str]) -> None:
     class Server:
         security = distributed.Security(tls_ca_file=files["tls_ca_file"])
 
-        def __init__(self) -> None:
+        def __init__(self, given: str = "") -> None:
+            self.id = given
             self.connection_args: dict[str, Any] = {"ssl_context": None}
 
-    for kind, role in (("Scheduler", "scheduler"), ("Client", "client"), ("Nanny", "worker")):
-        server = type(kind, (Server,), {})()
-        adopt(server)
-        with pytest.raises(TypeError, match=f"role {role} has no certificate"):
-            await connect("tls://127.0.0.1:1", **server.connection_args)
+    for kind, given, role in (
+        ("Scheduler", "Scheduler-1234", "scheduler"),
+        ("Client", "Client-1234", "client"),
+        ("Client", "Client-worker-1234", "worker"),  # of `get_client` in a task
+        ("Nanny", "", "worker"),
+        ("Worker", "Worker-1234", "worker"),
+    ):
+        named = type(kind, (Server,), {})
+        for server in (named(given), type("OfTheirOwn", (named,), {})(given)):
+            adopt(server)
+            with pytest.raises(TypeError, match=f"role {role} has no certificate"):
+                await connect("tls://127.0.0.1:1", **server.connection_args)
 
 
 CLIENT = """

@@ -299,23 +299,61 @@ def test_a_role_without_a_certificate_is_named(folder: Path, tmp_path: Path) -> 
     assert done.stderr.count("set distributed.comm.tls.client.cert and ") == 1
 
 
+NAMED_IN_VAIN = {
+    "certs/dask.yml": "which does not exist",
+    "configs": "a folder without a file that Dask reads",
+}
+
+
 @pytest.mark.parametrize("kind", ["scheduler", "client"])
-def test_a_configuration_that_is_not_there_is_named(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", NAMED_IN_VAIN)
+def test_a_configuration_that_is_not_there_is_named(kind: str, named: str, tmp_path: Path) -> None:
     """Also by a script, which is all that would tell it from one that is protected."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "dask").write_text("sealwire: {tls: {crl-file: crl.pem}}")
+    said = asked_thrice(kind, {"DASK_CONFIG": named}, tmp_path)
+    assert said.count(f"DASK_CONFIG names '{named}'") == 1, said
+    assert NAMED_IN_VAIN[named] in said
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("Sealwire: {tls: {crl-file: crl.pem}}", "Sealwire"),
+        ("distributed: {sealwire: {tls: {crl-file: crl.pem}}}", "distributed.sealwire"),
+        ("sealwire.tls: {crl-file: crl.pem}", "sealwire.tls"),
+        ("sealwire: {crl-file: crl.pem}", "sealwire.crl-file"),
+    ],
+)
+def test_a_protection_in_a_wrong_place_is_named(text: str, key: str, tmp_path: Path) -> None:
+    """By a process that has nothing else of ours in its configuration."""
+    (tmp_path / "dask.yaml").write_text(text)
+    said = asked_thrice("client", {"DASK_CONFIG": str(tmp_path / "dask.yaml")}, tmp_path)
+    assert said.count(f"unknown configuration key {key} is ignored; did you mean ") == 1, said
+
+
+def test_a_variable_that_comes_after_dask_is_named(tmp_path: Path) -> None:
+    """As in the worker of a nanny that was given it as `env`."""
+    name = "DASK_SEALWIRE__TLS__CRL_FILE"
+    said = asked_thrice("worker", {}, tmp_path, f"import os; os.environ[{name!r}] = 'crl.pem'")
+    assert said.count(f"the variable {name} does not hold in this process") == 1, said
+
+
+def asked_thrice(kind: str, variables: dict[str, str], home: Path, first: str = "") -> str:
+    """What a script says that asks for its contexts."""
     code = (
-        "import dask; dask.config.set({'distributed.comm.require-encryption': False})\n"
+        f"import dask; {first}\n"
+        "dask.config.set({'distributed.comm.require-encryption': False})\n"
         "from distributed import Security\n"
         f"for _ in range(3): Security().get_connection_args({kind!r})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=surroundings({"DASK_CONFIG": "certs/dask.yml"}, tmp_path),
+        cwd=home,
+        env=surroundings(variables, home),
         capture_output=True,
         text=True,
         timeout=HANG,
         check=True,
     )
-    said = done.stderr.replace(str(tmp_path), "~")
-    assert said.count("DASK_CONFIG names 'certs/dask.yml'") == 1, said
-    assert "which does not exist" in said
+    return done.stderr

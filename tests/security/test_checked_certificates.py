@@ -53,6 +53,10 @@ def test_dates(
         ({"purposes": [certs.SERVER]}, {"wrong-purpose": "error"}),
         ({"purposes": [certs.CLIENT]}, {"wrong-purpose": "error"}),
         ({"purposes": []}, {}),
+        ({"key_usage": certs.usage("key_encipherment")}, {"wrong-purpose": "error"}),
+        ({"key_usage": certs.usage("key_cert_sign", "crl_sign")}, {"wrong-purpose": "error"}),
+        ({"key_usage": certs.usage("digital_signature")}, {}),
+        ({"key_usage": certs.usage("key_agreement")}, {}),
         ({"constraints": x509.BasicConstraints(True, None)}, {"ca-as-identity": "warning"}),
         ({"key": certs.rsa_key(1024)}, {"weak-key": "error"}),
         (
@@ -60,7 +64,18 @@ def test_dates(
             {"handshake": "error"},
         ),
     ],
-    ids=["no client", "no server", "any", "a CA", "RSA-1024", "unknown extension"],
+    ids=[
+        "no client",
+        "no server",
+        "any",
+        "to encipher",
+        "to sign certificates",
+        "to sign",
+        "to agree",
+        "a CA",
+        "RSA-1024",
+        "unknown extension",
+    ],
 )
 def test_identities(folder: Path, change: dict[str, Any], expected: dict[str, str]) -> None:
     put_ca(folder, ca := far(certs.root))

@@ -120,6 +120,71 @@ def test_a_ca_is_made_again_where_its_key_is(tmp_path: Path, code: str) -> None:
     assert code not in {each.code for each in check_folder(folder)}
 
 
+def replace_key(folder: Path) -> None:
+    """Another CA's key, as where a copy was brought back into the wrong folder."""
+    (folder / "ca-key.pem").unlink()
+    put(folder / "ca-key.pem", certs.root("sealwire CA").key_pem)
+
+
+def damage_key(folder: Path) -> None:
+    put(folder / "ca-key.pem", (folder / "ca-key.pem").read_text()[:60])
+
+
+def add_ca(folder: Path) -> None:
+    """Trust a CA whose key is elsewhere beside our own, and have a worker of it."""
+    other = certs.root("other", start=-300 * DAY, end=5 * DAY)
+    put(folder / "ca.pem", (folder / "ca.pem").read_text() + other.pem)
+    node = certs.leaf(other, "worker", start=-80 * DAY, end=DAY)
+    put(folder / "worker.pem", node.pem + node.key_pem)
+
+
+def spoil_others(folder: Path, spoil_key: Callable[[Path], None]) -> None:
+    """An identity that ends soon, one that is cut off, one cut off in its key, and no list."""
+    put_worker(folder, start=-80 * DAY, end=DAY)
+    put(folder / "client.pem", (folder / "client.pem").read_text()[:90])
+    text = (folder / "scheduler.pem").read_text()
+    put(folder / "scheduler.pem", text[: text.index("-----BEGIN PRIVATE") + 5])
+    put(folder / "crl.pem", "")
+    spoil_key(folder)
+
+
+BOTH = ["expires-soon", "key-missing", "unreadable", "unreadable"]
+KEYS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
+    "another CA's key": (lambda folder: spoil_others(folder, replace_key), BOTH),
+    "a damaged key": (lambda folder: spoil_others(folder, damage_key), BOTH),
+    "another CA beside": (add_ca, ["ca-expires-soon", "crl-missing", "expires-soon"]),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_key_that_is_not_its_cas_carries_out_nothing(tmp_path: Path, kind: str) -> None:
+    spoil, codes = KEYS[kind]
+    folder = folders.found(tmp_path / "certs")
+    spoil(folder)
+    found = [each for each in check_folder(folder) if each.code in codes]
+    assert sorted(each.code for each in found) == codes
+    assert not [each.advice for each in found if str(folder) in each.advice]
+
+
+def test_what_is_missing_beside_another_cas_key(tmp_path: Path) -> None:
+    folder = folders.found(tmp_path / "certs")
+    (folder / "worker.pem").unlink()
+    demanded = ["worker"]
+    assert f"--dir {folder}" in of(check_folder(folder, demanded=demanded), "role-missing").advice
+    replace_key(folder)
+    advice = of(check_folder(folder, demanded=demanded), "role-missing").advice
+    assert "bring the worker's file here" in advice
+
+
+def test_a_key_that_a_password_hides_is_taken_for_the_cas(tmp_path: Path) -> None:
+    folder = folders.found(tmp_path / "certs", password=b"secret")
+    found = check_folder(folder, soon=400 * DAY)
+    assert "--password-file" in of(found, "ca-key-encrypted").advice
+    advised = [each.advice for each in found if each.code == "expires-soon"]
+    assert len(advised) == 3
+    assert all(f"--dir {folder}" in advice for advice in advised)
+
+
 def test_what_is_said_of_one_folder_names_it(tmp_path: Path) -> None:
     """Commands that are advised by commands."""
     folder = folders.found(tmp_path / "its certs")

@@ -24,7 +24,12 @@ Roles = Union[Role, Collection[Role]]  # noqa: UP007 (evaluated on 3.10)
 
 _AGO = datetime.timedelta(days=10)  # when an expired certificate began, valid for a day
 _TRUST = ("ca.pem", "crl.pem")
-_FOLLOWING: dict[str, Any] = {"tls_reload_interval": 0}
+_FIXED: dict[str, Any] = {
+    "tls_reload_interval": 0,
+    # What is configured here belongs to other certificates.
+    **{f"tls_{role}_key": None for role in ROLES},
+    **dict.fromkeys(("tls_key_password", "tls_allowed_peers")),
+}
 
 
 class Certificates:
@@ -101,13 +106,13 @@ class Certificates:
         """Return the `sealwire.security.Security` of a role, with `further` parameters."""
         from sealwire.security import Security
 
-        return Security(**{**self.fields(role), **_FOLLOWING, **further})
+        return Security(**{**self.fields(role), **_FIXED, **further})
 
     def dask_security(self, role: Role = "client", **further: Any) -> dask_backend.Security:
         """Return the `sealwire.dask_backend.Security` of a role; it installs the backend."""
         from sealwire.dask_backend import Security
 
-        return Security(**{**self.fields(role), **_FOLLOWING, **further})
+        return Security(**{**self.fields(role), **_FIXED, **further})
 
     def _gather(self) -> None:
         """Bring the CAs and CRLs of both folders together, if both are trusted."""

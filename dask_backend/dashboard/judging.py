@@ -50,12 +50,13 @@ def faults_of_link(link: Link, now: float) -> Sequence[Fault]:
 
 
 def faults_of_process(
-    report: Report, *, heard: float | None, members: int, now: float
+    report: Report, broken: Mapping[str, int], *, heard: float | None, members: int, now: float
 ) -> list[Fault]:
     """Return what is wrong with a process, besides its links.
 
-    `heard` is how many seconds ago it was heard of, None for the scheduler itself, and `members`
-    how many workers there are, of which distributed lets heartbeats depend.
+    `broken` are the links that broke within the hour, by kind. `heard` is how many seconds ago it
+    was heard of, None for the scheduler itself, and `members` how many workers there are, of which
+    distributed lets heartbeats depend.
     """
     faults = []
     if heard is not None and heard > max(_SILENT, _MISSED * (members / 200 + 1)):
@@ -65,9 +66,8 @@ def faults_of_process(
     refused = _words(report.refused, without="probe")
     if refused:
         faults.append(Fault("warn", f"refused within the hour: {refused}"))
-    broken = _words(report.broken)
     if broken:
-        faults.append(Fault("warn", f"links broken within the hour: {broken}"))
+        faults.append(Fault("warn", f"links broken within the hour: {_words(broken)}"))
     return faults
 
 

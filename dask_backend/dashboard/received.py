@@ -54,7 +54,10 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Report:
-    """What a process reports. `open` and `held` count links and certificates left out, too."""
+    """What a process reports. `open` and `held` count links and certificates left out, too.
+
+    `broken` are links that it has accepted. `broken_dialled` are of all servers of its process.
+    """
 
     process: str = ""
     pid: int | None = None
@@ -66,6 +69,7 @@ class Report:
     pending: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
     broken: Mapping[str, int] = field(default_factory=dict)
+    broken_dialled: Mapping[str, int] = field(default_factory=dict)
     refused_ever: int = 0
 
 
@@ -90,6 +94,7 @@ def received(value: object, most_links: int) -> Report | str:
         pending=_number(value.get("pending")) or 0,
         refused=_counts(value.get("refused")),
         broken=_counts(value.get("broken")),
+        broken_dialled=_counts(value.get("broken_dialled")),
         refused_ever=_number(value.get("refused_ever")) or 0,
     )
 

@@ -56,6 +56,7 @@ def report(**parts: Any) -> dict[str, Any]:
         "pending": 0,
         "refused": {},
         "broken": {},
+        "broken_dialled": {},
         "refused_ever": 0,
         **parts,
     }
@@ -191,6 +192,12 @@ FAULTS = [
     ({"refused": {"probe": 900}}, "ok", ""),
     ({"refused": {"probe": 900, "expired": 2}}, "warn", "refused within the hour: expired 2"),
     ({"broken": {"lost": 1}}, "warn", "links broken within the hour: lost 1"),
+    ({"broken_dialled": {"lost": 1}}, "warn", "links broken within the hour: lost 1"),
+    (
+        {"broken": {"lost": 1}, "broken_dialled": {"framing": 1, "lost": 2}},
+        "warn",
+        "links broken within the hour: framing 1, lost 3",
+    ),
 ]  # fmt: skip
 
 
@@ -203,6 +210,16 @@ def test_faults(parts: dict[str, Any], state: str, start: str) -> None:
     assert (found == []) == (start == "")
     assert not start or found[0].startswith(start)
     assert made.edges == {("scheduler", "worker w"): made.links[0].state}
+
+
+def test_what_a_process_has_dialled_is_told_once() -> None:
+    sent = report(broken={"lost": 1}, broken_dialled={"lost": 2})
+    made = of(worker(sent, "a"), worker(sent, "bc"))
+    rows = {row["name"]: row for row in as_dict(made)["processes"]}
+    assert rows["worker bc"]["in_the_process_of"] == "worker a"
+    assert rows["worker a"]["broken"] == {"lost": 3}
+    assert rows["worker bc"]["broken"] == {"lost": 1}
+    assert rows["worker bc"]["faults"] == ["links broken within the hour: lost 1"]
 
 
 @pytest.mark.parametrize(

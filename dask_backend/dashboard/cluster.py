@@ -41,8 +41,8 @@ class Member:
 class ProcessRow:
     """A process, with what is wrong with it and its links.
 
-    `shares` names the member whose process it is in, by which the links are told, and those that
-    its process has dialled and that broke.
+    `shares` names the member whose process it is in, by which is told what is of all the process:
+    the links, those that it has dialled and that broke, and the files that it cannot use.
     """
 
     member: Member
@@ -151,7 +151,10 @@ def _faults(row: ProcessRow, workers: int, now: float) -> list[Fault]:
         return [Fault("stock", _NO_REPORT)]
     if isinstance(report, str):
         return [Fault("warn", report)]
-    return faults_of_process(report, row.broken, heard=heard, members=workers, now=now)
+    outdated = () if row.shares else report.outdated
+    return faults_of_process(
+        report, broken=row.broken, outdated=outdated, heard=heard, members=workers, now=now
+    )
 
 
 def _add_links(made: Survey, row: ProcessRow, report: Report, who: Mapping[str, str]) -> None:

@@ -23,6 +23,7 @@ from distributed.comm.core import Comm
 from sealwire.comm import ListenerStats, statistics
 from sealwire.comm.transport.sockets import round_trip
 from sealwire.security import PEMError, subjects
+from sealwire.security.contexts import status
 from sealwire.security.contexts.expiry import Deadline
 from sealwire.security.contexts.reloading import FollowingContext
 
@@ -200,6 +201,7 @@ def _report(server: Any, links: list[list[Any]], opened: int) -> dict[str, Any]:
         "open": opened,
         "certificates": certificates[:_MOST_CERTIFICATES],
         "held": len(certificates),
+        "outdated": status.outdated(),
         "accepted": sum(each.accepted for each in stats),
         "pending": sum(each.pending for each in stats),
         "refused": _part(grown, "refused "),

@@ -257,7 +257,9 @@ class Watch:
     def in_use(self) -> status.Status:
         """Return what the handshakes use now."""
         with self.lock:
-            return status.Status(self.built["client"].role, self._expiry.first(), self._since)
+            failed = self._last_warning is not None
+            role, first = self.built["client"].role, self._expiry.first()
+            return status.Status(role, first, self._since, failed)
 
     def reload(self) -> list[str]:
         """Check the files now; return the fields with new content, which is used from now on.

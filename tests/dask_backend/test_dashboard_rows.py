@@ -53,6 +53,7 @@ def report(**parts: Any) -> dict[str, Any]:
         "open": 1,
         "certificates": [["own", "CN=worker", NOW - 100 * DAY, NOW + 200 * DAY]],
         "held": 1,
+        "outdated": [],
         "pending": 0,
         "refused": {},
         "broken": {},
@@ -191,6 +192,7 @@ FAULTS = [
     ({"certificates": [["own", "", 0, 1 << 61]]}, "ok", ""),
     ({"refused": {"probe": 900}}, "ok", ""),
     ({"refused": {"probe": 900, "expired": 2}}, "warn", "refused within the hour: expired 2"),
+    ({"outdated": ["worker"]}, "warn", "changed certificate files cannot be used (worker); its lo"),
     ({"broken": {"lost": 1}}, "warn", "links broken within the hour: lost 1"),
     ({"broken_dialled": {"lost": 1}}, "warn", "links broken within the hour: lost 1"),
     (
@@ -212,13 +214,14 @@ def test_faults(parts: dict[str, Any], state: str, start: str) -> None:
     assert made.edges == {("scheduler", "worker w"): made.links[0].state}
 
 
-def test_what_a_process_has_dialled_is_told_once() -> None:
-    sent = report(broken={"lost": 1}, broken_dialled={"lost": 2})
+def test_what_is_of_all_a_process_is_told_once() -> None:
+    sent = report(broken={"lost": 1}, broken_dialled={"lost": 2}, outdated=["client"])
     made = of(worker(sent, "a"), worker(sent, "bc"))
     rows = {row["name"]: row for row in as_dict(made)["processes"]}
     assert rows["worker bc"]["in_the_process_of"] == "worker a"
     assert rows["worker a"]["broken"] == {"lost": 3}
     assert rows["worker bc"]["broken"] == {"lost": 1}
+    assert len(rows["worker a"]["faults"]) == 2
     assert rows["worker bc"]["faults"] == ["links broken within the hour: lost 1"]
 
 

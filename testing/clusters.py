@@ -213,11 +213,7 @@ class Cluster:
         made: dict[str, Any] = dask.config.merge(_UNSET, yaml.safe_load(text), self._config)
         fields = self.certificates.fields(role)
         made["distributed"]["comm"]["tls"]["ca-file"] = fields["tls_ca_file"]
-        tls = made["sealwire"]["tls"]
-        tls.update({"crl-file": fields["tls_crl_file"], "reload-interval": 0})
-        if isinstance(allowed := tls.get("allowed-peers"), Mapping):
-            # Dask fails where one file has a list, as that of a user may, and the next a mapping.
-            tls["allowed-peers"] = allowed.get(role)
+        made["sealwire"]["tls"].update({"crl-file": fields["tls_crl_file"], "reload-interval": 0})
         for process in ("scheduler", "worker"):
             made["distributed"][process]["preload"].append(_PRELOAD)
         return dask.config.merge({"logging": dict.fromkeys(_LOGS, "info")}, made)

@@ -128,7 +128,11 @@ ELSEWHERE = {  # as on the machine of somebody who also works with a real cluste
     },
     "logging": {"sealwire": "critical"},
     "sealwire": {
-        "tls": {"crl-file": "/nowhere.pem", "allowed-peers": ["nobody"], "key-password": "secret"},
+        "tls": {
+            "crl-file": "/nowhere.pem",
+            "allowed-peers": {role: ["nobody"] for role in ("client", "scheduler", "worker")},
+            "key-password": "secret",
+        },
         "join": {"address": "127.0.0.1:1", "token-file": "/nowhere.token"},
     },
 }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from sealwire.cli.top.display import fitted, whole
 from sealwire.dask_backend.dashboard import page, words
 from sealwire.dask_backend.dashboard.cluster import Member, Survey, as_dict, survey
 from sealwire.dask_backend.dashboard.hour import LastHour
@@ -175,6 +179,25 @@ def test_more_links_than_a_report_may_have_are_not_looked_at() -> None:
     made = taken(report(links=[link()] * 100_000, open=100_000))
     assert len(made.links) == MOST_LINKS
     assert made.open == 100_000
+
+
+@pytest.mark.parametrize("value", [None, 1 << 200, math.nan, "\x1b[2J", b"x", [None], {1: "a"}])
+def test_a_terminal_shows_garbage_as_text_or_says_that_it_cannot(value: Any) -> None:
+    """A scheduler's answer, with any part of it replaced."""
+    view = as_dict(of(worker(report())))
+
+    def parts(tree: Any) -> Iterator[tuple[Any, Any]]:
+        for key in tree if isinstance(tree, dict) else range(len(tree)):
+            yield tree, key
+            if isinstance(tree[key], (dict, list)):
+                yield from parts(tree[key])
+
+    for tree, key in [*parts(view)]:
+        before, tree[key] = tree[key], value
+        console = Console(file=io.StringIO(), width=160)
+        console.print(whole(view) if tree is view else fitted(view, 24, ""))
+        assert "\x1b" not in console.file.getvalue()
+        tree[key] = before
 
 
 # What is wrong

@@ -65,8 +65,9 @@ class Asker:
             ) from None
         except Exception as error:  # what answers need not be a scheduler: its bytes raise anything
             self.close()
-            cause = error.__cause__  # ours; distributed's begins with the repr of the comm
-            told = str(cause if isinstance(cause, OwnClosedError) else error)
+            told = str(error)
+            if isinstance(error.__cause__, OwnClosedError) and told.startswith("in <"):
+                told = str(error.__cause__)  # without the repr of the comm
             # That of one that did not connect has the address.
             asked = "" if told.startswith("cannot connect ") else f"cannot ask {self.address}: "
             raise NoAnswer(f"{asked}{told}") from error

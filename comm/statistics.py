@@ -12,7 +12,6 @@ counted is the parent's.
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import os
 import threading
 import weakref
@@ -67,8 +66,7 @@ class CommKind(NamedTuple):
     direction: Direction
 
 
-@dataclasses.dataclass(frozen=True)
-class Histogram:
+class Histogram(NamedTuple):
     """How long something took, how often.
 
     Attributes
@@ -86,8 +84,7 @@ class Histogram:
     total: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Statistics:
+class Statistics(NamedTuple):
     """The numbers of a process since it began, or was forked.
 
     Attributes

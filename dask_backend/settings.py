@@ -13,7 +13,7 @@ from sealwire.comm.transport import switch_interval
 from sealwire.security import config
 from sealwire.security.belonging import OF_A_CA
 from sealwire.security.quoting import shown
-from sealwire.security.schema import is_set, settings
+from sealwire.security.schema import ROOT, defaults, is_set, settings
 
 from .values import parsed
 
@@ -37,6 +37,8 @@ _DASK_NAMES = {
     "keepalive_timeout": "distributed.comm.timeouts.tcp",
     "backlog": "distributed.comm.socket-backlog",
 }
+# What distributed ships for these: the defaults of `Limits`.
+_USUAL = {"distributed.comm.timeouts.tcp": "30s", "distributed.comm.socket-backlog": 2048}
 
 
 def limits() -> Limits:
@@ -61,14 +63,17 @@ def limits() -> Limits:
 def _make(found: _Found) -> Limits:
     global _made
     chosen: dict[str, tuple[str, Any]] = {}
+    usual = {**defaults()[ROOT]["limits"], **_USUAL}
     for name, value in reversed(found[0]):  # what is set here comes before Dask's own
         key = name if name in _FALLBACKS else f"{_LIMITS}.{name}".replace("_", "-")
         field = _FALLBACKS.get(name, str(name).replace("-", "_"))
-        if value is not None and value != "" and field in _FIELDS:  # "": an empty variable
+        default = usual.get(key.removeprefix(f"{_LIMITS}."))
+        if value is None or value == "" or field not in _FIELDS:  # "": an empty variable
+            continue
+        if value != default or type(value) is not type(default):  # True == 1
             chosen[field] = key, value
-    every = settings()
     values: dict[str, Any] = {
-        field: parsed(key, value, every[f"{_LIMITS}.{field.replace('_', '-')}"])
+        field: parsed(key, value, settings()[f"{_LIMITS}.{field.replace('_', '-')}"])
         for field, (key, value) in chosen.items()
     }
     made = Limits(**values)

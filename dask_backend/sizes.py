@@ -2,12 +2,14 @@
 
 distributed asks dask for the size of the whole message. For a batch of scheduler messages that
 costs several times its serialisation. Here plain values and tasks are added up, and dask is asked
-only for what they wrap.
+only for what they wrap. Of long collections, as in dask, a sample stands for the rest: a walk over
+all of it would cost more than to encode it.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
@@ -30,6 +32,9 @@ __all__ = ["forget", "is_small", "offloaded_from"]
 
 _ITEM = 100  # roughly the minimum size of a value, and the maximum of a short text or key
 _SHORT = 256
+_MANY = 512  # members of a collection, from which on a sample is taken
+_SAMPLE = 128  # members at least
+_MEMBER = 64  # bytes of each of many: a number has half of it, a text somewhat more
 _COLLECTIONS = frozenset({dict, list, tuple, set, frozenset})
 # Besides scalars, code, whose content dask does not count either.
 _WEIGHTLESS = frozenset({int, float, bool, type(None), type, FunctionType, BuiltinFunctionType})
@@ -53,9 +58,15 @@ def is_small(message: Any) -> bool:
 
     False if the size of something in it is unknown.
     """
-    room = offloaded_from()
-    values = [message]
-    for value in values:  # appended to meanwhile
+    return _room_beside([message], offloaded_from()) >= 0
+
+
+def _room_beside(values: list[Any], room: float) -> float:
+    """Return what of `room` is left beside the `values`, which are appended to.
+
+    Less than 0 if there is not enough, or the size of something is unknown.
+    """
+    for value in values:
         kind: Any = type(value)
         if kind is str:
             if len(value) > _SHORT:
@@ -63,24 +74,43 @@ def is_small(message: Any) -> bool:
         elif kind in _WEIGHTLESS:
             pass
         elif kind in _COLLECTIONS:
-            room -= _ITEM * len(value)
+            if len(value) > _MANY:
+                room = _room_beside_many(value, room)
+            else:
+                room -= _ITEM * len(value)
+                values += value.values() if kind is dict else value
             if room < 0:
-                return False
-            values += value.values() if kind is dict else value
+                return room
         elif kind is bytes:
             room -= len(value)
         elif kind is ToPickle or kind is Serialize:
             values.append(value.data)
         elif isinstance(value, Node):
             values += _parts_of(kind)(value)
-        elif kind is Serialized:
-            room -= sum(map(nbytes, value.frames))
         else:
-            size = safe_sizeof(value, default_size=-1)
+            size = _own_size(value)
             if size < 0:
-                return False
+                return -1
             room -= size
-    return room >= 0
+    return room
+
+
+def _own_size(value: Any) -> int:
+    """Size of what holds no further values, or -1 where it is unknown."""
+    if type(value) is Serialized:
+        return sum(map(nbytes, value.frames))
+    return int(safe_sizeof(value, default_size=-1))
+
+
+def _room_beside_many(collection: Any, room: float) -> float:
+    """As `_room_beside`, of a long collection, by every so manieth of its members."""
+    room -= _MEMBER * len(collection)
+    if room < 0:
+        return room
+    members = collection.values() if type(collection) is dict else collection
+    sample = list(itertools.islice(members, 0, None, len(collection) // _SAMPLE))
+    times = len(collection) / len(sample)
+    return times * _room_beside(sample, room / times)  # a cycle of them ends with the room
 
 
 def forget() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Facts", "end_of", "facts_of", "has_common_key", "lifetime_of", "subject_of"]
 
@@ -42,8 +42,7 @@ _UNESCAPED = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._:@/-]*[A-Za-z0-9._:@/-])?")
 Name = tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What decides whether a certificate may stand at the top of a chain.
 
     Names are normalised: equal ones are equal to OpenSSL, which looks at neither case nor the kind

@@ -15,7 +15,7 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Weakness", "is_granted", "warn", "weaknesses"]
 
@@ -28,8 +28,7 @@ _LINKS = 40  # most links to follow, as in Linux
 _Look = Callable[[str], os.stat_result]
 
 
-@dataclass(frozen=True)
-class Weakness:
+class Weakness(NamedTuple):
     """One way for others to change what a file holds.
 
     `path` is the file, folder or link to fix. `kind` is "mode" or "owner", `detail` the octal mode

@@ -13,7 +13,7 @@ import select
 import stat
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Stamp", "are_settled", "kind", "look_at", "read", "read_given"]
 
@@ -41,8 +41,7 @@ _KINDS = (
 SETTLING = 2.0
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """Identifies a state of a file without reading it."""
 
     device: int

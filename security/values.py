@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from . import config, paths, pem
 from .fields import FIELDS, MATERIAL, as_html, as_shown, checked
 
 __all__ = ["Values"]
+
+_material_of = operator.attrgetter(*MATERIAL)
+_NO_MATERIAL = (None,) * len(MATERIAL)
 
 
 class Values:
@@ -41,7 +45,7 @@ class Values:
     def require_encryption(self) -> bool:
         """Whether plain addresses are refused, on connect and on listen."""
         if self._required is None:
-            return any(getattr(self, name) is not None for name in MATERIAL)
+            return _material_of(self) != _NO_MATERIAL  # each connection asks
         return self._required
 
     @require_encryption.setter

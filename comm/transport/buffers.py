@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import mmap
 import sys
-import sysconfig
 import threading
 from collections import deque
 from typing import Any
@@ -70,7 +69,8 @@ class _Recycled(threading.local):
         self._blocks: deque[Any] = deque()
         self._size = 0
         self._unused = 0  # the reference count of a block that only this object knows
-        if hasattr(sys, "getrefcount") and not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        free_threaded = "t" in getattr(sys, "abiflags", "")  # whose counts say less
+        if hasattr(sys, "getrefcount") and not free_threaded:
             self._blocks.append(bytearray(1))
             self._unused = self._references()
             self._blocks.clear()

@@ -11,12 +11,11 @@ A side that refuses its peer after the handshake, for which TLS has no alert, se
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -35,8 +34,7 @@ _SHORT = 512  # bytes; too short to be deep or to claim much
 _LONGEST = 1000  # characters of a refusal, sent or shown
 
 
-@dataclasses.dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """The capabilities that both sides of a standalone comm share.
 
     Attributes

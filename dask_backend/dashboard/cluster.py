@@ -22,8 +22,7 @@ _DAY = 86400
 _NO_REPORT = "on distributed's own backend: it reports nothing of its links"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A process as the scheduler knows it.
 
     `heard` is how many seconds ago it was, None for the scheduler; `report` what it sent, None if

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sealwire.security.contexts.expiry import DEFAULT_WARNING, soon
 
@@ -23,8 +22,7 @@ _SILENT = 30.0  # seconds without a heartbeat, at least
 _MISSED = 3  # heartbeats
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """What is wrong: "bad" is broken or open to strangers, "warn" is to be looked at."""
 
     state: State

@@ -43,8 +43,7 @@ class Link(NamedTuple):
     lacks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Certificate:
+class Certificate(NamedTuple):
     """A certificate or CRL that a process holds; `kind` is "own", "CA" or "CRL"."""
 
     kind: str

@@ -10,9 +10,8 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError, PeerNotAllowed
 from ..pem import shown
@@ -58,8 +57,7 @@ def _pin(field: str, pattern: str) -> str:
     return _PIN + digits
 
 
-@dataclass(frozen=True)
-class AllowedPeers:
+class AllowedPeers(NamedTuple):
     """Patterns, one of which a peer's certificate must match; `Security` documents their syntax."""
 
     patterns: tuple[str, ...]

@@ -9,16 +9,14 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 __all__ = ["Kind", "Status", "failed", "failures", "outdated", "statuses", "watched", "watches"]
 
 Kind = Literal["leaf", "ca", "crl"]
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     """What the handshakes of one role use now.
 
     Attributes

@@ -21,7 +21,7 @@ import ssl
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..der import Facts, facts_of
 from ..errors import PEMError
@@ -39,8 +39,7 @@ _LEAF = "it is no CA that may sign, and nobody is trusted for a leaf; give the C
 _SUPERSEDED = "it has expired, and another of its name is in force; take it out of the file"
 
 
-@dataclass(frozen=True)
-class Trusted:
+class Trusted(NamedTuple):
     """A certificate of a CA file: which one it is, and why it is left out, "" if it is not."""
 
     number: int

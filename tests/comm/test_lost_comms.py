@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import errno
 import socket
 from collections.abc import Callable
@@ -154,7 +153,7 @@ async def test_a_reset_that_a_send_meets_is_no_orderly_end(scheme: str) -> None:
             await a.write(1)
             await b.read()
             near, far = (comm._stream for comm in (a, b))  # type: ignore[attr-defined]
-            near.agreement = dataclasses.replace(near.agreement, closing=announces)
+            near.agreement = near.agreement._replace(closing=announces)
             reset(far.socket)
             b.abort()
             for _ in range(2):
@@ -171,7 +170,7 @@ async def test_a_write_after_the_end_of_a_peer_that_says_nothing() -> None:
         await a.write(1)
         await b.read()
         near = a._stream  # type: ignore[attr-defined]
-        near.agreement = dataclasses.replace(near.agreement, closing=False)
+        near.agreement = near.agreement._replace(closing=False)
         b.abort()
         for _ in range(2):  # nothing is known of it yet; then the kernel takes no more
             await a.write(bytes(20_000))

@@ -298,10 +298,57 @@ def test_what_is_large_goes_to_a_thread(name: str) -> None:
     assert not is_small(LARGE[name]())
 
 
+MEDIUM: dict[str, Callable[[], Any]] = {
+    "numbers": lambda: {"x": [float(number) for number in range(100_000)]},
+    "texts": lambda: {"x": [f"key-{number}" for number in range(50_000)]},
+    "maps": lambda: [{"key": f"k{number}", "who": ["a", "b"]} for number in range(5_000)],
+    "tuples as keys": lambda: {("x", number): ("y", number, 0) for number in range(20_000)},
+    "bytes": lambda: [b"x" * 1_000 for _ in range(5_000)],
+}
+
+
+@pytest.mark.parametrize("name", MEDIUM)
+def test_what_is_encoded_within_milliseconds_is_small(name: str) -> None:
+    assert is_small(MEDIUM[name]())
+    assert not is_small([MEDIUM[name]() for _ in range(20)])
+
+
+class Looked:
+    """Counts how often its size is asked for."""
+
+    times = 0
+
+    def __sizeof__(self) -> int:
+        type(self).times += 1
+        return 100
+
+
+MANY: dict[str, Callable[[list[Looked]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "dict": lambda values: dict(enumerate(values)),
+    "lists": lambda values: [[value] for value in values],
+    "halves": lambda values: [values[:15_000], tuple(values[15_000:])],
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_of_many_values_a_few_are_looked_at(name: str) -> None:
+    """A walk over all takes longer than to encode them, and made large messages slower."""
+    many = MANY[name]([Looked() for _ in range(30_000)])
+    Looked.times = 0
+    assert is_small({"x": many})
+    assert 100 < Looked.times < 300
+    assert not is_small({"x": [many] * 6})
+
+
 def test_what_contains_itself_has_no_size() -> None:
-    endless: list[Any] = []
-    endless.append(endless)
-    assert not is_small(endless)
+    for many in (1, 600, 2_000):
+        endless: list[Any] = []
+        endless += [endless] * many
+        assert not is_small(endless)
 
 
 def test_a_size_that_cannot_be_told_is_large() -> None:

@@ -15,7 +15,8 @@ from distributed.protocol import to_serialize
 from sealwire.comm import Limits, configure_gil
 from sealwire.comm.transport import switch_interval
 from sealwire.dask_backend.links import links
-from sealwire.dask_backend.settings import apply_gil_policy, limits
+from sealwire.dask_backend.settings import apply_gil_policy, forget, limits
+from sealwire.security import schema
 from support.parties import Party, asynchronous, pair
 
 LIMITS = "sealwire.limits"
@@ -81,6 +82,30 @@ def test_what_does_nothing_in_dask_is_no_setting(
         assert limits().max_frames == 78
         assert limits().write_ahead == Limits().write_ahead
     assert f"unknown configuration key {LIMITS}.write-ahead is ignored" in caplog.text
+
+
+def test_defaults_stand_for_those_of_the_limits_and_are_not_parsed() -> None:
+    shipped = schema.defaults()["sealwire"]["limits"]
+    with dask.config.set({"distributed.comm.timeouts.tcp": None}):  # none of distributed's
+        with dask.config.set({f"{LIMITS}.{name}": None for name in shipped}):
+            nothing_set = limits()
+        written = {name: f" {value} " for name, value in shipped.items() if value is not None}
+        with dask.config.set({LIMITS: written}):  # other texts of the same values: parsed
+            assert limits() == nothing_set
+    schema.sections.cache_clear()
+    schema.settings.cache_clear()
+    forget()
+    assert limits() == nothing_set
+    assert not schema.sections.cache_info().currsize  # the schema was not read, as at each start
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [(f"{LIMITS}.max-accepts", 32.5), (f"{LIMITS}.max-pending", True), (LIMITS, {"backlog": -1})],
+)
+def test_what_is_no_limit_is_refused_beside_defaults(setting: str, value: Any) -> None:
+    with dask.config.set({setting: value}), pytest.raises(ValueError, match="bad setting"):
+        limits()
 
 
 def test_what_was_made_is_made_again_only_for_other_settings() -> None:

@@ -6,7 +6,6 @@ import _ssl
 import ctypes
 import ssl
 import sys
-import sysconfig
 from collections.abc import Iterator
 from typing import Any
 
@@ -219,7 +218,7 @@ def test_where_anything_is_otherwise_nothing_is_done(
     elif what == "windows":
         monkeypatch.setattr(openssl, "sys", Pretence(sys, platform="win32"))
     elif what == "free-threaded":
-        monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
+        monkeypatch.setattr(sys, "abiflags", "t", raising=False)
     elif what == "pointers":
         monkeypatch.setattr(openssl, "_POINTER", 4)
     elif what == "symbol":

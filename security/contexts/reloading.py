@@ -28,8 +28,8 @@ from .. import permissions
 from ..errors import ConfigError, SecurityError
 from ..pem import Source
 from ..reading import Stamp, are_settled, look_at
-from . import status
-from .background import PATIENCE, Background
+from . import background, status
+from .background import Background
 from .expiry import Deadline, Expiry, deadlines
 from .forks import building
 from .open_peers import OpenPeers
@@ -246,13 +246,13 @@ class Watch:
     def present(self, side: Side) -> SealedContext:
         """Return the context for a handshake that begins now."""
         if time.monotonic() >= self._due:
-            self._background.look(_RATHER if self._expiry.is_over() else PATIENCE)
+            self._background.look(_RATHER if self._expiry.is_over() else background.PATIENCE)
         self._expiry.look()
         return self.built[side]
 
     def look(self) -> None:
         """Have the files checked if that is due, although no handshake asks for it."""
-        self._background.look(PATIENCE)
+        self._background.look(background.PATIENCE)
 
     def in_use(self) -> status.Status:
         """Return what the handshakes use now."""

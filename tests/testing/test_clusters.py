@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -19,6 +20,8 @@ import dask
 import psutil
 import pytest
 
+from sealwire.comm import HandshakeError, connect, listen
+from sealwire.security.contexts.background import Background
 from sealwire.testing import (
     Certificates,
     Cluster,
@@ -232,6 +235,26 @@ def test_faults_add_up(make_sealwire_certificates: Callable[..., Certificates]) 
     )
     assert "expired" in done.stdout
     assert "revoked" in done.stdout
+
+
+@pytest.mark.parametrize("change", ["revoke", "expire"])
+def test_a_change_holds_at_once_on_a_machine_that_is_busy(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no handshake waits until the files were looked at."""
+
+    async def main(certificates: Certificates) -> None:
+        server = certificates.security("scheduler").get_listen_args("scheduler")
+        client = certificates.security("worker").get_connection_args("worker")
+        async with listen("tls://127.0.0.1:0", lambda _: None, **server) as listener:
+            await (await connect(listener.contact_address, **client)).close()
+            monkeypatch.setattr(Background, "look", lambda *_: None)
+            getattr(certificates, change)("worker")
+            with pytest.raises(HandshakeError, match=f"refused our certificate: {change[:4]}"):
+                await connect(listener.contact_address, **client)
+
+    with temporary_certificates() as certificates:
+        asyncio.run(main(certificates))
 
 
 WITHOUT = """

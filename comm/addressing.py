@@ -117,7 +117,7 @@ def _parse_port(text: str, address: str) -> int:
 
 def format_address(scheme: str, host: str, port: int) -> str:
     """Format an address, the inverse of `parse_address`; IPv6 hosts get brackets."""
-    if scheme in _OPAQUE:
+    if scheme in _OPAQUE and not port:  # in Dask, unix:// has a number
         return f"{scheme}://{host}"
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return f"{scheme}://{place}" if scheme else place

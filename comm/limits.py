@@ -59,7 +59,7 @@ class Limits:
         Memory of complete unread messages from which on receiving pauses, so that a slow reader
         slows down its sender (back-pressure). One more message may be partly received.
     write_ahead : int, default 1 MiB
-        Bytes queued for sending beyond which `write` waits.
+        Bytes queued for sending beyond which `write` waits. In Dask it never does.
     max_queued : int, default no limit
         Bytes of one comm that may be queued unsent, besides the largest message among them; a write
         that finds more closes the comm and frees the queue, but for a message that is partly sent.

@@ -28,6 +28,7 @@ __all__ = [
     "ListenerCounts",
     "Statistics",
     "began",
+    "broken_dialled",
     "ended",
     "greeted",
     "held",
@@ -189,6 +190,7 @@ class _Process:
         self.streams: dict[int, weakref.ref[Counted]] = {}
         self.traffic: Traffic = (0, 0, 0, 0, 0)  # of streams that have ended
         self.broken: Counter[ErrorKind] = Counter()
+        self.dialled: Counter[ErrorKind] = Counter()  # those of `broken` that no listener counts
         self.listeners: list[tuple[ListenerCounts, weakref.ref[Pending]]] = []
         self.sweep_at = 64  # listeners
         self.gone = ListenerCounts()  # of those that are no more
@@ -244,6 +246,17 @@ def ended(stream: Counted, broken: ErrorKind | None = None) -> None:
         process.traffic = (received + a, sent + b, read + c, written + d, 0)
         if broken is not None:
             process.broken[broken] += 1
+            if not stream.accepted:
+                process.dialled[broken] += 1
+
+
+def broken_dialled() -> dict[ErrorKind, int]:
+    """Return how many comms that this process has dialled have ended with an error, by its kind.
+
+    Those that others have dialled are in the `stats` of the listeners, and all in `snapshot`.
+    """
+    with _process.lock:
+        return dict(_process.dialled)
 
 
 def greeted(stream: Counted, seconds: float) -> None:

@@ -118,7 +118,13 @@ class FrameListener(BaseListener):
         apply_gil_policy()
         server = _Server(self._context, chosen)
         server.handle_stream = self._handle_stream  # type: ignore[method-assign]
-        server.listen(self.port, self.ip)
+        try:
+            server.listen(self.port, self.ip)
+        except OSError as error:  # distributed looks at its class and number
+            where = f"{self.prefix}{unparse_host_port(self.ip or '0.0.0.0', self.port)}"
+            why = (error.strerror or str(error)).lower()
+            said = f"cannot listen on {where}: {why}; choose another host or port"
+            raise type(error)(error.errno, said) from error
         self.tcp_server = server
 
     async def _handle_stream(self, stream: FrameStream, address: tuple[Any, ...]) -> None:

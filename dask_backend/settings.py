@@ -92,7 +92,7 @@ _FALLBACKS = {key: field for field, key in _DASK_NAMES.items()}
 _Found = tuple[tuple[tuple[str, Any], ...], list[type]]  # settings by name, and their values' types
 
 _made: tuple[_Found, Limits] | None = None  # the cache
-_FIELDS = {field.name for field in dataclasses.fields(Limits)}
+_FIELDS = {field.name for field in dataclasses.fields(Limits)} - {"write_ahead"}  # nobody waits
 
 
 _HOLD = "sealwire.tls.hold-gil"

@@ -122,7 +122,7 @@ SERIES = {
             "sealwire_reload_failures_total",
             "counter",
             (),
-            "Times that changed certificate files could not be used",
+            "Failed attempts to use changed certificate files, repeated until they can be used",
         ),
         Series(
             "sealwire_info",

@@ -280,9 +280,13 @@ def _getter(file: str | None = None) -> Callable[[str], Any]:
         return _without_dask(file)
     except _MALFORMED as error:
         raise _unreadable(error, file) from None
+    tree = dask.config.config
     if file is not None:
-        return _without_dask(file)
-    return lambda key: dask.config.get(key, default=None) if key else dask.config.config
+        try:
+            tree = dask.config.collect([*dask.config.paths, file])
+        except Exception:  # of any type; `import dask` fails with it, and donfig may not
+            return _without_dask(file)
+    return lambda key: dask.config.get(key, default=None, config=tree) if key else tree
 
 
 def _must_end(file: str | None) -> None:
@@ -297,13 +301,37 @@ def _must_end(file: str | None) -> None:
 def _without_dask(file: str | None) -> Callable[[str], Any]:
     import donfig
 
+    class AsDask(donfig.Config):  # type: ignore[misc]
+        """Takes a section also where a file before has a text or a list, where donfig fails."""
+
+        def collect(self, paths: Any = None, env: Any = None) -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            for path in config_files.listed(self.paths if paths is None else paths):
+                _lay(found, super().collect([path], {}), donfig.config_obj.canonical_name)
+            _lay(found, super().collect([], env), donfig.config_obj.canonical_name)
+            return found
+
     try:
-        config = donfig.Config("dask")
+        config = AsDask("dask")
         if file is not None:
-            config = donfig.Config("dask", paths=[*config.paths, file])
+            config = AsDask("dask", paths=[*config.paths, file])
     except _MALFORMED as error:
         raise _unreadable(error, file) from None
     return lambda key: config.get(key, default=None) if key else config.config
+
+
+def _lay(
+    below: dict[str, Any], above: Mapping[str, Any], canonical: Callable[[str, Any], str]
+) -> None:
+    """Lay one source of configuration over another, as `dask.config.update` does."""
+    for name, value in above.items():
+        key = canonical(name, below)
+        if isinstance(value, Mapping):
+            if not isinstance(below.get(key), dict):
+                below[key] = {}
+            _lay(below[key], value, canonical)
+        else:
+            below[key] = value
 
 
 def _unreadable(error: Exception, file: str | None) -> ConfigError:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sealwire.cli.demo.cluster import Child
 from sealwire.comm.arguments import expect_bool
-from sealwire.security.parameters import Role
+from sealwire.security.parameters import ROLES, Role
 
 from .identities import Certificates, Roles, temporary_certificates, temporary_folder
 from .preload import FOLDERS, STATE
@@ -33,12 +33,25 @@ __all__ = ["Cluster", "ClusterError", "installed_as_before", "tls_cluster"]
 
 _PRELOAD = "sealwire.testing.preload"
 _LOGS = ("distributed.scheduler", "distributed.worker", "distributed.core", "sealwire")
-_OTHERS = (  # what else would configure the cluster's TLS
+_OTHERS = (  # variables that would configure the cluster's TLS, or displace what is preloaded
     "DASK_CONFIG",
     "DASK_INTERNAL_INHERIT_CONFIG",
-    "DASK_DISTRIBUTED__COMM__",
-    "DASK_SEALWIRE__TLS__",
+    "DASK_DISTRIBUTED__COMM",
+    "DASK_DISTRIBUTED__SCHEDULER__PRELOAD",
+    "DASK_DISTRIBUTED__WORKER__PRELOAD",
+    "DASK_LOGGING",
+    "DASK_SEALWIRE__TLS",
+    "DASK_SEALWIRE__JOIN",
+    "SEALWIRE_JOIN",
+    "SEALWIRE_TOKEN",
 )
+_UNSET: dict[str, Any] = {  # what files of this machine may set for other certificates
+    "distributed": {"comm": {"tls": {role: {"key": None} for role in ROLES}}},
+    "sealwire": {
+        "tls": dict.fromkeys(("key-password", "server-hostname")),
+        "join": {"address": None},
+    },
+}
 _START_TIMEOUT = 60.0  # seconds
 _STOP_TIMEOUT = 5.0  # seconds for a process to end on request, before it is killed
 
@@ -176,7 +189,7 @@ class Cluster:
         path = self.folder / f"{role}.yaml"
         if not path.exists():
             path.write_text(json.dumps(self._configuration(role)))
-        kept = {k: value for k, value in os.environ.items() if not k.startswith(_OTHERS)}
+        kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(_OTHERS)}
         before = [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
         environment = {
             **kept,
@@ -199,7 +212,7 @@ class Cluster:
         import yaml
 
         text = (self.certificates.home(role) / "dask.yaml").read_text()
-        made: dict[str, Any] = dask.config.merge(yaml.safe_load(text), self._config)
+        made: dict[str, Any] = dask.config.merge(_UNSET, yaml.safe_load(text), self._config)
         fields = self.certificates.fields(role)
         made["distributed"]["comm"]["tls"]["ca-file"] = fields["tls_ca_file"]
         made["sealwire"]["tls"].update({"crl-file": fields["tls_crl_file"], "reload-interval": 0})

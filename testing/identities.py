@@ -26,14 +26,19 @@ Roles = Union[Role, Collection[Role]]  # noqa: UP007 (evaluated on 3.10)
 
 _AGO = datetime.timedelta(days=10)  # when an expired certificate began, valid for a day
 _TRUST = ("ca.pem", "crl.pem")
-_FOLLOWING: dict[str, Any] = {"tls_reload_interval": 0}
+_FIXED: dict[str, Any] = {
+    "tls_reload_interval": 0,
+    # What is configured here belongs to other certificates.
+    **{f"tls_{role}_key": None for role in ROLES},
+    **dict.fromkeys(("tls_key_password", "tls_allowed_peers")),
+}
 
 
 class Certificates:
     """A certificate authority and an identity for each role, as files in a private folder.
 
     Made by `temporary_certificates`. Processes that use them follow their files: what is changed
-    here takes effect there at the next connection.
+    here takes effect there at the next connection, and in this process at once.
 
     Attributes
     ----------
@@ -49,6 +54,7 @@ class Certificates:
         self._elsewhere = frozenset(other_ca)
         self._homes = [self.folder]
         self._trust = folder / "trust" if trust_both else None
+        self._given: list[security.Security | dask_backend.Security] = []
         _make(self.folder, "sealwire test CA")
         if other_ca:
             self._homes.append(folder / "other-certs")
@@ -74,7 +80,7 @@ class Certificates:
             text = made.certificate + made.key
             identity = store.write(path.name, text, "certificate and key", private=True)
             apply([*store.journal.write([record]), identity])
-        self.faulty |= {role}
+        self._changed(role)
 
     def revoke(self, role: Role) -> None:
         """Revoke the identity of a role, as ``sealwire certs revoke`` does."""
@@ -87,7 +93,13 @@ class Certificates:
             _, writes = revoke(Store(folder), role, "unspecified")
             apply(writes)
         self._gather()
+        self._changed(role)
+
+    def _changed(self, role: Role) -> None:
+        """Note a fault; on a busy machine, a handshake would not wait for the look at a file."""
         self.faulty |= {role}
+        for each in self._given:
+            each.reload()
 
     def home(self, role: Role) -> Path:
         """Return the folder of the CA that has issued the identity of a role."""
@@ -105,13 +117,17 @@ class Certificates:
         """Return the `sealwire.security.Security` of a role, with `further` parameters."""
         from sealwire.security import Security
 
-        return Security(**{**self.fields(role), **_FOLLOWING, **further})
+        made = Security(**{**self.fields(role), **_FIXED, **further})
+        self._given.append(made)
+        return made
 
     def dask_security(self, role: Role = "client", **further: Any) -> dask_backend.Security:
         """Return the `sealwire.dask_backend.Security` of a role; it installs the backend."""
         from sealwire.dask_backend import Security
 
-        return Security(**{**self.fields(role), **_FOLLOWING, **further})
+        made = Security(**{**self.fields(role), **_FIXED, **further})
+        self._given.append(made)
+        return made
 
     def _gather(self) -> None:
         """Bring the CAs and CRLs of both folders together, if both are trusted."""

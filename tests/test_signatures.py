@@ -186,9 +186,10 @@ def test_help_of_limits_says_what_the_page_says() -> None:
     for field in dataclasses.fields(Limits):
         (shown,) = re.findall(rf"^ \|  {field.name} : (?:int|float), default (.*)$", told, re.M)
         key = field.name.replace("_", "-")
-        (cell,) = re.findall(rf"^\| `{key}` \| (.*?) \|", TOLD, re.M)
-        cell = re.sub(r"^`distributed.*?`, else ", "", cell)
-        assert amount(shown) == amount(cell), field.name
+        if key != "write-ahead":  # no setting, since in Dask no write waits
+            (cell,) = re.findall(rf"^\| `{key}` \| (.*?) \|", TOLD, re.M)
+            cell = re.sub(r"^`distributed.*?`, else ", "", cell)
+            assert amount(shown) == amount(cell), field.name
         if isinstance(amount(shown), float):
             assert amount(shown) == getattr(defaults, field.name)
     assert "Sizes are in\n |  bytes, times in seconds" in told

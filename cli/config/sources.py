@@ -73,7 +73,10 @@ def collected(
     for source, tree in layers:
         _lay(found, tree, source)
     if find_spec("dask") is not None and not any(each.severity == "error" for each in wrong):
-        found = _merged_by_dask(layers, paths, environment) or found
+        merged = _merged_by_dask(layers, paths, environment)
+        if merged is not None:
+            found = merged
+            wrong += _displaced(layers, found)
     for name, value in arguments.items():
         _lay(found, _nested(name, value), Source("argument", name))
     return found, wrong
@@ -105,6 +108,29 @@ def _merged_by_dask(
         )
         for name, value in _leaves(tree)
     }
+
+
+def _displaced(
+    layers: Sequence[tuple[Source, Mapping[Any, Any]]], found: Mapping[str, Value]
+) -> Iterator[Finding]:
+    """Report values of settings that do not hold, for Dask keeps a mapping of a source before."""
+    from sealwire.security.checks.findings import WARNING, Finding
+
+    numbers = {source: number for number, (source, _) in enumerate(layers)}
+    for source, tree in layers:
+        for name, _ in _leaves(tree):
+            holds = [found[key].source for key in found if key.startswith(f"{name}.")]
+            if not holds or name not in schema.settings():
+                continue
+            if all(numbers.get(each, len(layers)) < numbers[source] for each in holds):
+                names = " and ".join(dict.fromkeys(each.name for each in holds))
+                yield Finding(
+                    WARNING,
+                    "displaced-value",
+                    name,
+                    f"Dask prefers the mapping in {names} to the value in {source.name}",
+                    "write a mapping here, too, or remove that one",
+                )
 
 
 def _is_same(one: Any, other: Any) -> bool:

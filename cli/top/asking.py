@@ -11,6 +11,7 @@ from distributed.comm.addressing import parse_address
 from distributed.comm.core import Comm, CommClosedError
 from distributed.comm.registry import get_backend
 
+from sealwire.comm import CommClosedError as OwnClosedError
 from sealwire.comm.wire import hello
 from sealwire.dask_backend import install
 from sealwire.dask_backend.dashboard.extension import OPERATION
@@ -64,7 +65,10 @@ class Asker:
             ) from None
         except Exception as error:  # what answers need not be a scheduler: its bytes raise anything
             self.close()
-            told = str(error)  # of one that did not connect, with the address
+            told = str(error)
+            if isinstance(error.__cause__, OwnClosedError) and told.startswith("in <"):
+                told = str(error.__cause__)  # without the repr of the comm
+            # That of one that did not connect has the address.
             asked = "" if told.startswith("cannot connect ") else f"cannot ask {self.address}: "
             raise NoAnswer(f"{asked}{told}") from error
         except BaseException:

@@ -141,7 +141,7 @@ def make_asker(
         raise Failed(str(error), 3) from error
     if not target.scheme:
         target = target._replace(scheme="tls" if args["ssl_context"] else "tcp")
-    if not target.port:
+    if not target.port and target.scheme != "unix":  # whose number stands in a name of its own
         raise click.UsageError(f"cannot ask {visible(address)}: need tls://host:port")
     if target.scheme == "tls" and args["ssl_context"] is None:
         raise Failed(missing(role), 3)

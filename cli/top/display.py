@@ -25,18 +25,20 @@ View = Mapping[str, Any]
 
 def whole(view: View) -> RenderableType:
     """Return everything there is."""
-    return _shown(view, len(view["processes"]), len(view["links"]), "")
+    return _shown(view, None, "")
 
 
 def fitted(view: View, height: int, trouble: str) -> RenderableType:
     """Return what fits a screen of that many lines: a third of it for processes."""
-    room = max(height - _ABOVE, 2)
-    processes = min(len(view["processes"]), max(room // 3, 1))
-    return _shown(view, processes, max(room - processes, 1), trouble)
+    return _shown(view, max(height - _ABOVE, 2), trouble)
 
 
-def _shown(view: View, processes: int, links: int, trouble: str) -> RenderableType:
+def _shown(view: View, room: int | None, trouble: str) -> RenderableType:
     try:
+        processes, links = len(view["processes"]), len(view["links"])
+        if room is not None:
+            processes = min(processes, max(room // 3, 1))
+            links = max(room - processes, 1)
         parts: list[RenderableType] = [cell(words.headline(view), "bold")]
         parts.append(cell(_state(view)))
         parts.append(_processes(view, processes))

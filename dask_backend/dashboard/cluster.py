@@ -40,11 +40,12 @@ class Member(NamedTuple):
 class ProcessRow:
     """A process, with what is wrong with it and its links.
 
-    `shares` names the member whose process it is in, by which the links are told.
+    `shares` names the member whose process it is in, by which is told what is of all the process:
+    the links, those that it has dialled and that broke, and the files that it cannot use.
     """
 
     member: Member
-    faults: list[Fault]
+    faults: list[Fault] = field(default_factory=list)
     state: State = "ok"
     links: int = 0
     told: int = 0
@@ -57,6 +58,16 @@ class ProcessRow:
         """What it reports; an empty one if that is nothing."""
         known = self.member.report
         return known if isinstance(known, Report) else Report()
+
+    @property
+    def broken(self) -> Mapping[str, int]:
+        """How many links broke within the hour, by kind of error."""
+        report = self.report
+        return (
+            report.broken
+            if self.shares
+            else Counter(report.broken) + Counter(report.broken_dialled)
+        )
 
     @property
     def backend(self) -> str:
@@ -106,14 +117,14 @@ def survey(members: Iterable[Member], *, now: float, known: Mapping[str, str]) -
     who = {**_diallers(members, names), **known, **names}
     seen: dict[str, str] = {}
     for member in members:
-        row = ProcessRow(member, _faults(member, len(members) - 1, now))
+        row = ProcessRow(member)
         made.processes.append(row)
         if isinstance(member.report, Report):
             first = seen.setdefault(member.report.process or member.name, member.name)
-            if first == member.name:
-                _add_links(made, row, member.report, who)
-            else:
-                row.shares = first
+            row.shares = first if first != member.name else ""
+        row.faults = _faults(row, len(members) - 1, now)
+        if isinstance(member.report, Report) and not row.shares:
+            _add_links(made, row, member.report, who)
         row.state = worst(row.faults)
     made.processes.sort(key=lambda row: (ORDER.index(row.state), row.member.role != "scheduler"))
     made.links.sort(key=lambda row: ORDER.index(row.state))
@@ -133,12 +144,16 @@ def _diallers(members: Sequence[Member], names: Mapping[str, str]) -> dict[str, 
     }
 
 
-def _faults(member: Member, workers: int, now: float) -> list[Fault]:
-    if member.report is None:
+def _faults(row: ProcessRow, workers: int, now: float) -> list[Fault]:
+    report, heard = row.member.report, row.member.heard
+    if report is None:
         return [Fault("stock", _NO_REPORT)]
-    if isinstance(member.report, str):
-        return [Fault("warn", member.report)]
-    return faults_of_process(member.report, heard=member.heard, members=workers, now=now)
+    if isinstance(report, str):
+        return [Fault("warn", report)]
+    outdated = () if row.shares else report.outdated
+    return faults_of_process(
+        report, broken=row.broken, outdated=outdated, heard=heard, members=workers, now=now
+    )
 
 
 def _add_links(made: Survey, row: ProcessRow, report: Report, who: Mapping[str, str]) -> None:
@@ -248,7 +263,7 @@ def _process(row: ProcessRow, now: float) -> dict[str, Any]:
         "pending": report.pending,
         "refused": dict(report.refused),
         "refused_ever": report.refused_ever,
-        "broken": dict(report.broken),
+        "broken": dict(row.broken),
     }
 
 

@@ -48,24 +48,34 @@ def faults_of_link(link: Link, now: float) -> Sequence[Fault]:
 
 
 def faults_of_process(
-    report: Report, *, heard: float | None, members: int, now: float
+    report: Report,
+    *,
+    broken: Mapping[str, int],
+    outdated: Sequence[str],
+    heard: float | None,
+    members: int,
+    now: float,
 ) -> list[Fault]:
     """Return what is wrong with a process, besides its links.
 
-    `heard` is how many seconds ago it was heard of, None for the scheduler itself, and `members`
-    how many workers there are, of which distributed lets heartbeats depend.
+    `broken` are the links that broke within the hour, by kind, and `outdated` the roles whose
+    files cannot be used. `heard` is how many seconds ago it was heard of, None for the scheduler
+    itself, and `members` how many workers there are, of which distributed lets heartbeats depend.
     """
     faults = []
     if heard is not None and heard > max(_SILENT, _MISSED * (members / 200 + 1)):
         faults.append(Fault("warn", f"no heartbeat for {heard:.0f} s"))
     for each in report.certificates:
         faults += _end(_named(each), each.start, each.end, now, crl=each.kind == "CRL")
+    if outdated:
+        roles = ", ".join(outdated)
+        words = f"changed certificate files cannot be used ({roles}); its log says why"
+        faults.append(Fault("warn", words))
     refused = _words(report.refused, without="probe")
     if refused:
         faults.append(Fault("warn", f"refused within the hour: {refused}"))
-    broken = _words(report.broken)
     if broken:
-        faults.append(Fault("warn", f"links broken within the hour: {broken}"))
+        faults.append(Fault("warn", f"links broken within the hour: {_words(broken)}"))
     return faults
 
 

@@ -21,6 +21,7 @@ _LONGEST = 200  # characters of a text
 _MOST_KINDS = 40  # of refusals
 _MOST_LACKS = 4  # faults of a link
 _MOST_CERTIFICATES = 16
+_MOST_ROLES = 4
 _GREATEST = 1 << 62
 
 
@@ -53,7 +54,11 @@ class Certificate(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What a process reports. `open` and `held` count links and certificates left out, too."""
+    """What a process reports. `open` and `held` count links and certificates left out, too.
+
+    `broken` are links that it has accepted. `broken_dialled` are of all servers of its process, and
+    so is `outdated`: the roles whose certificate files have changed and cannot be used.
+    """
 
     process: str = ""
     pid: int | None = None
@@ -62,9 +67,11 @@ class Report:
     open: int = 0
     certificates: tuple[Certificate, ...] = ()
     held: int = 0
+    outdated: tuple[str, ...] = ()
     pending: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
     broken: Mapping[str, int] = field(default_factory=dict)
+    broken_dialled: Mapping[str, int] = field(default_factory=dict)
     refused_ever: int = 0
 
 
@@ -87,9 +94,11 @@ def received(value: object, most_links: int) -> Report | str:
         open=max(_number(value.get("open")) or 0, len(good)),
         certificates=held,
         held=max(_number(value.get("held")) or 0, len(held)),
+        outdated=_texts(value.get("outdated"), _MOST_ROLES),
         pending=_number(value.get("pending")) or 0,
         refused=_counts(value.get("refused")),
         broken=_counts(value.get("broken")),
+        broken_dialled=_counts(value.get("broken_dialled")),
         refused_ever=_number(value.get("refused_ever")) or 0,
     )
 
@@ -104,6 +113,10 @@ def _text(value: object) -> str | None:
     if len(value) <= _LONGEST and value.isascii() and value.isprintable():
         return value  # as nearly all are
     return visible(value, longest=_LONGEST)
+
+
+def _texts(value: Any, most: int) -> tuple[str, ...]:
+    return tuple(words for each in _items(value, most) if (words := _text(each)))
 
 
 def _number(value: Any) -> int | None:
@@ -128,8 +141,7 @@ def _link(value: Any) -> Link | None:
     local, peer = _text(value[0]), _text(value[1])
     if local is None or peer is None:
         return None
-    lacks = value[-1]
-    faults = tuple(words for each in _items(lacks, _MOST_LACKS) if (words := _text(each)))
+    faults = _texts(value[-1], _MOST_LACKS)
     return Link._make((local, peer, *map(_text, value[2:6]), *map(_number, value[6:-1]), faults))
 
 

@@ -11,6 +11,7 @@ import asyncio
 import os
 import secrets
 import ssl
+import threading
 import time
 import weakref
 from collections import Counter
@@ -19,9 +20,10 @@ from typing import Any, NamedTuple
 
 from distributed.comm.core import Comm
 
-from sealwire.comm import ListenerStats
+from sealwire.comm import ListenerStats, statistics
 from sealwire.comm.transport.sockets import round_trip
 from sealwire.security import PEMError, subjects
+from sealwire.security.contexts import status
 from sealwire.security.contexts.expiry import Deadline
 from sealwire.security.contexts.reloading import FollowingContext
 
@@ -93,6 +95,24 @@ _held: weakref.WeakKeyDictionary[ssl.SSLContext, _Held] = weakref.WeakKeyDiction
 _token = (0, "")  # the process, and what names it
 
 
+class _Dialled:
+    """How many of a process's own links broke: whichever of its servers has dialled them."""
+
+    def __init__(self, process: str) -> None:
+        self.process = process
+        self._hour = LastHour()
+        self._lock = threading.Lock()  # servers may be in several threads
+
+    def grown(self) -> dict[str, int]:
+        """Return those of the last hour, by kind."""
+        with self._lock:
+            ever: dict[str, int] = dict(statistics.broken_dialled().items())
+            return self._hour.grown(ever, time.monotonic())
+
+
+_dialled = _Dialled("")
+
+
 def metric(worker: Any) -> dict[str, Any]:
     """Return what a worker's heartbeat tells."""
     return report(worker)
@@ -137,8 +157,16 @@ async def paced_report(server: Any, *, most_links: int, most_bytes: int) -> dict
 
 
 def sample(server: Any) -> None:
-    """Note how far the counters of refusals are, so that a later report knows the last hour's."""
+    """Note how far the counters are, so that a later report knows the last hour's."""
     _counted(server)
+    _broken_dialled()
+
+
+def _broken_dialled() -> dict[str, int]:
+    global _dialled
+    if _dialled.process != (process := _process()):
+        _dialled = _Dialled(process)
+    return _dialled.grown()
 
 
 class _Counted(NamedTuple):
@@ -173,10 +201,12 @@ def _report(server: Any, links: list[list[Any]], opened: int) -> dict[str, Any]:
         "open": opened,
         "certificates": certificates[:_MOST_CERTIFICATES],
         "held": len(certificates),
+        "outdated": status.outdated(),
         "accepted": sum(each.accepted for each in stats),
         "pending": sum(each.pending for each in stats),
         "refused": _part(grown, "refused "),
         "broken": _part(grown, "broken "),
+        "broken_dialled": _broken_dialled(),
         "refused_ever": sum(n for name, n in ever.items() if name.startswith("refused ")),
     }
 

@@ -29,8 +29,8 @@ from ..errors import ConfigError, SecurityError
 from ..native import NativeContext
 from ..pem import Source
 from ..reading import Stamp, are_settled, look_at
-from . import status
-from .background import PATIENCE, Background
+from . import background, status
+from .background import Background
 from .expiry import Deadline, Expiry, deadlines
 from .forks import building
 from .open_peers import OpenPeers
@@ -247,18 +247,20 @@ class Watch:
     def present(self, side: Side) -> SealedContext:
         """Return the context for a handshake that begins now."""
         if time.monotonic() >= self._due:
-            self._background.look(_RATHER if self._expiry.is_over() else PATIENCE)
+            self._background.look(_RATHER if self._expiry.is_over() else background.PATIENCE)
         self._expiry.look()
         return self.built[side]
 
     def look(self) -> None:
         """Have the files checked if that is due, although no handshake asks for it."""
-        self._background.look(PATIENCE)
+        self._background.look(background.PATIENCE)
 
     def in_use(self) -> status.Status:
         """Return what the handshakes use now."""
         with self.lock:
-            return status.Status(self.built["client"].role, self._expiry.first(), self._since)
+            failed = self._last_warning is not None
+            role, first = self.built["client"].role, self._expiry.first()
+            return status.Status(role, first, self._since, failed)
 
     def reload(self) -> list[str]:
         """Check the files now; return the fields with new content, which is used from now on.

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple, Protocol
 
-__all__ = ["Kind", "Status", "failed", "failures", "statuses", "watched", "watches"]
+__all__ = ["Kind", "Status", "failed", "failures", "outdated", "statuses", "watched", "watches"]
 
 Kind = Literal["leaf", "ca", "crl"]
 
@@ -28,11 +28,14 @@ class Status(NamedTuple):
         a chain above the leaf counts as a CA's.
     loaded : float
         Seconds since the epoch: since when this content is in use.
+    outdated : bool
+        Whether the files have other content by now, which cannot be used.
     """
 
     role: str | None
     not_after: Mapping[Kind, float]
     loaded: float
+    outdated: bool = False
 
 
 class Watched(Protocol):
@@ -66,15 +69,24 @@ def watches() -> Iterable[Watched]:
 
 
 def failed() -> None:
-    """Count that new content of files cannot be used."""
+    """Count an attempt to use new content of files that has failed."""
     global _failures
     with _lock:
         _failures += 1
 
 
 def failures() -> int:
-    """Return how often files of this process had new content that could not be used."""
+    """Return how many attempts to use new content of files have failed in this process."""
     return _failures
+
+
+def outdated() -> list[str]:
+    """Return the roles whose files have content that cannot be used, as far as that is known.
+
+    Nothing is read on account of this.
+    """
+    known = [watch.in_use() for watch in watches()]
+    return sorted({each.role or "" for each in known if each.outdated})
 
 
 def statuses() -> list[Status]:

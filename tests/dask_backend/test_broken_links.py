@@ -1,4 +1,4 @@
-"""Links that break under Dask's servers: counted and logged by the listener, shown on the page.
+"""Links that break under Dask's servers: counted, logged by the listener, shown on the page.
 
 Dask's servers serve a comm in a task of their own: the listener's handler has long returned.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed.comm.core import CommClosedError, connect
 from distributed.core import Server
 
 from sealwire.comm.transport.local import socket_name
@@ -91,6 +92,29 @@ async def test_the_listener_counts_and_logs_it(
     lines = [r.getMessage() for r in caplog.records if r.name == "sealwire.comm"]
     assert len(lines) == len(breaks), lines
     assert all(line.startswith(f"listener on {server.address}: ") for line in lines), lines
+
+
+@asynchronous
+async def test_one_that_was_dialled_is_reported(tmp_path: Path) -> None:
+    def broken() -> int:
+        told: int = report(server)["broken_dialled"].get("lost", 0)
+        return told
+
+    server = Server({}, local_directory=str(tmp_path))
+    args = Security(require_encryption=False).get_connection_args("worker")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        for do, more in ((attacker.reset, 1), (ORDERLY["as a killed process"], 0)):
+            before = broken()
+            address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+            dialled = asyncio.create_task(connect(address, **args))
+            with (await asyncio.to_thread(listening.accept))[0] as sock:
+                sock.sendall(attacker.HELLO)
+                await asyncio.to_thread(attacker.receive, sock)
+                comm = await dialled
+                do(sock)
+                with pytest.raises(CommClosedError):
+                    await comm.read()
+            assert broken() == before + more
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])

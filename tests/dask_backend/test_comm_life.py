@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import socket
 import weakref
+from collections.abc import Callable
 
 import dask
 import numpy as np
@@ -15,6 +18,27 @@ from distributed.protocol import to_serialize
 from support.parties import Party, assert_same, asynchronous, echo, pair, turns
 
 LARGE = {"x": to_serialize(np.arange(3_000_000))}
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+@asynchronous
+async def test_an_address_that_is_taken_is_named(
+    scheme: str, make_party: Callable[..., Party]
+) -> None:
+    """With the number at which distributed goes on with the next of several ports."""
+    ours = make_party("ours", scheme)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(OSError, match="in use") as caught:
+            await ours.listen(echo, where)
+    number, words = caught.value.errno, caught.value.strerror
+    del caught
+    gc.collect()  # the socket, which Tornado leaves open
+    assert number == errno.EADDRINUSE
+    why = "address already in use; choose another host or port"
+    assert words == f"cannot listen on {scheme}://{where}: {why}"
+
 
 # Attributes
 

@@ -158,10 +158,21 @@ def test_a_refused_stranger_is_seen(cluster: Cluster, who: str) -> None:
 
 
 @pytest.mark.parametrize(("who", "role"), [("scheduler", "scheduler"), ("worker ours", "worker")])
-def test_a_renewed_certificate_is_seen(cluster: Cluster, who: str, role: str) -> None:
+def test_a_renewed_certificate_and_a_damaged_one_are_seen(
+    cluster: Cluster, who: str, role: str
+) -> None:
     """Although nobody connects meanwhile."""
+
+    def outdated() -> bool:
+        words = f"changed certificate files cannot be used ({role}); its log says why"
+        return words in cluster.process(who)["faults"]
+
+    file = Path(cluster.files[f"tls_{role}_cert"])
+    file.write_text("no certificate")
+    until(outdated, bool)
     new = cluster.authority.issue(role, days=90.5)
-    write(Path(cluster.files[f"tls_{role}_cert"]), new)
+    write(file, new)
+    until(outdated, lambda it_is: not it_is)
 
     def days() -> list[float]:
         held = cluster.process(who)["certificates"]

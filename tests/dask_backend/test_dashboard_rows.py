@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from sealwire.cli.top.display import fitted, whole
 from sealwire.dask_backend.dashboard import page, words
 from sealwire.dask_backend.dashboard.cluster import Member, Survey, as_dict, survey
 from sealwire.dask_backend.dashboard.hour import LastHour
@@ -54,9 +58,11 @@ def report(**parts: Any) -> dict[str, Any]:
         "open": 1,
         "certificates": [["own", "CN=worker", NOW - 100 * DAY, NOW + 200 * DAY]],
         "held": 1,
+        "outdated": [],
         "pending": 0,
         "refused": {},
         "broken": {},
+        "broken_dialled": {},
         "refused_ever": 0,
         **parts,
     }
@@ -193,6 +199,25 @@ def test_more_links_than_a_report_may_have_are_not_looked_at() -> None:
     assert made.open == 100_000
 
 
+@pytest.mark.parametrize("value", [None, 1 << 200, math.nan, "\x1b[2J", b"x", [None], {1: "a"}])
+def test_a_terminal_shows_garbage_as_text_or_says_that_it_cannot(value: Any) -> None:
+    """A scheduler's answer, with any part of it replaced."""
+    view = as_dict(of(worker(report())))
+
+    def parts(tree: Any) -> Iterator[tuple[Any, Any]]:
+        for key in tree if isinstance(tree, dict) else range(len(tree)):
+            yield tree, key
+            if isinstance(tree[key], (dict, list)):
+                yield from parts(tree[key])
+
+    for tree, key in [*parts(view)]:
+        before, tree[key] = tree[key], value
+        console = Console(file=io.StringIO(), width=160)
+        console.print(whole(view) if tree is view else fitted(view, 24, ""))
+        assert "\x1b" not in console.file.getvalue()
+        tree[key] = before
+
+
 # What is wrong
 
 FAULTS = [
@@ -208,7 +233,14 @@ FAULTS = [
     ({"certificates": [["own", "", 0, 1 << 61]]}, "ok", ""),
     ({"refused": {"probe": 900}}, "ok", ""),
     ({"refused": {"probe": 900, "expired": 2}}, "warn", "refused within the hour: expired 2"),
+    ({"outdated": ["worker"]}, "warn", "changed certificate files cannot be used (worker); its lo"),
     ({"broken": {"lost": 1}}, "warn", "links broken within the hour: lost 1"),
+    ({"broken_dialled": {"lost": 1}}, "warn", "links broken within the hour: lost 1"),
+    (
+        {"broken": {"lost": 1}, "broken_dialled": {"framing": 1, "lost": 2}},
+        "warn",
+        "links broken within the hour: framing 1, lost 3",
+    ),
 ]  # fmt: skip
 
 
@@ -221,6 +253,17 @@ def test_faults(parts: dict[str, Any], state: str, start: str) -> None:
     assert (found == []) == (start == "")
     assert not start or found[0].startswith(start)
     assert made.edges == {("scheduler", "worker w"): made.links[0].state}
+
+
+def test_what_is_of_all_a_process_is_told_once() -> None:
+    sent = report(broken={"lost": 1}, broken_dialled={"lost": 2}, outdated=["client"])
+    made = of(worker(sent, "a"), worker(sent, "bc"))
+    rows = {row["name"]: row for row in as_dict(made)["processes"]}
+    assert rows["worker bc"]["in_the_process_of"] == "worker a"
+    assert rows["worker a"]["broken"] == {"lost": 3}
+    assert rows["worker bc"]["broken"] == {"lost": 1}
+    assert len(rows["worker a"]["faults"]) == 2
+    assert rows["worker bc"]["faults"] == ["links broken within the hour: lost 1"]
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,17 @@ def test_what_is_not_set_is_the_default_or_dasks() -> None:
     assert limits() == Limits(keepalive_timeout=30, backlog=2048)
 
 
+def test_what_does_nothing_in_dask_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Dask's writers never wait, so nothing says how many bytes they may queue before."""
+    monkeypatch.setattr("sealwire.security.config._reported", set())
+    with dask.config.set({f"{LIMITS}.write-ahead": "2 MiB", f"{LIMITS}.max-frames": 78}):
+        assert limits().max_frames == 78
+        assert limits().write_ahead == Limits().write_ahead
+    assert f"unknown configuration key {LIMITS}.write-ahead is ignored" in caplog.text
+
+
 def test_defaults_stand_for_those_of_the_limits_and_are_not_parsed() -> None:
     shipped = schema.defaults()["sealwire"]["limits"]
     with dask.config.set({"distributed.comm.timeouts.tcp": None}):  # none of distributed's

@@ -17,12 +17,14 @@ import dask
 import distributed
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from distributed.comm import CommClosedError, connect, listen
 from distributed.comm.addressing import get_address_host, get_address_host_port, resolve_address
 from distributed.comm.registry import backends
 from distributed.protocol import to_serialize
 
-from sealwire.dask_backend import install, uninstall
+from sealwire.cli.main import main
+from sealwire.dask_backend import Security, install, uninstall
 from sealwire.dask_backend.guard import EncryptionRequired
 from sealwire.security import ConfigError
 from support.parties import Party, asynchronous, echo, pair, turns
@@ -70,6 +72,24 @@ async def test_messages() -> None:
         await near.close()
         with pytest.raises(CommClosedError):
             await far.read()
+
+
+@asynchronous
+async def test_its_links_are_shown_in_a_terminal() -> None:
+    security = Security(require_encryption=False)
+    async with distributed.Scheduler(
+        protocol="unix://", port=0, dashboard=False, security=security
+    ) as scheduler:
+        ask = CliRunner().invoke
+        done = await asyncio.to_thread(ask, main, ["top", "--json", scheduler.address])
+        assert done.exit_code == 0, done.output
+        ends = [link["peer"] for link in json.loads(done.stdout)["links"]]
+        assert scheduler.address in ends
+        assert all(end.startswith("unix://") for end in ends)
+        number = scheduler.address.rpartition(":")[2]
+        done = await asyncio.to_thread(ask, main, ["top", f"unix://127.0.0.1:{number}0"])
+        assert done.exit_code == 1, done.output
+        assert f"unix://127.0.0.1:{number}0" in done.output
 
 
 @asynchronous

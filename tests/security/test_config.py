@@ -143,6 +143,27 @@ def test_a_malformed_file_is_named(tmp_path: Path, with_dask: bool) -> None:
     assert "cluster.yaml" in message
 
 
+@each_reader
+@pytest.mark.parametrize(
+    ("first", "second", "peers"),
+    [
+        ("[a]", "{client: [b]}", {"client": ["b"]}),
+        ("a", "{client: [b]}", {"client": ["b"]}),
+        ("{client: [a]}", "{worker: [b]}", {"client": ["a"], "worker": ["b"]}),
+        ("null", "{client: [b]}", {"client": ["b"]}),
+    ],
+)
+def test_a_later_mapping_counts_whatever_was_before(
+    first: str, second: str, peers: Any, with_dask: bool, tmp_path: Path
+) -> None:
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "x.yaml").write_text(f"sealwire: {{tls: {{allowed_peers: {first}}}}}")
+    later = f"sealwire: {{tls: {{allowed-peers: {second}}}}}"
+    ((fields, _), _) = run(tmp_path, with_dask, later, DASK_ROOT_CONFIG=str(etc))
+    assert fields["tls_allowed_peers"] == peers
+
+
 def test_without_dask_each_construction_reads_anew(tmp_path: Path) -> None:
     program = WITHOUT_DASK + (
         "import os\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -14,9 +16,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dask
 import psutil
 import pytest
 
+from sealwire.comm import HandshakeError, connect, listen
+from sealwire.security.contexts.background import Background
 from sealwire.testing import (
     Certificates,
     Cluster,
@@ -109,10 +114,49 @@ def test_impossible_wishes(faults: dict[str, Any], why: str) -> None:
         pytest.fail("it has started")
 
 
+ELSEWHERE = {  # as on the machine of somebody who also works with a real cluster
+    "distributed": {
+        "comm": {
+            "require-encryption": False,
+            "tls": {
+                "ca-file": "/nowhere.pem",
+                **{
+                    role: {"cert": "/nowhere.pem", "key": "/nowhere.key"}
+                    for role in ("client", "scheduler", "worker")
+                },
+            },
+        },
+        "scheduler": {"preload": ["nowhere"]},
+        "worker": {"preload": ["nowhere"]},
+    },
+    "logging": {"sealwire": "critical"},
+    "sealwire": {
+        "tls": {
+            "crl-file": "/nowhere.pem",
+            "allowed-peers": {role: ["nobody"] for role in ("client", "scheduler", "worker")},
+            "key-password": "secret",
+        },
+        "join": {"address": "127.0.0.1:1", "token-file": "/nowhere.token"},
+    },
+}
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with tls_cluster(workers=0) as made:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("etc-dask")
+    (folder / "elsewhere.yaml").write_text(json.dumps(ELSEWHERE))
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DASK_ROOT_CONFIG", str(folder))
+            made = stack.enter_context(tls_cluster(workers=1))
         yield made
+
+
+def test_the_files_of_here_are_not_theirs(cluster: Cluster) -> None:
+    """Nor are certificates that this process is configured with those of the client."""
+    here = dask.config.merge(dask.config.config, ELSEWHERE)
+    with dask.config.set(here), cluster.client() as client:
+        assert client.submit(abs, -1).result(timeout=30) == 1
 
 
 def test_a_worker_that_does_not_start(cluster: Cluster) -> None:
@@ -132,22 +176,32 @@ def test_a_worker_that_does_not_start(cluster: Cluster) -> None:
         cluster.wait_for_log("scheduler", "heureka", timeout=0.1)
 
 
-def test_the_configuration_of_here_is_not_theirs(
+def test_the_variables_of_here_are_not_theirs(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor the backend of somebody else."""
-    for name, value in {
-        "DASK_CONFIG": "/nowhere.yaml",
-        "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "/nowhere.pem",
-        "DASK_SEALWIRE__TLS__CRL_FILE": "/nowhere.pem",
-    }.items():
-        monkeypatch.setenv(name, value)
+    for name in (
+        "DASK_CONFIG",
+        "DASK_DISTRIBUTED__COMM",
+        "DASK_DISTRIBUTED__COMM__TLS__CA_FILE",
+        "DASK_distributed__comm__require_encryption",
+        "DASK_DISTRIBUTED__SCHEDULER__PRELOAD",
+        "DASK_DISTRIBUTED__WORKER__PRELOAD",
+        "DASK_LOGGING__SEALWIRE",
+        "DASK_SEALWIRE__TLS",
+        "DASK_SEALWIRE__TLS__CRL_FILE",
+        "DASK_SEALWIRE__JOIN__ADDRESS",
+        "SEALWIRE_JOIN",
+        "SEALWIRE_TOKEN_FILE",
+    ):
+        monkeypatch.setenv(name, "/nowhere.yaml")
+    monkeypatch.setenv("DASK_SEALWIRE__LIMITS__BACKLOG", "77")  # this says nothing of certificates
     seen: list[Any] = []
     monkeypatch.setattr("sealwire.testing.clusters.Child", lambda *_, **more: seen.append(more))
     cluster._start("imagined", "worker", [])
     del cluster._children["imagined"]
     (made,) = seen
     assert "/nowhere" not in json.dumps(made["environment"])
+    assert made["environment"]["DASK_SEALWIRE__LIMITS__BACKLOG"] == "77"
     assert made["environment"]["DASK_CONFIG"] == str(cluster.folder / "worker.yaml")
 
 
@@ -181,6 +235,26 @@ def test_faults_add_up(make_sealwire_certificates: Callable[..., Certificates]) 
     )
     assert "expired" in done.stdout
     assert "revoked" in done.stdout
+
+
+@pytest.mark.parametrize("change", ["revoke", "expire"])
+def test_a_change_holds_at_once_on_a_machine_that_is_busy(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no handshake waits until the files were looked at."""
+
+    async def main(certificates: Certificates) -> None:
+        server = certificates.security("scheduler").get_listen_args("scheduler")
+        client = certificates.security("worker").get_connection_args("worker")
+        async with listen("tls://127.0.0.1:0", lambda _: None, **server) as listener:
+            await (await connect(listener.contact_address, **client)).close()
+            monkeypatch.setattr(Background, "look", lambda *_: None)
+            getattr(certificates, change)("worker")
+            with pytest.raises(HandshakeError, match=f"refused our certificate: {change[:4]}"):
+                await connect(listener.contact_address, **client)
+
+    with temporary_certificates() as certificates:
+        asyncio.run(main(certificates))
 
 
 WITHOUT = """

@@ -92,6 +92,6 @@ class LazyGroup(click.Group):
     table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(package_name="sealwire", message="%(prog)s %(version)s")
+@click.version_option(package_name="sealwire", message="%(package)s %(version)s")
 def main() -> None:
     """Mutually authenticated links between the processes of a cluster."""

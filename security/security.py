@@ -80,8 +80,8 @@ class Security(Values):
         are not used with a `tls_ca_file` that has none of its CAs, and the log says so.
     tls_reload_interval : float or str
         Seconds, or text such as "10 s": how often, at most, a handshake checks whether files have
-        changed. 0 means every time, "never" (or infinity) not at all; the default is
-        1 s.
+        changed. 0 means every time, and that the handshake waits up to 2 s for the check; "never"
+        (or infinity) means not at all. The default is 1 s.
     tls_expiry_warning : float or str, optional
         Days, or text such as "12 h": how long before a certificate expires the log warns of it,
         once a day; "never" disables it. If unset, 30 days or a third of its lifetime, whichever is

@@ -48,8 +48,8 @@ class Background:
         self._lock = threading.Lock()
         self._run: _Run | None = None
 
-    def look(self, patience: float = PATIENCE) -> None:
-        """Run the work if it is due, and wait for it for a moment, or for `patience` seconds."""
+    def look(self, patience: float) -> None:
+        """Run the work if it is due, and wait for it for `patience` seconds."""
         deadline = time.monotonic() + patience
         while self._is_due():
             run, own = self._started()

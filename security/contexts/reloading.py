@@ -48,7 +48,8 @@ DEFAULT_INTERVAL = 1.0
 _RETRY = 1.0
 _LONGEST_PAUSE = 64.0
 
-# Seconds that a handshake waits for a check where what it has is expired, so that it would fail.
+# Seconds that a handshake waits for a check where what it has is expired, so that it would fail, or
+# where every handshake is to have one.
 _RATHER = 2.0
 _SIDES: tuple[Side, ...] = ("server", "client")
 
@@ -247,7 +248,8 @@ class Watch:
     def present(self, side: Side) -> SealedContext:
         """Return the context for a handshake that begins now."""
         if time.monotonic() >= self._due:
-            self._background.look(_RATHER if self._expiry.is_over() else background.PATIENCE)
+            rather = self._interval == 0 or self._expiry.is_over()
+            self._background.look(_RATHER if rather else background.PATIENCE)
         self._expiry.look()
         return self.built[side]
 

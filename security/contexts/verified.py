@@ -166,6 +166,20 @@ class VerifiedSocket(_Verified, NativeSocket):
             self._notify(getattr(refused, "told", ""))
             raise
 
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        """As `ssl.SSLSocket.read`, after the handshake and verification."""
+        try:
+            return super().read(len, buffer)
+        except ssl.SSLError as error:
+            # CPython 3.11.2 and others before 3.11.4 have no class for it, unless the end of the
+            # connection counts as close_notify, which a sealed context does not allow.
+            if error.reason != "UNEXPECTED_EOF_WHILE_READING" or isinstance(error, ssl.SSLEOFError):
+                raise
+            if not self.suppress_ragged_eofs:  # type: ignore[attr-defined]
+                words = "EOF occurred in violation of protocol"
+                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, words) from error
+            return b"" if buffer is None else 0
+
     def _notify(self, why: str) -> None:
         """Notify the refused peer, once, if the context says how and the connection allows it."""
         tell = self.context.tell_refused  # type: ignore[attr-defined]

@@ -30,8 +30,9 @@ def sealwire(*arguments: str) -> subprocess.CompletedProcess[str]:
     return python("-m", "sealwire.cli", *arguments)
 
 
-def test_version() -> None:
-    done = sealwire("--version")
+@pytest.mark.parametrize("command", ["sealwire.cli", "dask sealwire"])
+def test_version(command: str) -> None:
+    done = python("-m", *command.split(), "--version")
     assert (done.returncode, done.stdout) == (0, f"sealwire {version('sealwire')}\n")
 
 

@@ -17,9 +17,9 @@ from distributed.comm.core import Comm
 
 from sealwire.dask_backend import Security, install, preload, uninstall
 from sealwire.security import PEMError
-from sealwire.security.contexts import background
 from sealwire.security.contexts.reloading import FollowingContext
 from support import certs
+from support.following import give_checks_time
 from support.handshakes import client_context, common_name, foreign_context, name_at, security
 from support.observing import dial
 from support.parties import Party, asynchronous, select
@@ -60,9 +60,9 @@ class Folder:
 
 
 @pytest.fixture(autouse=True)
-def time_for_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, a look at files may take as long as a busy machine needs."""
-    monkeypatch.setattr(background, "PATIENCE", 30.0)
+def time_for_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, a check of files may take as long as a busy machine needs."""
+    give_checks_time(monkeypatch)
 
 
 @pytest.fixture

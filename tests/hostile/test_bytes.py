@@ -283,8 +283,7 @@ def test_a_prefix_reserves_nothing(kind: str, scheme: str, mode: str) -> None:
 def test_a_million_empty_frames(scheme: str) -> None:
     number = 1_000_000
     data = words(8 + 8 * number, number) + bytes(8 * number)
-    with Target("standalone", scheme) as target:
-        sock = attacker.enter(target.address)
+    with Target("standalone", scheme) as target, attacker.enter(target.address) as sock:
         attacker.ping(sock)
         target.ask("held")
 
@@ -297,7 +296,6 @@ def test_a_million_empty_frames(scheme: str) -> None:
         check(held < 0.25, f"the loop was held for {held:.3f} s")
         check(grown < 64 * MiB, f"{grown / MiB:.0f} MiB")
         figure(f"loop held for {held * 1000:.0f} ms, {grown / MiB:.0f} MiB")
-        sock.close()
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,8 @@ def test_fifty_workers_among_three_hundred_stalled_and_twenty_floods(tmp_path: P
             flood.process.kill()
             flood.process.wait()
             flood.finish()
-        for sock in stalled:
-            sock.close()
+            for sock in stalled:
+                sock.close()
         check(stats["pending"] + stats["refused"].get("timeout", 0) >= STALLED, stats)
         for kind in ("other-ca", "not-tls", "probe"):  # the ways of flood.py
             check(stats["refused"][kind] >= FLOODS, stats)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sealwire.security.contexts import background
-from support.following import Folder
+from support.following import Folder, give_checks_time
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +22,10 @@ def default_level() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def time_for_looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look at files may take as long as a busy machine needs, but where that is the matter."""
-    if request.path.stem != "test_background":
-        monkeypatch.setattr(background, "PATIENCE", 30.0)
+def time_for_checks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check of files may take as long as a busy machine needs, but where that is the matter."""
+    if request.path.stem not in ("test_background", "test_expired_material"):
+        give_checks_time(monkeypatch)
 
 
 @pytest.fixture

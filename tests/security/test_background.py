@@ -35,6 +35,12 @@ def shows_soon(folder: Folder, der: bytes) -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.fixture(autouse=True)
+def default_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every handshake has the files checked, but waits no longer for it than by default."""
+    monkeypatch.setattr(reloading, "_RATHER", reloading.PATIENCE)
+
+
 class Gate:
     """Something that hangs until it is opened."""
 
@@ -219,15 +225,13 @@ def test_a_caller_that_waits_is_served_by_a_look_begun_after_its_call() -> None:
         log.append("done")
 
     look = Background(work, lambda: True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(background, "PATIENCE", HANG)
-        with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(look.look)
-            assert enter.wait(HANG)
-            second = pool.submit(look.look)
-            leave.set()
-            first.result(HANG)
-            second.result(HANG)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(look.look, HANG)
+        assert enter.wait(HANG)
+        second = pool.submit(look.look, HANG)
+        leave.set()
+        first.result(HANG)
+        second.result(HANG)
     assert log in (["begun", "done"] * 2, ["begun", "done"] * 3)
 
 
@@ -250,6 +254,7 @@ PROGRAM = """
 import os, ssl, sys, threading, time
 from sealwire.security import Security
 from sealwire.security.contexts import reloading
+reloading._RATHER = reloading.PATIENCE  # as with the default interval
 folder = sys.argv[1]
 one = Security(
     tls_ca_file=folder + "/ca.pem", tls_worker_cert=folder + "/worker.pem",

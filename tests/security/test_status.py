@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sealwire.security import PEMError, Security
-from sealwire.security.contexts import reloading, status
+from sealwire.security.contexts import status
 from sealwire.security.contexts.status import failures, statuses
 from support import certs
 from support.following import CA, NEW, OLD, Folder
@@ -22,9 +22,8 @@ LONG = timedelta(days=1000)
 
 
 @pytest.fixture(autouse=True)
-def _alone_and_in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the contexts of other tests, and with time for looks on a busy machine."""
-    monkeypatch.setattr(reloading, "PATIENCE", 30.0)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the contexts of other tests."""
     monkeypatch.setattr(status, "_watches", {})
 
 

@@ -15,7 +15,7 @@ from tornado.tcpserver import TCPServer
 from sealwire.security import SessionResumed
 from support import certs
 from support.aio import aio
-from support.handshakes import foreign_context, security, server_context
+from support.handshakes import VERSIONS, client_context, foreign_context, security, server_context
 
 CA = certs.root()
 NODE = certs.leaf(CA)
@@ -197,3 +197,32 @@ async def test_a_resumed_session_is_served_nothing(stack: type[Any], ticket: boo
         assert [type(error) for error in serving.errors] == [SessionResumed] * times
     else:
         assert all(isinstance(error, OSError) for error in serving.errors)
+
+
+@pytest.mark.parametrize("how", ["recv", "recv_into", "read", "told"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_end_without_close_notify(version: ssl.TLSVersion, how: str) -> None:
+    """It is what it is to `ssl` in every version of Python: 3.11.2 raises another error for it."""
+    ours = security(NODE, [CA], tls_max_version=version)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        plain = socket.create_connection(server.getsockname(), timeout=30)
+        accepted, _ = server.accept()
+    accepted.settimeout(30)
+
+    def serve() -> None:
+        with server_context(ours).wrap_socket(accepted, server_side=True) as tls:
+            tls.sendall(b"all")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    context = client_context(ours)
+    with context.wrap_socket(plain, suppress_ragged_eofs=how != "told") as tls:
+        assert tls.recv(10) == b"all"
+        thread.join(30)
+        if how == "told":
+            with pytest.raises(ssl.SSLEOFError):
+                tls.recv(10)
+        else:
+            take = {"recv": lambda: tls.recv(10), "read": lambda: tls.read(10)}
+            assert take.get(how, lambda: tls.recv_into(bytearray(10)))() in (b"", 0)
+    assert not thread.is_alive()

@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sealwire.security import Security
+from sealwire.security.contexts import reloading
 from support import certs
 from support.handshakes import client_context, security, server_context, shake
 
@@ -16,6 +19,13 @@ OLD = certs.leaf(CA, "old")
 NEW = certs.leaf(CA, "new")
 FOREIGN = certs.leaf(OTHER_CA, "foreign")
 PEER = security(certs.leaf(CA, "peer"), [CA, OTHER_CA])
+
+
+def give_checks_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let handshakes of this process wait for a check of files as long as a busy machine needs."""
+    for name in ("PATIENCE", "_RATHER"):
+        assert hasattr(reloading, name)
+        monkeypatch.setattr(reloading, name, 30.0)
 
 
 class Folder:

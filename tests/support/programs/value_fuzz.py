@@ -247,14 +247,14 @@ def judge(frames: list[bytes]) -> bool:
     outcomes = []
     for byte in (0xA5, 0x5A):
         fill(byte)
-        start = time.perf_counter()
+        start = time.thread_time()  # decoding waits for nothing, unless the machine is busy
         try:
             value = decoded(frames)
         except DecodeError as error:
             outcomes.append(str(error))
             promise(len(str(error)) < 600 and str(error).isprintable(), "a long error", frames)
         else:
-            taken = time.perf_counter() - start
+            taken = time.thread_time() - start
             promise(taken < SPARE + SLOW * size, f"{taken:.3f} s", frames)
             held: list[int] = []
             outcomes.append(shown(value, held))

@@ -24,12 +24,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from . import config_files
+from .config_tree import getter, places
 from .errors import ConfigError
 from .parameters import is_nothing
 from .passed_over import in_two_forms, misplaced, unheeded
 from .paths import expanded
 from .pem import is_text
-from .quoting import hides_key, redacted, shown
+from .quoting import hides_key, shown
 from .schema import ROOT, defaults, sections, settings
 
 __all__ = [
@@ -91,9 +92,6 @@ _UNITS = {
 }
 _DURATION = re.compile(rf"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *({'|'.join(_UNITS)})?")
 
-#: what reading a file ends with, and `import dask`, which reads all of them
-_MALFORMED = (ValueError, TypeError, RecursionError)
-
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 _reported: set[str] = set()  # unknown keys already logged
@@ -122,7 +120,7 @@ def read(file: str | None = None) -> dict[str, Any]:
     `require_encryption` is a bool or None, and in paths `~` and `$NAME` are replaced; other values
     are as configured. Logs unknown keys. Raises `ConfigError` if the configuration is malformed.
     """
-    get = _getter(file)
+    get = getter(file)
     _warn_of_unknown(get)
     values = {field: located(field, get(key)) for field, key in KEYS.items()}
     values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
@@ -136,7 +134,7 @@ def _must_be_in_one_form(peers: Any, file: str | None) -> None:
     if peers is None or (file is None and peers == _examined[0]):
         return
     key, dask_config = KEYS["tls_allowed_peers"], sys.modules.get("dask.config")
-    if dask_config is not None and in_two_forms(key, peers, _places(file), dask_config):
+    if dask_config is not None and in_two_forms(key, peers, places(file), dask_config):
         raise ConfigError(
             f"cannot use {key}: it is set for all roles in one place and by role in another (files "
             "and DASK_… variables), and Dask drops one of the two; write both by role, such as "
@@ -165,12 +163,12 @@ def unknown_keys(file: str | None = None) -> list[UnknownKey]:
     ConfigError
         If the configuration is malformed.
     """
-    return list(unknown_in(_getter(file)))
+    return list(unknown_in(getter(file)))
 
 
 def warn_of_unknown() -> None:
     """Log the unknown keys of the configuration, and variables that do not hold, each once."""
-    _warn_of_unknown(_getter())
+    _warn_of_unknown(getter())
 
 
 def _warn_of_unknown(get: Callable[[str], Any]) -> None:
@@ -192,7 +190,7 @@ def _warn_of_unknown(get: Callable[[str], Any]) -> None:
 
 def without_preload(file: str | None = None) -> list[str]:
     """Return the preload settings of Dask that do not name our module."""
-    get = _getter(file)
+    get = getter(file)
     found = []
     for process in PROCESSES:
         key = f"distributed.{process}.preload"
@@ -204,14 +202,7 @@ def without_preload(file: str | None = None) -> list[str]:
 
 def files(file: str | None = None) -> list[str]:
     """Return the existing configuration files that `read` uses; `file` as there."""
-    return list(filter(os.path.isfile, config_files.listed(_places(file))))
-
-
-def _places(file: str | None = None) -> list[str]:
-    """Return the files and folders in which is looked for configuration."""
-    dask_config = sys.modules.get("dask.config")  # which has its own since it was imported
-    paths = dask_config.paths if dask_config is not None else config_files.places(os.environ)
-    return list(dict.fromkeys([*paths, *([file] if file is not None else ())]))
+    return list(filter(os.path.isfile, config_files.listed(places(file))))
 
 
 def truth(name: str, value: object) -> bool | None:
@@ -269,85 +260,6 @@ def duration(name: str, value: object, *, bare: str) -> float | None:
             f"got {shown(value)}"
         )
     return float(found[1]) * _UNITS[found[2] or bare]
-
-
-def _getter(file: str | None = None) -> Callable[[str], Any]:
-    if "dask.config" not in sys.modules:  # which has read them already
-        _must_end(file)
-    try:
-        import dask.config
-    except ImportError:
-        return _without_dask(file)
-    except _MALFORMED as error:
-        raise _unreadable(error, file) from None
-    tree = dask.config.config
-    if file is not None:
-        try:
-            tree = dask.config.collect([*dask.config.paths, file])
-        except Exception:  # of any type; `import dask` fails with it, and donfig may not
-            return _without_dask(file)
-    return lambda key: dask.config.get(key, default=None, config=tree) if key else tree
-
-
-def _must_end(file: str | None) -> None:
-    """Raise `ConfigError` for a file that `import dask` would never have read."""
-    for path in config_files.listed(_places(file)):
-        try:
-            config_files.must_end(path)
-        except config_files.Unread as found:
-            raise _named(path, found) from None
-
-
-def _without_dask(file: str | None) -> Callable[[str], Any]:
-    import donfig
-
-    class AsDask(donfig.Config):  # type: ignore[misc]
-        """Takes a section also where a file before has a text or a list, where donfig fails."""
-
-        def collect(self, paths: Any = None, env: Any = None) -> dict[str, Any]:
-            found: dict[str, Any] = {}
-            for path in config_files.listed(self.paths if paths is None else paths):
-                _lay(found, super().collect([path], {}), donfig.config_obj.canonical_name)
-            _lay(found, super().collect([], env), donfig.config_obj.canonical_name)
-            return found
-
-    try:
-        config = AsDask("dask")
-        if file is not None:
-            config = AsDask("dask", paths=[*config.paths, file])
-    except _MALFORMED as error:
-        raise _unreadable(error, file) from None
-    return lambda key: config.get(key, default=None) if key else config.config
-
-
-def _lay(
-    below: dict[str, Any], above: Mapping[str, Any], canonical: Callable[[str, Any], str]
-) -> None:
-    """Lay one source of configuration over another, as `dask.config.update` does."""
-    for name, value in above.items():
-        key = canonical(name, below)
-        if isinstance(value, Mapping):
-            if not isinstance(below.get(key), dict):
-                below[key] = {}
-            _lay(below[key], value, canonical)
-        else:
-            below[key] = value
-
-
-def _unreadable(error: Exception, file: str | None) -> ConfigError:
-    """Return an error that names the file which cannot be read, and says what to do."""
-    for path in config_files.listed(_places(file)):
-        try:
-            config_files.read(path)
-        except config_files.Unread as found:
-            if found.fatal:
-                return _named(path, found)
-    why = " ".join(redacted(str(error)).split()) or type(error).__name__
-    return ConfigError(f"cannot read the configuration: {why}; see which file: sealwire config")
-
-
-def _named(path: str, found: config_files.Unread) -> ConfigError:
-    return ConfigError(f"cannot read the configuration {path}: {found}; {found.advice}")
 
 
 def located(field: str, value: Any) -> Any:

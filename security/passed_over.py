@@ -9,7 +9,6 @@ not above the configuration that the nanny hands on, defaults included.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ __all__ = ["in_two_forms", "misplaced", "unheeded"]
 _TLS = "distributed.comm.tls"
 _VARIABLES = "DASK_SEALWIRE__TLS__"
 _NOTHING = ("", "none", "null")
+_LETTERS = 5  # of the seven of our name are in whatever is a misspelling of it
 
 
 def misplaced(get: Callable[[str], Any], known: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -58,8 +58,14 @@ def _root_of(name: str, section: str) -> str:
         return f"{first.lower()}: {nested}"
     if name == ROOT and not section:
         return ""
-    near = difflib.get_close_matches(name.lower(), [ROOT], cutoff=0.8)
-    return ROOT if name.lower().startswith(ROOT) or near else ""
+    lower = name.lower()
+    if lower.startswith(ROOT):
+        return ROOT
+    if len(set(ROOT) & set(lower)) < _LETTERS:
+        return ""
+    from difflib import get_close_matches  # takes longer to import than all else here to run
+
+    return ROOT if get_close_matches(lower, [ROOT], cutoff=0.8) else ""
 
 
 def _is_ours(value: Any, homes: Mapping[str, str]) -> bool:

@@ -41,7 +41,7 @@ broadcast sync __init__
 SECURITY = """
 errors text parameters quoting paths der pem_blocks pem_shapes reading permissions openable pem
 schema
-native config_files passed_over config
+native config_files config_tree passed_over config
 contexts.allowlist contexts.verified contexts.selfcheck contexts.trust contexts.status
 contexts.forks contexts.expiry
 x509.keys x509.lineage x509.names x509.requests
@@ -200,13 +200,13 @@ def test_packages_stand_on_each_other() -> None:
 
 
 def test_comm_security_joining_and_metrics_do_without_dask() -> None:
-    """Only security/config.py looks for Dask, and only when configuration is read."""
+    """Only security/config_tree.py looks for Dask, and only when configuration is read."""
     wrong = [
         str(found)
         for found in all_imports()
         if package_of(found.by) in ("comm", "security", "joining", "metrics")
         and package_of(found.of) in ("dask", "distributed")
-        and not (found.by == "sealwire.security.config" and found.lazy)
+        and not (found.by == "sealwire.security.config_tree" and found.lazy)
     ]
     assert not wrong
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sealwire.security import Security
-from sealwire.security.contexts import reloading
+from sealwire.security.contexts import background, reloading
 from support import certs
 from support.handshakes import client_context, security, server_context, shake
 
@@ -23,9 +23,9 @@ PEER = security(certs.leaf(CA, "peer"), [CA, OTHER_CA])
 
 def give_checks_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let handshakes of this process wait for a check of files as long as a busy machine needs."""
-    for name in ("PATIENCE", "_RATHER"):
-        assert hasattr(reloading, name)
-        monkeypatch.setattr(reloading, name, 30.0)
+    for module, name in ((background, "PATIENCE"), (reloading, "_RATHER")):
+        assert hasattr(module, name)
+        monkeypatch.setattr(module, name, 30.0)
 
 
 class Folder:

@@ -38,7 +38,7 @@ def shows_soon(folder: Folder, der: bytes) -> None:
 @pytest.fixture(autouse=True)
 def default_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every handshake has the files checked, but waits no longer for it than by default."""
-    monkeypatch.setattr(reloading, "_RATHER", reloading.PATIENCE)
+    monkeypatch.setattr(reloading, "_RATHER", background.PATIENCE)
 
 
 class Gate:
@@ -253,8 +253,8 @@ def test_reload_waits_and_tells(own_folder: Folder, gate: Gate) -> None:
 PROGRAM = """
 import os, ssl, sys, threading, time
 from sealwire.security import Security
-from sealwire.security.contexts import reloading
-reloading._RATHER = reloading.PATIENCE  # as with the default interval
+from sealwire.security.contexts import background, reloading
+reloading._RATHER = background.PATIENCE  # as with the default interval
 folder = sys.argv[1]
 one = Security(
     tls_ca_file=folder + "/ca.pem", tls_worker_cert=folder + "/worker.pem",

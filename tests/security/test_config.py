@@ -161,8 +161,12 @@ def test_a_later_mapping_counts_whatever_was_before(
     etc.mkdir()
     (etc / "x.yaml").write_text(f"sealwire: {{tls: {{allowed_peers: {first}}}}}")
     later = f"sealwire: {{tls: {{allowed-peers: {second}}}}}"
-    ((fields, _), _) = run(tmp_path, with_dask, later, DASK_ROOT_CONFIG=str(etc))
-    assert fields["tls_allowed_peers"] == peers
+    ((found, words), _) = run(tmp_path, with_dask, later, DASK_ROOT_CONFIG=str(etc))
+    if with_dask and "a" in first and not first.startswith("{"):
+        assert found == "ConfigError"  # releases of Dask differ in which one they drop
+        assert "Dask drops one of the two" in words
+    else:
+        assert found["tls_allowed_peers"] == peers
 
 
 def test_without_dask_each_construction_reads_anew(tmp_path: Path) -> None:

@@ -177,13 +177,13 @@ def test_interrupted_it_leaves_nothing_behind(
 
 
 @pytest.fixture
-def without(tmp_path: Path) -> Callable[[str], dict[str, str]]:
-    """Makes the environment of processes that cannot import a module."""
+def without(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Makes the environment of processes that cannot import some modules."""
 
-    def environment(module: str) -> dict[str, str]:
+    def environment(*modules: str) -> dict[str, str]:
         folder = tmp_path / "without"
         folder.mkdir()
-        blocker = f"import sys\nsys.modules[{module!r}] = None\n"
+        blocker = f"import sys\nsys.modules.update(dict.fromkeys({modules!r}))\n"
         (folder / "sitecustomize.py").write_text(blocker)
         return {"PYTHONPATH": str(folder)}
 
@@ -191,10 +191,14 @@ def without(tmp_path: Path) -> Callable[[str], dict[str, str]]:
 
 
 def test_a_cluster_without_our_backend_is_noticed(
-    tmp_path: Path, without: Callable[[str], dict[str, str]]
+    tmp_path: Path, without: Callable[..., dict[str, str]]
 ) -> None:
-    """Dask goes on when a preload fails, and then the cluster works, but over stock's backend."""
-    with demo(tmp_path, **without("sealwire.dask_backend.preload")) as process:
+    """Dask goes on when a preload fails, and then the cluster works, but over stock's backend.
+
+    Unless a `dask` command has installed ours by then, which it does for such a preload.
+    """
+    missing = without("sealwire.dask_backend.preload", "sealwire.cli.dask_plugin")
+    with demo(tmp_path, **missing) as process:
         text = rest(process)
     assert process.returncode == 1, text
     failed = dict(re.findall(r"^FAILED  (.*?)  +(.*?) *$", text, re.MULTILINE))
@@ -205,7 +209,7 @@ def test_a_cluster_without_our_backend_is_noticed(
 
 
 def test_a_scheduler_that_does_not_start_is_explained(
-    tmp_path: Path, without: Callable[[str], dict[str, str]]
+    tmp_path: Path, without: Callable[..., dict[str, str]]
 ) -> None:
     with demo(tmp_path, **without("distributed.cli.dask_scheduler")) as process:
         text = rest(process)

@@ -123,7 +123,7 @@ async def test_memory_is_the_callers_again(scheme: str, how: str) -> None:
     """After `drain`, though the error of the write is kept, and with it the frames it has left."""
     async with pair(scheme) as (a, b):
         content = bytearray(b"x" * LARGE)
-        task = asyncio.create_task(a.write([content], timeout=0.02 if how == "timeout" else None))
+        task = asyncio.create_task(a.write([content], timeout=1e-6 if how == "timeout" else None))
         await asyncio.sleep(0)
         if how == "cancel":
             task.cancel()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from sealwire.comm import DecodeError, FramingError, HandshakeError, HelloError, codec
 from sealwire.comm.wire import hello
-from sealwire.comm.wire.framing import Splitter, pack
+from sealwire.comm.wire.framing import PER_FRAME, Splitter, pack
 from support.target import check, count, figure
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
@@ -75,7 +75,9 @@ class Reader:
     def messages(self) -> list[list[bytearray | memoryview]]:
         for frames, size in self.inbox:
             check(0 < len(frames) <= MAX_FRAMES)
-            check(sum(memoryview(frame).nbytes for frame in frames) == size <= MAX_SIZE)
+            payload = sum(memoryview(frame).nbytes for frame in frames)
+            check(payload <= MAX_SIZE)
+            check(size == payload + PER_FRAME * (len(frames) - 1))
         return [frames for frames, _ in self.inbox]
 
     def feed(self, data: bytes, pieces: Iterator[int]) -> bool:
@@ -204,7 +206,7 @@ def test_any_msgpack(value: object, buffers: list[bytes]) -> None:
     """Well-formed msgpack with extension types of every number, and of ours with any content."""
     frames = [bytearray(msgpack.packb(value)), *map(bytearray, buffers)]
     reader = Reader()
-    reader.inbox.append((list(frames), sum(map(len, frames))))
+    reader.inbox.append((list(frames), sum(map(len, frames)) + PER_FRAME * len(buffers)))
     decoded(reader)
 
 
@@ -235,7 +237,8 @@ arrays = st.tuples(
 def test_any_array(parts: tuple[object, ...], buffer: bytes) -> None:
     header = msgpack.packb(msgpack.ExtType(2, msgpack.packb(parts)))
     reader = Reader()
-    reader.inbox.append(([bytearray(header), bytearray(buffer)], len(header) + len(buffer)))
+    size = len(header) + len(buffer) + PER_FRAME
+    reader.inbox.append(([bytearray(header), bytearray(buffer)], size))
     decoded(reader)
 
 

@@ -107,7 +107,7 @@ PATHS: dict[str, tuple[Callable[[Path], object], str]] = {
     "much too long": (lambda _: "/x" * 5000, "name too long"),
     "a token": (lambda _: TEXT, "it is a token"),
     "a token in a path": (lambda path: f"{path}/{TEXT}\n", "it is a token"),
-    "no home": (lambda _: "~nobody-of-this-name/token", "no home folder"),
+    "no home": (lambda _: "~nobody-of-this-name/token", "that ~ stands for"),
     "no variable": (lambda _: "$NO_SUCH_VARIABLE/token", "NO_SUCH_VARIABLE in it is not set"),
     "nothing": (lambda _: "", "expected the path of a file"),
     "None": (lambda _: None, "expected the path of a file"),
@@ -156,7 +156,7 @@ def test_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert token_in("~/token", "x") == token_in("$HOME/token", "x") == TOKEN
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", none)
-    with pytest.raises(JoinError, match=r"in ~/token \(x\): there is no home folder"):
+    with pytest.raises(JoinError, match=r"cannot use x: the home that ~ stands for"):
         token_in("~/token", "x")
 
 

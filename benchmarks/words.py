@@ -8,6 +8,7 @@ CASES = {
     "flood": "short messages, one way",
     "batch": "20 reports to the scheduler",
     "batch-tasks": "20 tasks to a worker",
+    "values": "10,000 texts and numbers",
     "payload-64kib": "an array of 64 KiB",
     "payload-1mib": "an array of 1 MiB",
     "payload-16mib": "an array of 16 MiB",

@@ -77,6 +77,7 @@ SMALLER: dict[str, dict[str, Any]] = {
         ("flood", "standalone", "tls"),
         ("batch", "dask", "tcp"),
         ("batch-tasks", "stock", "tls"),
+        ("values", "standalone", "tcp"),
         ("payload-1mib", "dask", "tcp"),
         ("payload-1mib", "sockets", "tls"),
         ("payload-1mib", "unix", "tcp"),

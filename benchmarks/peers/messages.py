@@ -10,7 +10,14 @@ SIZE = 20
 
 
 def batch_of(what: str) -> list[dict[str, Any]]:
-    """A batch of ``reports`` (worker to scheduler) or ``tasks`` (scheduler to worker)."""
+    """A batch of ``reports`` (worker to scheduler), ``tasks`` (scheduler to worker) or ``values``.
+
+    The latter are plain: 2,500 keys with their sizes, 2,500 texts and 2,500 numbers.
+    """
+    if what == "values":
+        keys = [f"sum-partial-{index}" for index in range(2500)]
+        sizes = [8_000_128 + 17 * index for index in range(2500)]
+        return [{"sizes": dict(zip(keys, sizes, strict=True)), "keys": keys, "ids": sizes}]
     make = {"reports": _report, "tasks": _task}[what]
     return [make(index) for index in range(SIZE)]
 

@@ -77,7 +77,7 @@ SMALLER: dict[str, dict[str, Any]] = {
         ("flood", "standalone", "tls"),
         ("batch", "dask", "tcp"),
         ("batch-tasks", "stock", "tls"),
-        ("values", "standalone", "tcp"),
+        ("values", "standalone", "tls"),
         ("payload-1mib", "dask", "tcp"),
         ("payload-1mib", "sockets", "tls"),
         ("payload-1mib", "unix", "tcp"),
@@ -87,7 +87,7 @@ SMALLER: dict[str, dict[str, Any]] = {
         ("connections", "standalone", "tls"),
         ("memory", "standalone", "tls"),
         ("hold", "stock", "tcp"),
-        ("beside-trickle", "standalone", "tcp"),
+        ("beside-trickle", "standalone", "tls"),
     ],
 )
 def test_every_kind_of_case_runs(

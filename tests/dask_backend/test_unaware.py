@@ -305,8 +305,7 @@ NAMED_IN_VAIN = {
 }
 
 
-@pytest.mark.parametrize("kind", ["scheduler", "client"])
-@pytest.mark.parametrize("named", NAMED_IN_VAIN)
+@pytest.mark.parametrize(("kind", "named"), [*zip(("scheduler", "client"), NAMED_IN_VAIN, strict=True)])
 def test_a_configuration_that_is_not_there_is_named(kind: str, named: str, tmp_path: Path) -> None:
     """Also by a script, which is all that would tell it from one that is protected."""
     (tmp_path / "configs").mkdir()
@@ -316,20 +315,18 @@ def test_a_configuration_that_is_not_there_is_named(kind: str, named: str, tmp_p
     assert NAMED_IN_VAIN[named] in said
 
 
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("Sealwire: {tls: {crl-file: crl.pem}}", "Sealwire"),
-        ("distributed: {sealwire: {tls: {crl-file: crl.pem}}}", "distributed.sealwire"),
-        ("sealwire.tls: {crl-file: crl.pem}", "sealwire.tls"),
-        ("sealwire: {crl-file: crl.pem}", "sealwire.crl-file"),
-    ],
-)
-def test_a_protection_in_a_wrong_place_is_named(text: str, key: str, tmp_path: Path) -> None:
+def test_a_protection_in_a_wrong_place_is_named(tmp_path: Path) -> None:
     """By a process that has nothing else of ours in its configuration."""
-    (tmp_path / "dask.yaml").write_text(text)
+    wrong = {
+        "Sealwire": "Sealwire: {tls: {crl-file: crl.pem}}",
+        "distributed.sealwire": "distributed: {sealwire: {tls: {crl-file: crl.pem}}}",
+        "sealwire.tls": "sealwire.tls: {crl-file: crl.pem}",
+        "sealwire.crl-file": "sealwire: {crl-file: crl.pem}",
+    }
+    (tmp_path / "dask.yaml").write_text("\n".join(wrong.values()))
     said = asked_thrice("client", {"DASK_CONFIG": str(tmp_path / "dask.yaml")}, tmp_path)
-    assert said.count(f"unknown configuration key {key} is ignored; did you mean ") == 1, said
+    for key in wrong:
+        assert said.count(f"unknown configuration key {key} is ignored; did you mean ") == 1, said
 
 
 def test_a_variable_that_comes_after_dask_is_named(tmp_path: Path) -> None:

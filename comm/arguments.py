@@ -49,9 +49,6 @@ logger = logging.getLogger("sealwire.comm")
 _LEAST = ssl.TLSVersion.TLSv1_2
 #: The ways to disable TLS below 1.2 other than `minimum_version`
 _OLD = (ssl.OP_NO_SSLv3, ssl.OP_NO_TLSv1, ssl.OP_NO_TLSv1_1)
-#: What a context speaks at least if nobody has said: by some builds of Python, such as Debian's,
-#: whatever OpenSSL's own configuration says
-_UNSET = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version
 _FITTING: dict[Side, Collection[int]] = {
     "server": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLSv1_2),
     "client": (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLSv1_2),
@@ -218,19 +215,25 @@ def weakness(context: ssl.SSLContext, side: Side) -> str | None:
             f"make one with ssl.{right}"
         )
     least = context.minimum_version
-    if (
-        least < _LEAST
-        and least != _UNSET
-        and context.protocol is not ssl.PROTOCOL_TLSv1_2
-        and not all(context.options & option for option in _OLD)
-    ):
+    if least >= _LEAST or context.protocol is ssl.PROTOCOL_TLSv1_2:
+        return None
+    if least == _unset():
+        context.minimum_version = _LEAST
+    elif not all(context.options & option for option in _OLD):
         return (
             f"speaks TLS before 1.2 (minimum_version is {least.name}); "
             "set context.minimum_version = ssl.TLSVersion.TLSv1_2"
         )
-    if least == _UNSET < _LEAST and context.protocol is not ssl.PROTOCOL_TLSv1_2:
-        context.minimum_version = _LEAST
     return None
+
+
+@functools.cache
+def _unset() -> int:
+    """Return what a context speaks at least if nobody has said.
+
+    By some builds of Python, such as Debian's, that is whatever OpenSSL's own configuration says.
+    """
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).minimum_version
 
 
 def log_lacks(address: str, context: ssl.SSLContext | None, lacks: Iterable[str]) -> None:

@@ -175,7 +175,7 @@ UNFIT: dict[str, tuple[Callable[[str], ssl.SSLContext], str]] = {
         "make one with ssl.PROTOCOL_TLS_",
     ),
 }
-if arguments._UNSET == ssl.TLSVersion.MINIMUM_SUPPORTED:  # nobody has chosen it: it is raised
+if arguments._unset() == ssl.TLSVersion.MINIMUM_SUPPORTED:  # nobody has chosen it: it is raised
     del UNFIT["of no protocol"]
 
 
@@ -184,7 +184,7 @@ def test_a_version_that_nobody_has_chosen_is_raised(
     side: arguments.Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with builds of Python that leave it to OpenSSL's configuration."""
-    monkeypatch.setattr(arguments, "_UNSET", ssl.TLSVersion.MINIMUM_SUPPORTED)
+    monkeypatch.setattr(arguments, "_unset", lambda: ssl.TLSVersion.MINIMUM_SUPPORTED)
     context = changed(side, minimum_version=ssl.TLSVersion.MINIMUM_SUPPORTED)
     assert arguments.expect_secure("tls://127.0.0.1", context, side, "") is context
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2

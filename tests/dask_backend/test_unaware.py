@@ -305,7 +305,9 @@ NAMED_IN_VAIN = {
 }
 
 
-@pytest.mark.parametrize(("kind", "named"), [*zip(("scheduler", "client"), NAMED_IN_VAIN, strict=True)])
+@pytest.mark.parametrize(
+    ("kind", "named"), [*zip(("scheduler", "client"), NAMED_IN_VAIN, strict=True)]
+)
 def test_a_configuration_that_is_not_there_is_named(kind: str, named: str, tmp_path: Path) -> None:
     """Also by a script, which is all that would tell it from one that is protected."""
     (tmp_path / "configs").mkdir()

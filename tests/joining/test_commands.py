@@ -328,7 +328,9 @@ def test_nothing_secret_is_in_logs_or_the_list_of_processes(
         [*command, "--token-file", str(file), "--dir", str(tmp_path / "node")],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    lines = [" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)]
+    lines: list[str] = []
+    while not any("certs join" in line for line in lines) and joining.poll() is None:
+        lines = [" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)]
     output, _ = joining.communicate(timeout=60)
     assert joining.returncode == 0, output
     again = run("join", serving.address, "--dir", str(tmp_path / "b"), SEALWIRE_TOKEN=refused)

@@ -96,9 +96,15 @@ def choose_hold() -> None:
 
 
 def left_in(folder: Path) -> list[str]:
-    """What is there, but for what distributed keeps: a folder for all servers, and its locks."""
+    """What is there, but for what distributed keeps: a folder for all servers, and its locks.
+
+    A worker that was killed, as nannies kill slow ones, leaves its own to the next worker.
+    """
     left = {path.name for path in folder.iterdir()}
     if SCRATCH in left:
+        from distributed.diskutils import WorkSpace
+
+        WorkSpace(str(folder / SCRATCH)).new_work_dir(prefix="next-").release()
         left.remove(SCRATCH)
         left |= {f"{SCRATCH}/{p.name}" for p in (folder / SCRATCH).iterdir() if p.suffix != ".lock"}
     return sorted(left)

@@ -376,7 +376,7 @@ class Splitter:
             self._max_size = self._max_message_size
 
     def _block_done(self) -> None:
-        block, self.block = self.block, None
+        block, self.block, self._filled = self.block, None, 0
         assert block is not None
         if self._sharing and not self._frames:
             self._frames += _split(block, self._lengths[: self._sharing])

@@ -278,6 +278,21 @@ def test_pack_then_split_however_frames_are_made(
         assert all(cut.writable + direct.writable)
 
 
+def test_progress_counts_what_has_arrived() -> None:
+    sizes = [3, 5000, 2, 0, 7, 6000]
+    data = pack(sizes, 1) + bytes(sum(sizes))
+    ahead = len(data) - sum(sizes)
+    collector = Collector()
+    for position in range(len(data)):
+        expected = "" if not position else f"{position} bytes of its prelude"
+        if position >= ahead:
+            expected = f"{position - ahead} of {sum(sizes)} bytes"
+        assert collector.splitter.progress() == expected
+        collector.feed(data[position : position + 1])
+    assert collector.splitter.progress() == ""
+    assert collector.messages == [[bytes(size) for size in sizes]]
+
+
 @pytest.mark.parametrize(
     ("size", "shared"),
     [(1, 1), (1000, 1), (4095, 1), (4096, 1), (5000, 1), (1, 3000), (1000, 3000), (4095, 3000)],

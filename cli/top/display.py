@@ -92,7 +92,7 @@ def _processes(view: View, most: int) -> Table:
         texts = [
             row["name"],
             row["backend"],
-            row["links"],
+            words.links(row),
             words.days(own["days"] if own else None),
             words.counts(row["refused"]),
             "; ".join(row["faults"]),

@@ -137,16 +137,13 @@ def _table(
 
 
 def _process(row: Mapping[str, Any]) -> list[str]:
-    untold = row["in_the_process_of"] or row["pid"] is None
-    links = "–" if untold else str(row["links"])
-    if 0 < row["links_told"] < row["links"]:
-        links += f" ({row['links_told']} listed)"
+    untold = words.is_untold(row)
     shares = f", in the process of {row['in_the_process_of']}" if row["in_the_process_of"] else ""
     texts = [
         row["name"],
         row["address"],
         f"{row['backend']}{shares}",
-        links,
+        words.links(row),
         words.size(None if untold else row["bytes_in"]),
         words.size(None if untold else row["bytes_out"]),
         words.certificates(row),

@@ -255,6 +255,40 @@ def test_faults(parts: dict[str, Any], state: str, start: str) -> None:
     assert made.edges == {("scheduler", "worker w"): made.links[0].state}
 
 
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        *[(-n, "expired") for n in (1, 60, 3600, 4300, DAY)],
+        (0, "0 seconds"), (90, "90 seconds"), (1800, "30 minutes"), (3600, "60 minutes"),
+    ],
+)  # fmt: skip
+def test_the_hour_of_an_end(left: int, words: str) -> None:
+    """What is over is said to be, and before that the time left, alike at every place."""
+    certificates = [["own", "CN=w", NOW - 100 * DAY, NOW + left]]
+    sent = report(links=[link(until=NOW + left)], certificates=certificates)
+    made = of(worker(sent))
+    view = as_dict(made)
+    shown = Page(render(view, picture(made), []))
+    console = Console(file=io.StringIO(), width=400)
+    console.print(whole(view))
+    assert f"first to end: own CN=w, {words}" in console.file.getvalue()
+    assert f"own CN=w, {'in ' * (left >= 0)}{words}." in shown.text
+    assert [row["left of it"] for row in shown.rows("links")] == [words]
+    for kind in ("processes", "links"):
+        (fault, *_) = next(row["faults"] for row in view[kind] if row["faults"])
+        assert ("has expired on" if left < 0 else f"in {words}") in fault
+
+
+def test_a_terminal_counts_no_links_of_who_reports_none() -> None:
+    view = as_dict(of(worker(None), worker(report(open=30), "some")))
+    rows = {row["name"]: words.links(row) for row in view["processes"]}
+    assert rows == {"scheduler": "–", "worker w": "–", "worker some": "30 (1 listed)"}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(whole(view))
+    (line,) = [each for each in console.file.getvalue().splitlines() if "worker w " in each]
+    assert re.search(r"distributed +– +– ", line), line
+
+
 def test_what_is_of_all_a_process_is_told_once() -> None:
     sent = report(broken={"lost": 1}, broken_dialled={"lost": 2}, outdated=["client"])
     made = of(worker(sent, "a"), worker(sent, "bc"))
@@ -347,12 +381,9 @@ def test_figures_are_said() -> None:
     assert [words.seconds(n) for n in (0, 119, 120, 7200, 3 * DAY)] == [
         "0 s", "119 s", "2 min", "2 h", "3 d",
     ]  # fmt: skip
-    assert [words.days(n) for n in (-0.1, 0.5, 2, 3.4)] == [
-        "expired",
-        "12 hours",
-        "2 days",
-        "3 days",
-    ]
+    assert [words.days(n) for n in (-0.0001, 0, 0.02, 0.5, 2, 3.4)] == [
+        "expired", "0 seconds", "29 minutes", "12 hours", "2 days", "3 days",
+    ]  # fmt: skip
     assert words.round_trip(1234) == "1.23 ms"
 
 

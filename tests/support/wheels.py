@@ -41,7 +41,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel, and with the source archive's content in `source`.
 
     The wheel is made of the archive, and that of a copy, so that nothing of an earlier build gets
-    into them.
+    into them; the archive with what pyproject.toml asks for, and nothing else.
     """
 
     def build(folder: Path) -> None:
@@ -56,7 +56,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tar.extractall(folder / "unpacked")
         (source,) = (folder / "unpacked").iterdir()
         source.rename(folder / "source")
-        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
+        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
         run(*pip, "--wheel-dir", folder, archive, cwd=folder)
 
     return once(tmp_path_factory, "released", build)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -139,6 +140,49 @@ ELSEWHERE = {  # as on the machine of somebody who also works with a real cluste
         "join": {"address": "127.0.0.1:1", "token-file": "/nowhere.token"},
     },
 }
+
+
+PRELOAD = "sealwire.testing.preload"
+
+
+@pytest.mark.parametrize(
+    ("given", "preload"),
+    [
+        (["mine"], ["mine", PRELOAD]), (("a", "b"), ["a", "b", PRELOAD]),
+        ("mine", ["mine", PRELOAD]), (None, [PRELOAD]), ([], [PRELOAD]), ("", [PRELOAD]),
+    ],
+)  # fmt: skip
+def test_preloads_of_a_test_are_kept_as_it_wrote_them(
+    given: Any, preload: list[str], tmp_path: Path
+) -> None:
+    """Also where several clusters share a configuration."""
+    config = {"distributed": {"worker": {"preload": given}}}
+    with temporary_certificates() as certificates:
+        for _ in range(2):
+            made = Cluster(tmp_path, certificates, config)._configuration("worker")
+            assert made["distributed"]["worker"]["preload"] == preload
+            assert made["distributed"]["scheduler"]["preload"][-1] == PRELOAD
+    assert config == {"distributed": {"worker": {"preload": given}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ("x", "bad config: 'x'; need mappings"),
+        ([("a", 1)], "need mappings"),
+        ({"a": Path("x")}, "PosixPath is not JSON serializable; need mappings, lists, texts"),
+        ({"a": {1, 2}}, "set is not JSON serializable"),
+        ({"a": {(1, 2): 3}}, "keys must be"),
+        ({"distributed": None}, "distributed is None; leave it out, or give a mapping"),
+        ({"distributed": {"comm": {"tls": []}}}, "distributed.comm.tls is []; leave it out"),
+        ({"distributed": {"worker": "x"}}, "distributed.worker is 'x'; leave it out"),
+        ({"sealwire": {"tls": 3}}, "sealwire.tls is 3; leave it out"),
+        ({"sealwire": True}, "sealwire is True; leave it out"),
+    ],
+)
+def test_a_configuration_that_is_none(config: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)), tls_cluster(config=config):
+        pass
 
 
 @pytest.fixture(scope="module")

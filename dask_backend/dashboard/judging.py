@@ -96,7 +96,7 @@ def _end(what: str, start: int, end: int, now: float, *, crl: bool = False) -> l
         return [Fault("bad", f"{what} has expired on {_date(end)}")]
     near = soon(start, end)
     if left <= (min(near, _DAY) if crl else near):
-        return [Fault("warn", f"{what} ends on {_date(end)}, in {in_words(left)}")]
+        return [Fault("warn", f"{what} expires on {_date(end)}, in {in_words(left)}")]
     return []
 
 

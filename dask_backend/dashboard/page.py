@@ -17,14 +17,14 @@ __all__ = ["render"]
 
 _PROCESSES = (
     "state", "process", "address", "backend", "links", "in", "out", "certificates",
-    "refused, last hour", "heard of", "what is wrong",
+    "refused, last hour", "last heard", "what is wrong",
 )  # fmt: skip
 _LINKS = (
     "state", "process", "peer", "its certificate", "TLS", "cipher", "backend", "age", "in", "out",
-    "round trip", "left of it", "what is wrong",
+    "round trip", "expires in", "what is wrong",
 )  # fmt: skip
 _NAMES = {"processes": ("process", "processes"), "links": ("link", "links")}
-_FIGURES = frozenset(("links", "in", "out", "heard of", "age", "round trip", "left of it"))
+_FIGURES = frozenset(("links", "in", "out", "last heard", "age", "round trip", "expires in"))
 
 
 def render(view: Mapping[str, Any], drawing: str, pages: Sequence[str] | None) -> str:
@@ -98,7 +98,7 @@ def _first_to_end(view: Mapping[str, Any]) -> str:
     named = f"{first['kind']} {first['name']}".rstrip()
     left = words.days(first["days"])
     left = f"in {left}" if first["days"] >= 0 else left
-    return f" The first certificate to end: {_text(named)}, {left}."
+    return f" The first certificate to expire: {_text(named)}, {left}."
 
 
 def _mark(state: str) -> str:

@@ -26,8 +26,8 @@ __all__ = [
 #: a sign and a word for each state
 STATES = {
     "bad": ("◆", "wrong"),
-    "warn": ("▲", "look at it"),
-    "stock": ("■", "distributed's backend"),
+    "warn": ("▲", "worth a look"),
+    "stock": ("■", "on distributed's backend"),
     "ok": ("●", "good"),
 }
 

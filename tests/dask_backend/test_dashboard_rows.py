@@ -227,9 +227,9 @@ FAULTS = [
     ({"links": [link(until=NOW + 5 * DAY)] * 2}, "warn", "2 of its links with a fault"),
     ({"links": [link(since=NOW - DAY, until=NOW + 5 * DAY)]}, "ok", ""),  # short-lived
     ({"certificates": [["own", "CN=w", 0, NOW - 3600]]}, "bad", "its own certificate CN=w has exp"),
-    ({"certificates": [["CA", "CN=c", 0, NOW + 4 * DAY]]}, "warn", "the CA CN=c ends on 2027-01-1"),
+    ({"certificates": [["CA", "CN=c", 0, NOW + 4 * DAY]]}, "warn", "the CA CN=c expires on 2027-0"),
     ({"certificates": [["CRL", "", NOW - 6 * DAY, NOW + 2 * DAY]]}, "ok", ""),
-    ({"certificates": [["CRL", "", NOW - 6 * DAY, NOW + DAY // 2]]}, "warn", "its CRL ends on 202"),
+    ({"certificates": [["CRL", "", NOW - 6 * DAY, NOW + DAY // 2]]}, "warn", "its CRL expires on "),
     ({"certificates": [["own", "", 0, 1 << 61]]}, "ok", ""),
     ({"refused": {"probe": 900}}, "ok", ""),
     ({"refused": {"probe": 900, "expired": 2}}, "warn", "refused within the hour: expired 2"),
@@ -271,12 +271,12 @@ def test_the_hour_of_an_end(left: int, words: str) -> None:
     shown = Page(render(view, picture(made), []))
     console = Console(file=io.StringIO(), width=400)
     console.print(whole(view))
-    assert f"first to end: own CN=w, {words}" in console.file.getvalue()
+    assert f"first to expire: own CN=w, {words}" in console.file.getvalue()
     assert f"own CN=w, {'in ' * (left >= 0)}{words}." in shown.text
-    assert [row["left of it"] for row in shown.rows("links")] == [words]
+    assert [row["expires in"] for row in shown.rows("links")] == [words]
     for kind in ("processes", "links"):
         (fault, *_) = next(row["faults"] for row in view[kind] if row["faults"])
-        assert ("has expired on" if left < 0 else f"in {words}") in fault
+        assert ("has expired on" if left < 0 else f", in {words}") in fault
 
 
 def test_a_terminal_counts_no_links_of_who_reports_none() -> None:

@@ -159,7 +159,7 @@ def variables(environment: Mapping[str, str]) -> Iterator[tuple[str, Unread]]:
         except (SyntaxError, ValueError):
             value = text
         except (TypeError, MemoryError, RecursionError) as error:  # Dask catches none of these
-            why = f"it has the form of a value of Python's, and is none ({type(error).__name__})"
+            why = f"it looks like a Python value and cannot be read as one ({type(error).__name__})"
             yield name, Unread("variable-malformed", why, _BRACES)
             continue
         if not _laid(tree, names, value):

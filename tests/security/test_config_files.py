@@ -80,7 +80,7 @@ def test_a_malformed_file_is_one_line_with_what_to_do(
     [
         # Not every error of it is a ValueError.
         ("DASK_CONFIG", "x.yaml", "cannot read the configuration {folder}/x.yaml: the name 1 in"),
-        ("DASK_X", "{{}}", "cannot read the configuration in the variable DASK_X: it has the form"),
+        ("DASK_X", "{{}}", "cannot read the configuration in the variable DASK_X: it looks like"),
     ],
 )
 def test_what_ends_the_import_of_dask_is_no_traceback(
@@ -151,7 +151,7 @@ def test_config_names_the_variable_and_not_its_value(
     result = CliRunner().invoke(main, ["config"])
     assert isinstance(result.exception, SystemExit)
     assert result.exit_code == 2
-    assert "error DASK_SEALWIRE__TLS__KEY_PASSWORD: it has the form of a value" in result.output
+    assert "error DASK_SEALWIRE__TLS__KEY_PASSWORD: it looks like a Python value" in result.output
     assert "or unset it" in result.output
     assert PASSWORD not in result.output
 

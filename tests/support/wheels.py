@@ -40,7 +40,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel, and with the source archive's content in `source`.
 
-    The wheel is made of the archive, and that of a copy, so that nothing of an earlier build gets
+    The wheel is made of the archive, and that of a `copy`, so that nothing of an earlier build gets
     into them; the archive with what pyproject.toml asks for, and nothing else.
     """
 
@@ -49,7 +49,6 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
         left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
         shutil.copytree(ROOT, copy, ignore=left_out)
         run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, copy, cwd=folder)
-        shutil.rmtree(copy)
         (archive,) = folder.glob("*.tar.gz")
         with tarfile.open(archive) as tar:
             tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.2

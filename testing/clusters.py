@@ -187,8 +187,11 @@ class Cluster:
                 self.wait_for_start(name)
 
     def _start(self, name: str, role: Role, options: list[str]) -> None:
-        if name in self._children or not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError(f"bad name {name!r}: need a new one of letters, digits, '.-_'")
+        good = isinstance(name, str) and re.fullmatch(r"[\w.-]{1,60}", name)  # files have it, too
+        if not good or name in self._children:
+            raise ValueError(
+                f"bad name {shown(name)}: need a new text of at most 60 letters, digits, '.-_'"
+            )
         path = self.folder / f"{role}.yaml"
         if not path.exists():
             path.write_text(json.dumps(self._configuration(role)))

@@ -206,7 +206,8 @@ def test_the_files_of_here_are_not_theirs(cluster: Cluster) -> None:
 def test_a_worker_that_does_not_start(cluster: Cluster) -> None:
     with pytest.raises(ValueError, match="no process 'worker-7'; there are scheduler"):
         cluster.log("worker-7")
-    for name in ("scheduler", "", "../a", "a b", "a/b"):
+    names: list[Any] = ["scheduler", "", "../a", "a b", "a/b", "a\n", 7, b"a", "x" * 300, ["a"]]
+    for name in names:
         with pytest.raises(ValueError, match="bad name"):
             cluster.start_worker(name)
     (cluster.folder / "scheduler.json").rename(cluster.folder / "moved")

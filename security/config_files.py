@@ -9,6 +9,9 @@ that is there twice, a `DASK_CONFIG` that names nothing.
 
 from __future__ import annotations
 
+import ast
+import base64
+import json
 import locale
 import os
 import re
@@ -21,7 +24,21 @@ from typing import Any, NamedTuple
 from .quoting import redacted, shown
 from .reading import kind
 
-__all__ = ["LARGEST", "Unread", "Vain", "listed", "named_in_vain", "places", "read", "twice"]
+__all__ = [
+    "INHERITED",
+    "LARGEST",
+    "Unread",
+    "Vain",
+    "listed",
+    "named_in_vain",
+    "places",
+    "read",
+    "twice",
+    "variables",
+]
+
+#: the variable by which Dask hands its configuration to processes that it starts
+INHERITED = "DASK_INTERNAL_INHERIT_CONFIG"
 
 #: bytes of a file that are read; Dask has no limit, and takes minutes for 10 MB
 LARGEST = 1 << 20
@@ -31,13 +48,14 @@ _CORRECT = (
     "correct it: indent with spaces, close what is opened, and quote a value that begins with one "
     "of {[*&!%@`|> or contains ': '"
 )
+_BRACES = "write {…} instead of {{…}}, put quotes around it if it is a text, or unset it"
 #: what a parser quotes of a value, which may be a password; '<scalar>' is a word of its own
 _QUOTED = re.compile(r"""(['"])(?!<).{3,}\1""")
 _SECTIONS = "write its settings as `name: value` lines"
 
 
 class Unread(Exception):
-    """A file that is not read: what is wrong with it, and what to do.
+    """A file or variable that is not read: what is wrong with it, and what to do.
 
     `fatal` says whether whatever imports Dask fails; if not, Dask passes over the file.
     """
@@ -121,6 +139,52 @@ def _meant(named: str) -> str:
         if len(parts) > 1 and any(part and os.path.exists(part) for part in parts):
             return "Dask takes one path, not several: name a folder with these files in it"
     return "correct the variable, with an absolute path"
+
+
+def variables(environment: Mapping[str, str]) -> Iterator[tuple[str, Unread]]:
+    """Yield each variable with which `import dask` fails; what it holds may be a password."""
+    tree: dict[str, Any] = {}
+    if INHERITED in environment:
+        handed = _handed(environment[INHERITED])
+        if handed is None:
+            why = "it is no configuration as Dask hands it to processes that it starts"
+            yield INHERITED, Unread("variable-malformed", why, "unset it")
+        tree = handed or {}
+    for name, text in environment.items():
+        if name == INHERITED or not name.startswith("DASK_"):
+            continue
+        names = name.removeprefix("DASK_").lower().replace("_", "-").split("--")
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            value = text
+        except (TypeError, MemoryError, RecursionError) as error:  # Dask catches none of these
+            why = f"it looks like a Python value and cannot be read as one ({type(error).__name__})"
+            yield name, Unread("variable-malformed", why, _BRACES)
+            continue
+        if not _laid(tree, names, value):
+            why = "it is for a part of what another variable sets to a single value"
+            yield name, Unread("variable-malformed", why, "unset one of the two")
+
+
+def _handed(text: str) -> dict[str, Any] | None:
+    """Return the configuration that a parent hands to its children; None if it is none."""
+    try:
+        handed = json.loads(base64.urlsafe_b64decode(text))
+    except (ValueError, RecursionError):
+        return None
+    return handed if isinstance(handed, dict) else None
+
+
+def _laid(tree: dict[str, Any], names: list[str], value: Any) -> bool:
+    """Set a value as Dask does; False if there is one where a mapping would have to be."""
+    *above, last = names
+    for name in above:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            return False
+    tree[last] = value
+    return True
 
 
 def read(path: str) -> Mapping[Any, Any]:

@@ -17,8 +17,8 @@ from .quoting import redacted
 
 __all__ = ["getter", "places"]
 
-#: what reading a file ends with, and `import dask`, which reads all of them
-_MALFORMED = (ValueError, TypeError, RecursionError)
+#: what reading a file ends with, and `import dask`, which reads all of them and variables
+_MALFORMED = (ValueError, TypeError, MemoryError, RecursionError)
 
 
 def getter(file: str | None = None) -> Callable[[str], Any]:
@@ -89,13 +89,15 @@ def _lay(
 
 
 def _unreadable(error: Exception, file: str | None) -> ConfigError:
-    """Return an error that names the file which cannot be read, and says what to do."""
+    """Return an error that names what cannot be read, and says what to do."""
     for path in config_files.listed(places(file)):
         try:
             config_files.read(path)
         except config_files.Unread as found:
             if found.fatal:
                 return _named(path, found)
+    for name, malformed in config_files.variables(os.environ):
+        return _named(f"in the variable {name}", malformed)
     why = " ".join(redacted(str(error)).split()) or type(error).__name__
     return ConfigError(f"cannot read the configuration: {why}; see which file: sealwire config")
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sealwire.cli.demo.cluster import Child
 from sealwire.comm.arguments import expect_bool
 from sealwire.security.parameters import ROLES, Role
+from sealwire.security.quoting import shown
 
 from .identities import Certificates, Roles, temporary_certificates, temporary_folder
 from .preload import FOLDERS, STATE
@@ -52,6 +53,8 @@ _UNSET: dict[str, Any] = {  # what files of this machine may set for other certi
         "join": {"address": None},
     },
 }
+#: what the cluster's own configuration has mappings for
+_SECTIONS = ("distributed.comm.tls", "distributed.scheduler", "distributed.worker", "sealwire.tls")
 _START_TIMEOUT = 60.0  # seconds
 _STOP_TIMEOUT = 5.0  # seconds for a process to end on request, before it is killed
 
@@ -82,7 +85,7 @@ class Cluster:
         self.address = ""
         self.certificates = certificates
         self.folder = folder
-        self._config = dict(config or {})
+        self._config = _plain(config)
         self._children: dict[str, Child] = {}
         self._count = 0
 
@@ -184,8 +187,11 @@ class Cluster:
                 self.wait_for_start(name)
 
     def _start(self, name: str, role: Role, options: list[str]) -> None:
-        if name in self._children or not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError(f"bad name {name!r}: need a new one of letters, digits, '.-_'")
+        good = isinstance(name, str) and re.fullmatch(r"[\w.-]{1,60}", name)  # files have it, too
+        if not good or name in self._children:
+            raise ValueError(
+                f"bad name {shown(name)}: need a new text of at most 60 letters, digits, '.-_'"
+            )
         path = self.folder / f"{role}.yaml"
         if not path.exists():
             path.write_text(json.dumps(self._configuration(role)))
@@ -217,7 +223,9 @@ class Cluster:
         made["distributed"]["comm"]["tls"]["ca-file"] = fields["tls_ca_file"]
         made["sealwire"]["tls"].update({"crl-file": fields["tls_crl_file"], "reload-interval": 0})
         for process in ("scheduler", "worker"):
-            made["distributed"][process]["preload"].append(_PRELOAD)
+            preload = made["distributed"][process]["preload"] or ()  # as in Dask, also a text
+            named = [preload] if isinstance(preload, str) else preload
+            made["distributed"][process]["preload"] = [*named, _PRELOAD]
         return dask.config.merge({"logging": dict.fromkeys(_LOGS, "info")}, made)
 
     def _state(self, name: str) -> Path:
@@ -266,14 +274,15 @@ def tls_cluster(
     expired, revoked, other_ca, trust_both : optional
         Faults, as for `temporary_certificates`.
     config : mapping, optional
-        Further configuration of the processes, nested as in a dask.yaml.
+        Further configuration of the processes, nested as in a dask.yaml, of what such a file can
+        hold: mappings, lists, texts, numbers, booleans and None.
 
     Raises
     ------
     ClusterError
         If a process does not start, with its last words.
     ValueError
-        For impossible faults.
+        For impossible faults, and a `config` that no dask.yaml can have.
 
     Notes
     -----
@@ -307,6 +316,28 @@ def installed_as_before() -> Iterator[None]:
     finally:
         if not before:
             uninstall()
+
+
+def _plain(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a copy of the configuration as a dask.yaml would have it. Raises ValueError."""
+    need = "need mappings, lists, texts, numbers, booleans and None, nested as in a dask.yaml"
+    if config is not None and not isinstance(config, Mapping):
+        raise ValueError(f"bad config: {shown(config)}; {need}")
+    try:
+        made: dict[str, Any] = json.loads(json.dumps(dict(config or {})))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"bad config: {error}; {need}") from error
+    for section in _SECTIONS:
+        part: Any = made
+        names = section.split(".")
+        for number, name in enumerate(names, 1):
+            part = part.get(name, {})
+            if not isinstance(part, dict):
+                where = ".".join(names[:number])
+                raise ValueError(
+                    f"bad config: {where} is {shown(part)}; leave it out, or give a mapping"
+                )
+    return made
 
 
 def _own_paths() -> list[str]:

@@ -86,7 +86,7 @@ SMALLER: dict[str, dict[str, Any]] = {
         ("server-busy", "stock", "tls"),
         ("connections", "standalone", "tls"),
         ("memory", "standalone", "tls"),
-        ("hold", "stock", "tcp"),
+        ("hold", "stock", "tls"),
         ("beside-trickle", "standalone", "tls"),
     ],
 )
@@ -102,7 +102,7 @@ def test_every_kind_of_case_runs(
     monkeypatch.setattr(bench.measure, "LONG", 0.2)
     case = bench.cases.BY_NAME[name]
     case = dataclasses.replace(case, options=SMALLER.get(name, case.options))
-    if case.fresh:
+    if name == "memory":  # of which a process has the peak of all that it did
         with bench.measure.Pair(implementation, link, credentials) as pair:
             figures = pair.do(case, TINY)
     else:
@@ -114,12 +114,31 @@ def test_every_kind_of_case_runs(
         assert figures[case.value] > 0
 
 
-def test_a_cluster_runs(bench: Any, credentials: dict[str, str]) -> None:
-    case = bench.cases.BY_NAME["cluster"]
-    options = {"large": 1 << 20, "many": 4, "rows": 0}
-    figures = bench.cluster.do("dask", "tls", credentials, TINY, options)
-    wanted = set(bench.report.figures_of(case)) - {"shuffle"}
-    assert all(figures[name] > 0 for name in wanted)
+#: a program of a cluster's client: those of the cases, one after the other
+BOTH = """
+import workloads
+from peers import computations
+
+async def all_figures(client, seconds, *, cluster, workloads_):
+    found = await computations.all_figures(client, seconds, **cluster)
+    return {**found, **await workloads.all_figures(client, seconds, **workloads_)}
+"""
+
+
+def test_a_cluster_runs(
+    bench: Any, credentials: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "both.py").write_text(BOTH)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    small = {"large": 1 << 20, "many": 4, "rows": 0}
+    cases = [bench.cases.BY_NAME[name] for name in ("cluster", "workloads")]
+    smaller = {**cases[1].options, "scale": 0.02}
+    assert smaller.pop("program") == "workloads"
+    options = {"program": "both", "cluster": small, "workloads_": smaller}
+    figures = bench.cluster.do("dask/untouched", "tls", credentials, TINY, options)
+    wanted = {name for case in cases for name in bench.report.figures_of(case)}
+    assert set(figures) >= wanted - {"shuffle", "exchange"}
+    assert all(figure > 0 for figure in figures.values())
 
 
 def test_a_run_of_the_command(bench: Any, tmp_path: Path) -> None:
@@ -227,14 +246,6 @@ def test_who_begins_changes_and_what_is_undecided_goes_on(
     ]
     first, second = ["stock", "standalone", "dask"], ["standalone", "dask", "stock"]
     assert turns == [first + second, first + second + ["dask", "stock", "standalone"] + first]
-
-
-def test_workloads_run(bench: Any, credentials: dict[str, str]) -> None:
-    case = bench.cases.BY_NAME["workloads"]
-    options = {**case.options, "scale": 0.02}
-    figures = bench.cluster.do("dask/untouched", "tls", credentials, TINY, options)
-    assert set(figures) >= set(bench.report.figures_of(case)) - {"exchange"}
-    assert all(seconds > 0 for seconds in figures.values())
 
 
 def test_less_is_better_of_memory(bench: Any) -> None:

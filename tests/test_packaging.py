@@ -223,12 +223,7 @@ def test_versions_are_read_when_asked_for(python: Path, tmp_path: Path) -> None:
         sealwire.__verion__  # type: ignore[attr-defined]  # noqa: B018
 
 
-FLAGS = (
-    ("-O", "-I"),
-    ("-OO",),
-    ("-X", "dev", "-b", "-W", "error"),
-    ("-X", "utf8=0", "-W", "error"),
-)
+FLAGS = (("-OO", "-I"), ("-X", "dev", "-X", "utf8=0", "-b", "-W", "error"))
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)

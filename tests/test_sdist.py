@@ -15,13 +15,14 @@ import pytest
 from support.wheels import PATIENCE, ROOT, interpreter, released, run
 
 FOLDERS = (
-    *("comm", "security", "joining", "dask_backend", "cli", "version"),
-    *("tests", "docs", "examples", "conda"),
+    *("comm", "security", "joining", "metrics", "dask_backend", "cli", "testing", "version"),
+    *("tests", "docs", "examples", "benchmarks", "conda"),
 )
-# What tells whether it is whole: the layers read every file, others documents and examples.
+# What reads sources, documents and examples.
 TESTS = (
-    "tests/test_layers.py",
     "tests/test_architecture.py",
+    "tests/test_site.py",
+    "tests/test_release.py",
     "tests/comm/test_values_table.py",
     "tests/test_docs.py::test_a_page_shows_the_example",
 )
@@ -41,9 +42,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return interpreter(tmp_path_factory)
 
 
-def files(folder: Path) -> set[str]:
+def files(folder: Path) -> dict[str, bytes]:
     return {
-        path.relative_to(folder).as_posix()
+        path.relative_to(folder).as_posix(): path.read_bytes()
         for name in FOLDERS
         for path in (folder / name).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
@@ -51,7 +52,8 @@ def files(folder: Path) -> set[str]:
 
 
 def test_it_has_what_the_repository_has(source: Path) -> None:
-    assert files(source) == files(ROOT)
+    assert files(source) == files(source.parent / "copy")  # which nobody edits meanwhile
+    assert files(source).keys() == files(ROOT).keys()
     above = {path.name for path in ROOT.iterdir() if path.is_file() and path.name[0] != "."}
     assert above <= {path.name for path in source.iterdir()}
     assert not [path for path in source.rglob("*") if path.name == "__pycache__"]

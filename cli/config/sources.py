@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sealwire.security import config_files, schema
-from sealwire.security.config_files import Unread
+from sealwire.security.config_files import INHERITED, Unread
 
 if TYPE_CHECKING:
     from sealwire.security.checks.findings import Finding
@@ -30,7 +30,6 @@ __all__ = [
     "interpreted",
 ]
 
-INHERITED = "DASK_INTERNAL_INHERIT_CONFIG"
 _PREFIX = "DASK_"
 _DEEPEST = 8  # keys are dotted names of at most this many words
 _WORDS = {"none": None, "null": None, "false": False, "true": True}
@@ -68,6 +67,7 @@ def collected(
         except Unread as why:
             wrong.append(_finding(path, why))
         wrong += findings.names(path)
+    wrong += [_finding(name, why) for name, why in config_files.variables(environment)]
     layers += [(Source("variable", name), tree) for name, tree in _variables(environment)]
     found: dict[str, Value] = {}
     for source, tree in layers:
@@ -158,7 +158,7 @@ def interpreted(text: str) -> Any:
     """Return the value of a variable's text, as Dask takes it; without Dask, as donfig does."""
     try:
         return ast.literal_eval(text)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return _WORDS.get(text.lower(), text) if find_spec("dask") is not None else text
 
 
@@ -180,7 +180,8 @@ def _finding(path: str, unread: Unread) -> Finding:
     if not unread.fatal:
         return Finding(WARNING, unread.code, path, str(unread), unread.advice)
     words = f"{unread}; with Dask installed, `import dask` fails"
-    return Finding(ERROR, unread.code, path, words, f"{unread.advice}; or move it away")
+    more = "; or move it away" if unread.code != "variable-malformed" else ""
+    return Finding(ERROR, unread.code, path, words, f"{unread.advice}{more}")
 
 
 def _variables(environment: Mapping[str, str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:

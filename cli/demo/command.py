@@ -47,6 +47,13 @@ def command(workers: int, scale: float) -> None:
     promised was observed.
     """
     require_dask("run the demo")
+    from sealwire.security import ConfigError
+    from sealwire.security.config_tree import getter
+
+    try:
+        getter()  # imports Dask, or says why that is not possible
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
     from sealwire.cli.demo.cluster import ClusterError
     from sealwire.cli.demo.report import Story, output, print_report
     from sealwire.cli.demo.verdict import in_a_line, judge

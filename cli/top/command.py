@@ -120,7 +120,6 @@ def make_asker(
 ) -> Asker:
     """Return who asks, with the certificates configured, or those given."""
     from sealwire.cli.probe.command import make_security, role_here
-    from sealwire.cli.top.asking import Asker
     from sealwire.comm import AddressError, parse_address
     from sealwire.security import SecurityError
 
@@ -145,6 +144,8 @@ def make_asker(
         raise click.UsageError(f"cannot ask {visible(address)}: need tls://host:port")
     if target.scheme == "tls" and args["ssl_context"] is None:
         raise Failed(missing(role), 3)
+    from sealwire.cli.top.asking import Asker  # imports Dask, if its configuration can be read
+
     return Asker(str(target), args, timeout)
 
 

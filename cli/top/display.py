@@ -57,7 +57,7 @@ def _state(view: View) -> str:
     parts.append(f"refused within the last hour: {'nobody' if refused == '–' else refused}")
     if first := summary["first_to_end"]:
         named = f"{first['kind']} {first['name']}".rstrip()
-        parts.append(f"first to end: {named}, {words.days(first['days'])}")
+        parts.append(f"first to expire: {named}, {words.days(first['days'])}")
     return "; ".join(parts)
 
 
@@ -92,7 +92,7 @@ def _processes(view: View, most: int) -> Table:
         texts = [
             row["name"],
             row["backend"],
-            row["links"],
+            words.links(row),
             words.days(own["days"] if own else None),
             words.counts(row["refused"]),
             "; ".join(row["faults"]),

@@ -5,6 +5,7 @@ Pure functions over what was received; no socket, no clock.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -235,7 +236,8 @@ def _link_texts(row: LinkRow) -> Iterable[str | None]:
 
 
 def _days(end: int, now: float) -> float:
-    return round((end - now) / _DAY, 1)
+    """Return the days left, rounded down: what has expired is below 0 at once."""
+    return math.floor((end - now) / _DAY * 1e6) / 1e6
 
 
 def _certificate(each: Certificate, now: float) -> dict[str, Any]:

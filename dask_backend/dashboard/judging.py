@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from sealwire.security.contexts.expiry import DEFAULT_WARNING, soon
+from sealwire.security.contexts.expiry import DEFAULT_WARNING, in_words, soon
 
 from .received import Certificate, Link, Report
 
@@ -96,8 +96,7 @@ def _end(what: str, start: int, end: int, now: float, *, crl: bool = False) -> l
         return [Fault("bad", f"{what} has expired on {_date(end)}")]
     near = soon(start, end)
     if left <= (min(near, _DAY) if crl else near):
-        amount = f"{left / _DAY:.0f} days" if left >= 2 * _DAY else f"{left / 3600:.0f} hours"
-        return [Fault("warn", f"{what} ends on {_date(end)}, in {amount}")]
+        return [Fault("warn", f"{what} expires on {_date(end)}, in {in_words(left)}")]
     return []
 
 

@@ -17,14 +17,14 @@ __all__ = ["render"]
 
 _PROCESSES = (
     "state", "process", "address", "backend", "links", "in", "out", "certificates",
-    "refused, last hour", "heard of", "what is wrong",
+    "refused, last hour", "last heard", "what is wrong",
 )  # fmt: skip
 _LINKS = (
     "state", "process", "peer", "its certificate", "TLS", "cipher", "backend", "age", "in", "out",
-    "round trip", "left of it", "what is wrong",
+    "round trip", "expires in", "what is wrong",
 )  # fmt: skip
 _NAMES = {"processes": ("process", "processes"), "links": ("link", "links")}
-_FIGURES = frozenset(("links", "in", "out", "heard of", "age", "round trip", "left of it"))
+_FIGURES = frozenset(("links", "in", "out", "last heard", "age", "round trip", "expires in"))
 
 
 def render(view: Mapping[str, Any], drawing: str, pages: Sequence[str] | None) -> str:
@@ -98,7 +98,7 @@ def _first_to_end(view: Mapping[str, Any]) -> str:
     named = f"{first['kind']} {first['name']}".rstrip()
     left = words.days(first["days"])
     left = f"in {left}" if first["days"] >= 0 else left
-    return f" The first certificate to end: {_text(named)}, {left}."
+    return f" The first certificate to expire: {_text(named)}, {left}."
 
 
 def _mark(state: str) -> str:
@@ -137,16 +137,13 @@ def _table(
 
 
 def _process(row: Mapping[str, Any]) -> list[str]:
-    untold = row["in_the_process_of"] or row["pid"] is None
-    links = "–" if untold else str(row["links"])
-    if 0 < row["links_told"] < row["links"]:
-        links += f" ({row['links_told']} listed)"
+    untold = words.is_untold(row)
     shares = f", in the process of {row['in_the_process_of']}" if row["in_the_process_of"] else ""
     texts = [
         row["name"],
         row["address"],
         f"{row['backend']}{shares}",
-        links,
+        words.links(row),
         words.size(None if untold else row["bytes_in"]),
         words.size(None if untold else row["bytes_out"]),
         words.certificates(row),

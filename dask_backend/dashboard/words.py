@@ -7,12 +7,16 @@ from typing import Any
 
 from dask.utils import format_bytes
 
+from sealwire.security.contexts.expiry import in_words
+
 __all__ = [
     "STATES",
     "certificates",
     "counts",
     "days",
     "headline",
+    "is_untold",
+    "links",
     "number",
     "round_trip",
     "seconds",
@@ -22,8 +26,8 @@ __all__ = [
 #: a sign and a word for each state
 STATES = {
     "bad": ("◆", "wrong"),
-    "warn": ("▲", "look at it"),
-    "stock": ("■", "distributed's backend"),
+    "warn": ("▲", "worth a look"),
+    "stock": ("■", "on distributed's backend"),
     "ok": ("●", "good"),
 }
 
@@ -52,12 +56,23 @@ def round_trip(microseconds: int | None) -> str:
 
 
 def days(value: float | None) -> str:
-    """Return the days that are left of a certificate."""
+    """Return the days that are left of a certificate, or hours, minutes, seconds at its end."""
     if value is None:
         return _NONE
-    if value < 0:
-        return "expired"
-    return f"{value:.0f} days" if value >= 2 else f"{value * 24:.0f} hours"
+    return "expired" if value < 0 else in_words(value * 86400)
+
+
+def links(process: Mapping[str, Any]) -> str:
+    """Return how many links a process has; of one that does not report them, that."""
+    if is_untold(process):
+        return _NONE
+    told = process["links_told"]
+    return f"{process['links']}" + (f" ({told} listed)" if 0 < told < process["links"] else "")
+
+
+def is_untold(process: Mapping[str, Any]) -> bool:
+    """Whether a process tells nothing of its links, or another one tells it for it."""
+    return bool(process["in_the_process_of"]) or process["pid"] is None
 
 
 def counts(value: Mapping[str, int]) -> str:

@@ -232,7 +232,7 @@ def crl(
                 WARNING,
                 "crl-expires-soon",
                 place,
-                f"the list of {info.subject} expires in {_amount(ends - now())}, "
+                f"the list of {info.subject} expires in {_left(ends)}, "
                 f"{ends:%Y-%m-%d %H:%M} UTC: then all its certificates will be refused",
                 remake,
             )
@@ -259,8 +259,8 @@ def _soon(
     return min(soon, datetime.timedelta(seconds=expiry.LISTS_WARNING))
 
 
-def _amount(left: datetime.timedelta) -> str:
-    return f"{left.days} days" if left.days >= 2 else f"{left // datetime.timedelta(hours=1)} hours"
+def _left(end: datetime.datetime) -> str:
+    return expiry.in_words((end - now()).total_seconds())
 
 
 def dates(
@@ -286,7 +286,8 @@ def dates(
         wait = "set this machine's clock, or issue it again"
         yield Finding(ERROR, f"{prefix}not-yet-valid", place, words, wait)
     elif left < soon:
-        words = f"{info.subject} expires in {_amount(left)}, {info.not_after:%Y-%m-%d %H:%M} UTC"
+        words = f"{info.subject} expires in {_left(info.not_after)}, "
+        words += f"{info.not_after:%Y-%m-%d %H:%M} UTC"
         yield Finding(WARNING, f"{prefix}expires-soon", place, words, advice)
 
 

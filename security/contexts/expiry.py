@@ -22,7 +22,15 @@ from ..pem import Block, Source, certificates, revocation_lists
 from .status import Kind
 from .trust import chosen
 
-__all__ = ["DEFAULT_WARNING", "LISTS_WARNING", "Deadline", "Expiry", "deadlines", "soon"]
+__all__ = [
+    "DEFAULT_WARNING",
+    "LISTS_WARNING",
+    "Deadline",
+    "Expiry",
+    "deadlines",
+    "in_words",
+    "soon",
+]
 
 logger = logging.getLogger("sealwire.security")
 
@@ -161,5 +169,12 @@ def _when(end: float, left: float) -> str:
     date = datetime.datetime.fromtimestamp(end, datetime.timezone.utc)
     if left < 0:
         return f"has expired on {date:%Y-%m-%d %H:%M} UTC"
-    amount = f"{left / _DAY:.0f} days" if left >= 2 * _DAY else f"{left / 3600:.0f} hours"
-    return f"expires on {date:%Y-%m-%d %H:%M} UTC, {amount} from now"
+    return f"expires on {date:%Y-%m-%d %H:%M} UTC, {in_words(left)} from now"
+
+
+def in_words(left: float) -> str:
+    """Return seconds until an end in the largest unit of which there are two: ``12 hours``."""
+    for length, unit in ((_DAY, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if left >= 2 * length:
+            return f"{left / length:.0f} {unit}"
+    return f"{left:.0f} seconds"

@@ -260,7 +260,7 @@ def test_top_tells_the_same_as_json(cluster: Cluster) -> None:
 def test_top_shows_tables(cluster: Cluster) -> None:
     done = top(cluster, "--once")
     assert done.exit_code == 0, done.output
-    for words in ("worker ours", "■ distributed's backend", "CN=scheduler", "round trip", "1.3"):
+    for words in ("worker ours", "■ on distributed's backend", "CN=scheduler", "round trip", "1.3"):
         assert words in done.output
     assert "\x1b" not in done.output
     assert "\n1 process\n" in re.sub(" +\n", "\n", top(cluster, "--once", "--find", "stock").output)

@@ -227,9 +227,9 @@ FAULTS = [
     ({"links": [link(until=NOW + 5 * DAY)] * 2}, "warn", "2 of its links with a fault"),
     ({"links": [link(since=NOW - DAY, until=NOW + 5 * DAY)]}, "ok", ""),  # short-lived
     ({"certificates": [["own", "CN=w", 0, NOW - 3600]]}, "bad", "its own certificate CN=w has exp"),
-    ({"certificates": [["CA", "CN=c", 0, NOW + 4 * DAY]]}, "warn", "the CA CN=c ends on 2027-01-1"),
+    ({"certificates": [["CA", "CN=c", 0, NOW + 4 * DAY]]}, "warn", "the CA CN=c expires on 2027-0"),
     ({"certificates": [["CRL", "", NOW - 6 * DAY, NOW + 2 * DAY]]}, "ok", ""),
-    ({"certificates": [["CRL", "", NOW - 6 * DAY, NOW + DAY // 2]]}, "warn", "its CRL ends on 202"),
+    ({"certificates": [["CRL", "", NOW - 6 * DAY, NOW + DAY // 2]]}, "warn", "its CRL expires on "),
     ({"certificates": [["own", "", 0, 1 << 61]]}, "ok", ""),
     ({"refused": {"probe": 900}}, "ok", ""),
     ({"refused": {"probe": 900, "expired": 2}}, "warn", "refused within the hour: expired 2"),
@@ -253,6 +253,40 @@ def test_faults(parts: dict[str, Any], state: str, start: str) -> None:
     assert (found == []) == (start == "")
     assert not start or found[0].startswith(start)
     assert made.edges == {("scheduler", "worker w"): made.links[0].state}
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        *[(-n, "expired") for n in (1, 60, 3600, 4300, DAY)],
+        (0, "0 seconds"), (90, "90 seconds"), (1800, "30 minutes"), (3600, "60 minutes"),
+    ],
+)  # fmt: skip
+def test_the_hour_of_an_end(left: int, words: str) -> None:
+    """What is over is said to be, and before that the time left, alike at every place."""
+    certificates = [["own", "CN=w", NOW - 100 * DAY, NOW + left]]
+    sent = report(links=[link(until=NOW + left)], certificates=certificates)
+    made = of(worker(sent))
+    view = as_dict(made)
+    shown = Page(render(view, picture(made), []))
+    console = Console(file=io.StringIO(), width=400)
+    console.print(whole(view))
+    assert f"first to expire: own CN=w, {words}" in console.file.getvalue()
+    assert f"own CN=w, {'in ' * (left >= 0)}{words}." in shown.text
+    assert [row["expires in"] for row in shown.rows("links")] == [words]
+    for kind in ("processes", "links"):
+        (fault, *_) = next(row["faults"] for row in view[kind] if row["faults"])
+        assert ("has expired on" if left < 0 else f", in {words}") in fault
+
+
+def test_a_terminal_counts_no_links_of_who_reports_none() -> None:
+    view = as_dict(of(worker(None), worker(report(open=30), "some")))
+    rows = {row["name"]: words.links(row) for row in view["processes"]}
+    assert rows == {"scheduler": "–", "worker w": "–", "worker some": "30 (1 listed)"}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(whole(view))
+    (line,) = [each for each in console.file.getvalue().splitlines() if "worker w " in each]
+    assert re.search(r"distributed +– +– ", line), line
 
 
 def test_what_is_of_all_a_process_is_told_once() -> None:
@@ -347,12 +381,9 @@ def test_figures_are_said() -> None:
     assert [words.seconds(n) for n in (0, 119, 120, 7200, 3 * DAY)] == [
         "0 s", "119 s", "2 min", "2 h", "3 d",
     ]  # fmt: skip
-    assert [words.days(n) for n in (-0.1, 0.5, 2, 3.4)] == [
-        "expired",
-        "12 hours",
-        "2 days",
-        "3 days",
-    ]
+    assert [words.days(n) for n in (-0.0001, 0, 0.02, 0.5, 2, 3.4)] == [
+        "expired", "0 seconds", "29 minutes", "12 hours", "2 days", "3 days",
+    ]  # fmt: skip
     assert words.round_trip(1234) == "1.23 ms"
 
 

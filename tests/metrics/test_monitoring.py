@@ -12,6 +12,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import prometheus_client
+import promql_parser
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
@@ -58,8 +59,18 @@ def test_every_series_that_is_asked_for_exists(expression: str) -> None:
     for grouping in re.findall(r"\b(?:by|on)\s*\((.*?)\)", expression):
         asked |= set(re.findall(r"\w+", grouping))
     assert asked <= labels
-    for opening, closing in ("()", "{}", "[]"):
-        assert expression.count(opening) == expression.count(closing)
+
+
+@pytest.mark.parametrize("expression", ASKED)
+def test_it_is_promql(expression: str) -> None:
+    """As Prometheus parses it, with the types of what functions are given."""
+    assert promql_parser.parse(expression.replace("$__rate_interval", "5m"))
+
+
+@pytest.mark.parametrize("expression", ["sum(", "rate(x)", "x)", "sum by (a) x[5m]", "a on b", ""])
+def test_what_is_no_promql_is_told(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        promql_parser.parse(expression)
 
 
 @pytest.mark.parametrize("expression", ASKED)
@@ -102,6 +113,7 @@ def test_each_alert_says_what_to_do_and_is_tested() -> None:
             else:
                 quiet.add(case["alertname"])
         for each in test["input_series"]:
+            assert isinstance(promql_parser.parse(each["series"]), promql_parser.VectorSelector)
             assert set(NAME.findall(each["series"])) <= KNOWN.keys() | DASK
     assert fires.keys() == quiet == ALERTS.keys()
     for name, fired in fires.items():
@@ -112,7 +124,7 @@ def test_each_alert_says_what_to_do_and_is_tested() -> None:
 
 
 def test_promtool_agrees_where_it_is() -> None:
-    """The tests above are what of it can be had without."""
+    """The tests above parse each expression, and compare names, labels and texts, without it."""
     promtool = shutil.which("promtool")
     for command in ("check", "test") if promtool else ():
         file = "alerts.yml" if command == "check" else "alerts.test.yml"

@@ -1,13 +1,16 @@
-"""Configuration files that Dask does not read, or not as they were meant."""
+"""Configuration files and variables that Dask does not read, or not as they were meant."""
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import dask
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -69,20 +72,88 @@ def test_a_malformed_file_is_one_line_with_what_to_do(
         assert str(file) in said
 
 
-def test_what_ends_the_import_of_dask_is_no_traceback(tmp_path: Path) -> None:
-    """Not every error of it is a ValueError."""
-    file = tmp_path / "x.yaml"
-    file.write_text("1: 2\n")
+@pytest.mark.parametrize(
+    ("command", "code"), [("probe tls://127.0.0.1:1", 3), ("top tls://127.0.0.1:1", 3), ("demo", 1)]
+)
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        # Not every error of it is a ValueError.
+        ("DASK_CONFIG", "x.yaml", "cannot read the configuration {folder}/x.yaml: the name 1 in"),
+        ("DASK_X", "{{}}", "cannot read the configuration in the variable DASK_X: it looks like"),
+    ],
+)
+def test_what_ends_the_import_of_dask_is_no_traceback(
+    command: str, code: int, variable: str, value: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.yaml").write_text("1: 2\n")
+    given = str(tmp_path / value) if variable == "DASK_CONFIG" else value
     done = subprocess.run(
-        [sys.executable, "-m", "sealwire.cli", "probe", "tls://127.0.0.1:1"],
-        env={**os.environ, "DASK_CONFIG": str(file)},
+        [sys.executable, "-m", "sealwire.cli", *command.split()],
+        env={**os.environ, variable: given},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 3
-    assert f"cannot read the configuration {file}: the name 1 in it" in done.stdout
+    assert done.returncode == code
+    assert words.format(folder=tmp_path) in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+DEEP = "-" * 20_000 + "1"
+INHERITED = config_files.INHERITED
+
+
+def handed(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+VARIABLES: list[tuple[dict[str, str], str]] = [
+    ({"DASK_A": "{{}}"}, "DASK_A"),
+    ({"DASK_A": "{[1]: 2}", "DASK_B": "3"}, "DASK_A"),
+    ({"DASK_SEALWIRE__TLS__ALLOWED_PEERS": '{{"worker": ["w"]}}'}, "DASK_SEALWIRE__TLS__ALLOWED"),
+    ({"DASK_CONFIG": "{{}}"}, "DASK_CONFIG"),
+    ({"DASK_A": DEEP}, "DASK_A"),
+    ({"DASK_A": "1", "DASK_A__B": "2"}, "DASK_A__B"),
+    ({"DASK_A": "", "DASK_A__B": "2"}, "DASK_A__B"),
+    ({"DASK_A_B": "[1]", "DASK_A_B__C__D": "2"}, "DASK_A_B__C__D"),
+    ({"DASK_A__B": "None", "DASK_A__B__C__D": "2"}, "DASK_A__B__C__D"),
+    ({INHERITED: ""}, INHERITED),
+    ({INHERITED: "x"}, INHERITED),
+    ({INHERITED: handed("[1]")}, INHERITED),
+    ({INHERITED: handed("{")}, INHERITED),
+    ({"DASK_A__B": "1", INHERITED: handed('{"a": 3}')}, "DASK_A__B"),
+    ({"DASK_A__B": "2", "DASK_A": "1"}, ""),
+    ({"DASK_A": "{'b': 1}", "DASK_A__C": "2"}, ""),
+    ({"DASK_A": "{{ x }}", "DASK_B": "(", "DASK_C": "1+", "DASK___": "1"}, ""),
+    ({"DASK_": "1", "DASK___": "1"}, "DASK___"),
+    ({INHERITED: handed('{"a": {"b": 3}}'), "DASK_A__B": "1"}, ""),
+    ({"DASKA": "{{}}", "dask_a": "{{}}"}, ""),
+]
+
+
+@pytest.mark.parametrize(("environment", "name"), VARIABLES, ids=lambda value: f"{value!s:.40}")
+def test_variables_that_end_the_import_of_dask(environment: dict[str, str], name: str) -> None:
+    """Those with which Dask itself raises an error, and no others."""
+    found = list(config_files.variables(environment))
+    assert [each.startswith(name) for each, _ in found] == ([True] if name else [])
+    assert all(type(why) is config_files.Unread and why.fatal and why.advice for _, why in found)
+    with pytest.raises(Exception) if name else nullcontext():  # noqa: PT011
+        dask.config.collect_env(environment)
+
+
+@pytest.mark.parametrize("value", ["{{}}", f"{{['{PASSWORD}']}}", DEEP])
+def test_config_names_the_variable_and_not_its_value(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DASK_SEALWIRE__TLS__KEY_PASSWORD", value)
+    result = CliRunner().invoke(main, ["config"])
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 2
+    assert "error DASK_SEALWIRE__TLS__KEY_PASSWORD: it looks like a Python value" in result.output
+    assert "or unset it" in result.output
+    assert PASSWORD not in result.output
 
 
 TWICE = [

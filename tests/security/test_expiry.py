@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sealwire.security import ConfigError, Security
-from sealwire.security.contexts.expiry import Deadline, Expiry
+from sealwire.security.contexts.expiry import Deadline, Expiry, in_words
 from sealwire.security.der import end_of
 from support import certs
 from support.certs import DAY, HOUR
@@ -22,6 +22,19 @@ from support.handshakes import client_context, security, server_context, shake
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "sealwire.security"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (29.9 * 86400, "30 days"), (2 * 86400, "2 days"), (2 * 86400 - 1, "48 hours"),
+        (7200, "2 hours"), (7199, "120 minutes"), (120, "2 minutes"), (119, "119 seconds"),
+        (1.4, "1 seconds"), (0, "0 seconds"),
+    ],
+)  # fmt: skip
+def test_what_is_left_in_words(seconds: float, words: str) -> None:
+    """Also in the last hours, when somebody looks."""
+    assert in_words(seconds) == words
 
 
 @pytest.mark.parametrize("end", [HOUR, 10 * DAY, 29 * DAY])
@@ -36,7 +49,7 @@ def test_an_own_certificate(
     one = Security(tls_ca_file=ca.pem, tls_worker_cert=path, tls_scheduler_cert=path)
     server_context(one, "worker")
     (said,) = lines(caplog)
-    left = f"{end.days} days" if end.days else "1 hours"
+    left = f"{end.days} days" if end.days else "60 minutes"
     date = node.certificate.not_valid_after_utc
     assert said == (
         f"the certificate in tls_worker_cert ({path}) expires on {date:%Y-%m-%d %H:%M} UTC, "

@@ -40,8 +40,8 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel, and with the source archive's content in `source`.
 
-    The wheel is made of the archive, and that of a copy, so that nothing of an earlier build gets
-    into them.
+    The wheel is made of the archive, and that of a `copy`, so that nothing of an earlier build gets
+    into them; the archive with what pyproject.toml asks for, and nothing else.
     """
 
     def build(folder: Path) -> None:
@@ -49,14 +49,13 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
         left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
         shutil.copytree(ROOT, copy, ignore=left_out)
         run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, copy, cwd=folder)
-        shutil.rmtree(copy)
         (archive,) = folder.glob("*.tar.gz")
         with tarfile.open(archive) as tar:
             tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.2
             tar.extractall(folder / "unpacked")
         (source,) = (folder / "unpacked").iterdir()
         source.rename(folder / "source")
-        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
+        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
         run(*pip, "--wheel-dir", folder, archive, cwd=folder)
 
     return once(tmp_path_factory, "released", build)

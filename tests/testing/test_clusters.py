@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -141,6 +142,49 @@ ELSEWHERE = {  # as on the machine of somebody who also works with a real cluste
 }
 
 
+PRELOAD = "sealwire.testing.preload"
+
+
+@pytest.mark.parametrize(
+    ("given", "preload"),
+    [
+        (["mine"], ["mine", PRELOAD]), (("a", "b"), ["a", "b", PRELOAD]),
+        ("mine", ["mine", PRELOAD]), (None, [PRELOAD]), ([], [PRELOAD]), ("", [PRELOAD]),
+    ],
+)  # fmt: skip
+def test_preloads_of_a_test_are_kept_as_it_wrote_them(
+    given: Any, preload: list[str], tmp_path: Path
+) -> None:
+    """Also where several clusters share a configuration."""
+    config = {"distributed": {"worker": {"preload": given}}}
+    with temporary_certificates() as certificates:
+        for _ in range(2):
+            made = Cluster(tmp_path, certificates, config)._configuration("worker")
+            assert made["distributed"]["worker"]["preload"] == preload
+            assert made["distributed"]["scheduler"]["preload"][-1] == PRELOAD
+    assert config == {"distributed": {"worker": {"preload": given}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ("x", "bad config: 'x'; need mappings"),
+        ([("a", 1)], "need mappings"),
+        ({"a": Path("x")}, "PosixPath is not JSON serializable; need mappings, lists, texts"),
+        ({"a": {1, 2}}, "set is not JSON serializable"),
+        ({"a": {(1, 2): 3}}, "keys must be"),
+        ({"distributed": None}, "distributed is None; leave it out, or give a mapping"),
+        ({"distributed": {"comm": {"tls": []}}}, "distributed.comm.tls is []; leave it out"),
+        ({"distributed": {"worker": "x"}}, "distributed.worker is 'x'; leave it out"),
+        ({"sealwire": {"tls": 3}}, "sealwire.tls is 3; leave it out"),
+        ({"sealwire": True}, "sealwire is True; leave it out"),
+    ],
+)
+def test_a_configuration_that_is_none(config: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)), tls_cluster(config=config):
+        pass
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("etc-dask")
@@ -162,7 +206,8 @@ def test_the_files_of_here_are_not_theirs(cluster: Cluster) -> None:
 def test_a_worker_that_does_not_start(cluster: Cluster) -> None:
     with pytest.raises(ValueError, match="no process 'worker-7'; there are scheduler"):
         cluster.log("worker-7")
-    for name in ("scheduler", "", "../a", "a b", "a/b"):
+    names: list[Any] = ["scheduler", "", "../a", "a b", "a/b", "a\n", 7, b"a", "x" * 300, ["a"]]
+    for name in names:
         with pytest.raises(ValueError, match="bad name"):
             cluster.start_worker(name)
     (cluster.folder / "scheduler.json").rename(cluster.folder / "moved")

@@ -22,7 +22,7 @@ from ..close_codes import CloseCode
 from ..errors import CommBusy, CommClosedError
 from ..interfaces import Comm
 from ..leaving import Leaving
-from ..transport.wakeup import resume
+from ..transport.wakeup import begin_later, resume
 from ..words import repr_of, words_of
 from .arguments import expect_end, expect_handlers, expect_seconds
 from .caller import Caller
@@ -129,8 +129,10 @@ class Calls(Caller, Leaving):
         self._arrived: deque[tuple[asyncio.Future[Any], Any]] = deque()
         self._goodbye: tuple[int, str] | None = None  # of the listener, once it closes
         self._leaving: asyncio.Task[None] | None = None  # and what closes for it
-        self._reader = self._loop.create_task(self._read())
-        self._pinging = None if pause is None else self._loop.create_task(self._keep_pinging(pause))
+        self._reader = begin_later(self._loop, self._read())
+        self._pinging: asyncio.Task[None] | None = None
+        if pause is not None:
+            self._pinging = begin_later(self._loop, self._keep_pinging(pause))
         comm._leave = self._leave
 
     # Reading
@@ -346,7 +348,7 @@ class Calls(Caller, Leaving):
     def _leave(self, code: int, reason: str) -> None:
         """Close since the listener is closing, which ends the grace by cancelling its handler."""
         self._goodbye = code, reason
-        self._leaving = self._loop.create_task(self.close(code, reason, grace=math.inf))
+        self._leaving = begin_later(self._loop, self.close(code, reason, grace=math.inf))
 
     @property
     def failure(self) -> CommClosedError | None:

@@ -21,6 +21,7 @@ from ..arguments import expect_bool
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, CommError
 from ..leaving import Leaving, is_failure
+from ..transport.wakeup import begin_later
 from .arguments import expect_codes, expect_end, expect_greeting, expect_handlers, expect_seconds
 from .attempts import Attempts, given_up, may_pass
 from .calls import Calls
@@ -131,7 +132,7 @@ class ReconnectingClient(Leaving):
         self._last: CommError | None = None  # why there is no session
         self._final: Exception | None = None  # and why there will be none
         self._waiting: set[asyncio.Future[Calls]] = set()
-        self._task = self._loop.create_task(self._run())
+        self._task = begin_later(self._loop, self._run())
 
     async def call(
         self,

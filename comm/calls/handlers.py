@@ -180,7 +180,7 @@ class Handling:
 
     def refuse(self, number: int, kind: RefusalKind, why: str) -> None:
         """Say that call `number` is not run."""
-        self.answer([REFUSAL, number, kind, why])
+        self.answer([REFUSAL, number, kind, why[: self._comm.limits.max_message_size // 8]])
 
     # Running
 
@@ -340,10 +340,11 @@ class Handling:
             self._log("handler of %r, called by %s, failed", method, exc_info=error)
         if number is None:
             return
-        described = describe(error)
+        # Either text has 4 bytes a character, at most: both together are half of a message.
+        described = describe(error, self._comm.limits.max_message_size // 16)
         try:
             self._outlet.put([RESPONSE, number, described, None])
-        except Exception:  # its fields cannot be encoded
+        except Exception:  # its fields cannot be encoded, or are too large
             self._outlet.put([RESPONSE, number, [*described[:2], {}], None])
 
     def _log(self, text: str, method: str, *more: str, exc_info: Any = None) -> None:

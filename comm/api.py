@@ -20,6 +20,7 @@ from .arguments import (
     expect_handler,
     expect_known,
     expect_limits,
+    expect_mapping,
     expect_seconds,
     is_context,
     takes_further,
@@ -189,7 +190,9 @@ def connect(
     if not (target.port or target.opaque):
         raise AddressError(f"bad address {address!r}: no port; write {target.host or 'host'}:8786")
     backend = get_backend(target.scheme)
-    named = dict(connection_args or {})
+    named = expect_mapping("connect()", "connection_args", connection_args)
+    if extra_conn_args is not None:
+        extra_conn_args = expect_mapping("connect()", "extra_conn_args", extra_conn_args)
     if server_hostname is not None:
         named["server_hostname"] = server_hostname
     further = _checked(connect, backend.connect_arguments, named)
@@ -256,7 +259,11 @@ def listen(
     expect_bool("listen()", "require_encryption", require_encryption, none=True)
     target = _complete(address, ssl_context)
     backend = get_backend(target.scheme)
-    further = _checked(listen, backend.listen_arguments, dict(connection_args or {}))
+    further = _checked(
+        listen,
+        backend.listen_arguments,
+        expect_mapping("listen()", "connection_args", connection_args),
+    )
     listener = backend.listener(
         target,
         handler,

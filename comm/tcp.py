@@ -225,8 +225,8 @@ def _context(address: Address, connection_args: Mapping[str, Any], side: Side) -
 def _server_hostname(connection_args: Mapping[str, Any]) -> str | None:
     extra = connection_args.get("extra_conn_args") or {}
     expect_known("extra_conn_args", extra, _EXTRA)
-    hostname: str | None = connection_args.get("server_hostname") or extra.get("server_hostname")
-    return hostname
+    hostname: str | None = connection_args.get("server_hostname")
+    return extra.get("server_hostname") if hostname is None else hostname
 
 
 class TCPConnector(Connector):

@@ -77,8 +77,8 @@ class ReconnectingClient(Leaving):
 
     Raises
     ------
-    TypeError, ValueError, AddressError, EncryptionRequired
-        At once, as `connect` and `Calls`.
+    TypeError, ValueError, AddressError
+        At once, as `connect(…)` and `Calls`. What awaiting `connect` raises, `call` does.
 
     Examples
     --------

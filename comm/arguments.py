@@ -205,17 +205,17 @@ def expect_name(address: str, context: ssl.SSLContext | None, server_hostname: A
 
     Also for one that TLS cannot carry; `TypeError` for what is no text.
     """
+    if context is not None and context.check_hostname and not server_hostname:
+        raise ValueError(
+            f"cannot connect to {address}: its ssl_context compares the server's name, and there "
+            f"is none; pass server_hostname=…, or set context.check_hostname = False"
+        )
     if server_hostname is not None:
         said = f"cannot connect to {address}: server_hostname is {repr_of(server_hostname)}"
         if not isinstance(server_hostname, str):
             raise TypeError(f"{said}, need a str; leave it out to send none")
         if not _is_name(server_hostname):
             raise ValueError(f"{said}, which is no host name; leave it out to send none")
-    if context is not None and context.check_hostname and not server_hostname:
-        raise ValueError(
-            f"cannot connect to {address}: its ssl_context compares the server's name, and there "
-            f"is none; pass server_hostname=…, or set context.check_hostname = False"
-        )
 
 
 def _is_name(text: str) -> bool:

@@ -158,8 +158,7 @@ class Calls(Caller, Leaving):
             await closing
         except Exception as error:  # somebody else reads from it, or it is none of ours
             busy = isinstance(error, CommBusy)
-            why = words_of(error)
-            logger.error("comm with %s closed: %s", self._peer, why, exc_info=not busy)
+            logger.error("comm with %s closed: %s", self._peer, words_of(error), exc_info=not busy)
             comm.abort()
             failure = await _why_closed(comm)
             failure.clean = False
@@ -167,7 +166,8 @@ class Calls(Caller, Leaving):
         finally:
             if self._failure is None:  # cancelled, or the process ends
                 comm.abort()
-                self._end(await _why_closed(comm))
+                if not self._loop.is_closed():  # else nobody waits
+                    self._end(await _why_closed(comm))
 
     async def _outlast(self, end: CommClosedError) -> None:
         """Let what runs finish, and close, although nothing can be read any more.

@@ -11,7 +11,7 @@ import ssl
 import sys
 from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from .addressing import Address, parse_address
 from .arguments import (
@@ -32,10 +32,22 @@ from .registry import get_backend
 from .serving import ServingListener
 from .words import repr_of
 
-__all__ = ["connect", "listen"]
+__all__ = ["ConnectOptions", "connect", "listen"]
 
 #: Markers that the Dask backend's `Security` adds to its arguments; they mean nothing here.
 _MARKS = ("encryption_decided", "tls_role")
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The arguments of `connect` but for address and timeout, for those who pass them on."""
+
+    max_attempts: int | None
+    limits: Limits | None
+    ssl_context: ssl.SSLContext | None
+    require_encryption: bool | None
+    extra_conn_args: Mapping[str, Any] | None
+    server_hostname: str | None
+    connection_args: Mapping[str, Any] | None
 
 
 class _Bounds(NamedTuple):

@@ -19,7 +19,7 @@ from ..errors import CommError
 from ..words import words_of
 from .errors import CallRefused, CallTimeout
 
-__all__ = ["Attempts", "given_up", "may_pass"]
+__all__ = ["Attempts", "again", "given_up", "may_pass"]
 
 logger = logging.getLogger("sealwire.comm")
 
@@ -42,6 +42,11 @@ def given_up(address: str, error: BaseException) -> Exception:
     told = RuntimeError(f"no session with {address}: on_connect raised {why}")  # not they
     told.__cause__ = error
     return told
+
+
+def again(error: Exception) -> Exception:
+    """Return `error` for another caller: raising the same one twice mixes tracebacks."""
+    return error.again() if isinstance(error, CommError) else error
 
 
 class Attempts:

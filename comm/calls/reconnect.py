@@ -14,18 +14,21 @@ import inspect
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
-from ..api import connect
+from ..api import ConnectOptions, connect
 from ..arguments import expect_bool
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, CommError
 from ..leaving import Leaving, is_failure
 from ..transport.wakeup import begin_later
 from .arguments import expect_codes, expect_end, expect_greeting, expect_handlers, expect_seconds
-from .attempts import Attempts, given_up, may_pass
+from .attempts import Attempts, again, given_up, may_pass
 from .calls import Calls
 from .errors import CallLost, CallRefused, CallTimeout, client_closed
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ReconnectingClient"]
 
@@ -103,7 +106,7 @@ class ReconnectingClient(Leaving):
         ping_interval: float | None = None,
         final_codes: Collection[int] = (CloseCode.PROTOCOL_ERROR,),
         patience: float = 300.0,
-        **connect_args: Any,
+        **connect_args: Unpack[ConnectOptions],
     ) -> None:
         self.address = address
         self._handlers = expect_handlers(handlers)
@@ -118,7 +121,7 @@ class ReconnectingClient(Leaving):
         if ping_interval is not None:
             ping_interval = expect_seconds(ping_interval, "ping_interval", "no pings")
         self._ping_interval = ping_interval
-        self._connect_args = {
+        self._connect_args: dict[str, Any] = {
             "max_attempts": 1,  # the pauses between them are ours
             **connect_args,
             "timeout": expect_seconds(connect_timeout, "connect_timeout", ""),
@@ -182,8 +185,8 @@ class ReconnectingClient(Leaving):
                 return await calls.call(method, *args, timeout=left, **kwargs)
             except CallLost as error:
                 error.named(method)
-                again = idempotent and error.code not in _POISON
-                if self._final is not None or (error.may_have_run and not again):
+                repeated = idempotent and error.code not in _POISON
+                if self._final is not None or (error.may_have_run and not repeated):
                     raise
             except CallRefused as error:
                 if error.kind != "stopping":
@@ -222,7 +225,7 @@ class ReconnectingClient(Leaving):
         if calls is not None and not calls.closed():
             return calls
         if self._final is not None:
-            raise _copy(self._final)
+            raise again(self._final)
         waiter: asyncio.Future[Calls] = self._loop.create_future()
         timer = None
         if timeout is not None:
@@ -345,7 +348,7 @@ class ReconnectingClient(Leaving):
         self._calls = None
         for waiter in self._waiting:
             if not waiter.done():
-                waiter.set_exception(_copy(error))
+                waiter.set_exception(again(error))
 
     async def close(
         self, code: int = CloseCode.NORMAL, reason: str = "", *, grace: float | None = None
@@ -393,8 +396,3 @@ class ReconnectingClient(Leaving):
 
 def _left(deadline: float | None, loop: asyncio.AbstractEventLoop) -> float | None:
     return None if deadline is None else max(1e-6, deadline - loop.time())
-
-
-def _copy(error: Exception) -> Exception:
-    """Return `error` for another caller: raising the same one twice mixes tracebacks."""
-    return error.again() if isinstance(error, CommError) else error

@@ -23,7 +23,7 @@ from ..errors import CommClosedError, CommError
 from ..leaving import Leaving, is_failure
 from ..transport.wakeup import begin_later
 from .arguments import expect_codes, expect_end, expect_greeting, expect_handlers, expect_seconds
-from .attempts import Attempts, again, given_up, may_pass
+from .attempts import POISON, Attempts, again, given_up, left_of, may_pass
 from .calls import Calls
 from .errors import CallLost, CallRefused, CallTimeout, client_closed
 
@@ -33,15 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["ReconnectingClient"]
 
 logger = logging.getLogger("sealwire.comm")
-
-_POISON = frozenset(
-    {
-        CloseCode.PROTOCOL_ERROR,
-        CloseCode.UNKNOWN_TYPE,
-        CloseCode.BAD_MESSAGE,
-        CloseCode.TOO_LARGE,
-    }
-)
 
 OnConnect = Callable[[Calls], Union[Awaitable[object], object]]  # noqa: UP007 (evaluated on 3.10)
 
@@ -180,12 +171,12 @@ class ReconnectingClient(Leaving):
         deadline = None if timeout is None else self._loop.time() + expect_seconds(timeout)
         while True:
             try:
-                calls = await self.session(_left(deadline, self._loop))
-                left = _left(deadline, self._loop)
+                calls = await self.session(left_of(deadline, self._loop))
+                left = left_of(deadline, self._loop)
                 return await calls.call(method, *args, timeout=left, **kwargs)
             except CallLost as error:
                 error.named(method)
-                repeated = idempotent and error.code not in _POISON
+                repeated = idempotent and error.code not in POISON
                 if self._final is not None or (error.may_have_run and not repeated):
                     raise
             except CallRefused as error:
@@ -259,6 +250,18 @@ class ReconnectingClient(Leaving):
                 continue
             seen = calls
             yield calls
+
+    async def serve(self) -> None:
+        """Wait until the client has been closed; handlers run with or without it.
+
+        Raises what is final, as `session`: a worker that its server refuses for good does not wait
+        for ever. A cancelled wait changes nothing.
+        """
+        self._expect_here()
+        await asyncio.wait([self._task])
+        assert self._final is not None
+        if not (isinstance(self._final, CommClosedError) and self._final.clean):
+            raise again(self._final)
 
     def _too_late(self, waiter: asyncio.Future[Calls], seconds: float) -> None:
         if not waiter.done():
@@ -392,7 +395,3 @@ class ReconnectingClient(Leaving):
                 f"cannot use the client of {self.address} outside the event loop that it was made "
                 f"in; use asyncio.run_coroutine_threadsafe(client.call(…), loop) in other threads"
             )
-
-
-def _left(deadline: float | None, loop: asyncio.AbstractEventLoop) -> float | None:
-    return None if deadline is None else max(1e-6, deadline - loop.time())

@@ -31,11 +31,17 @@ async def main(address: str, slots: str) -> None:
         return calls.notify("join", int(slots))
 
     args = Security().get_connection_args("worker")  # over tls://, those of DASK_CONFIG
+
+    async def stop() -> None:
+        await stop_signal()
+        await client.close(grace=10)  # what runs may finish; others are given the rest
+
     client = ReconnectingClient(address, {"run": run}, on_connect=join, ping_interval=5, **args)
     async with client:
         print("worker", flush=True)
-        await stop_signal()
-        await client.close(grace=10)  # what runs may finish; others are given the rest
+        stopping = asyncio.create_task(stop())
+        await client.serve()  # raises if the scheduler refuses us for good
+        await stopping
 
 
 if __name__ == "__main__":

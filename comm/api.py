@@ -11,7 +11,7 @@ import ssl
 import sys
 from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from .addressing import Address, parse_address
 from .arguments import (
@@ -20,6 +20,7 @@ from .arguments import (
     expect_handler,
     expect_known,
     expect_limits,
+    expect_mapping,
     expect_seconds,
     is_context,
     takes_further,
@@ -31,10 +32,22 @@ from .registry import get_backend
 from .serving import ServingListener
 from .words import repr_of
 
-__all__ = ["connect", "listen"]
+__all__ = ["ConnectOptions", "connect", "listen"]
 
 #: Markers that the Dask backend's `Security` adds to its arguments; they mean nothing here.
 _MARKS = ("encryption_decided", "tls_role")
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The arguments of `connect` but for address and timeout, for those who pass them on."""
+
+    max_attempts: int | None
+    limits: Limits | None
+    ssl_context: ssl.SSLContext | None
+    require_encryption: bool | None
+    extra_conn_args: Mapping[str, Any] | None
+    server_hostname: str | None
+    connection_args: Mapping[str, Any] | None
 
 
 class _Bounds(NamedTuple):
@@ -189,7 +202,9 @@ def connect(
     if not (target.port or target.opaque):
         raise AddressError(f"bad address {address!r}: no port; write {target.host or 'host'}:8786")
     backend = get_backend(target.scheme)
-    named = dict(connection_args or {})
+    named = expect_mapping("connect()", "connection_args", connection_args)
+    if extra_conn_args is not None:
+        extra_conn_args = expect_mapping("connect()", "extra_conn_args", extra_conn_args)
     if server_hostname is not None:
         named["server_hostname"] = server_hostname
     further = _checked(connect, backend.connect_arguments, named)
@@ -256,7 +271,11 @@ def listen(
     expect_bool("listen()", "require_encryption", require_encryption, none=True)
     target = _complete(address, ssl_context)
     backend = get_backend(target.scheme)
-    further = _checked(listen, backend.listen_arguments, dict(connection_args or {}))
+    further = _checked(
+        listen,
+        backend.listen_arguments,
+        expect_mapping("listen()", "connection_args", connection_args),
+    )
     listener = backend.listener(
         target,
         handler,

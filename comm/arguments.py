@@ -14,7 +14,7 @@ import math
 import numbers
 import ssl
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from .limits import DEFAULT_LIMITS, Limits
@@ -30,6 +30,7 @@ __all__ = [
     "expect_handler",
     "expect_known",
     "expect_limits",
+    "expect_mapping",
     "expect_name",
     "expect_no_generator",
     "expect_seconds",
@@ -69,7 +70,8 @@ def takes_further(function: _Function) -> _Function:
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:
         if further := given.keys() - known:
-            named = dict(given.get("connection_args") or {})
+            said = f"{function.__name__}()"
+            named = expect_mapping(said, "connection_args", given.get("connection_args"))
             named.update((name, given.pop(name)) for name in list(given) if name in further)
             given["connection_args"] = named
         return function(*args, **given)
@@ -142,6 +144,17 @@ def expect_limits(call: str, limits: Any) -> Limits:
     return limits
 
 
+def expect_mapping(call: str, name: str, value: Any) -> dict[Any, Any]:
+    """Return a copy of `value`, empty for None. Raises `TypeError` for anything but a mapping."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{call} got {name}={repr_of(value)}: need a mapping of names to values, or None"
+        )
+    return dict(value)
+
+
 def expect_handler(call: str, handler: Any) -> None:
     """Raise `TypeError` for a handler that cannot be called."""
     if not callable(handler):
@@ -187,13 +200,31 @@ def expect_secure(address: str, context: Any, side: Side, instead: str) -> ssl.S
     return context
 
 
-def expect_name(address: str, context: ssl.SSLContext | None, server_hostname: str | None) -> None:
-    """Raise `ValueError` if `context` compares the server's name, and none was given."""
+def expect_name(address: str, context: ssl.SSLContext | None, server_hostname: Any) -> None:
+    """Raise `ValueError` if `context` compares the server's name, and none was given.
+
+    Also for one that TLS cannot carry; `TypeError` for what is no text.
+    """
     if context is not None and context.check_hostname and not server_hostname:
         raise ValueError(
             f"cannot connect to {address}: its ssl_context compares the server's name, and there "
             f"is none; pass server_hostname=…, or set context.check_hostname = False"
         )
+    if server_hostname is not None:
+        said = f"cannot connect to {address}: server_hostname is {repr_of(server_hostname)}"
+        if not isinstance(server_hostname, str):
+            raise TypeError(f"{said}, need a str; leave it out to send none")
+        if not _is_name(server_hostname):
+            raise ValueError(f"{said}, which is no host name; leave it out to send none")
+
+
+def _is_name(text: str) -> bool:
+    """Whether `ssl` takes `text` as a server's name, which it encodes so."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return text.isprintable() and " " not in text and text.strip(".") != ""
 
 
 def weakness(context: ssl.SSLContext, side: Side) -> str | None:

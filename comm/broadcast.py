@@ -75,6 +75,9 @@ async def broadcast(
     TypeError, ValueError
         For what is no comm, and for bounds and choices other than those above; nobody was sent
         anything.
+    RuntimeError
+        For a comm of another event loop, after the others were sent the message; as what a third
+        party's comm raises that is none of the above.
 
     Notes
     -----
@@ -101,9 +104,10 @@ async def broadcast(
             raise TypeError(f"cannot broadcast to {repr_of(comm)}: need a Comm")
     result = BroadcastResult([], {})
     behind: list[Comm] = []
+    failed: list[Exception] = []
     for comm in members:
         if comm.queued <= _room(comm, max_queued):
-            _write(comm, encoded, result)
+            _write(comm, encoded, result, failed)
         elif slow == "wait":
             behind.append(comm)
         else:
@@ -112,7 +116,9 @@ async def broadcast(
             if slow == "close":
                 comm.abort()
     if behind:
-        await _wait(behind, encoded, max_queued, timeout, result)
+        await _wait(behind, encoded, max_queued, timeout, result, failed)
+    if failed:
+        raise failed[0]
     return result
 
 
@@ -120,11 +126,15 @@ def _room(comm: Comm, most: int | None) -> int:
     return comm.limits.write_ahead if most is None else most
 
 
-def _write(comm: Comm, encoded: EncodedMessage, result: BroadcastResult) -> None:
+def _write(
+    comm: Comm, encoded: EncodedMessage, result: BroadcastResult, failed: list[Exception]
+) -> None:
     try:
         comm.write_nowait(encoded)
     except (CommClosedError, EncodeError) as error:
         result.missed[comm] = error
+    except Exception as error:  # it is not to be used here, or it is a third party's
+        failed.append(error)
     else:
         result.sent.append(comm)
 
@@ -135,6 +145,7 @@ async def _wait(
     most: int | None,
     timeout: float | None,
     result: BroadcastResult,
+    failed: list[Exception],
 ) -> None:
     """Write to those that are slow as soon as each has room."""
 
@@ -144,8 +155,10 @@ async def _wait(
                 await comm.drain()
         except CommClosedError as error:
             result.missed[comm] = error
+        except Exception as error:
+            failed.append(error)
         else:
-            _write(comm, encoded, result)
+            _write(comm, encoded, result, failed)
 
     tasks = {asyncio.ensure_future(follow(comm)): comm for comm in behind}
     try:
@@ -162,9 +175,6 @@ async def _wait(
             comm = tasks[task]
             if comm not in result.missed and task.cancelled():
                 result.missed[comm] = _too_slow(comm, comm.queued, f"had no room in {timeout:g} s")
-    for task in tasks:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
 
 
 def _too_slow(comm: Comm, queued: int, what: str) -> CommError:

@@ -31,6 +31,7 @@ from .errors import CommClosedError
 from .interfaces import Comm, Handler, Listener
 from .leaving import is_failure
 from .limits import Limits
+from .transport.wakeup import begin_later
 from .words import words_of
 
 __all__ = ["ServingListener", "StreamListener"]
@@ -237,7 +238,7 @@ class ServingListener(Listener):
             self._spared.add(ours)
         if self._leaving is None or self._leaving.cancelled():
             self._deadline = deadline
-            self._leaving = loop.create_task(self._leave())
+            self._leaving = begin_later(loop, self._leave())
         else:
             self._deadline = min(deadline, self._deadline)
             self._fewer.set()

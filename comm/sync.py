@@ -34,7 +34,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import api, interfaces
 from .calls import calls
@@ -43,6 +43,9 @@ from .close_codes import CloseCode
 from .errors import CommBusy, CommClosedError
 from .leaving import SyncLeaving
 from .words import repr_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Calls", "Comm", "connect"]
 
@@ -158,7 +161,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def connect(address: str, *, timeout: float = 30.0, **connect_args: Any) -> Comm:
+def connect(
+    address: str, *, timeout: float = 30.0, **connect_args: Unpack[api.ConnectOptions]
+) -> Comm:
     """Connect to a listener, as `sealwire.comm.connect` with the same arguments.
 
     Parameters

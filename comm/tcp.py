@@ -110,7 +110,7 @@ class TCP(Comm):
 
     def write_nowait(self, message: Any) -> bool:
         """Send a message without waiting, see `Comm.write_nowait`."""
-        if get_ident() != self._thread:
+        if get_ident() != self._thread or not self._loop.is_running():
             raise self._elsewhere()
         stream = self._stream
         agreed = stream.agreement
@@ -119,7 +119,7 @@ class TCP(Comm):
 
     async def drain(self, *, timeout: float | None = None) -> None:
         """Wait until nothing is queued, see `Comm.drain`."""
-        if get_ident() != self._thread:
+        if get_ident() != self._thread or not self._loop.is_running():
             raise self._elsewhere()
         if timeout is None:
             await self._stream.drain()
@@ -129,7 +129,7 @@ class TCP(Comm):
 
     async def wait_closed(self) -> CommClosedError:
         """Wait for the end and return it, see `Comm.wait_closed`."""
-        if get_ident() != self._thread:
+        if get_ident() != self._thread or not self._loop.is_running():
             raise self._elsewhere()
         await self._stream.end()
         return self._stream.failure()
@@ -225,8 +225,8 @@ def _context(address: Address, connection_args: Mapping[str, Any], side: Side) -
 def _server_hostname(connection_args: Mapping[str, Any]) -> str | None:
     extra = connection_args.get("extra_conn_args") or {}
     expect_known("extra_conn_args", extra, _EXTRA)
-    hostname: str | None = connection_args.get("server_hostname") or extra.get("server_hostname")
-    return hostname
+    hostname: str | None = connection_args.get("server_hostname")
+    return extra.get("server_hostname") if hostname is None else hostname
 
 
 class TCPConnector(Connector):

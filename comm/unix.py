@@ -71,18 +71,19 @@ def refuse_plain(address: Address, args: Mapping[str, Any]) -> None:
     allowed = args.get("allow_plain", False)
     if not isinstance(allowed, bool):
         raise TypeError(f"cannot use {address}: allow_plain is {repr_of(allowed)}, need a bool")
-    if args.get("ssl_context") is not None:
-        raise TypeError(
-            f"cannot use {address} with an ssl_context: {address.scheme} is plain and would not "
-            f"use it; leave ssl_context out"
-        )
     if args.get("require_encryption") and not allowed:
         raise EncryptionRequired(
             f"refusing {address}: encryption is required and {address.scheme} is plain; pass "
             f"allow_plain=True if nobody else can read what this machine's kernel carries",
             peer=str(address),
         )
-    expect_known("extra_conn_args", args.get("extra_conn_args") or {}, ())
+    if args.get("ssl_context") is not None and not allowed:
+        raise TypeError(
+            f"cannot use {address} with an ssl_context: {address.scheme} is plain and would not "
+            f"use it; leave ssl_context out, or pass allow_plain=True"
+        )
+    known = ("server_hostname",) if allowed else ()
+    expect_known("extra_conn_args", args.get("extra_conn_args") or {}, known)
 
 
 class UnixConnector(Connector):

@@ -38,7 +38,7 @@ USES = {
     "Liveness._check": {"lost", "ETIMEDOUT"},
     "Caller.call": {"REQUEST", "send", "create_future"},
     "Handling._start": {"_handlers", "create_task", "_reply"},
-    "ReconnectingClient.call": {"idempotent", "may_have_run", "_POISON"},
+    "ReconnectingClient.call": {"idempotent", "may_have_run", "POISON"},
     "load_crls": {"load_verify_locations", "revocation_lists"},
     "_Verified._admit": {"session_reused"},
     "OpenPeers.compare": {"revoked_among", "shown_chain", "_end"},

@@ -25,9 +25,9 @@ kinds errors limits statistics listener_log addressing arguments wire.foreign
 wire.framing wire.markers wire.budget wire.place arrays extensions
 encoding_errors encoding decoding codec
 wire.hello
-wire.closing wire.outbox interfaces registry serving
+wire.closing wire.outbox interfaces registry transport.wakeup serving
 tls_details tls_errors
-transport.sockets transport.liveness transport.buffers transport.switch_interval transport.wakeup
+transport.sockets transport.liveness transport.buffers transport.switch_interval
 transport.readiness transport.race transport.inquiry transport.handshake_throttle
 transport.openssl transport.handshake transport.records transport.channel transport.end_errors
 transport.goodbye transport.interrupted transport.sender transport.bounded

@@ -16,6 +16,7 @@ import pytest
 
 from sealwire import comm, security
 from sealwire.comm import Address, Backend, Comm, Connector, Limits, Listener, connect, listen
+from sealwire.comm.api import ConnectOptions
 from sealwire.comm.interfaces import Handler
 from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.transport.server import FrameServer
@@ -79,6 +80,13 @@ def test_roles_are_the_three() -> None:
 def test_no_function_takes_just_anything(function: Callable[..., object]) -> None:
     kinds = {parameter.kind for parameter in parameters(function).values()}
     assert not kinds & {KINDS.VAR_KEYWORD, KINDS.VAR_POSITIONAL}
+
+
+def test_what_is_passed_on_to_connect_is_known_to_type_checkers() -> None:
+    passed_on = typing.get_type_hints(ConnectOptions)
+    expected = typing.get_type_hints(connect)
+    del expected["return"], expected["address"], expected["timeout"]
+    assert passed_on == expected
 
 
 @pytest.mark.parametrize("package", [comm, security])

@@ -15,14 +15,24 @@ import asyncio
 import logging
 import random
 
+from ..close_codes import CloseCode
 from ..errors import CommError
 from ..words import words_of
 from .errors import CallRefused, CallTimeout
 
-__all__ = ["Attempts", "given_up", "may_pass"]
+__all__ = ["POISON", "Attempts", "again", "given_up", "left_of", "may_pass"]
 
 logger = logging.getLogger("sealwire.comm")
 
+#: Close codes after which a call may be the reason: it is not sent again.
+POISON = frozenset(
+    {
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.UNKNOWN_TYPE,
+        CloseCode.BAD_MESSAGE,
+        CloseCode.TOO_LARGE,
+    }
+)
 _TRANSIENT = frozenset({"overloaded", "stopping"})
 
 
@@ -42,6 +52,16 @@ def given_up(address: str, error: BaseException) -> Exception:
     told = RuntimeError(f"no session with {address}: on_connect raised {why}")  # not they
     told.__cause__ = error
     return told
+
+
+def left_of(deadline: float | None, loop: asyncio.AbstractEventLoop) -> float | None:
+    """Return the seconds until a deadline, which may have passed, for another wait."""
+    return None if deadline is None else max(1e-6, deadline - loop.time())
+
+
+def again(error: Exception) -> Exception:
+    """Return `error` for another caller: raising the same one twice mixes tracebacks."""
+    return error.again() if isinstance(error, CommError) else error
 
 
 class Attempts:

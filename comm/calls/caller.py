@@ -116,7 +116,7 @@ class Caller:
         except BaseException as error:
             if isinstance(error, CallError):
                 error.named(method)
-            if pending.pop(number, None) is not None:
+            if pending.pop(number, None) is not None and loop.is_running():
                 self._outlet.put([CANCEL, number])
                 self._turns.next()
             raise

@@ -22,7 +22,7 @@ from ..close_codes import CloseCode
 from ..errors import CommBusy, CommClosedError
 from ..interfaces import Comm
 from ..leaving import Leaving
-from ..transport.wakeup import resume
+from ..transport.wakeup import begin_later, resume
 from ..words import repr_of, words_of
 from .arguments import expect_end, expect_handlers, expect_seconds
 from .caller import Caller
@@ -129,8 +129,10 @@ class Calls(Caller, Leaving):
         self._arrived: deque[tuple[asyncio.Future[Any], Any]] = deque()
         self._goodbye: tuple[int, str] | None = None  # of the listener, once it closes
         self._leaving: asyncio.Task[None] | None = None  # and what closes for it
-        self._reader = self._loop.create_task(self._read())
-        self._pinging = None if pause is None else self._loop.create_task(self._keep_pinging(pause))
+        self._reader = begin_later(self._loop, self._read())
+        self._pinging: asyncio.Task[None] | None = None
+        if pause is not None:
+            self._pinging = begin_later(self._loop, self._keep_pinging(pause))
         comm._leave = self._leave
 
     # Reading
@@ -156,8 +158,7 @@ class Calls(Caller, Leaving):
             await closing
         except Exception as error:  # somebody else reads from it, or it is none of ours
             busy = isinstance(error, CommBusy)
-            why = words_of(error)
-            logger.error("comm with %s closed: %s", self._peer, why, exc_info=not busy)
+            logger.error("comm with %s closed: %s", self._peer, words_of(error), exc_info=not busy)
             comm.abort()
             failure = await _why_closed(comm)
             failure.clean = False
@@ -165,7 +166,8 @@ class Calls(Caller, Leaving):
         finally:
             if self._failure is None:  # cancelled, or the process ends
                 comm.abort()
-                self._end(await _why_closed(comm))
+                if not self._loop.is_closed():  # else nobody waits
+                    self._end(await _why_closed(comm))
 
     async def _outlast(self, end: CommClosedError) -> None:
         """Let what runs finish, and close, although nothing can be read any more.
@@ -346,7 +348,7 @@ class Calls(Caller, Leaving):
     def _leave(self, code: int, reason: str) -> None:
         """Close since the listener is closing, which ends the grace by cancelling its handler."""
         self._goodbye = code, reason
-        self._leaving = self._loop.create_task(self.close(code, reason, grace=math.inf))
+        self._leaving = begin_later(self._loop, self.close(code, reason, grace=math.inf))
 
     @property
     def failure(self) -> CommClosedError | None:

@@ -208,21 +208,26 @@ def is_expected(error: BaseException) -> bool:
     return any(cls in _by_class for cls in type(error).__mro__)
 
 
-def describe(error: BaseException) -> list[Any]:
-    """Return ``[name, message, fields]`` for an error of a handler; the fields may be anything."""
+def describe(error: BaseException, most: int = _LONGEST_TEXT) -> list[Any]:
+    """Return ``[name, message, fields]`` for an error of a handler; the fields may be anything.
+
+    Name and message have `most` characters at most.
+    """
+    name, message, fields = _described(error)
+    return [name[:most], message[:most], fields]
+
+
+def _described(error: BaseException) -> tuple[str, str, dict[str, Any]]:
     if isinstance(error, RemoteError):  # of a call that the handler has made
-        words = (
-            _tried(lambda: _sendable(error.name, _LONGEST_NAME), "unknown"),
-            _tried(lambda: _sendable(error.message, _LONGEST_TEXT), _NO_TEXT),
-        )
-        return [*words, {}]
+        name = _tried(lambda: _sendable(error.name, _LONGEST_NAME), "unknown")
+        return name, _tried(lambda: _sendable(error.message, _LONGEST_TEXT), _NO_TEXT), {}
     for cls in type(error).__mro__:
         entry = _by_class.get(cls)
         if entry is not None:
             text = _tried(lambda: _text(error), _NO_TEXT)
-            return [entry.name, text, {each: _field(error, each) for each in entry.fields}]
+            return entry.name, text, {each: _field(error, each) for each in entry.fields}
     name = _tried(lambda: _sendable(_name(type(error)), _LONGEST_NAME), "unknown")
-    return [name, _tried(lambda: _text(error), _NO_TEXT), {}]
+    return name, _tried(lambda: _text(error), _NO_TEXT), {}
 
 
 def _tried(make: Callable[[], _Value], instead: _Value) -> _Value:

@@ -53,7 +53,7 @@ class _Running:
         self.number = number
         self.method = method
         self.started = False
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.why = ""  # we have cancelled it: because of "peer", "deadline", "stop"
 
@@ -110,6 +110,7 @@ class Handling:
         self._ended = False
         self._unread = 0  # answers queued since the peer last took everything
         self._notifications = itertools.count(-1, -1)
+        self._resuming = False
         self._dropped = False
         self._look: asyncio.TimerHandle | None = None
         outlet.when_drained(self._resume)
@@ -179,7 +180,7 @@ class Handling:
 
     def refuse(self, number: int, kind: RefusalKind, why: str) -> None:
         """Say that call `number` is not run."""
-        self.answer([REFUSAL, number, kind, why])
+        self.answer([REFUSAL, number, kind, why[: self._comm.limits.max_message_size // 8]])
 
     # Running
 
@@ -245,7 +246,7 @@ class Handling:
     async def _run(self, key: int, running: _Running, result: Any) -> None:
         """Await what a handler has returned, and reply."""
         number, method = running.number, running.method
-        task = asyncio.current_task()
+        running.task = task = asyncio.current_task()
         try:
             if running.why:  # cancelled before it could begin
                 _discard(result)
@@ -278,14 +279,18 @@ class Handling:
     def _resume(self) -> None:
         """Start what waits in the line, as far as it may."""
         waiting = self._waiting
-        while waiting and not self._is_busy():
+        while waiting and not self._resuming and not self._is_busy():
             key = next(iter(waiting))
             number, method, args, kwargs, deadline = waiting.pop(key)
             left = None if deadline is None else deadline - self._loop.time()
-            if left is None or left > 0:
-                self._start(key, number, method, args, kwargs, left)
-            elif number is not None:
-                self._outlet.put([REFUSAL, number, "expired", ""])
+            self._resuming = True  # a task may end while it is made, and come back here
+            try:
+                if left is None or left > 0:
+                    self._start(key, number, method, args, kwargs, left)
+                elif number is not None:
+                    self._outlet.put([REFUSAL, number, "expired", ""])
+            finally:
+                self._resuming = False
 
     def _look_later(self) -> None:
         now = frozenset(self.running)
@@ -335,10 +340,11 @@ class Handling:
             self._log("handler of %r, called by %s, failed", method, exc_info=error)
         if number is None:
             return
-        described = describe(error)
+        # Either text has 4 bytes a character, at most: both together are half of a message.
+        described = describe(error, self._comm.limits.max_message_size // 16)
         try:
             self._outlet.put([RESPONSE, number, described, None])
-        except Exception:  # its fields cannot be encoded
+        except Exception:  # its fields cannot be encoded, or are too large
             self._outlet.put([RESPONSE, number, [*described[:2], {}], None])
 
     def _log(self, text: str, method: str, *more: str, exc_info: Any = None) -> None:

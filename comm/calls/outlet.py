@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import CommClosedError
 from ..interfaces import Comm
+from ..transport.wakeup import begin_later
 
 __all__ = ["Deadlines", "Outlet", "Turns"]
 
@@ -49,7 +50,7 @@ class Outlet:
         """Note that the peer has to take something before more is sent."""
         self.full = True
         if self._draining is None:
-            self._draining = self._loop.create_task(self._drain())
+            self._draining = begin_later(self._loop, self._drain())
 
     def when_drained(self, callback: Callable[[], object]) -> None:
         """Call `callback` each time when there is room again."""

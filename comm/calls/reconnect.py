@@ -14,30 +14,25 @@ import inspect
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
-from ..api import connect
+from ..api import ConnectOptions, connect
 from ..arguments import expect_bool
 from ..close_codes import CloseCode
 from ..errors import CommClosedError, CommError
 from ..leaving import Leaving, is_failure
+from ..transport.wakeup import begin_later
 from .arguments import expect_codes, expect_end, expect_greeting, expect_handlers, expect_seconds
-from .attempts import Attempts, given_up, may_pass
+from .attempts import POISON, Attempts, again, given_up, left_of, may_pass
 from .calls import Calls
 from .errors import CallLost, CallRefused, CallTimeout, client_closed
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ReconnectingClient"]
 
 logger = logging.getLogger("sealwire.comm")
-
-_POISON = frozenset(
-    {
-        CloseCode.PROTOCOL_ERROR,
-        CloseCode.UNKNOWN_TYPE,
-        CloseCode.BAD_MESSAGE,
-        CloseCode.TOO_LARGE,
-    }
-)
 
 OnConnect = Callable[[Calls], Union[Awaitable[object], object]]  # noqa: UP007 (evaluated on 3.10)
 
@@ -76,8 +71,8 @@ class ReconnectingClient(Leaving):
 
     Raises
     ------
-    TypeError, ValueError, AddressError, EncryptionRequired
-        At once, as `connect` and `Calls`.
+    TypeError, ValueError, AddressError
+        At once, as `connect(…)` and `Calls`. What awaiting `connect` raises, `call` does.
 
     Examples
     --------
@@ -102,7 +97,7 @@ class ReconnectingClient(Leaving):
         ping_interval: float | None = None,
         final_codes: Collection[int] = (CloseCode.PROTOCOL_ERROR,),
         patience: float = 300.0,
-        **connect_args: Any,
+        **connect_args: Unpack[ConnectOptions],
     ) -> None:
         self.address = address
         self._handlers = expect_handlers(handlers)
@@ -117,7 +112,7 @@ class ReconnectingClient(Leaving):
         if ping_interval is not None:
             ping_interval = expect_seconds(ping_interval, "ping_interval", "no pings")
         self._ping_interval = ping_interval
-        self._connect_args = {
+        self._connect_args: dict[str, Any] = {
             "max_attempts": 1,  # the pauses between them are ours
             **connect_args,
             "timeout": expect_seconds(connect_timeout, "connect_timeout", ""),
@@ -131,7 +126,7 @@ class ReconnectingClient(Leaving):
         self._last: CommError | None = None  # why there is no session
         self._final: Exception | None = None  # and why there will be none
         self._waiting: set[asyncio.Future[Calls]] = set()
-        self._task = self._loop.create_task(self._run())
+        self._task = begin_later(self._loop, self._run())
 
     async def call(
         self,
@@ -176,13 +171,13 @@ class ReconnectingClient(Leaving):
         deadline = None if timeout is None else self._loop.time() + expect_seconds(timeout)
         while True:
             try:
-                calls = await self.session(_left(deadline, self._loop))
-                left = _left(deadline, self._loop)
+                calls = await self.session(left_of(deadline, self._loop))
+                left = left_of(deadline, self._loop)
                 return await calls.call(method, *args, timeout=left, **kwargs)
             except CallLost as error:
                 error.named(method)
-                again = idempotent and error.code not in _POISON
-                if self._final is not None or (error.may_have_run and not again):
+                repeated = idempotent and error.code not in POISON
+                if self._final is not None or (error.may_have_run and not repeated):
                     raise
             except CallRefused as error:
                 if error.kind != "stopping":
@@ -221,7 +216,7 @@ class ReconnectingClient(Leaving):
         if calls is not None and not calls.closed():
             return calls
         if self._final is not None:
-            raise _copy(self._final)
+            raise again(self._final)
         waiter: asyncio.Future[Calls] = self._loop.create_future()
         timer = None
         if timeout is not None:
@@ -255,6 +250,18 @@ class ReconnectingClient(Leaving):
                 continue
             seen = calls
             yield calls
+
+    async def serve(self) -> None:
+        """Wait until the client has been closed; handlers run with or without it.
+
+        Raises what is final, as `session`: a worker that its server refuses for good does not wait
+        for ever. A cancelled wait changes nothing.
+        """
+        self._expect_here()
+        await asyncio.wait([self._task])
+        assert self._final is not None
+        if not (isinstance(self._final, CommClosedError) and self._final.clean):
+            raise again(self._final)
 
     def _too_late(self, waiter: asyncio.Future[Calls], seconds: float) -> None:
         if not waiter.done():
@@ -344,7 +351,7 @@ class ReconnectingClient(Leaving):
         self._calls = None
         for waiter in self._waiting:
             if not waiter.done():
-                waiter.set_exception(_copy(error))
+                waiter.set_exception(again(error))
 
     async def close(
         self, code: int = CloseCode.NORMAL, reason: str = "", *, grace: float | None = None
@@ -388,12 +395,3 @@ class ReconnectingClient(Leaving):
                 f"cannot use the client of {self.address} outside the event loop that it was made "
                 f"in; use asyncio.run_coroutine_threadsafe(client.call(…), loop) in other threads"
             )
-
-
-def _left(deadline: float | None, loop: asyncio.AbstractEventLoop) -> float | None:
-    return None if deadline is None else max(1e-6, deadline - loop.time())
-
-
-def _copy(error: Exception) -> Exception:
-    """Return `error` for another caller: raising the same one twice mixes tracebacks."""
-    return error.again() if isinstance(error, CommError) else error

@@ -43,6 +43,7 @@ from .readiness import Readiness
 from .receiver import Receiver
 from .sockets import outlive, reset, unread
 from .switch_interval import guard_of
+from .wakeup import begin_later
 
 __all__ = ["Connection", "State"]
 
@@ -282,7 +283,7 @@ class Connection:
 
     def _leave_alone(self) -> None:
         """Finish closing in a task, since nobody waits for it: a message was refused."""
-        self._leaving = self._loop.create_task(self._leave())
+        self._leaving = begin_later(self._loop, self._leave())
         # Not in the coroutine: nothing of it runs if it is cancelled before it has begun.
         self._leaving.add_done_callback(lambda _: self.close(self.error))
 

@@ -275,8 +275,11 @@ class FrameStream(Connection):
         self.readiness.reads = self.readiness.writes = False
         self._first_byte = self._handshake = self._send_error = None
         self.socket.close()
-        self._sender.end(self.failure)
-        self._receiver.end(self.failure, forget=True)
+        # Its waiters may be another thread's, which is not here; asyncio's debug mode says so.
+        with contextlib.suppress(RuntimeError):
+            self._sender.end(self.failure)
+        with contextlib.suppress(RuntimeError):
+            self._receiver.end(self.failure, forget=True)
 
     # For those who do not read
 

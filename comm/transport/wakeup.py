@@ -1,15 +1,16 @@
-"""Resume the task that waits for a future within the current event.
+"""When tasks run: one that waits for a future within the current event, a new one later.
 
-asyncio would resume it in the loop's next iteration, after another poll of all sockets.
+asyncio would resume the former in the loop's next iteration, after another poll of all sockets.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["resume"]
+__all__ = ["begin_later", "resume"]
 
 
 def resume(future: asyncio.Future[Any], result: Any = None) -> None:
@@ -32,3 +33,14 @@ def resume(future: asyncio.Future[Any], result: Any = None) -> None:
         context.run(waiter, future)
     else:
         future.set_result(result)
+
+
+def begin_later(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
+) -> asyncio.Task[None]:
+    """Run a coroutine of ours in a task whose first step is taken by the loop.
+
+    A factory of the application's may take it at once, as `asyncio.eager_task_factory` does: while
+    what the task works on is not complete.
+    """
+    return asyncio.Task(coroutine, loop=loop)

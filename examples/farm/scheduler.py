@@ -8,17 +8,21 @@ comes with the number of attempts, since a lost worker may have run the task bef
 import asyncio
 import json
 import sys
+from typing import Any
 
-from sealwire.comm import CallLost, CallRefused, Calls, listen, register_error, stop_signal
+from sealwire.comm import CallLost, CallRefused, Calls, Comm, listen, register_error, stop_signal
 from sealwire.security import Security
 
 register_error(KeyError)  # for a task that was never submitted
 
 
 class Scheduler:
-    def __init__(self, path):
-        self.tasks, self.attempts, self.results, self.running = {}, {}, {}, set()
-        self.waiting = asyncio.Queue()
+    def __init__(self, path: str) -> None:
+        self.tasks: dict[str, list[Any]] = {}
+        self.attempts: dict[str, int] = {}
+        self.results: dict[str, asyncio.Future[list[Any]]] = {}
+        self.running: set[str] = set()
+        self.waiting: asyncio.Queue[str] = asyncio.Queue()
         self.file = open(path, "a+b", buffering=0)  # noqa: SIM115
         self.file.seek(0)
         lines, _, torn = self.file.read().rpartition(b"\n")
@@ -29,7 +33,7 @@ class Scheduler:
             if not result.done():
                 self.waiting.put_nowait(key)
 
-    def replay(self, kind, key, value):
+    def replay(self, kind: str, key: str, value: Any) -> None:
         if kind == "task":
             self.tasks[key], self.attempts[key], self.results[key] = value, 0, asyncio.Future()
         elif kind == "attempt":
@@ -37,21 +41,21 @@ class Scheduler:
         else:
             self.results[key].set_result(value)
 
-    def keep(self, kind, key, value=None):
+    def keep(self, kind: str, key: str, value: Any = None) -> None:
         self.file.write(json.dumps([kind, key, value]).encode() + b"\n")
         self.replay(kind, key, value)
 
-    def submit(self, key, function, *args):
+    def submit(self, key: str, function: str, *args: Any) -> None:
         """Accept a task; a key that is known is the same task."""
         if key not in self.tasks:
             self.keep("task", key, [function, *args])
             self.waiting.put_nowait(key)
 
-    async def result(self, key):
+    async def result(self, key: str) -> list[Any]:
         """Wait for ["result" or "error", value, attempts]."""
         return [*await asyncio.shield(self.results[key]), self.attempts[key]]
 
-    async def feed(self, worker):
+    async def feed(self, worker: Calls) -> None:
         """Give a worker one task after the other."""
         while True:
             key = await self.waiting.get()
@@ -68,16 +72,16 @@ class Scheduler:
                 if not self.results[key].done():
                     self.waiting.put_nowait(key)
 
-    async def serve(self, comm):
-        async def join(slots):  # cancelled when the comm ends
+    async def serve(self, comm: Comm) -> None:
+        async def join(slots: int) -> None:  # cancelled when the comm ends
             await asyncio.gather(*(self.feed(calls) for _ in range(slots)))
 
-        handlers = {"submit": self.submit, "result": self.result, "join": join}
+        handlers: dict[str, Any] = {"submit": self.submit, "result": self.result, "join": join}
         async with Calls(comm, handlers, max_running=10_000, ping_interval=5) as calls:
             await calls.serve()
 
 
-async def main(address, path):
+async def main(address: str, path: str) -> None:
     scheduler = Scheduler(path)
     listener = await listen(address, scheduler.serve, **Security().get_listen_args("scheduler"))
     print("scheduler at", listener.contact_address, flush=True)

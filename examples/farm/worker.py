@@ -3,33 +3,45 @@
 import asyncio
 import sys
 import time
+from typing import Any
 
-from sealwire.comm import ReconnectingClient, stop_signal
+from sealwire.comm import Calls, ReconnectingClient, stop_signal
 from sealwire.security import Security
 
 
-def note(path, line):
+def note(path: str, line: str) -> None:
     with open(path, "a") as file:
         file.write(f"{line}\n")
 
 
-FUNCTIONS = {"square": lambda number: number**2, "note": note, "sleep": time.sleep, "set": set}
+def square(number: int) -> int:
+    return number**2
 
 
-async def run(function, *args):
+FUNCTIONS: dict[str, Any] = {"square": square, "note": note, "sleep": time.sleep, "set": set}
+
+
+async def run(function: str, *args: Any) -> Any:
     """Run a plain function in a thread, so that pings are answered meanwhile."""
     return await asyncio.to_thread(FUNCTIONS[function], *args)
 
 
-async def main(address, slots):
+async def main(address: str, slots: str) -> None:
+    def join(calls: Calls) -> Any:  # in each session, before all else
+        return calls.notify("join", int(slots))
+
     args = Security().get_connection_args("worker")  # over tls://, those of DASK_CONFIG
-    args["on_connect"] = lambda calls: calls.notify("join", int(slots))
-    async with ReconnectingClient(address, {"run": run}, ping_interval=5, **args) as client:
-        print("worker", flush=True)
+
+    async def stop() -> None:
         await stop_signal()
-        await client.close(
-            grace=10
-        )  # running tasks may finish; the scheduler gives the rest to others
+        await client.close(grace=10)  # what runs may finish; others are given the rest
+
+    client = ReconnectingClient(address, {"run": run}, on_connect=join, ping_interval=5, **args)
+    async with client:
+        print("worker", flush=True)
+        stopping = asyncio.create_task(stop())
+        await client.serve()  # raises if the scheduler refuses us for good
+        await stopping
 
 
 if __name__ == "__main__":

@@ -101,6 +101,35 @@ async def test_so_are_the_extra_ones(scheme: str, extra: dict[Any, Any]) -> None
 
 
 @CALLS
+@pytest.mark.parametrize("mapping", [0, False, "", b"", "x", [], ["server_hostname"], (), range(0)])
+@aio
+async def test_what_is_no_mapping(call: Callable[..., Any], mapping: Any) -> None:
+    """Falsy ones too, which are not the arguments that somebody has meant."""
+    names = ["connection_args", "extra_conn_args"] if call is dial else ["connection_args"]
+    for name in names:
+        for more in ({}, {"anything": 1}):
+            with pytest.raises(TypeError, match=f"got {name}=.* need a mapping"):
+                await call("tls://127.0.0.1", **{name: mapping}, **more)
+
+
+NAMES = [5, True, b"cluster", ["cluster"], object()]
+NO_NAMES = ["", ".", "a..b", ".a", "a\0b", "a\nb", "x" * 64, "\ud800", "a b"]
+
+
+@pytest.mark.parametrize("where", ["server_hostname", "extra_conn_args"])
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [*((name, TypeError) for name in NAMES), *((name, ValueError) for name in NO_NAMES)],
+)
+@aio
+async def test_what_is_no_server_name(where: str, name: Any, error: type[Exception]) -> None:
+    """It was told after the connection, in OpenSSL's words, or again and again for 30 s."""
+    args = {where: name if where == "server_hostname" else {"server_hostname": name}}
+    with pytest.raises(error, match=r"server_hostname .*; "):
+        await dial("tls://127.0.0.1", ssl_context=client_context(OURS), **args)
+
+
+@CALLS
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("context", [False, 0, "", {}, [], "x", {"certfile": "x"}, object(), True])
 @aio

@@ -24,7 +24,7 @@ from sealwire.comm import (
     listen,
 )
 from support.aio import aio
-from support.links import SCHEMES, connect_args, listen_args, pair
+from support.links import SCHEMES, Wrapping, connect_args, listen_args, pair
 
 SMALL = Limits(write_ahead=100_000, read_ahead=100_000)
 BIG = bytes(8 << 20)  # more than sockets hold
@@ -257,3 +257,40 @@ async def test_another_thread_is_refused_by_name(slow: Any) -> None:
         a.write_nowait(bytes(3_000_000))
         await asyncio.to_thread(use)
         assert not a.closed()
+
+
+class Failing(Wrapping):
+    """Fails as one of another event loop does, or as a third party's may."""
+
+    def __init__(self, comm: Comm, error: Exception, queued: int) -> None:
+        super().__init__(comm)
+        self._error = error
+        self._queued = queued
+
+    def write_nowait(self, message: Any) -> bool:
+        raise self._error
+
+    async def drain(self, *, timeout: float | None = None) -> None:
+        raise self._error
+
+    @property
+    def queued(self) -> int:
+        return self._queued
+
+
+@pytest.mark.parametrize("queued", [0, 1 << 40], ids=["has room", "is slow"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("elsewhere"), OSError("lost"), NotImplementedError()], ids=repr
+)
+@aio
+async def test_what_one_raises_does_not_keep_it_from_the_others(
+    error: Exception, queued: int
+) -> None:
+    async with pair("mem", Limits(write_ahead=1000)) as (a, b), pair("mem") as (c, d):
+        a.write_nowait(bytes(3_000_000))
+        sending = asyncio.ensure_future(broadcast([Failing(c, error, queued), a, c], "news"))
+        assert await d.read() == "news"
+        assert len(await b.read()) == 3_000_000
+        with pytest.raises(type(error)):
+            await sending
+        assert await b.read() == "news"

@@ -22,11 +22,12 @@ from sealwire.comm import (
     CommClosedError,
     Limits,
     RemoteError,
+    register_error,
     register_type,
 )
 from sealwire.comm.calls import handlers
 from support.aio import aio, until
-from support.calling import Sleeper, called_by_hand, calls_pair
+from support.calling import Sleeper, called_by_hand, calls_pair, raising, raising_later
 from support.links import pair
 
 NO_CALLS: list[Any] = [
@@ -327,3 +328,32 @@ async def test_a_peer_that_reads_no_replies_costs_a_bounded_amount(
             await called.wait_closed()
     finally:
         tracemalloc.stop()
+
+
+class Long(Exception):
+    detail = [bytes(10_000)] * 10
+
+
+Long.__qualname__ = "\U0001f600" * 300
+register_error(Long, fields=["detail"], name="\U0001f600" * 200)
+
+
+@pytest.mark.parametrize("make", [raising, raising_later])
+@pytest.mark.parametrize("size", [100, 300, 1000, 4096, 16_384])
+@aio
+async def test_what_is_wrong_with_a_call_is_said_within_the_limits(size: int, make: Any) -> None:
+    """A text that is over a limit of the comm ends neither the comm nor leaves the call waiting."""
+    limits = Limits(max_message_size=size)
+    text = "\U0001f600" * 4000
+    handlers = {"a": make(Long(text)), "b": make(ValueError(text)), "c": lambda a, b: 1}
+    word = "x" * (size // 3)
+    async with calls_pair(handlers, limits=limits) as (calls, _):
+        for method in "ab":
+            with pytest.raises((RemoteError, Long)) as caught:
+                await calls.call(method, timeout=20)
+            assert text.startswith(getattr(caught.value, "message", str(caught.value)))
+        with pytest.raises(CallRefused, match="it has no"):
+            await calls.call(word)
+        with pytest.raises(CallRefused):
+            await calls.call("c", **{word: 0})
+        assert await calls.call("c", 1, 2) == 1

@@ -22,7 +22,7 @@ from sealwire.comm import (
 )
 from support.aio import aio, until
 from support.calling import Sleeper
-from support.links import connect_args, listen_args, over_schemes, place
+from support.links import Wrapping, connect_args, listen_args, over_schemes, place
 
 pytest_generate_tests = over_schemes
 
@@ -197,45 +197,6 @@ async def test_a_client_takes_what_is_refused_to_the_next_listener(loop_factory:
         assert await asyncio.gather(*new) == [1] * 5
         await closing
     await second.close()
-
-
-class Wrapping(Comm):
-    """A comm of an author's own, which counts what is read of another."""
-
-    def __init__(self, inner: Comm) -> None:
-        self.inner = inner
-        self.read_so_far = 0
-
-    async def read(self) -> Any:
-        message = await self.inner.read()
-        self.read_so_far += 1
-        return message
-
-    async def write(self, message: Any, *, timeout: float | None = None) -> int:
-        return await self.inner.write(message, timeout=timeout)
-
-    def write_nowait(self, message: Any) -> bool:
-        return self.inner.write_nowait(message)
-
-    async def drain(self, *, timeout: float | None = None) -> None:
-        await self.inner.drain(timeout=timeout)
-
-    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        await self.inner.close(code, reason)
-
-    def abort(self) -> None:
-        self.inner.abort()
-
-    def closed(self) -> bool:
-        return self.inner.closed()
-
-    @property
-    def local_address(self) -> str:
-        return self.inner.local_address
-
-    @property
-    def peer_address(self) -> str:
-        return self.inner.peer_address
 
 
 @pytest.mark.parametrize("way", ["with", "serve", "wait_closed"])

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from sealwire.comm import (
+    Calls,
     CloseCode,
     Comm,
     CommBusy,
@@ -282,7 +283,12 @@ async def begin(scheme: str, state: str, turns: int) -> None:
                 task.cancel()
     if state == "refused":
         other._stream.fail(DecodeError("bad message: of the test"))
-    if state != "slow":
+    if state == "calls":
+        Calls(other, {"wait": lambda: asyncio.sleep(600)})
+        waiting = Calls(comm, ping_interval=5).call("wait", timeout=60)
+        asyncio.ensure_future(waiting)  # noqa: RUF006
+        await asyncio.sleep(0.01)
+    elif state != "slow":
         asyncio.ensure_future(comm.close(3000))  # noqa: RUF006
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -291,7 +297,7 @@ async def begin(scheme: str, state: str, turns: int) -> None:
 
 @schemes
 @loops
-@pytest.mark.parametrize("state", ["idle", "full", "slow", "refused"])
+@pytest.mark.parametrize("state", ["idle", "full", "slow", "refused", "calls"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_loop_that_is_closed_meanwhile(
     scheme: str, state: str, loop_factory: LoopFactory, monkeypatch: pytest.MonkeyPatch

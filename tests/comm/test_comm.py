@@ -72,12 +72,12 @@ async def test_order_is_kept_in_both_directions_at_once(
 
         async def send(comm: Comm, seed: int) -> None:
             source = random.Random(seed)
-            for number in range(200):
+            for number in range(80):
                 await comm.write([number, source.randbytes(source.choice((3, 5000, 300_000)))])
 
         async def check(comm: Comm, seed: int) -> None:
             source = random.Random(seed)
-            for number in range(200):
+            for number in range(80):
                 content = source.randbytes(source.choice((3, 5000, 300_000)))
                 assert await comm.read() == [number, content]
 

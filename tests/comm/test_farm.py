@@ -78,8 +78,9 @@ def stop(program: Program) -> int:
 
 
 LINKS = [("tcp", "asyncio"), ("unix", "uvloop"), ("tls", "uvloop")]
-two_links = pytest.mark.parametrize("farm", [LINKS[0], LINKS[2]], ids="-".join, indirect=True)
-one_link = pytest.mark.parametrize("farm", [LINKS[2]], ids="-".join, indirect=True)
+# All links carry the first test, which kills and stops; these are not about links.
+plain_link = pytest.mark.parametrize("farm", [LINKS[0]], ids="-".join, indirect=True)
+tls_link = pytest.mark.parametrize("farm", [LINKS[2]], ids="-".join, indirect=True)
 
 
 @pytest.fixture(params=LINKS, ids="-".join)
@@ -141,7 +142,7 @@ async def test_no_task_is_lost_or_done_twice_unnoticed(farm: Farm) -> None:
     assert [await beside(stop, worker) for worker in workers] == [0, 0]
 
 
-@two_links
+@plain_link
 @aio
 async def test_poison_is_refused_and_the_farm_goes_on(farm: Farm) -> None:
     farm.scheduler()
@@ -170,7 +171,7 @@ async def test_poison_is_refused_and_the_farm_goes_on(farm: Farm) -> None:
         assert await client.call("result", "f", timeout=30) == ["result", 9, 1]
 
 
-@two_links
+@plain_link
 @aio
 async def test_a_stop_lets_what_runs_finish(farm: Farm) -> None:
     scheduler = farm.scheduler()
@@ -192,7 +193,7 @@ async def test_a_stop_lets_what_runs_finish(farm: Farm) -> None:
     assert await beside(stop, scheduler) == 0
 
 
-@two_links
+@tls_link
 @aio
 async def test_the_client_of_the_example(farm: Farm) -> None:
     farm.scheduler()
@@ -201,7 +202,7 @@ async def test_the_client_of_the_example(farm: Farm) -> None:
         farm.start("client", "squares", "50").wait_for(f"^{sum(n**2 for n in range(50))}$")
 
 
-@one_link  # for ten seconds
+@tls_link  # for ten seconds
 @aio
 async def test_a_worker_that_is_stopped_is_as_good_as_lost(farm: Farm) -> None:
     """Its heartbeats end, and what it ran is run by another one, which the result says."""

@@ -22,7 +22,7 @@ from sealwire.comm import (
     register_type,
 )
 from sealwire.security import Security
-from support.aio import aio
+from support.aio import aio, until
 from support.calling import House, Sleeper
 from support.restarting import Server, free_port, killed_again_and_again
 
@@ -258,3 +258,28 @@ async def test_a_peer_that_does_not_answer_pings_is_given_up(
             assert await client.call("now", idempotent=True) == 1
         forever.set()
     assert "no answer to a ping for 0.1 s" in caplog.text
+
+
+@aio
+async def test_who_serves_until_it_is_closed_lets_what_runs_finish() -> None:
+    """As a worker does; a wait that is cancelled changes nothing, nor does a lost session."""
+    house, sleeper = House(now=lambda: 1), Sleeper()
+    async with house.listen() as listener:
+        client = ReconnectingClient(listener.contact_address, {"sleep": sleeper}, backoff=0.001)
+        async with client:
+            serving = [asyncio.ensure_future(client.serve()) for _ in range(2)]
+            assert await client.call("now") == 1
+            serving.pop().cancel()
+            house.guests[0].comm.abort()
+            await until(lambda: house.arrived == 2)
+            assert await client.call("now") == 1
+            running = asyncio.ensure_future(house.guests[0].call("sleep", "done"))
+            await sleeper.until(lambda s: s.started == 1)
+            closing = asyncio.ensure_future(client.close(grace=60))
+            await asyncio.sleep(0.01)
+            assert not serving[0].done()
+            sleeper.go.set()
+            assert await running == "done"
+            await closing
+            await asyncio.gather(*serving)
+            await client.serve()

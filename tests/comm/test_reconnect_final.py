@@ -76,6 +76,8 @@ async def test_a_refused_certificate_is_final() -> None:
         for _ in range(3):
             with pytest.raises(HandshakeError):
                 await client.call("now", idempotent=True)
+            with pytest.raises(HandshakeError):  # for workers, which do not call
+                await client.serve()
         assert client.closed()
 
 
@@ -91,6 +93,8 @@ async def test_the_authors_own_close_codes_are_final() -> None:
             assert await client.call("now") == 1
             await house.guests[0].close(4001, "your licence has expired")
             await until(client.closed)
+            with pytest.raises(CommClosedError, match="your licence has expired"):
+                await client.serve()
             with pytest.raises(CommClosedError, match="your licence has expired"):
                 await client.call("now")
             assert client.closed()

@@ -25,6 +25,7 @@ from sealwire.comm import (
     ConnectError,
     EncodeError,
     RemoteError,
+    broadcast,
     connect,
     listen,
     sync,
@@ -308,7 +309,19 @@ def test_a_later_loop_of_the_same_thread_is_refused() -> None:
 
     with served(echo) as address:
         comm = asyncio.run(open_one(address))
-        for wrong in (comm.write("x"), comm.read(), comm.close()):
-            with pytest.raises(RuntimeError, match="outside the event loop that it was opened"):
+        outside = "outside the event loop that it was opened"
+        for wrong in (
+            comm.write("x"),
+            comm.read(),
+            comm.close(),
+            comm.drain(),
+            comm.drain(timeout=5),
+            comm.wait_closed(),
+            broadcast([comm], "x"),
+        ):
+            with pytest.raises(RuntimeError, match=outside):
                 asyncio.run(wrong)
+        with pytest.raises(RuntimeError, match=outside):
+            comm.write_nowait("x")
+        assert comm.queued == 0
         comm.abort()

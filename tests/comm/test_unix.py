@@ -26,6 +26,7 @@ from sealwire.comm import (
     connect,
     listen,
 )
+from sealwire.security import Security
 from support.aio import aio, until
 from support.endings import error_of
 from support.links import echo, place
@@ -253,6 +254,32 @@ async def test_encryption_is_required_or_not() -> None:
         listen(place("unix"), echo, allow_plain=1)
     with pytest.raises(TypeError, match="unexpected argument 'mode'"):
         connect("unix://@x", mode=0o600)
+
+
+@pytest.mark.parametrize("scheme", ["unix", "mem"])
+@pytest.mark.parametrize("required", [True, False])
+@aio
+async def test_what_a_security_gives_fits(scheme: str, required: bool) -> None:
+    """A program whose address says how it is reached passes the same arguments to all schemes."""
+    security = Security.temporary(
+        require_encryption=required, extra_conn_args={"server_hostname": "node"}
+    )
+    accepting = security.get_listen_args("scheduler")
+    dialling = security.get_connection_args("worker")
+    plain: dict[str, Any] = {"allow_plain": True}
+    for args in ({}, {"allow_plain": False}):
+        with pytest.raises((EncryptionRequired, TypeError), match="pass allow_plain=True"):
+            listen(place(scheme), echo, **accepting, **args)
+        with pytest.raises((EncryptionRequired, TypeError), match="pass allow_plain=True"):
+            await connect(f"{scheme}://@x", **dialling, **args)
+    async with (
+        listen(place(scheme), echo, **accepting, **plain) as listener,
+        connect(listener.contact_address, **dialling, **plain) as comm,
+    ):
+        await comm.write(1)
+        assert await comm.read() == 1
+        with pytest.raises(TypeError, match="unexpected argument 'headers'"):
+            await connect(listener.contact_address, extra_conn_args={"headers": {}}, **plain)
 
 
 # Ends

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from sealwire.comm import Comm, Limits, connect, listen
+from sealwire.comm import CloseCode, Comm, Limits, connect, listen
 from sealwire.comm.wire import hello
 from sealwire.security import Security
 
@@ -147,3 +147,42 @@ def message(*frames: bytes) -> bytes:
     body += b"".join(struct.pack("<Q", len(frame)) for frame in frames)
     body += b"".join(frames)
     return struct.pack("<Q", len(body)) + body
+
+
+class Wrapping(Comm):
+    """A comm of an author's own, which counts what is read of another."""
+
+    def __init__(self, inner: Comm) -> None:
+        self.inner = inner
+        self.read_so_far = 0
+
+    async def read(self) -> Any:
+        message = await self.inner.read()
+        self.read_so_far += 1
+        return message
+
+    async def write(self, message: Any, *, timeout: float | None = None) -> int:
+        return await self.inner.write(message, timeout=timeout)
+
+    def write_nowait(self, message: Any) -> bool:
+        return self.inner.write_nowait(message)
+
+    async def drain(self, *, timeout: float | None = None) -> None:
+        await self.inner.drain(timeout=timeout)
+
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        await self.inner.close(code, reason)
+
+    def abort(self) -> None:
+        self.inner.abort()
+
+    def closed(self) -> bool:
+        return self.inner.closed()
+
+    @property
+    def local_address(self) -> str:
+        return self.inner.local_address
+
+    @property
+    def peer_address(self) -> str:
+        return self.inner.peer_address

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
+import signal
 import ssl
 from typing import Any
 
 from sealwire.comm import (
     Backend,
+    CallError,
+    CallLost,
+    CallRefused,
+    Calls,
     CloseCode,
     Comm,
     CommClosedError,
+    EncodedMessage,
     Limits,
     Listener,
+    ReconnectingClient,
+    RemoteError,
+    broadcast,
+    closed_error,
     configure_gil,
     connect,
     listen,
+    parse_address,
+    register_backend,
+    register_error,
     register_type,
+    stop_signal,
+    sync,
 )
+from sealwire.comm.testing import pair
 from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.transport.server import FrameServer
 from sealwire.comm.transport.stream import FrameStream
@@ -107,3 +123,122 @@ async def main(backend: Backend) -> None:
     except CommClosedError as error:
         if error.closed_by == "peer":
             print(error.code, error.reason, error.clean)
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+async def later(seconds: float) -> float:
+    return await asyncio.sleep(seconds, seconds)
+
+
+@register_error
+class OutOfStock(Exception):
+    pass
+
+
+register_error(KeyError, fields=["args"], name="example.KeyError")
+
+
+async def register(calls: Calls) -> None:
+    await calls.call("register", "a", timeout=5)
+
+
+class Registry:
+    def __init__(self) -> None:
+        self.members: set[Calls] = set()
+
+    async def serve(self, comm: Comm) -> None:
+        async with Calls(comm, {"add": add, "later": later}, ping_interval=5) as calls:
+            self.members.add(calls)
+            await calls.serve()
+
+    def greet(self, calls: Calls) -> None:
+        self.members.add(calls)
+
+
+async def called(calls: Calls) -> None:
+    result: object = await calls.call("add", 1, 2, timeout=5, carry=0)
+    trip: float = await calls.ping(timeout=1)
+    await calls.notify("later", seconds=5)
+    print(result, trip, calls.pending, calls.running, calls.failure, calls.comm.queued)
+    try:
+        await calls.call("order")
+    except OutOfStock:
+        pass
+    except CallLost as error:
+        print(error.may_have_run, error.code, error.reason, error.closed_by, error.kind)
+    except CallRefused as error:
+        if error.kind == "overloaded":
+            print(error.method)
+    except RemoteError as error:
+        print(error.name, error.message)
+    except CallError as error:
+        print(error.may_have_run)
+    await calls.close(CloseCode.GOING_AWAY, "until tomorrow", grace=5)
+
+
+async def serving(backend: Backend) -> None:
+    register_backend("rdma", backend, replace=True)
+    of_unix: dict[str, Any] = {"mode": 0o660, "allow_plain": True}
+    async with listen(
+        "unix://@example", Registry().serve, connection_args=of_unix, **accepting
+    ) as listener:
+        comms: tuple[Comm, ...] = listener.comms
+        refused: int = listener.stats.refused.get("expired", 0)
+        got: signal.Signals = await stop_signal()
+        await stop_signal([signal.SIGUSR1])
+        sent, missed = await broadcast(comms, {"op": "news"}, slow="skip", max_queued=5)
+        for comm, why in missed.items():
+            print(comm.peer_address, why, sent, refused, got)
+        result = await broadcast(set(comms), EncodedMessage([1]), timeout=3)
+        print(result.sent)
+        await listener.close(grace=10)
+        await listener.wait_closed()
+        await listener.serve_forever(grace=3)
+    print(parse_address(listener.contact_address).port)
+
+
+async def reconnecting() -> None:
+    async with ReconnectingClient(
+        "tls://node:1",
+        {"add": add},
+        on_connect=register,
+        ping_interval=5,
+        final_codes=[4000, CloseCode.BAD_MESSAGE],
+        limits=Limits(),
+        **dialling,
+    ) as client:
+        async for calls in client.sessions():
+            await called(calls)
+        print(await client.session(timeout=3), client.closed())
+        print(await client.call("add", 1, 2, timeout=3, idempotent=True))
+    ReconnectingClient("tcp://node:1", on_connect=Registry().greet)
+    ReconnectingClient("tcp://node:1", on_connect=lambda calls: calls.notify("join", 1))
+
+
+async def tested() -> None:
+    async with pair(Limits(write_ahead=1)) as (a, b, link):
+        link.delay = 0.1
+        link.cut(after=3, sender=a)
+        link.hold()
+        link.release()
+        await a.write(await b.read(), timeout=3)
+        await a.drain(timeout=3)
+        if a.write_nowait(3):
+            end: CommClosedError = await a.wait_closed()
+            print(end.kind, closed_error("rdma://node:1", 4000, "done", closed_by="us"))
+
+
+def script() -> None:
+    with sync.connect("tcp://127.0.0.1:8786", timeout=5, limits=Limits()) as comm:
+        comm.write({"op": 1}, timeout=5)
+        print(comm.read(timeout=5))
+        for message in comm:
+            print(message)
+        comm.close(4000, "done")
+    with sync.Calls(sync.connect("tls://127.0.0.1:8786", **dialling), {"add": add}) as calls:
+        print(calls.call("add", 1, 2, timeout=5), calls.ping(3))
+        calls.notify("add", 1, 2)
+        calls.serve()

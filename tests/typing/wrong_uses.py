@@ -8,7 +8,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from sealwire.comm import CloseCode, Comm, CommClosedError, Limits, connect, listen, register_type
+from sealwire.comm import (
+    CallRefused,
+    Calls,
+    CloseCode,
+    Comm,
+    CommClosedError,
+    EncodedMessage,
+    Limits,
+    ReconnectingClient,
+    broadcast,
+    closed_error,
+    connect,
+    listen,
+    register_backend,
+    register_error,
+    register_type,
+    stop_signal,
+    sync,
+)
+from sealwire.comm.testing import pair
 from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.transport.server import FrameServer
 from sealwire.dask_backend import Security as DaskSecurity
@@ -150,3 +169,121 @@ register_type(Point, lambda: 0, to_point)  # wrong
 register_type(Point, lambda point: 0)  # wrong
 register_type(Point, lambda point: 0, to_text())  # wrong
 register_type(Point, lambda point: 0, to_point, "example.Point")  # wrong
+
+
+# calls
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+async def greet(calls: Calls) -> None: ...
+
+
+def greet_two(calls: Calls, other: Calls) -> None: ...
+
+
+class NoError: ...
+
+
+async def calling(comm: Comm) -> None:
+    calls = Calls(comm, {"add": add})
+    Calls(connect("tcp://node:1"))  # wrong
+    Calls(comm, [add])  # wrong
+    Calls(comm, {"add": 5})  # wrong
+    Calls(comm, {5: add})  # wrong
+    Calls(comm, ping_intervall=5)  # wrong
+    Calls(comm, ping_interval="5")  # wrong
+    Calls(comm, max_running=None)  # wrong
+    Calls(comm, max_running=1.5)  # wrong
+    calls.call("add", 1)  # wrong
+    calls.notify("add", 1)  # wrong
+    calls.serve()  # wrong
+    await calls.call(5)  # wrong
+    await calls.call(add, 1)  # wrong
+    await calls.call()  # wrong
+    await calls.call("add", timeout="5")  # wrong
+    await calls.ping("5")  # wrong
+    await calls.close(grace="5")  # wrong
+    await calls.close("done")  # wrong
+    await calls.closed()  # wrong
+    calls.result  # wrong
+    with calls:  # wrong
+        pass
+
+
+async def reconnecting(client: ReconnectingClient) -> None:
+    await client.call("add", idempotent=1)  # wrong
+    await client.call("add", timeout="x")  # wrong
+    client.call("add")  # wrong
+    await client.sessions()  # wrong
+    for _session in client.sessions():  # wrong
+        pass
+    ReconnectingClient("tcp://node:1", on_connect=5)  # wrong
+    ReconnectingClient("tcp://node:1", on_connect=greet_two)  # wrong
+    ReconnectingClient("tcp://node:1", greet)  # wrong
+    ReconnectingClient("tcp://node:1", final_codes=4000)  # wrong
+    ReconnectingClient("tcp://node:1", backoff=None)  # wrong
+    await ReconnectingClient("tcp://node:1")  # wrong
+    ReconnectingClient("tcp://node:1", timeout=5)  # wrong
+    ReconnectingClient("tcp://node:1", ping_intervall=5)  # wrong
+    ReconnectingClient("tcp://node:1", limits={})  # wrong
+    ReconnectingClient("rdma://node:1", bandwidth=5)  # wrong
+
+
+async def telling(comm: Comm, calls: Calls) -> None:
+    broadcast([comm], 1)  # wrong
+    await broadcast(comm, 1)  # wrong
+    await broadcast([comm], 1, slow="drop")  # wrong
+    await broadcast([comm], 1, max_queued=1.5)  # wrong
+    await broadcast([comm], 1, timeout="5")  # wrong
+    await broadcast([calls], 1)  # wrong
+    _sent, _missed, _more = await broadcast([comm], 1)  # wrong
+    EncodedMessage()  # wrong
+    register_error(NoError)  # wrong
+    register_error(KeyError())  # wrong
+    register_error(KeyError, fields=5)  # wrong
+    register_error(KeyError, name=b"x")  # wrong
+    stop_signal()  # wrong
+    await stop_signal(15)  # wrong
+    await stop_signal(["SIGTERM"])  # wrong
+
+
+def script(comm: Comm) -> None:
+    sync.connect("tcp://node:1").reed()  # wrong
+    sync.connect(5)  # wrong
+    sync.connect("tcp://node:1", timeout="5")  # wrong
+    sync.connect("tcp://node:1", max_attemps=1)  # wrong
+    sync.connect("tcp://node:1", max_attempts="1")  # wrong
+    sync.Calls(comm)  # wrong
+
+
+async def testing() -> None:
+    async with pair() as (_a, _b):  # wrong
+        pass
+    async with pair() as (_a, _b, link):
+        link.delay = "1"  # wrong
+        link.cut("a")  # wrong
+        link.cut(5)  # wrong
+        await link.hold()  # wrong
+    with pair() as (_a, _b, link):  # wrong
+        pass
+
+
+async def others(comm: Comm) -> None:
+    register_backend("x", Comm)  # wrong
+    register_backend(5, 5)  # wrong
+    closed_error("x", closed_by="them")  # wrong
+    refusal = CallRefused()
+    if refusal.kind == "overload":  # wrong
+        pass
+    await comm.drain(5)  # wrong
+    comm.drain()  # wrong
+    await comm.write_nowait(1)  # wrong
+    comm.wait_closed()  # wrong
+    comm.comms  # wrong
+    async with listen("tcp://node:1", greet) as listener:  # wrong
+        listener.close()  # wrong
+        await listener.close(grace="5")  # wrong
+        listener.serve_forever()  # wrong

@@ -149,11 +149,41 @@ async def outlived(scheme: str) -> str:
         os.waitpid(pid, 0)  # noqa: ASYNC222
 
 
+async def elsewhere(scheme: str) -> str:
+    """Which comms a child of another thread leaves open, in the loop's debug mode: some wait."""
+    loop = asyncio.get_running_loop()
+    async with listen(place(scheme), echo, **listen_args(scheme)) as listener:
+        comms = [await connect(listener.contact_address, **connect_args(scheme)) for _ in range(3)]
+        reading = [asyncio.ensure_future(comm.read()) for comm in comms]
+        await asyncio.sleep(0)
+        ours, childs = os.pipe()
+
+        def fork() -> None:
+            if not (pid := os.fork()):
+                left = [n for n, comm in enumerate(comms) if not comm.closed()]
+                os.write(childs, (f"open: {left}" if left else "nothing").encode())
+                os._exit(0)
+            os.waitpid(pid, 0)
+
+        loop.set_debug(True)
+        await asyncio.to_thread(fork)
+        loop.set_debug(False)
+        told = os.read(ours, 10_000).decode()
+        os.close(ours)
+        os.close(childs)
+        for comm, read in zip(comms, reading, strict=True):
+            await comm.write("after")
+            assert await asyncio.wait_for(read, 20) == "after"
+            await comm.close()
+        return told
+
+
 async def main(schemes: list[str]) -> dict[str, dict[str, str]]:
     told: dict[str, dict[str, str]] = {}
     for scheme in schemes:  # not one comprehension in another: Python 3.10 has none that await
         told[scheme] = {does.__name__: await forked(scheme, does) for does in CHILDREN}
         told[scheme]["outlived"] = await outlived(scheme)
+        told[scheme]["elsewhere"] = await elsewhere(scheme)
     return told
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .readiness import Readiness
+from .sockets import reset
 from .wakeup import resume
 
 __all__ = ["Place", "Race"]
@@ -137,6 +138,7 @@ class Race:
             self._bind(sock, family)
             self._prepare(sock)
             if _is_connected_to(sock, address):
+                _expect_other(sock)
                 self._end(sock)
                 return True
         except OSError as error:
@@ -154,12 +156,17 @@ class Race:
 
     def _settled(self, sock: socket.socket, place: Place) -> None:
         self._going.pop(sock).stop()
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code:
+        try:
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+            _expect_other(sock)
+        except OSError as error:
+            sock.close()
+            self._refused[place] = error
+        else:
             self._end(sock)
             return
-        sock.close()
-        self._refused[place] = OSError(code, os.strerror(code))
         self._next()
         self._set_timer()
 
@@ -216,6 +223,21 @@ def _is_connected_to(sock: socket.socket, address: tuple[Any, ...]) -> bool:
         except OSError:
             return False
     return True
+
+
+def _expect_other(sock: socket.socket) -> None:
+    """Raise `ConnectionRefusedError` if `sock` is connected to itself.
+
+    If nobody listens on a port of this machine, the kernel may choose this port for our end, and
+    TCP connects the two. It would be our own peer, and whoever is to listen there could not bind.
+    """
+    try:
+        itself = sock.getsockname() == sock.getpeername()
+    except OSError:  # it has ended already, as whoever uses it will notice
+        return
+    if itself:
+        reset(sock)
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 def _telling(errors: list[OSError]) -> OSError:

@@ -27,7 +27,8 @@ except SecurityError as error:
 
 #: forks of one process with an environment each; what is the same for all of them is loaded once
 FORKS = """
-import json, logging, os, ssl, sys, traceback, yaml
+import json, logging, os, sys, traceback, yaml
+import sealwire.security
 environments = json.load(sys.stdin)
 sys.stdout.flush()
 for environment in environments:

@@ -138,7 +138,8 @@ class Race:
             self._bind(sock, family)
             self._prepare(sock)
             if _is_connected_to(sock, address):
-                _expect_other(sock)
+                if _is_itself(sock):
+                    raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
                 self._end(sock)
                 return True
         except OSError as error:
@@ -156,17 +157,14 @@ class Race:
 
     def _settled(self, sock: socket.socket, place: Place) -> None:
         self._going.pop(sock).stop()
-        try:
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, os.strerror(code))
-            _expect_other(sock)
-        except OSError as error:
-            sock.close()
-            self._refused[place] = error
-        else:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and _is_itself(sock):
+            code = errno.ECONNREFUSED
+        if not code:
             self._end(sock)
             return
+        sock.close()
+        self._refused[place] = OSError(code, os.strerror(code))
         self._next()
         self._set_timer()
 
@@ -225,19 +223,19 @@ def _is_connected_to(sock: socket.socket, address: tuple[Any, ...]) -> bool:
     return True
 
 
-def _expect_other(sock: socket.socket) -> None:
-    """Raise `ConnectionRefusedError` if `sock` is connected to itself.
+def _is_itself(sock: socket.socket) -> bool:
+    """Whether `sock` is connected to itself; then its close is a reset.
 
     If nobody listens on a port of this machine, the kernel may choose this port for our end, and
     TCP connects the two. It would be our own peer, and whoever is to listen there could not bind.
     """
     try:
-        itself = sock.getsockname() == sock.getpeername()
+        itself: bool = sock.getsockname() == sock.getpeername()
     except OSError:  # it has ended already, as whoever uses it will notice
-        return
+        return False
     if itself:
         reset(sock)
-        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    return itself
 
 
 def _telling(errors: list[OSError]) -> OSError:

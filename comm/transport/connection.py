@@ -34,7 +34,7 @@ from ..wire.framing import Buffer, Frame
 from ..wire.hello import Agreement
 from .bounded import new_sender
 from .end_errors import closed_by_peer, closed_by_us, hides_loss
-from .end_watch import EndWatch
+from .end_watch import EndWatch, receive_rest
 from .goodbye import is_calm, until_acknowledged, until_sent
 from .handshake import Handshake
 from .liveness import liveness_of
@@ -171,12 +171,11 @@ class Connection:
 
     def broken(self, error: OSError) -> None:
         """Stop sending after an error; first receive what has arrived: it may give the reason."""
-        receiver = self._receiver
+        announces = self.agreement.closing
         if self.state not in _OVER:
             self._send_error = error
-        if not receiver.paused:
-            receiver.receive(in_event=False)
-        said = self.agreement.closing and closing.found(self.inbox)
+        receive_rest(self._receiver, all_of_it=announces)
+        said = announces and closing.found(self.inbox)
         if self.state is State.OPEN and not said and unread(self.socket):
             # More than one receive takes, or than the reader wants now. Go on without sending.
             self.state = State.CLOSING

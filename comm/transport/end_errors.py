@@ -9,6 +9,7 @@ messages (`Agreement.closing`), an end without one is a loss.
 from __future__ import annotations
 
 import errno
+import os
 import ssl
 
 from ..close_codes import CLEAN, REASON_LENGTH, CloseCode
@@ -180,12 +181,21 @@ def is_broken(end: CommClosedError) -> bool:
     return not end.clean and end.kind != "unannounced"
 
 
-def reset_or_timed_out(peer: str, where: str) -> CommClosedError:
-    """Return the error for a loss that OpenSSL reports as end of file, before Python 3.12."""
-    return CommClosedError(
-        f"connection with {peer} lost{where}: connection reset by peer, or connection timed out "
-        f"(through TLS it cannot be told); see the peer's log"
-    )
+def reset_or_timed_out(
+    peer: str, where: str, reported: BaseException, silent: bool
+) -> tuple[CommClosedError, BaseException]:
+    """Return error and cause for a loss that OpenSSL has `reported` as end of file.
+
+    It does before Python 3.12. `silent` is whether the peer had not been heard for long.
+    """
+    cause = reported
+    if silent:
+        cause = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        why, remedy = "connection timed out", "check the network between"
+    else:
+        why = "connection reset by peer, or connection timed out (through TLS it cannot be told)"
+        remedy = "see the peer's log"
+    return CommClosedError(f"connection with {peer} lost{where}: {why}; {remedy}"), cause
 
 
 def slow_consumer(peer: str, unsent: int, limit: int, behind: float) -> CommClosedError:

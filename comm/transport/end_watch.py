@@ -1,4 +1,4 @@
-"""Tells those who do not read that a connection has ended.
+"""Tells those who do not read that a connection has ended, and how.
 
 While receiving is not paused, an end is noticed by itself, however much is unread. While it is
 paused (`Limits.read_ahead`), nothing of the socket is waited for, and the kernel is asked a few
@@ -8,14 +8,16 @@ times a second whether the peer's end has arrived behind what is unread.
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import socket
 
 from .receiver import Receiver
 
-__all__ = ["EndWatch", "has_ended"]
+__all__ = ["EndWatch", "has_ended", "receive_rest"]
 
 _PERIOD = 0.2  # seconds between two questions to the kernel
+_REST = 500  # receives in a row, each of a small TLS record perhaps: some milliseconds
 
 # The peer's end of stream, a reset, an error. Without POLLRDHUP (outside Linux) an end in order is
 # noticed when the reader catches up.
@@ -29,6 +31,22 @@ def has_ended(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock, _ENDS)  # errors are told unasked
     return bool(poll.poll(0))
+
+
+def receive_rest(receiver: Receiver, *, all_of_it: bool) -> None:
+    """Receive what has arrived on a connection whose sending side has failed.
+
+    With `all_of_it`, also what is more than one receive takes, or than the reader wants now: a
+    closing message would be the last of it. The kernel's buffer bounds that.
+    """
+    if all_of_it:
+        receiver.read_ahead = math.inf
+        receiver.receive_all()
+    for _ in range(_REST if all_of_it else 1):
+        before = receiver.bytes_in
+        receiver.receive(in_event=False)  # does nothing while it is paused
+        if receiver.bytes_in == before:
+            return
 
 
 class EndWatch:

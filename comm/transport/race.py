@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .readiness import Readiness
+from .sockets import reset
 from .wakeup import resume
 
 __all__ = ["Place", "Race"]
@@ -137,6 +138,8 @@ class Race:
             self._bind(sock, family)
             self._prepare(sock)
             if _is_connected_to(sock, address):
+                if _is_itself(sock):
+                    raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
                 self._end(sock)
                 return True
         except OSError as error:
@@ -155,6 +158,8 @@ class Race:
     def _settled(self, sock: socket.socket, place: Place) -> None:
         self._going.pop(sock).stop()
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and _is_itself(sock):
+            code = errno.ECONNREFUSED
         if not code:
             self._end(sock)
             return
@@ -216,6 +221,21 @@ def _is_connected_to(sock: socket.socket, address: tuple[Any, ...]) -> bool:
         except OSError:
             return False
     return True
+
+
+def _is_itself(sock: socket.socket) -> bool:
+    """Whether `sock` is connected to itself; then its close is a reset.
+
+    If nobody listens on a port of this machine, the kernel may choose this port for our end, and
+    TCP connects the two. It would be our own peer, and whoever is to listen there could not bind.
+    """
+    try:
+        itself: bool = sock.getsockname() == sock.getpeername()
+    except OSError:  # it has ended already, as whoever uses it will notice
+        return False
+    if itself:
+        reset(sock)
+    return itself
 
 
 def _telling(errors: list[OSError]) -> OSError:

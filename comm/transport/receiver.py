@@ -30,7 +30,7 @@ from .channel import CLOSED, SCRATCH, Channel, bare
 from .end_errors import ended_by_peer, reset_or_timed_out
 from .interrupted import receive_failed
 from .sender import Sender
-from .sockets import given_up, is_dead
+from .sockets import given_up, is_dead, is_silent
 from .switch_interval import Guard
 from .wakeup import resume
 
@@ -321,12 +321,11 @@ class Receiver:
             connection.watch()
         elif isinstance(error, ssl.SSLZeroReturnError):
             connection.ended(self._ended(connection.agreement, notified=True))
-        elif is_eof(error):
-            # Stock peers send no close_notify. A lost connection looks the same before Python 3.12.
-            if given_up(self._channel.socket):
-                connection.fail(reset_or_timed_out(self._peer, self._where()), error)
-            else:
-                connection.fail(self._ended(connection.agreement))
+        elif is_eof(error) and given_up(sock := self._channel.socket):  # before Python 3.12
+            silent = is_silent(sock, self._limits.keepalive_timeout / 2)
+            connection.fail(*reset_or_timed_out(self._peer, self._where(), error, silent))
+        elif is_eof(error):  # stock peers send no close_notify
+            connection.fail(self._ended(connection.agreement))
         else:
             receive_failed(connection, error)
 

@@ -34,6 +34,7 @@ __all__ = [
     "has_caller",
     "host_and_port",
     "is_dead",
+    "is_silent",
     "numeric_address",
     "outlive",
     "reset",
@@ -54,6 +55,7 @@ INHERITED = sys.platform == "linux"
 _LONGEST = 60_000.0  # seconds; Linux rejects more for the idle time
 _TCP_CLOSE = 7  # tcpi_state, the first byte of Linux's struct tcp_info
 _RTT = slice(68, 72)  # tcpi_rtt, in microseconds
+_SILENCE = struct.Struct("=52xII")  # tcpi_last_data_recv, tcpi_last_ack_recv, in ms
 _INFO_SIZE = 136  # bytes of tcp_info up to tcpi_bytes_received, since Linux 4.1
 
 # TCP_RTO_MAX_MS, since Linux 6.15, bounds the retransmission timeout.
@@ -213,6 +215,19 @@ def given_up(sock: socket.socket) -> bool:
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != errno.EPIPE
     except OSError:
         return False
+
+
+def is_silent(sock: socket.socket, seconds: float) -> bool:
+    """Whether nothing was heard of the peer's kernel for so long.
+
+    Idle peers are probed more often (`tune`). False where the system does not tell.
+    """
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SILENCE.size)
+        silence: int = min(_SILENCE.unpack(info))
+    except (AttributeError, OSError, struct.error):
+        return False
+    return silence > 1000 * seconds
 
 
 def unacknowledged(sock: socket.socket) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sealwire.comm import (
     connect,
     listen,
 )
-from sealwire.comm.transport.sockets import reset
+from sealwire.comm.transport.sockets import reset, unacknowledged
 from sealwire.comm.wire import closing
 from support.aio import aio, until
 from support.endings import documented, error_of, row
@@ -232,21 +233,53 @@ async def test_a_write_after_the_end_of_a_peer_that_says_nothing() -> None:
         assert (error.code, error.kind) == (CloseCode.NO_STATUS, "unannounced")
 
 
+BEFORE = {
+    # messages before the closing message, and what the other side reads ahead of them
+    "nothing": ([], 1 << 22),
+    "small ones": ([10] * 5, 1 << 22),
+    "more than one receive takes": ([50_000] * 8, 1 << 22),
+    "more than is read ahead": ([10, 50_000, 50_000], 1000),
+}
+
+
 @schemes
+@loops
+@pytest.mark.parametrize("name", BEFORE)
 @aio
-async def test_a_send_that_fails_finds_the_closing_message(scheme: str) -> None:
-    """Over TLS close_notify follows it, in a record that is not received yet."""
-    async with pair(scheme) as (a, b):
+async def test_a_send_that_fails_finds_the_closing_message(
+    scheme: str, name: str, loop_factory: LoopFactory
+) -> None:
+    """In the same call: it may have the last word of a program. What came before is not lost."""
+    sizes, read_ahead = BEFORE[name]
+    async with pair(scheme, Limits(read_ahead=read_ahead)) as (a, b):
         await a.write(1)
         await b.read()
         stream = b._stream  # type: ignore[attr-defined]
+        near = a._stream.socket  # type: ignore[attr-defined]
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        for size in sizes:
+            b.write_nowait(bytes(size))
+            stream._sender.release()  # over TLS, each in a record of its own
         stream._sender.write_last(closing.encode(1011, "of the test"), stream.failure)
         stream._sender.send_eof()
+        until_acknowledged(stream.socket)
         reset(stream.socket)
         b.abort()
         a._stream._sender.answering = True  # type: ignore[attr-defined]
         error = await error_of(a.write(2))
         assert (error.code, error.reason, error.closed_by) == (1011, "of the test", "peer")
+        assert a.closed_by == "peer"
+        assert [len(await a.read()) for _ in sizes] == sizes
+        assert (await error_of(a.read())).code == 1011
+
+
+def until_acknowledged(sock: socket.socket) -> None:
+    """The loop does not run meanwhile, so nothing is received."""
+    for _ in range(5000):
+        if not unacknowledged(sock):
+            return
+        time.sleep(0.001)
+    raise AssertionError("the kernel of the other side does not take it")
 
 
 async def waits(comm: Comm) -> CommClosedError:

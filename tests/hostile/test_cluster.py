@@ -13,7 +13,7 @@ from support.processes import PRELOAD, Program, Programs
 from support.programs import command
 from support.target import check, count, figure, identities
 
-WORKERS, STALLED, FLOODS = count(50, 16), count(300, 100), count(20, 8)
+WORKERS, STALLED, FLOODS = count(50, 10), count(300, 100), count(20, 8)
 #: what distributed logs of a worker that leaves while a batch is being written to it
 LEAVING = re.compile(
     r"distributed\.batched - INFO - Batched Comm Closed .*\n"

@@ -259,7 +259,7 @@ FRAMES = st.lists(
 )
 
 
-@settings(max_examples=count(10_000, 400))
+@settings(max_examples=count(10_000, 200))
 @given(MESSAGES, FRAMES)
 def test_any_header_runs_what_distributed_runs(message: Any, frames: list[bytes]) -> None:
     compare([packed(message), *frames])
@@ -269,7 +269,7 @@ def test_any_accident_runs_what_distributed_runs() -> None:
     """Bytes of good and bad messages, changed at random."""
     source = random.Random(1511)
     table = [[packed(header), *frames] for header, *frames in HEADERS.values()]
-    for _ in range(count(100_000, 3_000)):
+    for _ in range(count(100_000, 1_500)):
         frames = [bytearray(frame) for frame in source.choice(table)]
         for _ in range(source.randint(1, 3)):
             frame = frames[0] if source.random() < 0.7 else source.choice(frames)

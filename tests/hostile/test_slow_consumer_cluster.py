@@ -76,8 +76,8 @@ def test_a_scheduler_outlives_a_client_and_a_worker_that_are_stopped(
     try:
         with Programs(tmp_path) as programs:
             scheduler, address = programs.scheduler("tcp", *PRELOAD)
-            programs.worker(address, *PRELOAD, "--name", "stays")
-            worker = programs.worker(address, *PRELOAD, "--name", "stops")
+            programs.worker(address, *PRELOAD, "--no-nanny", "--name", "stays")
+            worker = programs.worker(address, *PRELOAD, "--no-nanny", "--name", "stops")
             subscriber = Program([sys.executable, str(script), address], tmp_path)
             programs.started.append(subscriber)
             subscriber.wait_for("subscribed")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
-from support.activities import ROLES, at_work
+from support.activities import ROLES, at_work, open_comms
 from support.endings import kind_of, told_of
 from support.faces import Face
 from support.network import FAULTS, HANG, Network, Side
@@ -41,3 +42,28 @@ def test_who_is_out_of_reach_is_given_up_in_time(
         assert kind_of(error) in kinds, (name, error)
         if fault in ("partition", "interface"):  # else one end may hear that the other gave up
             assert "connection timed out; check the network between" in str(error), name
+
+
+def test_so_it_is_where_the_kernel_is_first(
+    network: Network, near: Side, far: Side, both_faces: list[Face]
+) -> None:
+    """As it is with a `keepalive-timeout` of half a minute; OpenSSL may hide what it says."""
+    ends = [end for face in both_faces for end in near.do(open_comms(face, near, far, 1))[0]]
+    for end in ends:
+        stream = end.stream if hasattr(end, "stream") else end._stream
+        stream._liveness.forget(stream)
+
+    async def told(comm: Any) -> OSError:
+        try:
+            await comm.read()
+        except OSError as error:
+            return error
+        raise AssertionError("a message came")
+
+    network.both(cut=True)
+    sides = (near, far) * len(both_faces)
+    waiting = [side.begin(told(end)) for side, end in zip(sides, ends, strict=True)]
+    for each in waiting:
+        error = each.result(HANG)
+        assert kind_of(error) == "lost"
+        assert "connection timed out; check the network between" in str(error)

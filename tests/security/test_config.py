@@ -14,7 +14,7 @@ import pytest
 
 from sealwire.security import ConfigError, Security, UnknownKey, unknown_keys
 from support import certs
-from support.configured import WITHOUT_DASK, YAML, each_reader, run
+from support.configured import WITHOUT_DASK, YAML, Start, each_reader, run, run_each
 
 
 @each_reader
@@ -128,13 +128,14 @@ UNUSABLE = [
 ]
 
 
-@pytest.mark.parametrize(("yaml", "words"), UNUSABLE)
-def test_what_cannot_be_used(tmp_path: Path, yaml: str, words: str) -> None:
+@each_reader
+def test_what_cannot_be_used(tmp_path: Path, with_dask: bool) -> None:
     """By one reader or the other, in turn: what is read is judged afterwards."""
-    with_dask = UNUSABLE.index((yaml, words)) % 2 == 0
-    (kind, message), _ = run(tmp_path, with_dask, yaml)
-    assert kind == "ConfigError"
-    assert words in message
+    rows = UNUSABLE[1 - with_dask :: 2]
+    answers = run_each(tmp_path, with_dask, [({"cluster.yaml": yaml}, {}) for yaml, _ in rows])
+    for (yaml, words), (kind, message) in zip(rows, answers, strict=True):
+        assert kind == "ConfigError", yaml
+        assert words in message
 
 
 @each_reader
@@ -144,29 +145,30 @@ def test_a_malformed_file_is_named(tmp_path: Path, with_dask: bool) -> None:
     assert "cluster.yaml" in message
 
 
+LATER: list[tuple[str, str, Any]] = [
+    ("[a]", "{client: [b]}", {"client": ["b"]}),
+    ("a", "{client: [b]}", {"client": ["b"]}),
+    ("{client: [a]}", "{worker: [b]}", {"client": ["a"], "worker": ["b"]}),
+    ("null", "{client: [b]}", {"client": ["b"]}),
+]
+
+
 @each_reader
-@pytest.mark.parametrize(
-    ("first", "second", "peers"),
-    [
-        ("[a]", "{client: [b]}", {"client": ["b"]}),
-        ("a", "{client: [b]}", {"client": ["b"]}),
-        ("{client: [a]}", "{worker: [b]}", {"client": ["a"], "worker": ["b"]}),
-        ("null", "{client: [b]}", {"client": ["b"]}),
-    ],
-)
-def test_a_later_mapping_counts_whatever_was_before(
-    first: str, second: str, peers: Any, with_dask: bool, tmp_path: Path
-) -> None:
-    etc = tmp_path / "etc"
-    etc.mkdir()
-    (etc / "x.yaml").write_text(f"sealwire: {{tls: {{allowed_peers: {first}}}}}")
-    later = f"sealwire: {{tls: {{allowed-peers: {second}}}}}"
-    ((found, words), _) = run(tmp_path, with_dask, later, DASK_ROOT_CONFIG=str(etc))
-    if with_dask and "a" in first and not first.startswith("{"):
-        assert found == "ConfigError"  # releases of Dask differ in which one they drop
-        assert "Dask drops one of the two" in words
-    else:
-        assert found["tls_allowed_peers"] == peers
+def test_a_later_mapping_counts_whatever_was_before(tmp_path: Path, with_dask: bool) -> None:
+    starts: list[Start] = []
+    for number, (first, second, _) in enumerate(LATER):
+        etc = tmp_path / f"etc-{number}"
+        etc.mkdir()
+        (etc / "x.yaml").write_text(f"sealwire: {{tls: {{allowed_peers: {first}}}}}")
+        later = f"sealwire: {{tls: {{allowed-peers: {second}}}}}"
+        starts.append(({"cluster.yaml": later}, {"DASK_ROOT_CONFIG": str(etc)}))
+    answers = run_each(tmp_path, with_dask, starts)
+    for (first, _, peers), (found, words) in zip(LATER, answers, strict=True):
+        if with_dask and "a" in first and not first.startswith("{"):
+            assert found == "ConfigError"  # releases of Dask differ in which one they drop
+            assert "Dask drops one of the two" in words
+        else:
+            assert found["tls_allowed_peers"] == peers
 
 
 def test_without_dask_each_construction_reads_anew(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sealwire.security import Security, UnknownKey, config
-from support.configured import YAML, each_reader, run
+from support.configured import YAML, Start, each_reader, run, run_each
 
 OWN, TLS = "sealwire.tls", "distributed.comm.tls"
 MISPLACED = [
@@ -78,46 +78,44 @@ PEERS = "DASK_SEALWIRE__TLS__ALLOWED_PEERS"
 BY_ROLE, FOR_ALL = "{worker: [a], scheduler: [b]}", "[a, b]"
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "variables"),
-    [
-        (BY_ROLE, None, {PEERS: "worker"}),
-        (BY_ROLE, None, {PEERS: "['node7']"}),
-        (FOR_ALL, None, {f"{PEERS}__WORKER": "['node7']"}),
-        ("node7", None, {f"{PEERS}__WORKER": "['node7']"}),
-        (BY_ROLE, FOR_ALL, {}),
-        (FOR_ALL, BY_ROLE, {}),
-    ],
-)
-def test_two_forms_of_allowed_peers_are_refused(
-    tmp_path: Path, first: str, second: str | None, variables: dict[str, str]
-) -> None:
+TWO_FORMS: list[tuple[str, str | None, dict[str, str]]] = [
+    (BY_ROLE, None, {PEERS: "worker"}),
+    (BY_ROLE, None, {PEERS: "['node7']"}),
+    (FOR_ALL, None, {f"{PEERS}__WORKER": "['node7']"}),
+    ("node7", None, {f"{PEERS}__WORKER": "['node7']"}),
+    (BY_ROLE, FOR_ALL, {}),
+    (FOR_ALL, BY_ROLE, {}),
+]
+ONE_FORM = [
+    (BY_ROLE, {f"{PEERS}__WORKER": "['node7']"}),
+    (FOR_ALL, {PEERS: "['node7']"}),
+    ("null", {PEERS: "['node7']"}),
+    (BY_ROLE, {PEERS: "None"}),
+]
+
+
+def test_two_forms_of_allowed_peers_are_refused_and_one_is_not(tmp_path: Path) -> None:
     """Dask drops one of them, and a process would accept peers that are not on its list."""
-    (tmp_path / "configuration").mkdir()
-    (tmp_path / "configuration" / "z.yaml").write_text(
-        f"sealwire: {{tls: {{allowed_peers: {second or 'null'}}}}}"
-    )
-    (kind, words), _ = run(
-        tmp_path, True, f"sealwire: {{tls: {{allowed-peers: {first}}}}}", **variables
-    )
-    assert kind == "ConfigError"
-    assert "is set for all roles in one place and by role in another" in words
-
-
-@pytest.mark.parametrize(
-    ("first", "variables"),
-    [
-        (BY_ROLE, {f"{PEERS}__WORKER": "['node7']"}),
-        (FOR_ALL, {PEERS: "['node7']"}),
-        ("null", {PEERS: "['node7']"}),
-        (BY_ROLE, {PEERS: "None"}),
-    ],
-)
-def test_one_form_of_allowed_peers(tmp_path: Path, first: str, variables: dict[str, str]) -> None:
-    (fields, _), _ = run(
-        tmp_path, True, f"sealwire: {{tls: {{allowed-peers: {first}}}}}", **variables
-    )
-    assert fields["require_encryption"] is False
+    starts: list[Start] = [
+        (
+            {
+                "cluster.yaml": f"sealwire: {{tls: {{allowed-peers: {first}}}}}",
+                "z.yaml": f"sealwire: {{tls: {{allowed_peers: {second or 'null'}}}}}",
+            },
+            variables,
+        )
+        for first, second, variables in TWO_FORMS
+    ]
+    starts += [
+        ({"cluster.yaml": f"sealwire: {{tls: {{allowed-peers: {first}}}}}"}, variables)
+        for first, variables in ONE_FORM
+    ]
+    answers = run_each(tmp_path, True, starts)
+    for row, (kind, words) in zip(TWO_FORMS, answers, strict=False):
+        assert kind == "ConfigError", row
+        assert "is set for all roles in one place and by role in another" in words
+    for fields, _ in answers[len(TWO_FORMS) :]:
+        assert fields["require_encryption"] is False
 
 
 def test_a_program_may_replace_a_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,9 +105,18 @@ def by_fields(values: dict[str, Any]) -> Any:
 WAYS = [by_argument, by_assignment, by_configuration, for_dask, by_pickle, by_copy, by_fields]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=["plain", "with dots", "up and down", "Path"])
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-@pytest.mark.parametrize("used", [True, False], ids=["used before", "used after"])
+FORM_NAMES = ["plain", "with dots", "up and down", "Path"]
+
+
+@pytest.mark.parametrize(
+    ("way", "form", "used"),
+    [  # every two of them meet
+        pytest.param(way, form, used, id=f"{way.__name__}-{name}-used {when}")
+        for number, way in enumerate(WAYS)
+        for place, (form, name) in enumerate(zip(FORMS, FORM_NAMES, strict=True))
+        for used, when in [[(True, "before"), (False, "after")][(number + place) % 2]]
+    ],
+)
 def test_another_working_folder_changes_nothing(
     way: Callable[[dict[str, Any]], Any],
     form: Callable[[str], Any],

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,25 @@ try:
     print(json.dumps([security.fields(), unknown_keys()], default=str))
 except SecurityError as error:
     print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+#: forks of one process with an environment each; what is the same for all of them is loaded once
+FORKS = """
+import json, logging, os, sys, traceback, yaml
+import sealwire.security
+environments = json.load(sys.stdin)
+sys.stdout.flush()
+for environment in environments:
+    if not os.fork():
+        try:
+            os.environ.update(environment)
+            exec(PROGRAM)
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.wait()
 """
 
 each_reader = pytest.mark.parametrize("with_dask", [True, False], ids=["dask", "donfig"])
@@ -47,6 +67,35 @@ def run(tmp_path: Path, with_dask: bool, yaml: str, **variables: str) -> tuple[l
     answer = json.loads(done.stdout)
     assert isinstance(answer, list)
     return answer, done.stderr
+
+
+Start = tuple[dict[str, str], dict[str, str]]
+"""Files by their names, and variables."""
+
+
+def run_each(tmp_path: Path, with_dask: bool, starts: Sequence[Start]) -> list[list[Any]]:
+    """What processes make of a configuration each, as `run`; one that fails has no answer."""
+    environments = []
+    for number, (files, variables) in enumerate(starts):
+        folder = tmp_path / f"configuration-{number}"
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        environments.append({"DASK_CONFIG": str(folder), **variables})
+    program = f"{'' if with_dask else WITHOUT_DASK}PROGRAM = {PROGRAM!r}\n{FORKS}"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DASK_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(environments),
+        env={**clean, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(starts), done.stderr
+    return answers
 
 
 YAML = """

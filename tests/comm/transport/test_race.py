@@ -15,6 +15,7 @@ from sealwire.comm import Address, CommClosedError, ConnectTimeout, connect
 from sealwire.comm.transport import race
 from sealwire.comm.transport.client import FrameClient
 from sealwire.comm.transport.race import Place, Race
+from sealwire.comm.transport.sockets import reset
 from support.aio import aio, until
 from support.kernel import descriptors
 
@@ -212,6 +213,42 @@ async def test_an_end_of_ours_may_be_chosen(keeping: ExitStack) -> None:
         _, port = free.getsockname()
     with await Race([refusing(keeping), place], nothing, None, port).winner() as sock:
         assert sock.getsockname() == ("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::1"])
+@pytest.mark.parametrize("blocked", [False, True], ids=["at once", "later"])
+@aio
+async def test_nobody_is_connected_to_itself(
+    host: str, blocked: bool, keeping: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may choose the port that is dialled for our end, where nobody listens.
+
+    TCP then connects the socket to itself, and whoever is to listen there finds the port taken.
+    """
+    if blocked:  # as a kernel that answers only later
+        monkeypatch.setattr(race, "_is_connected_to", lambda *place: connect_later(*place))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as free:
+        free.bind((host, 0))
+        port = free.getsockname()[1]
+    with socket.socket(family) as one:  # it can be done here
+        one.bind(("" if host == "0.0.0.0" else host, port))
+        one.connect((host, port))
+        assert one.getsockname() == one.getpeername()
+        reset(one)
+    before = descriptors()
+    ours = "127.0.0.1" if host == "0.0.0.0" else host
+    with pytest.raises(ConnectionRefusedError, match="refused"):
+        await Race([(family, (host, port))], nothing, ours, port).winner()
+    assert descriptors() == before
+    listening = keeping.enter_context(socket.socket(family))
+    listening.bind((host, port))  # without SO_REUSEADDR: nothing waits there for its end
+    listening.listen()
+
+
+def connect_later(sock: socket.socket, address: Any) -> bool:
+    sock.connect_ex(address)
+    return False
 
 
 A, B, C = ((socket.AF_INET, (f"192.0.2.{n}", 1)) for n in range(3))

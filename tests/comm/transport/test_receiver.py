@@ -183,10 +183,16 @@ def test_how_it_ends(gives: list[Any], told: str, words: str, clean: bool) -> No
 def test_an_end_without_close_notify_is_an_end_if_the_connection_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for lost, words in ((False, "closed by the peer"), (True, "lost: connection reset by peer")):
+    rows = [
+        (False, False, "closed by the peer"),
+        (True, False, "lost: connection reset by peer, or connection timed out"),
+        (True, True, "lost: connection timed out; check the network between"),
+    ]
+    for lost, silent, words in rows:
         receiving = Receiving(message(10), ssl.SSLEOFError())
         receiving.receiver._channel.socket = object()  # type: ignore[assignment]
         monkeypatch.setattr(module, "given_up", lambda sock, lost=lost: lost)
+        monkeypatch.setattr(module, "is_silent", lambda sock, seconds, silent=silent: silent)
         receiving.receiver.receive()
         receiving.receiver.receive()
         assert words in str(receiving.connection.error)

@@ -290,7 +290,8 @@ class Desk:
         """
         stamp = _stamp(self._folder, LEDGER)
         if self._ledger is None or stamp != self._stamps.get(LEDGER):
-            self._ledger = Ledger(self._folder)
+            if self._ledger is None or not self._ledger.follow():
+                self._ledger = Ledger(self._folder)
             self._stamps[LEDGER] = stamp
         ledger = self._ledger
         if ledger.lines >= self._most[LEDGER]:

@@ -33,7 +33,7 @@ SERVICE = "joined/authority"  # the own certificate of `certs serve`, which is i
 
 _HEADING = "# time\tevent\tserial\tissuer\tuntil or reason\tsubject\tfile\n"
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-_WRITTEN = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}Z")
+_WRITTEN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,9 @@ def _names(subject: x509.Name) -> list[str]:
 def time_of(text: str) -> datetime.datetime:
     """Return the time in a line. Raises ValueError for anything else."""
     if _WRITTEN.fullmatch(text):  # as we write it; `strptime` takes twenty times as long
-        found = datetime.datetime.fromisoformat(text[:-1])
+        found = datetime.datetime.fromisoformat(f"{text[:-1]}+00:00")  # `replace` takes five times
     else:
-        found = datetime.datetime.strptime(text, _FORMAT)
-    found = found.replace(tzinfo=datetime.timezone.utc)
+        found = datetime.datetime.strptime(text, _FORMAT).replace(tzinfo=datetime.timezone.utc)
     if found.year < 1950:  # no certificate or CRL can have such a time
         raise ValueError(text)
     return found

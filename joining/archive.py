@@ -20,11 +20,11 @@ from collections.abc import Callable, Collection, Iterable
 
 from sealwire.security.ca.atomic_files import Write
 from sealwire.security.ca.folder import Folder
-from sealwire.security.ca.journal import JOURNAL, Journal, Record
+from sealwire.security.ca.journal import JOINED, JOURNAL, Journal, Record
 from sealwire.security.x509.templates import now
 
 from .ledger import LEDGER, Ledger
-from .requests import FOLDER, key_in
+from .requests import key_in
 
 __all__ = ["LEAST", "of_journal", "of_ledger"]
 
@@ -43,7 +43,7 @@ def of_journal(journal: Journal, revoked: Collection[str | int]) -> list[Write]:
 
     def is_over(record: Record) -> bool:
         name = record.file
-        if record.event != "issued" or not name.startswith(f"{FOLDER}/"):
+        if record.event != "issued" or not name.startswith(f"{JOINED}/"):
             return False
         if record.serial in revoked or key_in(name) in revoked:
             return False

@@ -29,7 +29,7 @@ from sealwire.security import AuthorityError, SecurityError
 from sealwire.security.ca.atomic_files import Write, apply, locked
 from sealwire.security.ca.authority import Authority
 from sealwire.security.ca.folder import Folder
-from sealwire.security.ca.journal import JOURNAL, SERVICE, Journal
+from sealwire.security.ca.journal import JOINED, JOURNAL, SERVICE, Journal
 from sealwire.security.ca.store import CRL, KEYS, TRUST, Store
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.lineage import serial_in
@@ -41,7 +41,7 @@ from .given import Given, Own, Trust
 from .ledger import LEDGER, Grant, Ledger, Line
 from .lineages import Lineages
 from .messages import AUTHORITY
-from .requests import FOLDER, Asked, key_in, name_of, refusal, signed
+from .requests import Asked, key_in, name_of, refusal, signed
 from .tokens import verifies
 
 __all__ = ["Desk", "Given", "Own", "Trust"]
@@ -210,7 +210,7 @@ class Desk:
                 raise Refused(
                     "the CA that signed the certificate is no longer trusted here", "foreign"
                 )
-            if name is None or not name.startswith(f"{FOLDER}/"):
+            if name is None or not name.startswith(f"{JOINED}/"):
                 raise Refused(
                     "the certificate was not given to a process that joined; "
                     "renew it where it was issued: sealwire certs renew",

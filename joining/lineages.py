@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from cryptography import x509
 
 from sealwire.security.ca.crl import read_lists
-from sealwire.security.ca.journal import Journal, Record
+from sealwire.security.ca.journal import JOINED, Journal, Record
 
-from .requests import FOLDER, key_in
+from .requests import key_in
 
 __all__ = ["Lineages"]
 
@@ -54,5 +54,5 @@ class Lineages:
         for serial in serials:
             self.revoked.add(serial)
             name = self.names.get(serial, "")
-            if name.startswith(f"{FOLDER}/"):
+            if name.startswith(f"{JOINED}/"):
                 self.revoked.add(key_in(name))

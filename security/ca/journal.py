@@ -26,10 +26,12 @@ from ..x509.templates import now
 from .atomic_files import Write
 from .folder import Folder
 
-__all__ = ["JOURNAL", "SERVICE", "Journal", "Record", "time_of"]
+__all__ = ["JOINED", "JOURNAL", "SERVICE", "Journal", "Record", "time_of"]
 
 JOURNAL = "journal.tsv"
-SERVICE = "joined/authority"  # the own certificate of `certs serve`, which is in no file
+#: in the names of what was given to those who joined: it is in memory, or on other machines
+JOINED = "joined"
+SERVICE = f"{JOINED}/authority"  # the own certificate of `certs serve`, which is in no file
 
 _HEADING = "# time\tevent\tserial\tissuer\tuntil or reason\tsubject\tfile\n"
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"

@@ -193,9 +193,12 @@ def test_from_a_token_to_files_that_work(serving: Serving, served: Path, tmp_pat
     row = listed(served, text)
     assert row["status"] == "used up"
     assert row["used"][0]["name"].startswith("joined/worker-node7.lab-")
-    names = [each["name"] for each in told("list", "--dir", str(served))]
-    assert row["used"][0]["name"] in names
-    good("revoke", row["used"][0]["name"], "--dir", str(served))
+    name, where = row["used"][0]["name"], ("--dir", str(served))
+    places = {each["name"]: each["place"] for each in told("list", *where)}
+    assert places[name] == places["joined/authority"] == "joined"
+    assert re.search(rf"{name} +worker +\S+ +23 hours, joined +node7.lab\n", good("list", *where))
+    good("revoke", name, *where)
+    assert re.search(rf"{name} +worker +\S+ +revoked \S+, joined", good("list", *where))
 
 
 def test_who_joined_needs_no_copies(tmp_path: Path) -> None:

@@ -208,6 +208,7 @@ def test_a_desk_that_follows_its_ledger_obeys_each_change(ca: CA) -> None:
     assert join(token) == join(token) == "worker"
     known, other = desk._ledger, ca.token("client")
     assert (join(other), join(other), join(token)) == ("client", "used", "worker")
+    assert desk._ledger is known, "it was followed, not read anew"
     whole = read_of(ca)
     (ca.path / LEDGER).write_bytes(
         whole + whole.splitlines(True)[-1].replace(b"\tused\t", b"\tusd\t")

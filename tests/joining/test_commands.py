@@ -234,7 +234,7 @@ def test_a_rotation_waits_for_who_joined(tmp_path: Path) -> None:
         f"1 certificate of the old CA is in use, {name}; wait for the processes" in refused.output
     )
     assert f"over at {given.until:%Y-%m-%d %H:%M} UTC" in refused.output
-    assert f"for these: sealwire certs rotate-ca --complete --dir {ca.path} --gone {name}" in (
+    assert f"leave them out: sealwire certs rotate-ca --complete --dir {ca.path} --gone {name}" in (
         refused.output
     )
     assert "not there any more" not in refused.output

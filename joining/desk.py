@@ -97,8 +97,7 @@ class Desk:
         with self._open() as store:
             signer = _oldest(store)
             der = signer.parsed.public_bytes(Encoding.DER)
-            good = before is not None and before.authority == der
-            if before is not None and good and before.until - now() > _OWN / 3:
+            if before is not None and before.authority == der and before.lasts(_OWN / 3):
                 return before
             made = signer.issue(
                 AUTHORITY, days=_OWN.days, kind=keys.kind_of(signer.parsed.public_key())
@@ -109,6 +108,7 @@ class Desk:
                 made.certificate,
                 made.key,
                 certificate.public_bytes(Encoding.DER),
+                certificate.not_valid_before_utc,
                 certificate.not_valid_after_utc,
                 der,
             )
@@ -277,7 +277,8 @@ class Desk:
             self._order.clear()
         with locked(self._folder):
             seen = {name: _stamp(self._folder, name) for name in (TRUST, KEYS, CRL, JOURNAL)}
-            if self._store is None or any(self._stamps.get(n) != s for n, s in seen.items()):
+            changed = any(self._stamps.get(name) != stamp for name, stamp in seen.items())
+            if self._store is None or changed or self._lineages.since > now():
                 self._read(seen)
             assert self._store is not None
             self._tidy(self._store)

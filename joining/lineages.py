@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 
 from cryptography import x509
@@ -23,11 +24,14 @@ class Lineages:
         Serial number -> name in the journal.
     revoked : set
         Serial numbers, and the keys that joined, in the form of `key_in`.
+    since : datetime.datetime
+        When the latest list of a CA of ours was made.
     """
 
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
         self.revoked: set[str | int] = set()
+        self.since = datetime.datetime.min.replace(tzinfo=datetime.timezone.utc)
 
     def note_all(self, journal: Journal) -> None:
         """Take the names anew, and add the revocations."""
@@ -47,6 +51,7 @@ class Lineages:
         ours = [each.subject for each in authorities]
         for crl in read_lists(text):
             if crl.issuer in ours:
+                self.since = max(self.since, crl.last_update_utc)
                 self.revoke(entry.serial_number for entry in crl)
 
     def revoke(self, serials: Iterable[int]) -> None:

@@ -57,6 +57,7 @@ _CIPHERS = "compare the ciphers of both sides"
 _USE_TLS = "use tls:// on both sides"
 _NEW_CRL = "put the CA's present one into tls_crl_file (sealwire.tls.crl-file)"
 _READABLE = "issue it again, with names that are text"
+_ALLOW = "name it in tls_allowed_peers (sealwire.tls.allowed-peers) if it is to be let in"
 _EVERY_CRL = "add the CRL of every CA to tls_crl_file (sealwire.tls.crl-file)"
 
 # X509_V_ERR_*: our verdict on the peer's certificate.
@@ -235,11 +236,7 @@ def explain(
         if getattr(error, "reason", "") == "CERTIFICATE_UNREADABLE":  # our own verdict as well
             cause = _Cause("certificate", words, _READABLE)
         elif code == _APPLICATION:
-            cause = _Cause(
-                "not-allowed",
-                words,
-                "name it in tls_allowed_peers (sealwire.tls.allowed-peers) if it is to be let in",
-            )
+            cause = _Cause("not-allowed", words, getattr(error, "remedy", "") or _ALLOW)
         else:
             cause = _VERDICTS.get(code) or _Cause(
                 "certificate", words or str(error), "check the certificates of both sides"

@@ -271,7 +271,7 @@ async def _opened(address: Address, context: _Context) -> AsyncIterator[tuple[Fr
                 "address"
             )
         stream.write([hello.own()])
-        found = hello.decode(await stream.read_frames(), stream.peer)
+        found = hello.decode(await stream.read_frames(), stream.peer, joining=True)
         stream.agreement = hello.agree(found, stream.peer)
         said = found.get(messages.HELLO)
         if not isinstance(said, dict):

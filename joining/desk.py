@@ -29,7 +29,7 @@ from sealwire.security import AuthorityError, SecurityError
 from sealwire.security.ca.atomic_files import Write, apply, locked
 from sealwire.security.ca.authority import Authority
 from sealwire.security.ca.folder import Folder
-from sealwire.security.ca.journal import JOURNAL, SERVICE, Journal
+from sealwire.security.ca.journal import JOINED, JOURNAL, SERVICE, Journal
 from sealwire.security.ca.store import CRL, KEYS, TRUST, Store
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.lineage import serial_in
@@ -41,7 +41,7 @@ from .given import Given, Own, Trust
 from .ledger import LEDGER, Grant, Ledger, Line
 from .lineages import Lineages
 from .messages import AUTHORITY
-from .requests import FOLDER, Asked, key_in, name_of, refusal, signed
+from .requests import Asked, key_in, name_of, refusal, signed
 from .tokens import verifies
 
 __all__ = ["Desk", "Given", "Own", "Trust"]
@@ -97,8 +97,7 @@ class Desk:
         with self._open() as store:
             signer = _oldest(store)
             der = signer.parsed.public_bytes(Encoding.DER)
-            good = before is not None and before.authority == der
-            if before is not None and good and before.until - now() > _OWN / 3:
+            if before is not None and before.authority == der and before.lasts(_OWN / 3):
                 return before
             made = signer.issue(
                 AUTHORITY, days=_OWN.days, kind=keys.kind_of(signer.parsed.public_key())
@@ -109,6 +108,7 @@ class Desk:
                 made.certificate,
                 made.key,
                 certificate.public_bytes(Encoding.DER),
+                certificate.not_valid_before_utc,
                 certificate.not_valid_after_utc,
                 der,
             )
@@ -210,7 +210,7 @@ class Desk:
                 raise Refused(
                     "the CA that signed the certificate is no longer trusted here", "foreign"
                 )
-            if name is None or not name.startswith(f"{FOLDER}/"):
+            if name is None or not name.startswith(f"{JOINED}/"):
                 raise Refused(
                     "the certificate was not given to a process that joined; "
                     "renew it where it was issued: sealwire certs renew",
@@ -277,7 +277,8 @@ class Desk:
             self._order.clear()
         with locked(self._folder):
             seen = {name: _stamp(self._folder, name) for name in (TRUST, KEYS, CRL, JOURNAL)}
-            if self._store is None or any(self._stamps.get(n) != s for n, s in seen.items()):
+            changed = any(self._stamps.get(name) != stamp for name, stamp in seen.items())
+            if self._store is None or changed or self._lineages.since > now():
                 self._read(seen)
             assert self._store is not None
             self._tidy(self._store)
@@ -290,7 +291,8 @@ class Desk:
         """
         stamp = _stamp(self._folder, LEDGER)
         if self._ledger is None or stamp != self._stamps.get(LEDGER):
-            self._ledger = Ledger(self._folder)
+            if self._ledger is None or not self._ledger.follow():
+                self._ledger = Ledger(self._folder)
             self._stamps[LEDGER] = stamp
         ledger = self._ledger
         if ledger.lines >= self._most[LEDGER]:

@@ -49,13 +49,18 @@ class Given:
 
 @dataclass(frozen=True)
 class Own:
-    """The service's own certificate and key as PEM text, and when to ask for another."""
+    """The service's own certificate and key as PEM text, and when it is valid."""
 
     certificate: str
     key: str = field(repr=False)
     der: bytes = field(repr=False)
+    since: datetime.datetime
     until: datetime.datetime
     authority: bytes = field(repr=False)  # the CA's certificate, as DER
+
+    def lasts(self, left: datetime.timedelta) -> bool:
+        """Whether it is valid for so long; one that a clock ahead has made may not be yet."""
+        return self.since <= now() < self.until - left
 
 
 @dataclass(frozen=True)

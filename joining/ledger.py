@@ -23,9 +23,11 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sealwire.security import PEMNotFound
 from sealwire.security.ca.atomic_files import Write
@@ -50,12 +52,12 @@ MOST_USES = 100_000
 _SHORTEST = datetime.timedelta(minutes=1)  # of a token, and of a certificate
 _LONGEST = datetime.timedelta(days=366)
 _PATTERN = re.compile(r"[A-Za-z0-9_.:*?\[\]!-]{1,253}")
+_KEY = re.compile(r"[0-9a-f]{64}")
 _AHEAD = datetime.timedelta(minutes=5)  # how far clocks may differ
 _ABOUT = 200  # characters
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line. What an event has no use for is empty, and "-" in the file."""
 
     time: datetime.datetime
@@ -146,13 +148,36 @@ class Ledger:
         self.grants: dict[str, Grant] = {}
         self.lifetimes: dict[str, float] = {}  # name in the journal -> seconds
         self.lines = 0
+        self._read = _Read(0, 0, _digest(b""))
+        self._take_from(self._data())
+
+    def follow(self) -> bool:
+        """Take in what was appended to the file; False if the rest is not what was read.
+
+        Lines cost much more than bytes, and a cluster whose pods come and go leaves a hundred
+        thousand. All bytes are looked at, since people correct lines in place.
+        """
+        data, read = self._data(), self._read
+        if _digest(data[: read.size]) != read.digest:
+            return False
+        self.lines = read.lines
+        self._take_from(data)
+        return True
+
+    def _data(self) -> bytes:
         try:
-            text = folder.read(LEDGER).decode("utf-8", "replace") if folder.exists() else ""
+            return self.folder.read(LEDGER) if self.folder.exists() else b""
         except PEMNotFound:
-            text = ""
-        self._empty = not text
-        for line in _parsed(text.split("\n"), str(self.path)):
+            return b""
+
+    def _take_from(self, data: bytes) -> None:
+        """Take in the lines that were not read; the last one again, if it may not be whole yet."""
+        self._empty = not data
+        begin, end = self._read.size, data.rfind(b"\n") + 1
+        lines = data[begin:].decode("utf-8", "replace").split("\n")
+        for line in _parsed(lines, str(self.path), 1 + data.count(b"\n", 0, begin)):
             self.take(line)
+        self._read = _Read(end, self.lines, _digest(data[:end]))
 
     def make(
         self,
@@ -263,8 +288,20 @@ def _grant(line: Line) -> Grant:
     )
 
 
-def _parsed(lines: Iterable[str], path: str) -> Iterator[Line]:
-    for number, text in enumerate(lines, 1):
+class _Read(NamedTuple):
+    """How far the file was read: bytes, lines in them, and their digest."""
+
+    size: int
+    lines: int
+    digest: bytes
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _parsed(lines: Iterable[str], path: str, first: int) -> Iterator[Line]:
+    for number, text in enumerate(lines, first):
         columns = text.split("\t")
         if text.startswith("#") or len(columns) < _COLUMNS or columns[_COLUMNS - 1 :] == [""]:
             continue  # cut: nothing was done for it
@@ -273,11 +310,11 @@ def _parsed(lines: Iterable[str], path: str) -> Iterator[Line]:
                 raise ValueError("it is none of this release")
             when, event, token, *rest = columns[:-1]
             line = Line(
-                time_of(when), event, token, *("" if each == "-" else each for each in rest)
+                time_of(when), event, token, *["" if each == "-" else each for each in rest]
             )
             if event == "made":
                 _grant(line)
-            elif event == "used" and not re.fullmatch(r"[0-9a-f]{64}", line.key):
+            elif event == "used" and not _KEY.fullmatch(line.key):
                 raise ValueError("it names no key")
         except (ValueError, binascii.Error) as error:
             raise LedgerError(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 
 from cryptography import x509
 
 from sealwire.security.ca.crl import read_lists
-from sealwire.security.ca.journal import Journal, Record
+from sealwire.security.ca.journal import JOINED, Journal, Record
 
-from .requests import FOLDER, key_in
+from .requests import key_in
 
 __all__ = ["Lineages"]
 
@@ -23,11 +24,14 @@ class Lineages:
         Serial number -> name in the journal.
     revoked : set
         Serial numbers, and the keys that joined, in the form of `key_in`.
+    since : datetime.datetime
+        When the latest list of a CA of ours was made.
     """
 
     def __init__(self) -> None:
         self.names: dict[int, str] = {}
         self.revoked: set[str | int] = set()
+        self.since = datetime.datetime.min.replace(tzinfo=datetime.timezone.utc)
 
     def note_all(self, journal: Journal) -> None:
         """Take the names anew, and add the revocations."""
@@ -47,6 +51,7 @@ class Lineages:
         ours = [each.subject for each in authorities]
         for crl in read_lists(text):
             if crl.issuer in ours:
+                self.since = max(self.since, crl.last_update_utc)
                 self.revoke(entry.serial_number for entry in crl)
 
     def revoke(self, serials: Iterable[int]) -> None:
@@ -54,5 +59,5 @@ class Lineages:
         for serial in serials:
             self.revoked.add(serial)
             name = self.names.get(serial, "")
-            if name.startswith(f"{FOLDER}/"):
+            if name.startswith(f"{JOINED}/"):
                 self.revoked.add(key_in(name))

@@ -15,6 +15,9 @@ from typing import Any
 
 import msgpack
 
+from sealwire.comm.wire import hello
+from sealwire.security.parameters import AUTHORITY
+
 from .errors import BadMessage
 
 __all__ = [
@@ -33,9 +36,7 @@ __all__ = [
     "whole",
 ]
 
-#: the role of the service's own certificate: no process of a cluster has it
-AUTHORITY = "authority"
-HELLO = "sealwire-join"  # key in the hello of the service
+HELLO = hello.JOINING  # key in the hello of the service
 PORT = 8788
 NONCE = 32  # bytes
 PART = 32 * 1024  # bytes of one message: a signing request of RSA 16384 has 4 KiB

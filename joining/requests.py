@@ -10,6 +10,7 @@ from cryptography import x509
 
 from sealwire.security import SecurityError
 from sealwire.security.ca.authority import Authority
+from sealwire.security.ca.journal import JOINED
 from sealwire.security.security import ROLES
 from sealwire.security.x509 import keys, names
 from sealwire.security.x509.lineage import lineage_of, serial_in
@@ -19,9 +20,8 @@ from .ledger import Grant
 from .messages import AUTHORITY
 from .tokens import key_digest
 
-__all__ = ["FOLDER", "Asked", "key_in", "name_of", "refusal", "signed"]
+__all__ = ["Asked", "key_in", "name_of", "refusal", "signed"]
 
-FOLDER = "joined"  # in the journal: what was given to joined processes, none of it a file
 _MOST_NAMES = 32
 
 
@@ -115,7 +115,7 @@ def _letters(name: str) -> str:
 
 def _name(role: str, node: str, key: str) -> str:
     node = "".join(c if c.isalnum() or c in "._-" else "_" for c in node[:64])
-    return f"{FOLDER}/{role}-{node}-{key}" if node else f"{FOLDER}/{role}-{key}"
+    return f"{JOINED}/{role}-{node}-{key}" if node else f"{JOINED}/{role}-{key}"
 
 
 def name_of(certificate: x509.Certificate) -> str | None:

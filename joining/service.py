@@ -18,10 +18,11 @@ import logging
 import os
 import ssl
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sealwire.comm.errors import CommClosedError
+from sealwire.comm.errors import CommClosedError, HandshakeError, HelloError
 from sealwire.comm.limits import DEFAULT_LIMITS, Limits
 from sealwire.comm.transport.server import FrameServer
 from sealwire.comm.transport.stream import FrameStream
@@ -138,7 +139,7 @@ class JoinServer(FrameServer):
         stream.write([hello.encode({**hello.offer(), HELLO: said})])
         frames = await stream.read_frames()
         try:
-            stream.agreement = hello.agree(hello.decode(frames, stream.peer), stream.peer)
+            stream.agreement = _agreed(frames, stream.peer)
         except CommClosedError as error:
             stream.fail(error, error.__cause__)
             raise
@@ -262,6 +263,25 @@ class JoinServer(FrameServer):
                 logger.info("the service shows a certificate until %s", own.until)
         except (SecurityError, JoinError, OSError) as error:
             logger.warning("the service goes on with its certificate as it is: %s", error)
+
+
+def _agreed(frames: Sequence[Any], peer: str) -> hello.Agreement:
+    """Return what is agreed with one who joins. Raises `HelloError` for a process of a cluster."""
+    try:
+        found = hello.decode(frames, peer)
+    except HandshakeError as error:  # it has a list of those whom it lets in, or dials
+        raise _strayed(peer, "refuses the service") from error
+    if hello.EXTENSION not in found:
+        raise _strayed(peer, "is one of Dask")
+    return hello.agree(found, peer)
+
+
+def _strayed(peer: str, what: str) -> HelloError:
+    return HelloError(
+        f"a process has dialled the service in place of another process: {peer} {what}; give it "
+        "the scheduler's address",
+        peer=peer,
+    )
 
 
 def _as_answer(given: Given) -> dict[str, Any]:

@@ -85,9 +85,18 @@ class PeerNotAllowed(_Refused):
         X509_V_ERR_APPLICATION_VERIFICATION.
     told : str
         What the peer may be told: its own names, nothing of the list.
+    remedy : str
+        What to do, unless it is to put the peer on the list.
     """
 
     verify_code = 50
+
+    def __init__(self, why: str, told: str = "", remedy: str = "") -> None:
+        super().__init__(why, told)
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.verify_message, self.told, self.remedy)
 
 
 class CertificateUnreadable(_Refused):

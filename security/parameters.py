@@ -23,6 +23,7 @@ from typing import (
 )
 
 __all__ = [
+    "AUTHORITY",
     "ROLES",
     "UNSET",
     "AllowedPeers",
@@ -41,6 +42,8 @@ Role = Literal["client", "scheduler", "worker"]
 """What a process is in its cluster."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
+#: the role in the own certificate of `sealwire certs serve`: no process of a cluster has it
+AUTHORITY: Final = "authority"
 
 Pem: TypeAlias = "str | os.PathLike[str]"
 """A path, or PEM text."""

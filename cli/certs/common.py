@@ -253,15 +253,14 @@ def words_of_cut(
 
 def copying(store: Store, folder: Path, *names: str) -> str:
     """Return how files of the folder get to a machine that has a copy of it, and who needs none."""
-    from sealwire.joining.requests import FOLDER
-    from sealwire.security.ca.journal import SERVICE
+    from sealwire.security.ca.journal import JOINED, SERVICE
     from sealwire.security.x509.templates import now
 
     files = " ".join(shlex.quote(str(folder / name)) for name in names)
     there = shlex.quote(f"HOST:{os.path.basename(os.path.abspath(folder))}/")
     line = f"  rsync {files} {there}          (Kubernetes: apply the secrets again)"
     joined = any(
-        each.file.startswith(f"{FOLDER}/") and each.file != SERVICE and each.until > now()
+        each.file.startswith(f"{JOINED}/") and each.file != SERVICE and each.until > now()
         for each in store.journal.issued()
     )
     return f"{line}\nprocesses that joined get it from `sealwire certs serve`" if joined else line

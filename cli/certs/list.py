@@ -24,7 +24,7 @@ def command(folder: Path, as_json: bool) -> None:
 
     The CA's key is not needed. Of what was issued elsewhere, it lists what is in the journal and
     still valid; "gone" means that the file is no longer in the folder, for example because it was
-    moved to another machine.
+    moved to another machine, and "joined" that it was given for a token and never was a file here.
 
     \b
       sealwire certs list
@@ -56,12 +56,22 @@ def _status(entry: Entry) -> str:
     if entry.revoked is not None:
         words = f"revoked {entry.revoked.when:%Y-%m-%d}"
     elif words == "valid" and entry.until is not None:
-        words = f"{_days_left(entry.until)} days"
+        words = _left(entry.until)
     return words if entry.place == "here" else f"{words}, {entry.place}"
 
 
 def _days_left(until: datetime.datetime) -> int:
     return (until - datetime.datetime.now(datetime.timezone.utc)).days
+
+
+def _left(until: datetime.datetime) -> str:
+    """Return how long it is still valid: those of joined processes are so for hours or minutes."""
+    days = _days_left(until)
+    if days > 1:
+        return f"{days} days"
+    left = until - datetime.datetime.now(datetime.timezone.utc)
+    minutes = int(left.total_seconds() / 60)
+    return f"{minutes // 60} hours" if minutes >= 120 else f"{minutes} minutes"
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:

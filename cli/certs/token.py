@@ -131,7 +131,13 @@ def _make(
 ) -> None:
     from sealwire.joining.tokens import Token
     from sealwire.security.ca.atomic_files import Write, apply
+    from sealwire.security.ca.store import KEYS
 
+    if not store.folder.has(KEYS):
+        raise Failed(
+            f"cannot make a token in {store.path}: there is no {KEYS} in it, so that nobody can "
+            "serve it; run this where the CA's key is"
+        )
     # With one CA there is no need for its key, and so for its password.
     several = len(store.trusted) > 1
     token = Token.make([each.parsed for each in store.authorities] if several else store.trusted)

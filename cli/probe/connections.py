@@ -106,7 +106,7 @@ class Endpoint:
                     return reply
                 reply.first = reply.first or data
                 splitter.feed(bytearray(data), len(data))
-            reply.hello = hello.decode(messages[0][0], self.peer)
+            reply.hello = hello.decode(messages[0][0], self.peer, joining=True)
         except TimeoutError:
             reply.silent = True
         except (OSError, CommClosedError) as error:

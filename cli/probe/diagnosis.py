@@ -266,6 +266,8 @@ class _Examination:
             self.not_ours(reply)
 
     def accept(self, offered: dict[str, Any], detail: list[str]) -> None:
+        if hello.JOINING in offered:
+            raise self.strange(hello.IS_SERVICE)
         self.found.hello = offered
         version = offered.get("python")
         self.found.backend = _backend(offered)

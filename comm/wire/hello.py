@@ -27,8 +27,13 @@ __all__ = ["Agreement", "agree", "agreed", "decode", "encode", "offer", "own", "
 
 EXTENSION = "sealwire"
 BACKEND = "sealwire-backend"  # in the hello of a Dask listener, for those who ask for its backend
+JOINING = "sealwire-join"  # in the hello of `sealwire certs serve`, for those who join
 VERSION = 1
 REFUSED = "refused"
+IS_SERVICE = (
+    "it is `sealwire certs serve`, and no process of the cluster; check the address and the port, "
+    "which is 8786 for a scheduler unless it was told another"
+)
 _DEPTH = 16  # nested lists and maps
 _SHORT = 512  # bytes; too short to be deep or to claim much
 _LONGEST = 1000  # characters of a refusal, sent or shown
@@ -114,11 +119,14 @@ def refusal(why: str) -> bytes:
     return pack([len(frame)], shared=1) + frame
 
 
-def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
+def decode(
+    frames: Sequence[Buffer], peer: str = "its peer", *, joining: bool = False
+) -> dict[str, Any]:
     """Decode the hello in the first message of `peer`; runs no code of the peer's choice.
 
     Lists arrive as tuples, as in distributed. Raises `HelloError` if it is not a hello or lacks a
-    required key, and `HandshakeError` if the peer refuses us in it.
+    required key, and `HandshakeError` if the peer refuses us in it. The service to join is a peer
+    for those alone who are `joining`: others would wait for words that it never says.
     """
     if len(frames) != 1:
         raise _bad(peer, f"got {len(frames)} frames, need 1")
@@ -133,6 +141,8 @@ def decode(frames: Sequence[Buffer], peer: str = "its peer") -> dict[str, Any]:
         raise _bad(peer, f"got {brief(hello)}, need a map")
     if REFUSED in hello:
         raise _refused(peer, hello[REFUSED])
+    if JOINING in hello and not joining:
+        raise HelloError(f"cannot use {peer}: {IS_SERVICE}", peer=peer)
     lacking = _unfit(hello)
     if lacking is not None:
         raise _bad(peer, lacking)

@@ -76,7 +76,8 @@ def updated(
             number = max(number, _number(old) + 1)
             ends = old.next_update_utc
             short = ends is None or (ends <= latest and ends < until)
-            due |= short or len(entries) > len(old)
+            early = old.last_update_utc > now()  # of a clock that was ahead: nobody would take it
+            due |= short or early or len(entries) > len(old)
         texts.append(authority.revoke(entries, number=number, until=until))
     ours = [*(each.parsed for each in authorities), *former]
     others = [crl for crl in known if not any(signed_by(crl, each) for each in ours)]

@@ -20,7 +20,7 @@ from ..x509.certinfo import CertificateInfo
 from ..x509.templates import now
 from .crl import read_lists, reason_of
 from .folder import Folder
-from .journal import Journal, Record
+from .journal import JOINED, Journal, Record
 from .store import CRL, Store
 
 __all__ = ["Entry", "Revocation", "Revocations", "inventory"]
@@ -80,9 +80,9 @@ class Revocations:
 class Entry:
     """One certificate, or a file that should have one and is `damaged`.
 
-    `place` is `here`, `elsewhere` (written to another folder, and there) or `gone` (there no more,
-    or only shown when it was issued). What a certificate alone can say is empty where it is not at
-    hand.
+    `place` is `here`, `elsewhere` (written to another folder, and there), `joined` (given for a
+    token, and in memory or on another machine) or `gone` (there no more, or only shown when it was
+    issued). What a certificate alone can say is empty where it is not at hand.
     """
 
     name: str
@@ -158,11 +158,13 @@ def _role(subject: str) -> str:
 def _recorded(store: Store, record: Record, revocations: Revocations) -> Entry:
     """Return the entry of a certificate that only the journal, or a file elsewhere, has."""
     path = store.path / record.file
-    there = record.file != "-" and os.path.lexists(path)
+    place = "joined" if record.file.startswith(f"{JOINED}/") else "gone"
+    if record.file != "-" and os.path.lexists(path):
+        place = "elsewhere"
     return Entry(
         name=path.stem if path.parent == store.path else record.file,
         file=record.file,
-        place="elsewhere" if there else "gone",
+        place=place,
         role=_role(record.subject),
         node=record.subject.partition(",")[2].removeprefix("CN="),
         serial=record.serial,

@@ -26,14 +26,16 @@ from ..x509.templates import now
 from .atomic_files import Write
 from .folder import Folder
 
-__all__ = ["JOURNAL", "SERVICE", "Journal", "Record", "time_of"]
+__all__ = ["JOINED", "JOURNAL", "SERVICE", "Journal", "Record", "time_of"]
 
 JOURNAL = "journal.tsv"
-SERVICE = "joined/authority"  # the own certificate of `certs serve`, which is in no file
+#: in the names of what was given to those who joined: it is in memory, or on other machines
+JOINED = "joined"
+SERVICE = f"{JOINED}/authority"  # the own certificate of `certs serve`, which is in no file
 
 _HEADING = "# time\tevent\tserial\tissuer\tuntil or reason\tsubject\tfile\n"
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-_WRITTEN = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}Z")
+_WRITTEN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 @dataclass(frozen=True)
@@ -151,10 +153,9 @@ def _names(subject: x509.Name) -> list[str]:
 def time_of(text: str) -> datetime.datetime:
     """Return the time in a line. Raises ValueError for anything else."""
     if _WRITTEN.fullmatch(text):  # as we write it; `strptime` takes twenty times as long
-        found = datetime.datetime.fromisoformat(text[:-1])
+        found = datetime.datetime.fromisoformat(f"{text[:-1]}+00:00")  # `replace` takes five times
     else:
-        found = datetime.datetime.strptime(text, _FORMAT)
-    found = found.replace(tzinfo=datetime.timezone.utc)
+        found = datetime.datetime.strptime(text, _FORMAT).replace(tzinfo=datetime.timezone.utc)
     if found.year < 1950:  # no certificate or CRL can have such a time
         raise ValueError(text)
     return found

@@ -26,7 +26,7 @@ from ..x509.certinfo import hexadecimal
 from ..x509.templates import now
 from .atomic_files import Write
 from .authority import Authority
-from .journal import SERVICE
+from .journal import JOINED, SERVICE
 from .store import KEYS, TRUST, Store
 
 __all__ = ["begin", "complete", "counted", "left_behind", "loose_keys", "remedy"]
@@ -136,20 +136,33 @@ def remedy(store: Store, behind: Sequence[str]) -> str:
     here = [name for name in behind if name in readable]
     there = [name for name in behind if name not in here and os.path.lexists(paths[name])]
     lost = [name for name in behind if name not in (*here, *there)]
+    joined = [name for name in lost if name.startswith(f"{JOINED}/")]
+    lost = [name for name in lost if name not in joined]
     words = []
     if here:
         words.append(f"renew what is here: sealwire certs renew{store.option}")
     if there:
         given = " ".join(shlex.quote(paths[name]) for name in there[:_LISTED])
         words.append(f"renew what is elsewhere: sealwire certs renew{store.option} {given}")
+    if joined:
+        until = max(store.journal.files()[name].until for name in joined)
+        words.append(
+            "wait for the processes that joined: with `sealwire certs serve` running, each renews "
+            "itself within minutes once the new CA signs; what those have that ended is over at "
+            f"{until:%Y-%m-%d %H:%M} UTC at the latest, or leave them out: "
+            f"{_without_them(store, joined)}"
+        )
     if lost:
-        given = " ".join(f"--gone {shlex.quote(name)}" for name in lost[:_LISTED])
         words.append(
             f"{_listed(lost)} {'is' if len(lost) == 1 else 'are'} not there any more: issue anew "
-            "for who holds it, or if nobody does, say so: "
-            f"sealwire certs rotate-ca --complete{store.option} {given}"
+            f"for who holds it, or if nobody does, say so: {_without_them(store, lost)}"
         )
     return "; ".join(words)
+
+
+def _without_them(store: Store, names: Sequence[str]) -> str:
+    given = " ".join(f"--gone {shlex.quote(name)}" for name in names[:_LISTED])
+    return f"sealwire certs rotate-ca --complete{store.option} {given}"
 
 
 def counted(behind: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, PeerNotAllowed
+from ..parameters import AUTHORITY
 from ..pem import shown
 
 __all__ = ["AllowedPeers", "listed", "parse_patterns"]
@@ -22,6 +23,10 @@ _PIN = "sha256:"
 _HEX = re.compile(r"[0-9a-f]{64}")
 _SHOWN = 8  # most names and patterns in an error
 _WIDTH = 100  # most characters of each
+_OTHER_PORT = (  # who is on no list by itself had better not be told to put the CA there
+    "it is `sealwire certs serve`, and no process of the cluster: check the address and the port, "
+    "which is 8786 for a scheduler unless it was told another"
+)
 
 
 def parse_patterns(field: str, value: object) -> tuple[str, ...]:
@@ -78,6 +83,7 @@ class AllowedPeers(NamedTuple):
         raise PeerNotAllowed(
             f"{shown} match none of the allowed peers ({listed(self.patterns)})",
             told=f"{shown} match none of the peers that are allowed here",
+            remedy=_OTHER_PORT if names[:1] == [("CN", AUTHORITY)] else "",
         )
 
 

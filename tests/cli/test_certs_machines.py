@@ -166,7 +166,8 @@ def test_probe_shows_the_one_role_that_is_here(home: Path, machine: Path, role: 
     said = probed()
     assert (said["role"], said["outcome"]) == (role, "unreachable")
     assert said["certificates"]["ours"]["subject"] == f"CN={role}"
-    assert probed("--as", "client")["outcome"] == "here"
+    if role == "worker":  # what is asked for is looked at before what is here
+        assert probed("--as", "client")["outcome"] == "here"
 
 
 NAMES = ["/etc/sealwire", "/etc/my certs", "/x: y/#z", "/it's"]
@@ -337,8 +338,10 @@ def test_snippets_are_right_for_the_path_they_are_for(home: Path) -> None:
         assert "--seen-at" not in text, "dask.yaml is for it already"
 
 
-@pytest.mark.parametrize("name", ["kubernetes", "compose", "ssh"])
-@pytest.mark.parametrize("folder", ["certs", "my certs", "it's $HOME"])
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("ssh", "certs"), *((name, "it's my $HOME") for name in ("kubernetes", "compose", "ssh"))],
+)
 def test_what_a_snippet_brings_is_whole(home: Path, name: str, folder: str) -> None:
     """Its commands are run, with those of other machines in the place of kubectl and rsync."""
     if folder != "certs":

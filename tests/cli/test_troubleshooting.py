@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from sealwire.cli.main import main
 from sealwire.security import Security
-from support import certs, certs_cli
+from support import certs, certs_cli, joining
 from support.aio import aio, until
 from support.handshakes import security
 from support.listeners import CA, CLIENT, GOOD, NODE, OTHER_CA, Here, at, listening, probe
@@ -130,6 +130,14 @@ async def no_hello(here: Here) -> str:
     return str(told["words"])
 
 
+async def service_to_join(here: Here) -> str:
+    ca = joining.CA(Path(here()[-1]).with_name("ca"))
+    files = ("--ca", str(ca.path / "ca.pem"), "--cert", str(ca.path / "worker.pem"))
+    async with ca.service() as address:
+        told = await asyncio.to_thread(probe, str(address), *files)
+    return str(told["words"])
+
+
 def spoiled(*change: Callable[[Path], object]) -> Scenario:
     """Our own file is changed first."""
 
@@ -178,6 +186,7 @@ SCENARIOS: dict[str, Scenario] = {
     "it does not speak TLS": instead(b"220 ready\r\n"),
     "a web server (HTTP) listens there": instead(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     "TLS is spoken there; use tls://": dialled_plain,
+    "and no process of the cluster": service_to_join,
     "no hello came within": no_hello,
     "cannot read tls_worker_cert": spoiled(Path.unlink),
     "no certificate for role worker": nothing_configured,

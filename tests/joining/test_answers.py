@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +13,18 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from distributed.comm import tcp
 
-from sealwire.comm import listen
+from sealwire.cli.probe.diagnosis import examine
+from sealwire.comm import CommClosedError, connect, listen
+from sealwire.comm.addressing import Address
+from sealwire.comm.wire import hello
+from sealwire.dask_backend.backend import TLSConnector
 from sealwire.joining import WrongAuthority, address_of, join, messages, renew, service
 from sealwire.joining.errors import BadMessage
 from sealwire.security import Security
 from sealwire.security.x509 import keys
-from support.aio import aio
+from support.aio import aio, until
 from support.joining import CA
 
 ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -98,3 +105,56 @@ async def test_a_port_of_the_cluster_in_the_place_of_the_services(ca: CA, which:
     assert "no service to join" in told
     assert "8788" in told
     assert "configure" not in told
+
+
+async def with_comm(address: Address, arguments: Any) -> str:
+    with pytest.raises(CommClosedError) as caught:
+        async with connect(str(address), **arguments):
+            pass
+    return str(caught.value)
+
+
+async def with_dask(address: Address, arguments: Any) -> str:
+    with pytest.raises(OSError, match="cannot connect") as caught:
+        await TLSConnector().connect(f"{address.host}:{address.port}", **arguments)
+    return str(caught.value)
+
+
+async def with_stock(address: Address, arguments: Any) -> str:
+    """It has our hello, and takes it for one of its own."""
+    comm = await tcp.TLSConnector().connect(f"{address.host}:{address.port}", **arguments)
+    await comm.read()
+    await comm.write(comm.handshake_info())
+    with pytest.raises(OSError, match="closed"):
+        await comm.read()
+    return hello.IS_SERVICE
+
+
+async def with_probe(address: Address, arguments: Any) -> str:
+    context = arguments["ssl_context"]
+    return (await asyncio.to_thread(examine, address, context, 10.0)).words
+
+
+DIALLERS = {"comm": with_comm, "Dask": with_dask, "stock": with_stock, "probe": with_probe}
+
+
+@aio
+@pytest.mark.parametrize("who", [*DIALLERS, "comm listed", "Dask listed", "probe listed"])
+async def test_the_service_in_the_place_of_a_process(
+    ca: CA, who: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """8788 for 8786: nobody waits for it, or is told to put the CA on a list; so in its log."""
+    caplog.set_level(logging.INFO)
+    dialler, _, listed = who.partition(" ")
+    arguments = Security(
+        tls_ca_file=ca.trusted,
+        tls_worker_cert=str(ca.path / "worker.pem"),
+        tls_allowed_peers=["scheduler", "worker"] if listed else None,
+    ).get_connection_args("worker")
+    async with ca.service() as address:
+        told = await DIALLERS[dialler](address, arguments)
+        if listed or dialler == "stock":  # the others are gone before they say anything
+            await until(lambda: "give it the scheduler's address" in caplog.text)
+    assert "certs serve" in told
+    assert "8786" in told
+    assert "allowed-peers" not in told + caplog.text

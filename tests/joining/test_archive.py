@@ -47,6 +47,16 @@ def moves(ca: CA, text: str, revoked: Any = ()) -> tuple[str, str]:
     return (ca.path / JOURNAL).read_text(), moved[0].read_text() if moved else ""
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime.timedelta], None]:
+    """Let days go by, for the archive alone."""
+
+    def set_clock(by: datetime.timedelta) -> None:
+        monkeypatch.setattr(archive, "now", lambda: now() + by)
+
+    return set_clock
+
+
 KEPT = {
     "valid": line(-HOUR, 1, "joined/worker-1"),
     "the last of its name": line(20 * DAY, 1, "joined/worker-1"),
@@ -111,6 +121,89 @@ def test_a_crash_between_the_writes_loses_nothing(ca: CA, which: str) -> None:
     assert moved.stat().st_mode & 0o777 == mode == (0o644 if which == JOURNAL else 0o600)
 
 
+MANY = {
+    "the last of each, over for an hour": [line(HOUR, n, f"joined/v-{n}") for n in range(1, 9)],
+    "the last of each, over for a week": [line(7 * DAY, n, f"joined/v-{n}") for n in range(1, 9)],
+    "of one, over for a minute": [line(HOUR / 60, n, "joined/w-1") for n in range(1, 9)],
+    "of one, over for two hours": [line(2 * HOUR, n, "joined/w-1") for n in range(1, 9)],
+}
+NEEDED = {
+    "valid": [line(-HOUR, n, "joined/w-1") for n in range(1, 9)],
+    "not joined": [line(90 * DAY, n, "-") for n in range(1, 9)],
+    "revoked": [line(90 * DAY, n, "joined/w-ee") for n in range(1, 9)],
+    "revocations": [line(90 * DAY, n, "joined/w-ee", "revoked") for n in range(1, 9)],
+}
+
+
+@pytest.mark.parametrize("what", [*MANY, *NEEDED])
+def test_many_lines_stay_less_long(ca: CA, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is needed never goes, however much it is: then the log says what to do."""
+    monkeypatch.setattr(archive, "MOST", 4)
+    last = [line(-HOUR, 99, "joined/w-1")]
+    lines = [*(MANY | NEEDED)[what], *last]
+    kept, moved = moves(ca, "".join(lines), {"ee"})
+    gone = [] if what in NEEDED else MANY[what]
+    assert (kept, moved) == ("".join(each for each in lines if each not in gone), "".join(gone))
+    monkeypatch.setattr(archive, "MOST", 99)
+    if "week" not in what and "minute" not in what:
+        return
+    (ca.path / JOURNAL).write_text("".join(lines))
+    assert of_journal(Journal(Folder(ca.path)), ()) == [], "few stay as long as there is room"
+
+
+def test_short_certificates_of_many_processes_leave_a_bounded_journal(
+    ca: CA, clock: Callable[[datetime.timedelta], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred processes with certificates of a minute, of which each renews every minute."""
+    monkeypatch.setattr(archive, "MOST", 400)
+    longest, whole = 0, 0
+    for minute in range(60):
+        ends = [f"joined/w-{n}" for n in range(100)]
+        with (ca.path / JOURNAL).open("a") as file:
+            for n, name in enumerate(ends):
+                file.write(line(-HOUR / 60 * (minute + 1), minute * 100 + n + 1, name))
+        clock(minute * HOUR / 60)
+        whole += 100
+        journal = Journal(Folder(ca.path))
+        if len(journal.records) > 500:
+            apply(of_journal(journal, ()))
+            longest = max(longest, len((ca.path / JOURNAL).read_text().splitlines()))
+    assert longest < 410
+    (moved,) = ca.path.glob("journal-*.tsv")
+    texts = moved.read_text() + (ca.path / JOURNAL).read_text()
+    assert texts.count("joined/w-") == whole
+
+
+@pytest.mark.parametrize(
+    ("event", "ago", "room", "stays"),
+    [
+        ("revoked", 2 * DAY, 99, True),
+        ("revoked", 40 * DAY, 99, False),
+        ("revoked", 2 * DAY, 4, False),
+        ("revoked", HOUR / 2, 4, True),
+        ("expired", 2 * DAY, 4, False),
+        ("used", 2 * DAY, 4, True),
+    ],
+)
+def test_tokens_that_nobody_can_use_make_room(
+    ca: CA, event: str, ago: datetime.timedelta, room: int, stays: bool,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """A token of many uses that is revoked takes them all along; one that is valid is needed."""
+    monkeypatch.setattr(archive, "MOST", room)
+    monkeypatch.setattr(archive, "_ALARMING", 5)
+    token, other = ca.token(uses=9, expires=300 * DAY), ca.token()
+    ledger = Ledger(Folder(ca.path))
+    grant = ledger.grants[token.id]
+    used = [ledger.use(grant, f"{n:064x}", now(), f"joined/w-{n}", "there") for n in range(6)]
+    end = [] if event == "used" else [ledger.end(grant, event, "")]
+    when = [each._replace(time=now() - ago) for each in (*used, *end)]
+    apply(ledger.write(when))
+    apply(of_ledger(Ledger(Folder(ca.path))))
+    assert set(Ledger(Folder(ca.path)).grants) == {other.id, *([token.id] if stays else [])}
+    assert ("revoke those that were used the most" in caplog.text) is stays
+
+
 def old_tokens(ca: CA, count: int) -> str:
     """The ledger with tokens that were over long ago, and one that is valid."""
     ca.token()
@@ -154,16 +247,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look after 20 lines."""
     monkeypatch.setattr(module, "LEAST", 20)
     monkeypatch.setattr(module, "_OFTEN", 10**9)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime.timedelta], None]:
-    """Let days go by, for the archive alone."""
-
-    def set_clock(by: datetime.timedelta) -> None:
-        monkeypatch.setattr(archive, "now", lambda: now() + by)
-
-    return set_clock
 
 
 @pytest.mark.usefixtures("soon")

@@ -12,9 +12,14 @@ from typing import Any
 
 import pytest
 
-from sealwire.joining import Member, Unavailable, WrongAuthority, join
+from sealwire.joining import Desk, Member, Unavailable, WrongAuthority, desk, given, join
 from sealwire.joining import member as module
 from sealwire.joining.member import blocking, steady
+from sealwire.security.ca import crl
+from sealwire.security.ca.atomic_files import apply, locked
+from sealwire.security.ca.crl import read_lists
+from sealwire.security.ca.renewal import revoke
+from sealwire.security.ca.store import Store
 from sealwire.security.x509 import keys, templates
 from support.aio import aio
 from support.joining import CA, HOUR
@@ -44,6 +49,39 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     made = Clocks()
     monkeypatch.setattr(module, "time", made)
     return made
+
+
+AHEAD = [2 * HOUR, 20 * HOUR, 6 * DAY, 3000 * DAY]
+
+
+@pytest.mark.parametrize("ahead", AHEAD, ids=str)
+def test_a_service_whose_clock_was_ahead_and_is_right_again(
+    ca: CA, monkeypatch: pytest.MonkeyPatch, ahead: datetime.timedelta
+) -> None:
+    """As of a machine that has just started: what it has made until then, nobody takes yet."""
+    real = templates.now
+    for each in (templates, crl, desk, given):
+        monkeypatch.setattr(each, "now", lambda: real() + ahead)
+    service = Desk(ca.path)
+    own = service.own()
+    assert own.since > real()
+    with locked(ca.path) as folder:
+        apply(revoke(Store(folder), "client", "keyCompromise")[1])
+    assert since(service) > real()
+    monkeypatch.undo()
+    right = service.own(own)
+    assert right.since <= real() < right.until
+    assert service.own(right) is right
+    assert since(service) <= real()
+    assert since(Desk(ca.path)) <= real(), "it is on the disk as well"
+    (revoked,) = read_lists(service.trust().crl)
+    assert len(revoked) == 1
+
+
+def since(service: Desk) -> datetime.datetime:
+    """When the list that it gives was made."""
+    (found,) = read_lists(service.trust().crl)
+    return found.last_update_utc
 
 
 def asked(member: Member) -> list[str]:

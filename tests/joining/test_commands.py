@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from sealwire.cli.main import main
 from sealwire.joining import Desk, Token
@@ -193,9 +195,12 @@ def test_from_a_token_to_files_that_work(serving: Serving, served: Path, tmp_pat
     row = listed(served, text)
     assert row["status"] == "used up"
     assert row["used"][0]["name"].startswith("joined/worker-node7.lab-")
-    names = [each["name"] for each in told("list", "--dir", str(served))]
-    assert row["used"][0]["name"] in names
-    good("revoke", row["used"][0]["name"], "--dir", str(served))
+    name, where = row["used"][0]["name"], ("--dir", str(served))
+    places = {each["name"]: each["place"] for each in told("list", *where)}
+    assert places[name] == places["joined/authority"] == "joined"
+    assert re.search(rf"{name} +worker +\S+ +23 hours, joined +node7.lab\n", good("list", *where))
+    good("revoke", name, *where)
+    assert re.search(rf"{name} +worker +\S+ +revoked \S+, joined", good("list", *where))
 
 
 def test_who_joined_needs_no_copies(tmp_path: Path) -> None:
@@ -212,6 +217,42 @@ def test_who_joined_needs_no_copies(tmp_path: Path) -> None:
     desk.join(token.id, token.sign(b"x"), b"x", request, "", "there")
     for command in (("revoke", "worker", *where), ("rotate-ca", *where)):
         assert words in good(*command)
+
+
+def test_a_rotation_waits_for_who_joined(tmp_path: Path) -> None:
+    """They come along by themselves: left out before, they would be members no more."""
+    ca = CA(tmp_path / "ca")
+    where, token, desk = ("--dir", str(ca.path)), ca.token(), Desk(ca.path)
+    request = signing_request(keys.generate())
+    given = desk.join(token.id, token.sign(b"x"), b"x", request, "", "there")
+    (name,) = ca.issued()
+    good("rotate-ca", *where)
+    good("renew", *where)
+    refused = run("rotate-ca", "--complete", *where)
+    assert refused.exit_code == 1
+    assert (
+        f"1 certificate of the old CA is in use, {name}; wait for the processes" in refused.output
+    )
+    assert f"over at {given.until:%Y-%m-%d %H:%M} UTC" in refused.output
+    assert f"leave them out: sealwire certs rotate-ca --complete --dir {ca.path} --gone {name}" in (
+        refused.output
+    )
+    assert "not there any more" not in refused.output
+    old = x509.load_pem_x509_certificate(given.certificate.encode())
+    desk.renew(old.public_bytes(Encoding.DER), signing_request(keys.generate()))
+    good("rotate-ca", "--complete", *where)
+
+
+def test_a_token_is_made_where_it_can_be_served(tmp_path: Path) -> None:
+    """Not in a folder that `join` made, or that was copied to a machine: nobody would know it."""
+    ca = CA(tmp_path / "ca")
+    (ca.path / "ca-key.pem").unlink()
+    for option in ("--dry-run", "--json"):
+        done = run("token", "--role", "worker", "--dir", str(ca.path), option)
+        assert done.exit_code == 1
+        assert "run this where the CA's key is" in done.output
+    assert not (ca.path / "tokens.tsv").exists()
+    assert good("token", "--list", "--dir", str(ca.path)), "of a copy it can be seen"
 
 
 def test_an_answer_that_was_lost_is_asked_for_again(

@@ -62,17 +62,6 @@ def client_of(cluster: Cluster, scheduler: str, workers: int) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("service"))
-    try:
-        yield made
-        assert not SECRET.search(made.output)
-        assert "Traceback" not in made.output
-    finally:
-        made.end()
-
-
 @pytest.fixture
 def cluster(service: Cluster, tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(tmp_path, service)
@@ -94,7 +83,7 @@ def test_a_cluster_without_a_file_copied(cluster: Cluster) -> None:
     file.write_text(cluster.token("worker") + "\n")
     file.chmod(0o644)
     configured = cluster.worker(
-        scheduler, "two", DASK_SEALWIRE__JOIN__ADDRESS=cluster.service,
+        scheduler, "two", "--no-nanny", DASK_SEALWIRE__JOIN__ADDRESS=cluster.service,
         DASK_SEALWIRE__JOIN__TOKEN_FILE=str(file), DASK_SEALWIRE__JOIN__NAME="rack 7",
     )  # fmt: skip
     cluster.worker(scheduler, "three", "--no-nanny")
@@ -124,12 +113,9 @@ def test_a_worker_whose_token_is_no_good_ends_with_the_reason(cluster: Cluster) 
     good("join", cluster.service, "--dir", str(cluster.path / "n"),
          SEALWIRE_TOKEN=used["SEALWIRE_TOKEN"])  # fmt: skip
     typo = {**used, "SEALWIRE_TOKEN": used["SEALWIRE_TOKEN"][:-1]}
-    unread = {"SEALWIRE_JOIN": cluster.service, "SEALWIRE_TOKEN_FILE": "/none"}
     cases = {
         "used": ("--nanny", used, "was used before"),
-        "typo": ("--nanny", typo, "wrong or missing"),
-        "none": ("--no-nanny", {"SEALWIRE_JOIN": cluster.service}, "there is no token"),
-        "no-file": ("--nanny", unread, "cannot read the token"),
+        "typo": ("--no-nanny", typo, "wrong or missing"),
     }
     programs = {
         name: cluster.worker("tls://127.0.0.1:1", name, nanny, **variables)
@@ -239,6 +225,21 @@ def test_certificates_that_are_configured_are_used(
         assert membership.member() is None
     assert any("not joining" in record.getMessage() for record in caplog.records)
     assert [each["status"] for each in cluster.listed()] == ["valid"]
+
+
+@pytest.mark.usefixtures("backends")
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [({}, "there is no token"), ({"SEALWIRE_TOKEN_FILE": "/none"}, "cannot read the token")],
+)
+def test_a_command_without_a_token_ends_with_the_reason(given: dict[str, str], why: str) -> None:
+    os.environ.update({"SEALWIRE_JOIN": "127.0.0.1:1", **given})
+    try:
+        with pytest.raises(SystemExit, match=why):
+            install_if_configured(["worker", "tls://127.0.0.1:1"])
+    finally:
+        membership.expect("")
+    assert membership.member() is None
 
 
 @pytest.mark.usefixtures("backends")

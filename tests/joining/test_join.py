@@ -341,7 +341,7 @@ async def test_a_service_of_another_ca_is_sent_nothing(tmp_path: Path) -> None:
 async def test_two_machines_with_one_token_at_once(ca: CA) -> None:
     """One wins, always: through one service, and through two in the same folder."""
     async with ca.service() as one, ca.service() as two:
-        for number in range(40):
+        for number in range(16):
             token = ca.token()
             places = (one, two) if number % 2 else (one, one)
             made = [keys.generate(), keys.generate()]
@@ -354,4 +354,4 @@ async def test_two_machines_with_one_token_at_once(ca: CA) -> None:
             assert (len(won), len(lost)) == (1, 1), done
             assert lost[0].kind == "used"
             assert len(ca.grant(token).used) == 1
-    assert len(ca.issued()) == 40
+    assert len(ca.issued()) == 16

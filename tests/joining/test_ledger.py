@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sealwire.joining import LedgerError, Token
+from sealwire.joining import Desk, LedgerError, Refused, Token
 from sealwire.joining import ledger as module
+from sealwire.joining.client import signing_request
 from sealwire.joining.ledger import LEDGER, Ledger
 from sealwire.security.ca.atomic_files import apply
 from sealwire.security.ca.folder import Folder
 from sealwire.security.ca.store import Store
+from sealwire.security.x509 import keys
 from sealwire.security.x509.templates import now
 from support.joining import CA, HOUR
 
@@ -144,3 +147,78 @@ def test_a_link_in_the_place_of_the_ledger_is_not_followed(ca: CA, tmp_path: Pat
         ca.token()
     assert (tmp_path / "elsewhere").read_text() == ""
     assert Store(ca.path).journal.issued()
+
+
+AFTER: dict[str, Callable[[CA, Token, bytes], bytes]] = {
+    "another token": lambda ca, token, text: (ca.token(), read_of(ca))[1],
+    "a use": lambda ca, token, text: (use(ca, token, KEYS[1]), read_of(ca))[1],
+    "a revocation": lambda ca, token, text: (ca.revoke(token), read_of(ca))[1],
+    "nothing": lambda ca, token, text: text,
+    "the beginning of a line": lambda ca, token, text: text + text.splitlines()[-1][:-9],
+    "a comment": lambda ca, token, text: text + b"# by hand\n",
+    "a correction in place": lambda ca, token, text: text.replace(
+        b"\tworker\t2\t", b"\tclient\t2\t"
+    ),
+    "a use that is taken back": lambda ca, token, text: text[: text.rindex(b"\n", 0, -1) + 1],
+    "a correction, and more": lambda ca, token, text: text.replace(b"127.0.0.1", b"127.0.0.9") * 2,
+    "an end without a newline": lambda ca, token, text: text[:-1],
+    "no file": lambda ca, token, text: b"",
+}
+
+
+def read_of(ca: CA) -> bytes:
+    return (ca.path / LEDGER).read_bytes()
+
+
+@pytest.mark.parametrize("what", AFTER)
+def test_what_was_appended_is_followed_and_all_else_read_anew(ca: CA, what: str) -> None:
+    """Whatever became of the file, a ledger that follows it knows what a new one does."""
+    token = ca.token(uses=2)
+    use(ca, token, KEYS[0])
+    known = Ledger(Folder(ca.path))
+    (ca.path / LEDGER).write_bytes(AFTER[what](ca, token, read_of(ca)))
+    followed = known.follow()
+    assert followed is (what in list(AFTER)[:6])
+    anew = Ledger(Folder(ca.path))
+    if followed:
+        assert (known.grants, known.lifetimes) == (anew.grants, anew.lifetimes)
+        assert known.lines in (anew.lines, anew.lines + 1)
+        assert known.follow()
+        token = ca.token()
+        assert known.follow()
+        assert token.id in known.grants, "after a line that was cut, a new one has begun"
+
+
+def test_a_desk_that_follows_its_ledger_obeys_each_change(ca: CA) -> None:
+    """Made, revoked, damaged and mended while it serves; by appending and in place."""
+    desk = Desk(ca.path)
+
+    def join(token: Token) -> str:
+        request = signing_request(keys.generate())
+        try:
+            return desk.join(
+                token.id, token.sign(request), request, request, "", "127.0.0.1:2"
+            ).role
+        except Refused as error:
+            return error.kind
+        except LedgerError:
+            return "damaged"
+
+    token = ca.token(uses=9)
+    assert join(token) == join(token) == "worker"
+    known, other = desk._ledger, ca.token("client")
+    assert (join(other), join(other), join(token)) == ("client", "used", "worker")
+    assert desk._ledger is known, "it was followed, not read anew"
+    whole = read_of(ca)
+    (ca.path / LEDGER).write_bytes(
+        whole + whole.splitlines(True)[-1].replace(b"\tused\t", b"\tusd\t")
+    )
+    assert join(token) == join(token) == "damaged"
+    (ca.path / LEDGER).write_bytes(whole)
+    assert join(token) == "worker"
+    ca.revoke(token)
+    assert join(token) == "revoked"
+    (ca.path / LEDGER).write_bytes(whole)
+    assert join(token) == "worker", "a revocation that was taken back by hand"
+    (ca.path / LEDGER).unlink()
+    assert join(token) == "unknown"

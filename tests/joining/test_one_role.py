@@ -32,15 +32,6 @@ LOCAL: dict[str, Any] = {
 QUIET = {"dashboard": False, "host": "127.0.0.1"}
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("service"))
-    try:
-        yield made
-    finally:
-        made.end()
-
-
 @pytest.fixture
 def backends() -> Iterator[None]:
     """The registry, the configuration and the environment are as they were."""

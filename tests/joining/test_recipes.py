@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.certs_cli import good
-from support.joined_cluster import SECRET, Cluster
+from support.certs_cli import good, told
+from support.joined_cluster import Cluster
 from support.processes import HANG
 from support.programs import command, environment
 
@@ -26,12 +26,8 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", SECTION, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        yield made
-    finally:
-        made.end()
+def cluster(tmp_path_factory: pytest.TempPathFactory, service: Cluster) -> Cluster:
+    return Cluster(tmp_path_factory.mktemp("cluster"), service)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +66,7 @@ def test_a_job_that_has_a_token(cluster: Cluster, login: Path, tmp_path: Path) -
     assert "SEALWIRE_TOKEN_FILE" in python
     file = tmp_path / "job.token"
     made = ("token", "--role", "worker", "--uses", "1", "--expires", "1h", "--dir", str(cluster.ca))
-    good(*made, "--out", str(file))
+    cluster.made.append(told(*made, "--out", str(file))["id"])
     assert file.stat().st_mode & 0o777 == 0o600
     prologue = [
         "unset DASK_CONFIG",  # a job of a queueing system begins without
@@ -80,9 +76,7 @@ def test_a_job_that_has_a_token(cluster: Cluster, login: Path, tmp_path: Path) -
     assert re.findall(r"export (\w+)=", python) == re.findall(r"export (\w+)=", str(prologue))
     with deployed("jobs", login, tmp_path, {"job_script_prologue": prologue}) as found:
         assert len(found["others"]) == 2  # a worker and its nanny
-    tokens = json.loads(good("token", "--list", "--json", "--dir", str(cluster.ca)))["tokens"]
-    assert [each["status"] for each in tokens].count("used up") == 3
-    assert not SECRET.search(cluster.output)
+    assert [each["status"] for each in cluster.listed()] == ["used up"] * 3
 
 
 def test_a_manifest_of_kubernetes() -> None:
@@ -116,7 +110,7 @@ def test_what_a_spawner_sets(
     scope: dict[str, Any] = {}
     exec(code.replace("scheduler.lab:8788", cluster.service), scope)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
-    monkeypatch.chdir(cluster.path)
+    monkeypatch.chdir(cluster.ca.parent)
     variables, other = (scope["environment"]("worker", "ca") for _ in range(2))
     assert variables["SEALWIRE_TOKEN"] != other["SEALWIRE_TOKEN"]
     good("join", "--dir", str(tmp_path / "in"), variables["SEALWIRE_JOIN"],

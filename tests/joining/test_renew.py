@@ -155,7 +155,8 @@ async def test_a_process_of_the_cluster_in_the_place_of_the_service(ca: CA) -> N
     cut = given.index("-----BEGIN PRIVATE")
     found = x509.load_pem_x509_certificate(given.encode())
     der = found.public_bytes(Encoding.DER)
-    own = Own(given[:cut], given[cut:], der, found.not_valid_after_utc, b"")
+    days = found.not_valid_before_utc, found.not_valid_after_utc
+    own = Own(given[:cut], given[cut:], der, *days, b"")
     thief = JoinServer(Desk(ca.path), own, ca.trusted, limits())
     thief.listen(0, "127.0.0.1")
     address = Address("tls", *thief.address)

@@ -29,6 +29,7 @@ __all__ = ["arm", "is_set"]
 
 _SECURITY, _REGISTRY = "distributed.security", "distributed.comm.registry"
 _ENDINGS = (".json", ".yaml", ".yml")
+_LARGEST = 1 << 20  # bytes of a file that are looked at
 _METHODS = ("__init__", "get_connection_args", "get_listen_args")
 
 logger = logging.getLogger("sealwire.dask_backend")
@@ -156,11 +157,15 @@ def is_set(tree: object) -> bool:
     return tree is not None
 
 
+def _has_ending(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _ENDINGS
+
+
 def _is_read(path: str) -> bool:
     """Whether Dask reads anything of a file or folder; `config_files` has the words."""
     try:
         if os.path.isdir(path):
-            return any(os.path.splitext(name)[1].lower() in _ENDINGS for name in os.listdir(path))
+            return any(map(_has_ending, os.listdir(path)))
         return os.path.exists(path) and os.access(path, os.R_OK)
     except OSError:
         return False
@@ -179,6 +184,28 @@ def _is_meant(tree: Mapping[str, Any]) -> bool:
     )
 
 
+def _is_lost(paths: Sequence[str]) -> bool:
+    """Whether files may have something of ours that is not in the configuration.
+
+    A file that Dask could not open, or one that mentions us. They are looked at once.
+    """
+    if _SECURITY in _told:
+        return False
+    _told.add(_SECURITY)
+    try:
+        for path in paths:
+            inside = os.listdir(path) if os.path.isdir(path) else None
+            for name in [""] if inside is None else filter(_has_ending, inside):
+                file = os.path.join(path, name) if name else path
+                if os.path.lexists(file):
+                    with open(file, "rb") as opened:
+                        if b"sealwire" in opened.read(_LARGEST):
+                            return True
+    except OSError:
+        return True
+    return False
+
+
 def _install() -> None:
     """Install the backend if something is configured for it.
 
@@ -194,7 +221,9 @@ def _install() -> None:
         tell_configuration()
     joins = os.environ.get("SEALWIRE_JOIN") or dask.config.get("sealwire.join.address", default="")
     if not joins and not is_set(dask.config.get("sealwire.tls", default=None)):
-        if _REGISTRY not in _told and _is_meant(dask.config.config):
+        if _REGISTRY not in _told and (
+            _is_meant(dask.config.config) or _is_lost(dask.config.paths)
+        ):
             _told.add(_REGISTRY)
             from sealwire.security.config import warn_of_unknown
 

@@ -94,7 +94,7 @@ _DURATION = re.compile(rf"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *({'|'.join(_UNITS)})?"
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
-_reported: set[str] = set()  # unknown keys already logged
+_reported: set[str] = set()  # what has been logged, and the places of files that were looked at
 _examined: list[Any] = [None]  # allowed peers of which is known that they are in one form
 
 
@@ -122,6 +122,8 @@ def read(file: str | None = None) -> dict[str, Any]:
     """
     get = getter(file)
     _warn_of_unknown(get)
+    if file is None:
+        _warn_of_lost()
     values = {field: located(field, get(key)) for field, key in KEYS.items()}
     values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
@@ -167,8 +169,20 @@ def unknown_keys(file: str | None = None) -> list[UnknownKey]:
 
 
 def warn_of_unknown() -> None:
-    """Log the unknown keys of the configuration, and variables that do not hold, each once."""
+    """Log what is configured and does not hold, each once: files, unknown keys, variables."""
     _warn_of_unknown(getter())
+    _warn_of_lost()
+
+
+def _warn_of_lost() -> None:
+    """Log what is in files and does not hold; they are looked at once, as Dask does."""
+    paths = places()
+    looked_at = "\n".join(paths)
+    if looked_at in _reported:
+        return
+    _reported.add(looked_at)
+    for why, advice in config_files.lost(paths):
+        logger.warning("%s; %s", why, advice)
 
 
 def _warn_of_unknown(get: Callable[[str], Any]) -> None:

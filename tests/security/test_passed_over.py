@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import dask.config
@@ -51,13 +53,33 @@ def test_what_is_in_a_wrong_place_is_told_with_the_right_one(
     assert unknown_of(text) == [UnknownKey(key, nearest)]
 
 
+LOST: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder.yaml": (Path.mkdir, "is a directory"),  # as docker makes it where a file is not there
+    "nowhere.yml": (lambda path: path.symlink_to("nothing"), "no such file or directory"),
+    "loop.json": (lambda path: path.symlink_to(path), "too many levels of symbolic links"),
+}
+if hasattr(os, "geteuid") and os.geteuid():  # nothing is closed to root
+    LOST["closed.yaml"] = (lambda path: path.touch(mode=0), "permission denied")
+
+
 @each_reader
 def test_a_process_tells_what_is_in_a_wrong_place(tmp_path: Path, with_dask: bool) -> None:
+    """And which files are passed over, or lose what they say first."""
+    own = tmp_path / ".config" / "dask"
+    own.mkdir(parents=True)
+    for name, (make, _) in LOST.items():
+        make(own / name)
+    (own / "twice.yaml").write_text("sealwire:\n tls: {crl-file: a}\nsealwire: {limits: {}}\n")
     texts = [text for text, key, _ in MISPLACED if "." not in key]
     _, log = run(tmp_path, with_dask, "\n".join(texts))
     for _, key, nearest in MISPLACED:
         said = f"unknown configuration key {key} is ignored; did you mean {nearest}?"
         assert (said in log) is ("." not in key)
+    for name, (_, why) in LOST.items():
+        said = f"nothing in '{own / name}' holds: it is ignored, as by Dask: {why}; let this user"
+        assert log.count(said) == 1, log
+    said = f"'{own / 'twice.yaml'}' has the name 'sealwire' in lines 1 and 3 of one mapping: what"
+    assert log.count(said) == 1, log
 
 
 @pytest.mark.parametrize(

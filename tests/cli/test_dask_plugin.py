@@ -139,8 +139,10 @@ print("sealwire.dask_backend" in sys.modules)
 """
 
 
-@pytest.mark.parametrize(("command", "expected"), [("worker", True), ("scheduler", False)])
-@pytest.mark.parametrize("order", [1, -1], ids=["forwards", "backwards"])
+@pytest.mark.parametrize(
+    ("order", "command", "expected"),
+    [(1, "worker", True), (-1, "worker", True), (-1, "scheduler", False)],
+)
 def test_as_dask_loads_it(
     order: int, command: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

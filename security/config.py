@@ -43,6 +43,7 @@ __all__ = [
     "leaves",
     "located",
     "read",
+    "sets_nothing",
     "text",
     "truth",
     "unknown_in",
@@ -77,6 +78,14 @@ KEYS = {
     "tls_expiry_warning": f"{_OWN}.expiry-warning",
     "tls_server_hostname": f"{_OWN}.server-hostname",
 }
+
+
+def _variable(key: str) -> str:
+    return "DASK_" + key.replace(".", "__").replace("-", "_").upper()
+
+
+# What an empty variable does not set, nor take away from a file. Allowed peers are no single value.
+_SINGLE = {_variable(key) for field, key in KEYS.items() if field != "tls_allowed_peers"}
 _PATHS = ("_file", "_cert", "_key")  # how fields end that are paths or PEM text
 
 #: our preload module, and the processes that have a setting for preloads
@@ -124,11 +133,26 @@ def read(file: str | None = None) -> dict[str, Any]:
     _warn_of_unknown(get)
     if file is None:
         _warn_of_lost()
-    values = {field: located(field, get(key)) for field, key in KEYS.items()}
+    values = {field: located(field, _held(get, key, file)) for field, key in KEYS.items()}
     values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
     _must_be_in_one_form(values["tls_allowed_peers"], file)
     return values
+
+
+def sets_nothing(variable: str, text: str) -> bool:
+    """Whether a variable is empty, and so sets none of the values of `KEYS`."""
+    return not text and variable.upper() in _SINGLE
+
+
+def _held(get: Callable[[str], Any], key: str, file: str | None) -> Any:
+    """Return a value; where an empty variable has taken its place, that of the files."""
+    value, variable = get(key), _variable(key)
+    if value != "" or not any(
+        name.upper() == variable and sets_nothing(name, text) for name, text in os.environ.items()
+    ):
+        return value
+    return getter(file, variables={})(key)
 
 
 def _must_be_in_one_form(peers: Any, file: str | None) -> None:
@@ -287,7 +311,7 @@ def _as_written(key: str, value: Any) -> Any:
     """Return a variable's text instead of the number, None or list that the parser made of it."""
     if isinstance(value, Mapping):
         return {name: _as_written(f"{key}.{name}", each) for name, each in value.items()}
-    variable = "DASK_" + key.replace(".", "__").replace("-", "_").upper()
+    variable = _variable(key)
     return value if isinstance(value, (str, bytes)) else os.environ.get(variable, value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dask.config
 import pytest
@@ -163,6 +164,35 @@ def test_a_variable_that_comes_too_late_is_told(
         Security()
         Security()
     assert caplog.text.count(f"the variable {VARIABLE} does not hold in this process") == 1
+
+
+EMPTIED = {
+    "tls_crl_file": "/etc/crl.pem",
+    "tls_ca_file": "/etc/ca.pem",
+    "tls_worker_cert": "/etc/worker.pem",
+    "tls_min_version": "1.3",
+    "tls_ciphers": "ECDHE+AESGCM",
+    "require_encryption": "true",
+    "tls_reload_interval": "10 s",
+}
+
+
+@each_reader
+def test_an_empty_variable_takes_nothing_away(tmp_path: Path, with_dask: bool) -> None:
+    """As what starts containers makes it of a value that it does not have."""
+    tree: dict[str, Any] = {}
+    for field, value in EMPTIED.items():
+        *sections, name = config.KEYS[field].split(".")
+        below = tree
+        for section in sections:
+            below = below.setdefault(section, {})
+        below[name] = value
+    text = yaml.safe_dump(tree)
+    names = {field: config.KEYS[field].replace(".", "__").replace("-", "_") for field in EMPTIED}
+    empty = {f"DASK_{name.upper()}": "" for name in names.values()}
+    of_file, _ = run(tmp_path, with_dask, text)
+    assert (of_file[0]["tls_crl_file"], of_file[0]["require_encryption"]) == ("/etc/crl.pem", True)
+    assert run(tmp_path, with_dask, text, **empty)[0] == of_file
 
 
 @pytest.mark.parametrize("text", ["", "None", "null"])

@@ -29,6 +29,7 @@ __all__ = ["arm", "is_set"]
 
 _SECURITY, _REGISTRY = "distributed.security", "distributed.comm.registry"
 _ENDINGS = (".json", ".yaml", ".yml")
+_LARGEST = 1 << 20  # bytes of a file that are looked at
 _METHODS = ("__init__", "get_connection_args", "get_listen_args")
 
 logger = logging.getLogger("sealwire.dask_backend")
@@ -162,11 +163,15 @@ def is_set(tree: object) -> bool:
     return tree is not None
 
 
+def _has_ending(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _ENDINGS
+
+
 def _is_read(path: str) -> bool:
     """Whether Dask reads anything of a file or folder; `config_files` has the words."""
     try:
         if os.path.isdir(path):
-            return any(os.path.splitext(name)[1].lower() in _ENDINGS for name in os.listdir(path))
+            return any(map(_has_ending, os.listdir(path)))
         return os.path.exists(path) and os.access(path, os.R_OK)
     except OSError:
         return False
@@ -194,6 +199,28 @@ def _is_meant(tree: Mapping[str, Any]) -> bool:
     )
 
 
+def _is_lost(paths: Sequence[str]) -> bool:
+    """Whether files may have something of ours that is not in the configuration.
+
+    A file that Dask could not open, or one that mentions us. They are looked at once.
+    """
+    if _SECURITY in _told:
+        return False
+    _told.add(_SECURITY)
+    try:
+        for path in paths:
+            inside = os.listdir(path) if os.path.isdir(path) else None
+            for name in [""] if inside is None else filter(_has_ending, inside):
+                file = os.path.join(path, name) if name else path
+                if os.path.lexists(file):
+                    with open(file, "rb") as opened:
+                        if b"sealwire" in opened.read(_LARGEST):
+                            return True
+    except OSError:
+        return True
+    return False
+
+
 def _install(look: bool = True) -> None:
     """Install the backend if something is configured for it.
 
@@ -213,7 +240,9 @@ def _install(look: bool = True) -> None:
 
             tell_configuration()
     if not os.environ.get("SEALWIRE_JOIN") and not _is_configured(dask.config.config):
-        if look and _REGISTRY not in _told and _is_meant(dask.config.config):
+        if look and _REGISTRY not in _told and (
+            _is_meant(dask.config.config) or _is_lost(dask.config.paths)
+        ):
             _told.add(_REGISTRY)
             from sealwire.security.config import warn_of_unknown
 

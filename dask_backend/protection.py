@@ -31,7 +31,8 @@ def configured(role: str | None = None) -> dict[str, str]:
     Under ``crl`` and ``allowed``, as `lacking` takes them. With a `role`, those that apply to it.
     """
     found = {}
-    if dask.config.get(KEYS["tls_crl_file"], None) is not None:
+    crl = dask.config.get(KEYS["tls_crl_file"], None)
+    if crl is not None and (crl != "" or config.read()["tls_crl_file"]):  # of an empty variable
         found["crl"] = KEYS["tls_crl_file"]
     allowed: Any = dask.config.get(KEYS["tls_allowed_peers"], None)
     if isinstance(allowed, dict) and role is not None:

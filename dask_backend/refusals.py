@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from distributed.comm.core import FatalCommClosedError
+from distributed.comm.core import CommClosedError, FatalCommClosedError
 
 __all__ = ["forget", "is_final", "patient", "tell"]
 
@@ -60,7 +60,7 @@ def patient(original: Callable[..., Any]) -> Callable[..., Any]:
     """`connect`, as a worker calls it until it has joined: a final refusal returns after a pause.
 
     The pause grows up to half a minute, and is forgotten as soon as something else happens, such
-    as a scheduler that is gone: then its worker dials as often as before.
+    as a scheduler that is gone: then its worker dials as often as before, and says what for.
     """
 
     @functools.wraps(original)
@@ -70,6 +70,7 @@ def patient(original: Callable[..., Any]) -> Callable[..., Any]:
         except OSError as error:
             if not is_final(error):
                 _pauses.pop(addr, None)
+                tell(addr, "passing", _words(addr, error))
                 raise
             longest = _pauses.get(addr, _FIRST_PAUSE)
             if len(_pauses) < _MOST:
@@ -80,3 +81,10 @@ def patient(original: Callable[..., Any]) -> Callable[..., Any]:
         return comm
 
     return connect
+
+
+def _words(address: str, error: OSError) -> str:
+    """Return why an attempt failed that was not final; the last cause is what it is raised from."""
+    cause = str(error.__cause__ if isinstance(error.__cause__, CommClosedError) else error)
+    why = cause.removeprefix(f"cannot connect to {address}: ")
+    return f"cannot connect to {address} yet: {why}"

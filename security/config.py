@@ -43,6 +43,7 @@ __all__ = [
     "leaves",
     "located",
     "read",
+    "sets_nothing",
     "text",
     "truth",
     "unknown_in",
@@ -77,6 +78,14 @@ KEYS = {
     "tls_expiry_warning": f"{_OWN}.expiry-warning",
     "tls_server_hostname": f"{_OWN}.server-hostname",
 }
+
+
+def _variable(key: str) -> str:
+    return "DASK_" + key.replace(".", "__").replace("-", "_").upper()
+
+
+# What an empty variable does not set, nor take away from a file. Allowed peers are no single value.
+_SINGLE = {_variable(key) for field, key in KEYS.items() if field != "tls_allowed_peers"}
 _PATHS = ("_file", "_cert", "_key")  # how fields end that are paths or PEM text
 
 #: our preload module, and the processes that have a setting for preloads
@@ -94,7 +103,7 @@ _DURATION = re.compile(rf"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *({'|'.join(_UNITS)})?"
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
-_reported: set[str] = set()  # unknown keys already logged
+_reported: set[str] = set()  # what has been logged, and the places of files that were looked at
 _examined: list[Any] = [None]  # allowed peers of which is known that they are in one form
 
 
@@ -122,11 +131,28 @@ def read(file: str | None = None) -> dict[str, Any]:
     """
     get = getter(file)
     _warn_of_unknown(get)
-    values = {field: located(field, get(key)) for field, key in KEYS.items()}
+    if file is None:
+        _warn_of_lost()
+    values = {field: located(field, _held(get, key, file)) for field, key in KEYS.items()}
     values["tls_key_password"] = _as_written(KEYS["tls_key_password"], values["tls_key_password"])
     values["require_encryption"] = truth(KEYS["require_encryption"], values["require_encryption"])
     _must_be_in_one_form(values["tls_allowed_peers"], file)
     return values
+
+
+def sets_nothing(variable: str, text: str) -> bool:
+    """Whether a variable is empty, and so sets none of the values of `KEYS`."""
+    return not text and variable.upper() in _SINGLE
+
+
+def _held(get: Callable[[str], Any], key: str, file: str | None) -> Any:
+    """Return a value; where an empty variable has taken its place, that of the files."""
+    value, variable = get(key), _variable(key)
+    if value != "" or not any(
+        name.upper() == variable and sets_nothing(name, text) for name, text in os.environ.items()
+    ):
+        return value
+    return getter(file, variables={})(key)
 
 
 def _must_be_in_one_form(peers: Any, file: str | None) -> None:
@@ -167,8 +193,20 @@ def unknown_keys(file: str | None = None) -> list[UnknownKey]:
 
 
 def warn_of_unknown() -> None:
-    """Log the unknown keys of the configuration, and variables that do not hold, each once."""
+    """Log what is configured and does not hold, each once: files, unknown keys, variables."""
     _warn_of_unknown(getter())
+    _warn_of_lost()
+
+
+def _warn_of_lost() -> None:
+    """Log what is in files and does not hold; they are looked at once, as Dask does."""
+    paths = places()
+    looked_at = "\n".join(paths)
+    if looked_at in _reported:
+        return
+    _reported.add(looked_at)
+    for why, advice in config_files.lost(paths):
+        logger.warning("%s; %s", why, advice)
 
 
 def _warn_of_unknown(get: Callable[[str], Any]) -> None:
@@ -273,7 +311,7 @@ def _as_written(key: str, value: Any) -> Any:
     """Return a variable's text instead of the number, None or list that the parser made of it."""
     if isinstance(value, Mapping):
         return {name: _as_written(f"{key}.{name}", each) for name, each in value.items()}
-    variable = "DASK_" + key.replace(".", "__").replace("-", "_").upper()
+    variable = _variable(key)
     return value if isinstance(value, (str, bytes)) else os.environ.get(variable, value)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Unread",
     "Vain",
     "listed",
+    "lost",
     "named_in_vain",
     "places",
     "read",
@@ -51,6 +52,7 @@ _CORRECT = (
 _BRACES = "write {…} instead of {{…}}, put quotes around it if it is a text, or unset it"
 #: what a parser quotes of a value, which may be a password; '<scalar>' is a word of its own
 _QUOTED = re.compile(r"""(['"])(?!<).{3,}\1""")
+_LET = "let this user read it, or remove it"
 _SECTIONS = "write its settings as `name: value` lines"
 
 
@@ -68,7 +70,7 @@ class Unread(Exception):
 
 
 class Vain(NamedTuple):
-    """What is wrong with a `DASK_CONFIG`, and what to do."""
+    """Why something that is configured does not hold, and what to do."""
 
     why: str
     advice: str
@@ -187,6 +189,29 @@ def _laid(tree: dict[str, Any], names: list[str], value: Any) -> bool:
     return True
 
 
+def lost(paths: Iterable[str]) -> Iterator[Vain]:
+    """Yield what is in these files and folders and does not hold, though Dask says nothing.
+
+    But for the file that `DASK_CONFIG` names, of which `named_in_vain` tells.
+    """
+    for path in paths:
+        if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
+            yield Vain(f"{shown(path)} cannot be read: nothing in it holds", _LET)
+    for path in listed(paths):
+        try:
+            _text(path)
+        except Unread as unread:
+            if not unread.fatal and path != os.environ.get("DASK_CONFIG"):
+                yield Vain(f"nothing in {shown(path)} holds: {unread}", unread.advice)
+            continue
+        for name, first, again in twice(path):
+            yield Vain(
+                f"{shown(path)} has the name {name} in lines {first} and {again} of one mapping: "
+                "what is below the first does not hold",
+                "write what belongs to it below one of them",
+            )
+
+
 def read(path: str) -> Mapping[Any, Any]:
     """Return what a file says, as Dask takes it. Raises `Unread`."""
     text = _text(path)
@@ -280,8 +305,7 @@ def _text(path: str) -> str:
             raw = file.read(LARGEST + 1)
     except OSError as error:
         why = f"it is ignored, as by Dask: {(error.strerror or str(error)).lower()}"
-        advice = "let this user read it, or remove it"
-        raise Unread("file-unreadable", why, advice, fatal=False) from None
+        raise Unread("file-unreadable", why, _LET, fatal=False) from None
     encoding = locale.getpreferredencoding(False)
     try:
         return raw.decode(encoding)

@@ -21,25 +21,28 @@ __all__ = ["getter", "places"]
 _MALFORMED = (ValueError, TypeError, MemoryError, RecursionError)
 
 
-def getter(file: str | None = None) -> Callable[[str], Any]:
+def getter(
+    file: str | None = None, variables: Mapping[str, str] | None = None
+) -> Callable[[str], Any]:
     """Return what looks a dotted name up in the configuration, and returns all of it for "".
 
-    None stands for what is not set. `file` as for `config.read`, and so are the errors.
+    None stands for what is not set. `file` as for `config.read`, and so are the errors. With
+    `variables`, of the files and these, in place of what holds in this process.
     """
     if "dask.config" not in sys.modules:  # which has read them already
         _must_end(file)
     try:
         import dask.config
     except ImportError:
-        return _without_dask(file)
+        return _without_dask(file, variables)
     except _MALFORMED as error:
         raise _unreadable(error, file) from None
     tree = dask.config.config
-    if file is not None:
+    if file is not None or variables is not None:
         try:
-            tree = dask.config.collect([*dask.config.paths, file])
+            tree = dask.config.collect(places(file), env=variables)
         except Exception:  # of any type; `import dask` fails with it, and donfig may not
-            return _without_dask(file)
+            return _without_dask(file, variables)
     return lambda key: dask.config.get(key, default=None, config=tree) if key else tree
 
 
@@ -52,7 +55,7 @@ def _must_end(file: str | None) -> None:
             raise _named(path, found) from None
 
 
-def _without_dask(file: str | None) -> Callable[[str], Any]:
+def _without_dask(file: str | None, variables: Mapping[str, str] | None) -> Callable[[str], Any]:
     import donfig
 
     class AsDask(donfig.Config):  # type: ignore[misc]
@@ -66,9 +69,9 @@ def _without_dask(file: str | None) -> Callable[[str], Any]:
             return found
 
     try:
-        config = AsDask("dask")
+        config = AsDask("dask", env=variables)
         if file is not None:
-            config = AsDask("dask", paths=[*config.paths, file])
+            config = AsDask("dask", paths=[*config.paths, file], env=variables)
     except _MALFORMED as error:
         raise _unreadable(error, file) from None
     return lambda key: config.get(key, default=None) if key else config.config

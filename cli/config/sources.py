@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sealwire.security import config_files, schema
+from sealwire.security import config, config_files, schema
 from sealwire.security.config_files import INHERITED, Unread
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ def collected(
     """
     from sealwire.security.checks import findings
 
+    environment = {
+        name: text for name, text in environment.items() if not config.sets_nothing(name, text)
+    }
     layers: list[tuple[Source, Mapping[Any, Any]]] = []
     wrong: list[Finding] = []
     for path in config_files.listed(paths):

@@ -121,6 +121,10 @@ def visit(
     scale: float,
 ) -> Evidence:
     """Start `cluster`, use it, query every process, and attempt unauthorized connections."""
+    from sealwire.security import Security
+
+    security = Security(**_fields(identities["client"]))
+    security.get_connection_args("client")  # what is configured wrongly ends it before it begins
     with ExitStack() as leaving:
         with story.step(f"scheduler and {cluster.workers} workers"):
             cluster.start(identities)
@@ -137,13 +141,17 @@ def connect(cluster: Cluster, files: IdentityFiles) -> Any:
 
     from sealwire.dask_backend import Security
 
-    security = Security(
-        tls_ca_file=files.ca,
-        tls_client_cert=files.certificate,
-        tls_client_key=files.key,
-        require_encryption=True,
-    )
+    security = Security(**_fields(files))
     return Client(cluster.wait_for_scheduler(), security=security, set_as_default=False)
+
+
+def _fields(files: IdentityFiles) -> dict[str, Any]:
+    return {
+        "tls_ca_file": files.ca,
+        "tls_client_cert": files.certificate,
+        "tls_client_key": files.key,
+        "require_encryption": True,
+    }
 
 
 def put_to_work(

@@ -21,7 +21,7 @@ from ..x509.templates import now
 from .authority import Authority
 from .journal import Record
 
-__all__ = ["read_lists", "reason_of", "signed_by", "updated"]
+__all__ = ["is_listed", "read_lists", "reason_of", "signed_by", "updated"]
 
 #: how much longer a CRL is valid than its CA
 MARGIN = datetime.timedelta(days=30)
@@ -48,6 +48,17 @@ def signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> 
     except (TypeError, UnsupportedAlgorithm):
         return False
     return crl.issuer == issuer.subject and valid
+
+
+def is_listed(
+    certificate: x509.Certificate, lists: Iterable[x509.CertificateRevocationList]
+) -> bool:
+    """Whether a list of a certificate's issuer has it."""
+    return any(
+        crl.issuer == certificate.issuer
+        and crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+        for crl in lists
+    )
 
 
 def updated(

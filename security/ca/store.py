@@ -35,7 +35,7 @@ from ..x509.certinfo import CertificateInfo
 from ..x509.templates import BACKDATED, now
 from .atomic_files import Write
 from .authority import Authority
-from .crl import read_lists, updated
+from .crl import is_listed, read_lists, updated
 from .folder import Folder, no_folder
 from .journal import Journal, Record
 
@@ -289,8 +289,13 @@ class Store:
         return next((each for each in self.authorities if each.issued(certificate)), None)
 
     def is_revoked(self, certificate: x509.Certificate) -> bool:
-        """Whether a certificate is revoked, according to the journal."""
-        return certificate.serial_number in self.journal.revoked()
+        """Whether a certificate is revoked, by the journal or, where that was lost, by the list."""
+        known = certificate.serial_number in self.journal.revoked()
+        return known or is_listed(certificate, self._lists)
+
+    @cached_property
+    def _lists(self) -> Sequence[x509.CertificateRevocationList]:
+        return read_lists(self.folder.text(CRL)) if self.folder.has(CRL) else []
 
     def signer(self, *, move: bool = False) -> Authority:
         """Return the CA that signs now: an outgoing one until the newest is known everywhere.
@@ -375,8 +380,7 @@ class Store:
         issued = [record.until for record in (*self.journal.issued(), *_issued(new))]
         present = [file.certificate.not_valid_after_utc for file in self.identities()]
         former = [each.parsed for each in self.authorities if each not in kept]
-        known = read_lists(self.folder.text(CRL)) if self.folder.has(CRL) else []
-        text = updated(known, kept, former, revoked, max([now(), *issued, *present]))
+        text = updated(self._lists, kept, former, revoked, max([now(), *issued, *present]))
         return [] if text is None else [self.write(CRL, text, "revocation lists")]
 
     def write(self, name: str, text: str, words: str, *, private: bool = False) -> Write:

@@ -31,6 +31,7 @@ _LONGEST = 64  # characters of a common name, by RFC 5280
 _DNS_NAME = re.compile(r"[A-Za-z0-9_*-]+(\.[A-Za-z0-9_-]+)*")
 _LONGEST_LABEL, _LONGEST_NAME = 63, 253  # characters (RFC 1035)
 _LONGEST_QUOTE = 300  # characters of a name in an error
+_SEVERAL = re.compile(r"[,;{}]|\[[0-9][0-9,-]*\]")  # as lists, Slurm and shells write hosts
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PORT = re.compile(r"(.*[^:]):\d*")  # behind a name, or an address of version 4 or in brackets
 
@@ -132,6 +133,11 @@ def _unfit(name: str) -> str | None:
         return "it looks like a network or a path; give each host or address by itself"
     if (port := _PORT.fullmatch(name)) and (port[1].endswith("]") or ":" not in port[1]):
         return f"it has a port; give the host alone{_host_in(name)}"
+    if _SEVERAL.search(name):
+        return (
+            "it looks like several hosts; give each by itself (scontrol show hostnames lists those "
+            "of Slurm)"
+        )
     if ":" in name or "[" in name or _is_no_address(name):
         return "it looks like an IP address and is none; correct it"
     if not name.isascii():
@@ -170,9 +176,12 @@ def _host_in(name: str) -> str:
 def _ascii_form(name: str) -> str:
     """`; give its form …` for an international name, if it has one."""
     try:
-        return f"; give its xn-- form: {name.encode('idna').decode()}"
+        form = name.encode("idna").decode()
     except UnicodeError:
+        form = ""
+    if not _DNS_NAME.fullmatch(form):
         return ", and this one has no xn-- form; correct it"
+    return f"; give its xn-- form: {form}"
 
 
 def alternatives(

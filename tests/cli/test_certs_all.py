@@ -241,3 +241,21 @@ def test_a_failure_half_way_leaves_nothing_behind(
         assert set(after) == set(before)
     good(*WRITERS[name])
     assert run("check", "certs").exit_code == (2 if name == "revoke" else 0)
+
+
+@pytest.mark.parametrize("journal", ["lost", "of before"])
+def test_who_is_revoked_is_so_without_the_journal(journal: str, home: Path) -> None:
+    """As where it came back from a backup: neither renewed with all others, nor packed."""
+    good("issue", "worker", "a.lab")
+    before = (home / "certs/journal.tsv").read_bytes()
+    good("revoke", "worker-a.lab")
+    if journal == "lost":
+        (home / "certs/journal.tsv").unlink()
+    else:
+        (home / "certs/journal.tsv").write_bytes(before)
+    left = told("pack", "--to", "deploy")["left_out"]
+    assert [Path(each).name for each in left] == ["worker-a.lab.pem"]
+    renewed = {Path(each["path"]).name: each["status"] for each in told("renew")["identities"]}
+    assert renewed.pop("worker-a.lab.pem") == "revoked"
+    assert set(renewed.values()) == {"renewed"}
+    assert "revoked" in run("check", "certs").output

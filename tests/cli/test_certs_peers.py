@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,6 @@ from sealwire.security import PeerNotAllowed, Security, config
 from sealwire.security.ca.bootstrap import PEERS
 from sealwire.security.checks.selftest import refusal
 from support.certs_cli import ROLES, good, request, run
-from support.processes import PRELOAD, Programs
 
 #: identities as `init`, `issue` and `sign` make them, by role
 IDENTITIES = {
@@ -121,94 +116,3 @@ def test_a_workers_host_cannot_have_the_name_of_a_role(home: Path, name: str) ->
         assert "is that of a role" in done.output
     good("issue", "worker", "worker")
     good("issue", "scheduler", "scheduler.lab")
-
-
-WORK = """
-import json, sys, operator
-import distributed
-import sealwire.dask_backend.preload
-from distributed import Client, get_client, get_worker, secede, worker_client, wait
-import numpy as np
-
-class Counter:
-    n = 0
-    def add(self, by):
-        self.n += by
-        return self.n
-
-def here():
-    return get_worker().address
-
-def inside(others):
-    client = get_client()
-    secede()
-    made = [client.submit(here, workers=[each], pure=False) for each in others]
-    sent = client.scatter({"key": 7})
-    return client.gather(made), sent["key"].result(), client.submit(sum, [1, 2]).result()
-
-def inside_with(others):
-    with worker_client() as client:
-        arrays = client.map(np.ones, [1000, 2000], workers=others[:1], pure=False)
-        return float(sum(array.sum() for array in client.gather(arrays)))
-
-said = {}
-with Client(*sys.argv[1:2], timeout=30) as client:
-    client.wait_for_workers(2, timeout=60)
-    workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
-    said["submit"] = client.submit(sum, [1, 2, 3]).result()
-    one = client.submit(np.arange, 100_000, workers=workers[:1])
-    said["peers"] = int(client.submit(np.sum, one, workers=workers[1:]).result())
-    asked = client.submit(inside, workers, workers=workers[:1])
-    said["get_client"] = asked.result(timeout=30) == (workers, 7, 3)
-    asked = client.submit(inside_with, workers[1:], workers=workers[:1])
-    said["worker_client"] = asked.result(timeout=30)
-    counter = client.submit(Counter, actor=True).result()
-    said["actor"] = counter.add(2).result()
-    said["run"] = len(client.run(int)) + len(client.run(int, nanny=True))
-    client.scatter(list(range(10)), broadcast=True)
-    client.replicate([one])
-    wait(one)
-    said["dealt"] = len(client.who_has([one])[one.key])
-    import dask, dask.array as da
-    with dask.config.set({"array.rechunk.method": "p2p"}):
-        x = da.ones((400, 400), chunks=(400, 40)).rechunk((40, 400))
-        said["p2p"] = float((x * 2).sum().compute())
-print(json.dumps(said))
-"""
-
-
-def test_a_cluster_does_all_that_a_cluster_does(folder: Path, tmp_path: Path) -> None:
-    """Nannies, workers among themselves, clients inside tasks, actors, P2P.
-
-    On the workers' machine is no client's certificate.
-    """
-    with pytest.MonkeyPatch.context() as patch, Programs(tmp_path) as programs:
-        patch.setenv("DASK_CONFIG", str(folder / "dask.yaml"))
-        _, address = programs.scheduler("tls", *PRELOAD)
-        patch.setenv("DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT", str(tmp_path / "none.pem"))
-        for name in ("worker-n1.lab", "worker-10.0.0.7"):
-            patch.setenv("DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT", str(folder / f"{name}.pem"))
-            programs.worker(address, "--nworkers", "1", *PRELOAD)
-        patch.delenv("DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT")
-        done = subprocess.run(
-            [sys.executable, "-c", WORK, address],
-            env=dict(os.environ),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr + "".join(
-            line for program in programs.started for line in program.output
-        )
-    assert json.loads(done.stdout.splitlines()[-1]) == {
-        "submit": 6,
-        "peers": sum(range(100_000)),
-        "get_client": True,
-        "worker_client": 3000.0,
-        "actor": 2,
-        "run": 4,
-        "dealt": 2,
-        "p2p": 320_000.0,
-    }

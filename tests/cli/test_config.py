@@ -286,7 +286,7 @@ FILES = [
     (b"elsewhere: &a [{b: *a}]", "file-malformed", "an alias in it refers to"),
     (b"\xff\xfe\xfa", "file-malformed", ""),
     (b"a: 2023-99-99", "file-malformed", "month"),
-    (b"[" * 10_000, "file-malformed", ""),
+    (b"[\n" * 10_000, "file-malformed", ""),
     (b"x: " + b"y" * (10 << 20), "file-too-large", "10.5 MB"),
     (f"a: [\n{KEY}".encode(), "file-malformed", "line"),
 ]

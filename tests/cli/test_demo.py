@@ -225,5 +225,6 @@ def test_a_wrong_configuration_is_explained(tmp_path: Path) -> None:
         text = rest(process)
     assert process.returncode == 1, text
     assert re.search(r"^Error: .*min.version.*1\.1", text, re.MULTILINE), text
+    assert "scheduler and 2 workers ..." not in text, "no process is started for that"
     assert "Traceback" not in text
     assert list(tmp_path.iterdir()) == []

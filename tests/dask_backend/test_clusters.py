@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -23,14 +22,14 @@ from support.programs import command, environment
 Files = dict[str, str]
 
 
-@pytest.mark.parametrize("recipe", ["security", "preload"])
-def test_a_local_cluster(recipe: str, files: Files, tmp_path: Path) -> None:
-    """In a process of its own, where nothing but the recipe brings us in.
+def test_a_local_cluster(tmp_path: Path) -> None:
+    """In a process of its own, where nothing but our Security brings us in.
 
-    A plain one, by either recipe, is in tests/dask_backend/test_unix.py.
+    One by preloads is in tests/dask_backend/test_every_start.py; plain ones, by either, are in
+    tests/dask_backend/test_unix.py.
     """
     done = subprocess.run(
-        command("local_cluster", recipe, "tls", json.dumps(files)),
+        command("local_cluster", "security", "tls"),
         cwd=tmp_path,
         env=environment(),
         capture_output=True,

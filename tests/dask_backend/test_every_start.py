@@ -19,7 +19,7 @@ import yaml
 from sealwire.security.config import PROCESSES
 from support import certs_cli
 from support.guarded import expect_guarded, robbed
-from support.processes import HANG, PRELOAD, Programs
+from support.processes import HANG, PRELOAD, Program, Programs
 from support.programs import command, environment
 
 
@@ -196,6 +196,8 @@ def test_dask_commands(
 ) -> None:
     """Without --preload; a revoked worker is kept out, and the scheduler says why.
 
+    Every process says once what protects it.
+
     A nanny that was not preloaded is looked at in tests/dask_backend/test_unaware.py.
     """
     monkeypatch.setenv("DASK_CONFIG", str(config))
@@ -208,6 +210,7 @@ def test_dask_commands(
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT", str(stolen))
     refused = programs.worker(address, "--nanny" if made else "--no-nanny")
     expect_guarded([address], folder, "scheduler")
+    clients = [connected(address, programs)] if made else []
     for worker, kind in zip(workers, kinds, strict=True):
         listens = {worker.wait_for(r"Start worker at:\s+(\S+)")[1]}
         worker.wait_for("Registered to")
@@ -216,6 +219,39 @@ def test_dask_commands(
         expect_guarded(listens, folder, "client")
     refused.wait_for("it refused our certificate: revoked")
     scheduler.wait_for("listener on .*: we refused its certificate: it has been revoked")
+    for program, does, role, processes in (
+        (scheduler, "listens on", "scheduler", 1),
+        *(
+            (worker, "listens on", "worker", 2 if kind == "--nanny" else 1)
+            for worker, kind in zip(workers, kinds, strict=True)
+        ),
+        *((client, "connects to", "client", 1) for client in clients),
+    ):
+        said = "".join(program.output)
+        assert len(re.findall(LINE.format(does, role), said)) == processes, said
+        assert said.count("its own backend") == processes, said
+
+
+LINE = (
+    r"sealwire \S+ {} tls://\S+: its own backend, TLS 1.2 to 1.3, "
+    r"certificate CN={} until 20\d\d-\d\d-\d\d \d\d:\d\d UTC, CRL on, allow-list on"
+)
+CONNECTED = """
+import sys
+from distributed import Client
+Client(sys.argv[1]).close()
+slow = "cryptography", "sealwire.dask_backend.dashboard.extension"  # to import
+print("needless:", [name for name in slow if name in sys.modules])
+"""
+
+
+def connected(address: str, programs: Programs) -> Program:
+    """A client that came and went, and has loaded nothing that is slow to load for nothing."""
+    client = programs.run_code(CONNECTED, address)
+    client.wait_for(r"needless: \[\]")
+    assert client.process.wait(HANG) == 0
+    client.finish()
+    return client
 
 
 STOCK_NANNY = """

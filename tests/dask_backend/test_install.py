@@ -123,16 +123,21 @@ STOCK_FOUND = "assert modules() == {'distributed.comm.tcp'}, modules()"
 @pytest.mark.parametrize(
     "recipe",
     [
-        "from sealwire.dask_backend import install; install()",
         "import sealwire.dask_backend.preload",
-        "from sealwire.dask_backend import Security; Security()",
-        "from sealwire.dask_backend import Security; Security.temporary()",
         "import distributed, sealwire.dask_backend.preload",
         "from distributed.comm import connect; import sealwire.dask_backend.preload",
     ],
 )
 def test_what_installs(recipe: str, tmp_path: Path) -> None:
     python("\n".join([recipe, BACKEND_OF, FOUND]), tmp_path)
+
+
+def test_what_installs_when_it_is_called(tmp_path: Path) -> None:
+    """Each in a process that speaks stock."""
+    code = ["import sealwire.dask_backend as package", BACKEND_OF]
+    for call in ("install()", "Security()", "Security.temporary()"):
+        code += [STOCK_FOUND, f"package.{call}", FOUND, "package.uninstall()"]
+    python("\n".join(code), tmp_path)
 
 
 def test_unpickling_a_security_installs(tmp_path: Path) -> None:
@@ -162,7 +167,7 @@ for name in names:
 """
 
 
-def test_importing_changes_nothing(tmp_path: Path) -> None:
+def test_importing_changes_nothing_and_uninstall_leaves_nothing_behind(tmp_path: Path) -> None:
     """Of the subclasses of distributed's Security ours is one more."""
     check = """
 after = state()
@@ -170,22 +175,17 @@ assert after[:5] == before[:5] and after[6] == before[6]
 assert [kind.__module__ for kind in after[5]] == ["sealwire.dask_backend.security"]
 assert not issubclass(package.TCP, tcp.TCP)
 """
-    code = [STATE, "before = state()", IMPORT_ALL, check, BACKEND_OF, STOCK_FOUND]
-    python("\n".join(code), tmp_path)
-
-
-def test_uninstall_leaves_nothing_behind(tmp_path: Path) -> None:
-    check = """
-before = state()
+    undone = """
 package.install()
 assert issubclass(package.TCP, tcp.TCP)
 changed = state()
 for part in (0, 1, 2, 6):
-    assert changed[part] != before[part], part
+    assert changed[part] != after[part], part
 package.uninstall()
-assert state() == before
+assert state() == after
 """
-    python("\n".join([STATE, IMPORT_ALL, check]), tmp_path)
+    code = [STATE, "before = state()", IMPORT_ALL, check, BACKEND_OF, STOCK_FOUND, undone]
+    python("\n".join(code), tmp_path)
 
 
 def test_stock_comes_back_where_nothing_used_it_before(tmp_path: Path) -> None:

@@ -162,9 +162,9 @@ from dask.distributed import Client, LocalCluster
 from sealwire.dask_backend import Security
 
 if __name__ == "__main__":
-    for security in (Security.temporary(), True):
+    for security, workers in ((Security.temporary(), 2), (True, 1)):
         with LocalCluster(
-            n_workers=2, security=security, dashboard_address="127.0.0.1:0",
+            n_workers=workers, security=security, dashboard_address="127.0.0.1:0",
             worker_dashboard_address="127.0.0.1:0",
         ) as cluster:
             with Client(cluster) as client:

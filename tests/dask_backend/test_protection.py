@@ -16,7 +16,7 @@ from distributed.comm import connect, listen
 from distributed.security import Security as Stock
 
 import sealwire.dask_backend
-from sealwire.dask_backend import install, uninstall
+from sealwire.dask_backend import install, protection, uninstall
 from sealwire.dask_backend.adoption import adopt
 from sealwire.dask_backend.links import links
 from sealwire.security import ConfigError
@@ -308,3 +308,12 @@ def test_the_pieces_are_what_the_tests_think() -> None:
     assert parsed.get_revoked_certificate_by_serial_number(REVOKED.certificate.serial_number)
     assert distributed.Security is Stock
     assert client_context(security(NODES["worker"], [CA])).verify_mode is ssl.CERT_REQUIRED
+
+
+def test_an_empty_text_configures_no_list() -> None:
+    """As an empty variable does, of which no listener complains."""
+    for empty in ("", None):
+        with dask.config.set({"sealwire.tls.crl-file": empty}):
+            assert protection.configured("worker") == {}
+    with dask.config.set({"sealwire.tls.crl-file": "/etc/crl.pem"}):
+        assert protection.configured("worker") == {"crl": "sealwire.tls.crl-file"}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from distributed import Scheduler, Worker
+from distributed.comm import connect
 from distributed.comm.core import CommClosedError, FatalCommClosedError
 
 from sealwire.comm import errors
 from sealwire.dask_backend import Security, refusals
+from support.kernel import free_port
 from support.parties import HANG, Party, asynchronous, echo
 
 MakeParty = Callable[..., Party]
@@ -137,3 +140,27 @@ async def test_what_passes_is_no_warning(
     with pytest.raises(OSError, match="Timed out"):
         await party.connect(address, timeout=0.3)
     assert not [each for each in caplog.records if "cannot connect" in each.getMessage()]
+
+
+@asynchronous
+async def test_a_worker_says_what_it_waits_for(
+    material: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of it is final: the scheduler may be about to start."""
+    dial = refusals.patient(connect)
+    arguments = Security(**material).get_connection_args("worker")
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):  # the one that it has room for
+            for address, words in (
+                (f"tls://127.0.0.1:{free_port()}", "connection refused; check that a listener"),
+                (f"tls://127.0.0.1:{port}", "Timed out trying to connect"),
+            ):
+                caplog.clear()
+                for _ in range(2):
+                    with pytest.raises(OSError, match="Timed out"):
+                        await dial(address, timeout=0.3, **arguments)
+                said = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
+                assert len(said) == 1, said
+                assert said[0].startswith(f"cannot connect to {address} yet: {words}")
+                assert said[0].count("cannot connect") == 1

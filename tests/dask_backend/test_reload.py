@@ -1,4 +1,7 @@
-"""Replaced files in Dask: under our listener and stock's, and in every process of a cluster."""
+"""Replaced files in Dask: under our listener and stock's, and in every process of a cluster.
+
+Processes of `dask scheduler` and `dask worker` follow theirs in tests/cli/test_rotation.py.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,6 @@ from support.following import give_checks_time
 from support.handshakes import client_context, common_name, foreign_context, name_at, security
 from support.observing import dial
 from support.parties import Party, asynchronous, select
-from support.processes import HANG, PRELOAD, Programs, tls_options
 
 CA = certs.root("ca")
 OTHER_CA = certs.root("other ca")
@@ -177,34 +179,6 @@ async def exercise(client: Client, addresses: dict[str, str], name: str) -> None
 
 
 # With distributed's own Security
-
-
-@pytest.fixture
-def configured(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setenv("DASK_SEALWIRE__TLS__CRL_FILE", folder.crl)
-    monkeypatch.setenv("DASK_SEALWIRE__TLS__RELOAD_INTERVAL", "0")
-    return folder
-
-
-@asynchronous
-async def test_commands_follow(configured: Folder, programs: Programs) -> None:
-    """`dask scheduler` and `dask worker`, which make a Security of distributed's."""
-    _, address = programs.scheduler("tls", *tls_options(configured.files, "scheduler"), *PRELOAD)
-    programs.worker(address, *tls_options(configured.files, "worker"), *PRELOAD)
-    async with Client(
-        address, security=Security(**configured.files, tls_crl_file=configured.crl),
-        asynchronous=True,
-    ) as client:  # fmt: skip
-        await client.wait_for_workers(1, timeout=HANG)
-        workers = (await client.scheduler.identity(n_workers=-1))["workers"]
-        addresses = {address: "scheduler"}
-        for worker, told in workers.items():
-            addresses |= {worker: "worker", told["nanny"]: "worker"}
-        assert len(addresses) == 3
-        await exercise(client, addresses, "old")
-        configured.issue("new")
-        configured.replace("crl.pem", certs.crl(CA, BAD))
-        await exercise(client, addresses, "new")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from sealwire.dask_backend import Security, install, preload, startup
 from sealwire.dask_backend.guard import EncryptionRequired
 from sealwire.security.config_files import named_in_vain
 from support.parties import Party, asynchronous, echo
-from support.processes import HANG, PRELOAD, Program, Programs
+from support.processes import HANG, PRELOAD, Programs
 
 MakeParty = Callable[..., Party]
 
@@ -44,10 +44,6 @@ def written(path: Path, tree: dict[str, Any]) -> Path:
 # A DASK_CONFIG that names nothing
 
 
-def missing(home: Path) -> tuple[str, str]:
-    return str(home / "dsak.yaml"), "which does not exist"
-
-
 def relative(home: Path) -> tuple[str, str]:
     return "certs/dask.yaml", f"looked for as '{home}/certs/dask.yaml'), which does not exist"
 
@@ -56,15 +52,7 @@ def unexpanded(home: Path) -> tuple[str, str]:
     return "~/dask.yaml", f"looked for as '{home}/~/dask.yaml'), which does not exist"
 
 
-def empty(home: Path) -> tuple[str, str]:
-    (home / "configs").mkdir()
-    (home / "configs" / "dask.conf").write_text("distributed: {}")
-    return str(home / "configs"), "a folder without a file that Dask reads"
-
-
-@pytest.mark.parametrize(
-    ("make", "options"), [(missing, PRELOAD), (relative, ()), (unexpanded, PRELOAD), (empty, ())]
-)
+@pytest.mark.parametrize(("make", "options"), [(unexpanded, PRELOAD), (relative, ())])
 def test_a_process_names_a_configuration_that_is_not_there(
     make: Callable[[Path], tuple[str, str]],
     options: tuple[str, ...],
@@ -161,36 +149,6 @@ async def test_plain_is_warned_of_once_unless_somebody_has_decided(
 
 
 # Protected
-
-
-def test_every_process_says_what_protects_it(
-    folder: Path, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DASK_CONFIG", str(folder / "dask.yaml"))
-    scheduler, address = programs.scheduler("tls")
-    worker = programs.worker(address)
-    worker.wait_for("Registered to")
-    slow = "cryptography", "sealwire.dask_backend.dashboard.extension"  # to import
-    code = (
-        f"import sys; from distributed import Client; Client('{address}').close(); "
-        f"print('needless:', [name for name in {slow} if name in sys.modules])"
-    )
-    client = Program([sys.executable, "-c", code], tmp_path)
-    assert client.process.wait(HANG) == 0
-    client.finish()
-    assert "needless: []" in "".join(client.output), client.output
-    line = (
-        r"sealwire \S+ {} tls://\S+: its own backend, TLS 1.2 to 1.3, "
-        r"certificate CN={} until 20\d\d-\d\d-\d\d \d\d:\d\d UTC, CRL on, allow-list on"
-    )
-    for program, does, role, processes in (
-        (scheduler, "listens on", "scheduler", 1),
-        (worker, "listens on", "worker", 2),  # and its nanny
-        (client, "connects to", "client", 1),
-    ):
-        said = "".join(program.output)
-        assert len(re.findall(line.format(does, role), said)) == processes, said
-        assert said.count("its own backend") == processes, said
 
 
 @pytest.mark.parametrize(

@@ -338,12 +338,25 @@ NAMED_IN_VAIN = {
     ("kind", "named"), [*zip(("scheduler", "client"), NAMED_IN_VAIN, strict=True)]
 )
 def test_a_configuration_that_is_not_there_is_named(kind: str, named: str, tmp_path: Path) -> None:
-    """Also by a script, which is all that would tell it from one that is protected."""
+    """Also by a script, which is all that would tell it from one that is protected.
+
+    And so is one of which nothing of ours is left, though it is there.
+    """
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "dask").write_text("sealwire: {tls: {crl-file: crl.pem}}")
+    own = tmp_path / ".config" / "dask" / "own.yaml"
+    own.parent.mkdir(parents=True)
+    if kind == "client":
+        own.mkdir()
+        words = f"nothing in '{own}' holds: it is ignored, as by Dask: is a directory"
+    else:
+        preload = "distributed: {scheduler: {preload: [sealwire.dask_backend.preload]}}"
+        own.write_text(f"{preload}\ndistributed: {{worker: {{}}}}\n")
+        words = f"'{own}' has the name 'distributed' in lines 1 and 2 of one mapping"
     said = asked_thrice(kind, {"DASK_CONFIG": named}, tmp_path)
     assert said.count(f"DASK_CONFIG names '{named}'") == 1, said
     assert NAMED_IN_VAIN[named] in said
+    assert said.count(words) == 1, said
 
 
 def test_a_protection_in_a_wrong_place_is_named(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def installed() -> Iterator[None]:
 def test_a_local_cluster(recipe: str, tmp_path: Path) -> None:
     """Of processes; each comm of each is looked at."""
     done = subprocess.run(
-        command("local_cluster", recipe, "unix", json.dumps({})),
+        command("local_cluster", recipe, "unix"),
         cwd=tmp_path,
         env=environment(),
         capture_output=True,

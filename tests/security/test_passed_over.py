@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dask.config
 import pytest
@@ -51,13 +54,33 @@ def test_what_is_in_a_wrong_place_is_told_with_the_right_one(
     assert unknown_of(text) == [UnknownKey(key, nearest)]
 
 
+LOST: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder.yaml": (Path.mkdir, "is a directory"),  # as docker makes it where a file is not there
+    "nowhere.yml": (lambda path: path.symlink_to("nothing"), "no such file or directory"),
+    "loop.json": (lambda path: path.symlink_to(path), "too many levels of symbolic links"),
+}
+if hasattr(os, "geteuid") and os.geteuid():  # nothing is closed to root
+    LOST["closed.yaml"] = (lambda path: path.touch(mode=0), "permission denied")
+
+
 @each_reader
 def test_a_process_tells_what_is_in_a_wrong_place(tmp_path: Path, with_dask: bool) -> None:
+    """And which files are passed over, or lose what they say first."""
+    own = tmp_path / ".config" / "dask"
+    own.mkdir(parents=True)
+    for name, (make, _) in LOST.items():
+        make(own / name)
+    (own / "twice.yaml").write_text("sealwire:\n tls: {crl-file: a}\nsealwire: {limits: {}}\n")
     texts = [text for text, key, _ in MISPLACED if "." not in key]
     _, log = run(tmp_path, with_dask, "\n".join(texts))
     for _, key, nearest in MISPLACED:
         said = f"unknown configuration key {key} is ignored; did you mean {nearest}?"
         assert (said in log) is ("." not in key)
+    for name, (_, why) in LOST.items():
+        said = f"nothing in '{own / name}' holds: it is ignored, as by Dask: {why}; let this user"
+        assert log.count(said) == 1, log
+    said = f"'{own / 'twice.yaml'}' has the name 'sealwire' in lines 1 and 3 of one mapping: what"
+    assert log.count(said) == 1, log
 
 
 @pytest.mark.parametrize(
@@ -139,6 +162,35 @@ def test_a_variable_that_comes_too_late_is_told(
         Security()
         Security()
     assert caplog.text.count(f"the variable {VARIABLE} does not hold in this process") == 1
+
+
+EMPTIED = {
+    "tls_crl_file": "/etc/crl.pem",
+    "tls_ca_file": "/etc/ca.pem",
+    "tls_worker_cert": "/etc/worker.pem",
+    "tls_min_version": "1.3",
+    "tls_ciphers": "ECDHE+AESGCM",
+    "require_encryption": "true",
+    "tls_reload_interval": "10 s",
+}
+
+
+@each_reader
+def test_an_empty_variable_takes_nothing_away(tmp_path: Path, with_dask: bool) -> None:
+    """As what starts containers makes it of a value that it does not have."""
+    tree: dict[str, Any] = {}
+    for field, value in EMPTIED.items():
+        *sections, name = config.KEYS[field].split(".")
+        below = tree
+        for section in sections:
+            below = below.setdefault(section, {})
+        below[name] = value
+    text = yaml.safe_dump(tree)
+    names = {field: config.KEYS[field].replace(".", "__").replace("-", "_") for field in EMPTIED}
+    empty = {f"DASK_{name.upper()}": "" for name in names.values()}
+    of_file, _ = run(tmp_path, with_dask, text)
+    assert (of_file[0]["tls_crl_file"], of_file[0]["require_encryption"]) == ("/etc/crl.pem", True)
+    assert run(tmp_path, with_dask, text, **empty)[0] == of_file
 
 
 @pytest.mark.parametrize("text", ["", "None", "null"])

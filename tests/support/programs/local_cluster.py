@@ -1,18 +1,15 @@
 """A program: a LocalCluster with our backend by one recipe, which looks at all its processes.
 
-    python -m support.programs.local_cluster RECIPE SCHEME FILES
+    python -m support.programs.local_cluster RECIPE SCHEME
 
-FILES is JSON with the TLS fields of a Security. The recipe "security" passes our Security and
-nothing else; "preload" sets the four settings of that name and uses distributed's. Exits with 0 if
-everything was as it should be.
+The recipe "security" passes our Security and nothing else; "preload" sets the four settings of that
+name and uses distributed's. Exits with 0 if everything was as it should be.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from typing import Any
 
 import dask
 import distributed
@@ -26,19 +23,17 @@ PRELOAD = "sealwire.dask_backend.preload"
 WORKERS = 2
 
 
-def main(recipe: str, scheme: str, fields: dict[str, Any]) -> None:
+def main(recipe: str, scheme: str) -> None:
     assert not observe()["installed"]
-    if scheme != "tls":
-        fields = {}
     settings = {f"distributed.{process}.preload": [PRELOAD] for process in PRELOADED}
     if recipe == "preload":
-        security = distributed.Security(**fields)
+        security = distributed.Security()
     else:
         settings = {}
         from sealwire.dask_backend import Security
 
         security = Security.temporary() if scheme == "tls" else Security()
-    restarts = scheme == "tls" and recipe == "security"  # a nanny keeps it; settings, all do
+    restarts = scheme == "tls"  # a nanny keeps a Security; settings, all do
     with (
         dask.config.set(settings),
         LocalCluster(
@@ -74,4 +69,4 @@ def look(client: Client, scheme: str) -> set[int]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
+    main(*sys.argv[1:])

@@ -240,8 +240,10 @@ def _install(look: bool = True) -> None:
 
             tell_configuration()
     if not os.environ.get("SEALWIRE_JOIN") and not _is_configured(dask.config.config):
-        if look and _REGISTRY not in _told and (
-            _is_meant(dask.config.config) or _is_lost(dask.config.paths)
+        if (
+            look
+            and _REGISTRY not in _told
+            and (_is_meant(dask.config.config) or _is_lost(dask.config.paths))
         ):
             _told.add(_REGISTRY)
             from sealwire.security.config import warn_of_unknown

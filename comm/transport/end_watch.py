@@ -18,6 +18,7 @@ __all__ = ["EndWatch", "has_ended", "receive_rest"]
 
 _PERIOD = 0.2  # seconds between two questions to the kernel
 _REST = 500  # receives in a row, each of a small TLS record perhaps: some milliseconds
+_MOST = 32 << 20  # bytes
 
 # The peer's end of stream, a reset, an error. Without POLLRDHUP (outside Linux) an end in order is
 # noticed when the reader catches up.
@@ -37,16 +38,20 @@ def receive_rest(receiver: Receiver, *, all_of_it: bool) -> None:
     """Receive what has arrived on a connection whose sending side has failed.
 
     With `all_of_it`, also what is more than one receive takes, or than the reader wants now: a
-    closing message would be the last of it. The kernel's buffer bounds that.
+    closing message would be the last of it. The kernel's buffer holds no more than `_MOST`; a peer
+    that only stopped receiving, as over a Unix socket, could go on sending.
     """
+    wanted = receiver.read_ahead
     if all_of_it:
         receiver.read_ahead = math.inf
         receiver.receive_all()
+    start = receiver.bytes_in
     for _ in range(_REST if all_of_it else 1):
         before = receiver.bytes_in
         receiver.receive(in_event=False)  # does nothing while it is paused
-        if receiver.bytes_in == before:
-            return
+        if receiver.bytes_in == before or before - start > _MOST:
+            break
+    receiver.read_ahead = wanted
 
 
 class EndWatch:

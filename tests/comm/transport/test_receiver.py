@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sealwire.comm import CommBusy, CommClosedError, Limits
+from sealwire.comm.transport import end_watch
 from sealwire.comm.transport import receiver as module
 from sealwire.comm.transport.channel import SCRATCH
 from sealwire.comm.transport.receiver import Receiver
@@ -131,6 +132,20 @@ def test_what_openssl_has_is_received_though_no_event_tells() -> None:
     assert len(receiving.loop.soon) == 1
     receiving.loop.turn()
     assert receiving.sizes() == [[1000]]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_rest_behind_a_failed_send_is_bounded(paused: bool) -> None:
+    """A peer that does not receive any more may go on sending for ever."""
+    receiving = Receiving(*[message(MiB)] * 200, read_ahead=2 * MiB)
+    receiver = receiving.receiver
+    while paused and not receiver.paused:
+        receiver.receive()
+    end_watch.receive_rest(receiver, all_of_it=True)
+    assert 32 * MiB < receiver.bytes_in < 40 * MiB
+    receiver.receive()
+    assert receiver.paused  # as its reader wants it
+    assert receiver.bytes_in < 40 * MiB
 
 
 def test_each_event_takes_no_more_than_its_budget() -> None:

@@ -242,7 +242,7 @@ def explain(
             )
         else:
             cause = _VERDICTS.get(code) or _Cause(
-                "certificate", words or str(error), "check the certificates of both sides"
+                "certificate", words or openssl_words(error), "check the certificates of both sides"
             )
             if getattr(error, "told", ""):  # our own words, which know more
                 cause = cause._replace(why=words)

@@ -245,3 +245,27 @@ async def test_a_socket_class_of_the_users_may_refuse_in_its_own_words(
     said = text or type(made("")).__name__
     assert re.search(rf"TLS handshake with tls://[\d.:]+ failed: (.*: )?{said}[ ;]", words)
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@sides
+@aio
+async def test_a_fault_of_such_a_class_is_the_programs(
+    bad_side: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            raise LookupError("a fault")
+
+    contexts = {side: foreign_context(side, GOOD, [ROOT]) for side in ("server", "client")}
+    contexts[bad_side].sslsocket_class = Faulty
+    async with listen("tls://127.0.0.1:0", never, ssl_context=contexts["server"]) as listener:
+        host, port = listener.contact_address.removeprefix("tls://").split(":")
+        expected = LookupError if bad_side == "client" else CommClosedError
+        with pytest.raises(expected):
+            await FrameClient().connect(host, int(port), ssl_options=contexts["client"])
+        await until(lambda: sum(listener.stats.refused.values()) > 0)
+    faults = [record for record in caplog.records if record.exc_info]
+    assert [fault.getMessage().partition(": cannot greet tls://")[1] for fault in faults] == (
+        [": cannot greet tls://"] if bad_side == "server" else []
+    )

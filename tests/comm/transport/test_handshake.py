@@ -257,6 +257,25 @@ async def test_what_fails_is_the_callers_and_the_peer_is_told_first(
         assert made.handshake.facts == {}
 
 
+@pytest.mark.parametrize("outcome", [LookupError("a fault"), RuntimeError(), StopIteration()])
+@pytest.mark.parametrize("before", [[], [WANT_READ], [WANT_READ, WANT_WRITE]])
+@aio
+async def test_what_else_a_socket_class_raises_is_the_callers_at_once(
+    outcome: Exception, before: list[BaseException]
+) -> None:
+    """A fault of the program's: otherwise it would wait for the deadline."""
+    async with shaking(*before, outcome) as made:
+        for _ in before:
+            await made.ready.event()
+        (done,), _ = await asyncio.wait([made.task], timeout=5)
+        kind = RuntimeError if isinstance(outcome, StopIteration) else type(outcome)
+        assert type(done.exception()) is kind
+        if before:  # an event that comes before the socket is closed
+            await made.ready.event()
+            assert made.ready.waits_for == ""
+        assert made.tls.steps == len(before) + 1
+
+
 @aio
 async def test_a_resumed_session_is_dropped() -> None:
     async with shaking(WANT_READ, None) as made:

@@ -33,7 +33,7 @@ _METHODS = ("__init__", "get_connection_args", "get_listen_args")
 
 logger = logging.getLogger("sealwire.dask_backend")
 
-_told: set[object] = set()  # what has been warned of: roles, a DASK_CONFIG, wrong places
+_told: set[object] = set()  # looked at, and warned of: roles, a DASK_CONFIG, wrong places
 _armed: list[tuple[Any, str, Any, Any]] = []  # class or module, function, original, ours
 
 
@@ -122,10 +122,16 @@ def _asking_first(kind: type[Any], name: str, original: Callable[..., Any]) -> C
 
 
 def _finding(registry: Any, name: str, original: Callable[[str], Any]) -> Callable[[str], Any]:
+    looked = False
+
     @functools.wraps(original)
     def get_backend(scheme: str) -> Any:
+        nonlocal looked
+        if not _armed:  # others have wrapped this; a connection comes here nine times
+            return original(scheme)
         asked = vars(registry).get(name) is get_backend
-        _install()
+        _install(look=not looked)
+        looked = True
         present = getattr(registry, name)
         return (present if asked and present is not get_backend else original)(scheme)
 
@@ -166,6 +172,15 @@ def _is_read(path: str) -> bool:
         return False
 
 
+def _is_configured(tree: Mapping[str, Any]) -> bool:
+    """Whether a service to join is named, or anything is set under ``sealwire.tls``."""
+    ours = tree.get("sealwire")
+    if not isinstance(ours, dict):
+        return False
+    join = ours.get("join")
+    return bool(isinstance(join, dict) and join.get("address")) or is_set(ours.get("tls"))
+
+
 def _is_meant(tree: Mapping[str, Any]) -> bool:
     """Whether something is set under a name like ours, though nothing under ``sealwire.tls``."""
     if any(name.startswith("DASK_SEALWIRE__TLS__") for name in os.environ):
@@ -179,26 +194,33 @@ def _is_meant(tree: Mapping[str, Any]) -> bool:
     )
 
 
-def _install() -> None:
+def _install(look: bool = True) -> None:
     """Install the backend if something is configured for it.
 
-    Joining may take a minute. Until it is done, other threads come here too, and wait.
+    Joining may take a minute. Until it is done, other threads come here too, and wait. Once the
+    program has decided by itself, nobody is asked any more. With `look`, which takes as long as
+    half a connection, settings in wrong places are told.
     """
+    if not _armed:
+        return
     import dask
 
     named = os.environ.get("DASK_CONFIG")
-    if named and named not in _told and not _is_read(named):
+    if named and named not in _told:
         _told.add(named)
-        from sealwire.dask_backend.startup import tell_configuration
+        if not _is_read(named):
+            from sealwire.dask_backend.startup import tell_configuration
 
-        tell_configuration()
-    joins = os.environ.get("SEALWIRE_JOIN") or dask.config.get("sealwire.join.address", default="")
-    if not joins and not is_set(dask.config.get("sealwire.tls", default=None)):
-        if _REGISTRY not in _told and _is_meant(dask.config.config):
+            tell_configuration()
+    if not os.environ.get("SEALWIRE_JOIN") and not _is_configured(dask.config.config):
+        if look and _REGISTRY not in _told and _is_meant(dask.config.config):
             _told.add(_REGISTRY)
             from sealwire.security.config import warn_of_unknown
 
             warn_of_unknown()
+        patches = sys.modules.get("sealwire.dask_backend.patches")
+        if patches is not None and patches.decided():
+            _disarm()
         return
     from sealwire.dask_backend.patches import install_unless_decided
 

@@ -20,16 +20,14 @@ from .errors import DecodeError
 from .extensions import ARRAY, DATETIME, INT, OBJECT, REFERENCE, by_name
 from .wire.budget import DEPTH, FEW_KEYS, QUOTED, Budget, brief, check_structure, large_dict, reason
 from .wire.framing import Buffer, Frame
+from .wire.markers import BIN8, BIN16, BIN32, may_hold_bytes, may_hold_empty
 from .wire.place import INSIDE, described, steps_to
 
 __all__ = ["decode"]
 
 _unpackb = msgpack.unpackb
 
-_PIECE = 64 * 1024
 _LONGEST_MOMENT = 32  # longer than any text of `isoformat`
-_BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6  # msgpack's markers before bytes
-_EMPTY = b"\xc4\x00"  # bytes that are empty, as every packer writes them
 _LARGE = 4096  # bytes of a header; what is told below of large ones costs a microsecond
 
 _Extension = Callable[[int, bytes], Any]  # msgpack's hook
@@ -59,8 +57,8 @@ def decode(frames: Sequence[Frame], peer: str = "") -> Any:
         except _NotPlain:
             return _of_frames(frames, header)
         if type(header) is memoryview:
-            return _writable(value) if _may_hold_bytes(header) else value
-        if _BIN8 in header or _BIN16 in header or _BIN32 in header:
+            return _writable(value) if may_hold_bytes(header) else value
+        if BIN8 in header or BIN16 in header or BIN32 in header:
             return _writable(value)
         return value
     except Exception as caught:  # msgpack and registered types raise anything
@@ -90,7 +88,7 @@ def _of_large(frames: Sequence[Frame], header: Buffer) -> Any:
     The markers before bytes occur in numbers as well, and to look for bytes among all values takes
     longer than to unpack them. So it is unpacked as if there were none, which ends at the first.
     """
-    suspected = _may_hold_bytes(header)
+    suspected = may_hold_bytes(header)
     for bounds in (_FEW, _SALTED):
         try:
             value = _within(header, _simple_ext, **bounds, max_bin_len=0 if suspected else -1)
@@ -98,7 +96,7 @@ def _of_large(frames: Sequence[Frame], header: Buffer) -> Any:
             if "max_bin_len" in str(beyond):
                 break
         else:
-            return _writable(value) if suspected and _may_hold_empty(header) else value
+            return _writable(value) if suspected and may_hold_empty(header) else value
     return _of_frames(frames, header)
 
 
@@ -256,7 +254,7 @@ class _Decoder(Budget):
             raise _Failed(error, _blamed(data, self._all)) from None
         if self._set_aside:
             return self._finish(value, depth, objects)
-        return _writable(value) if _may_hold_bytes(data) else value
+        return _writable(value) if may_hold_bytes(data) else value
 
     def _extension(self, code: int, data: bytes) -> Any:
         if code == REFERENCE:
@@ -351,20 +349,6 @@ def _moment(data: bytes) -> datetime.datetime:
     if moment.isoformat().encode() != data or moment.tzinfo is not None:
         raise ValueError(f"{brief(text)} is not a datetime without a zone")
     return moment
-
-
-def _may_hold_bytes(header: Buffer) -> bool:
-    """Whether `header` may contain bytes values, which must be made writable."""
-    if type(header) is memoryview:  # `in` would compare item by item: a second for 20 MB
-        pieces = range(0, len(header), _PIECE)
-        return any(_may_hold_bytes(bytes(header[start : start + _PIECE])) for start in pieces)
-    return _BIN8 in header or _BIN16 in header or _BIN32 in header
-
-
-def _may_hold_empty(header: Buffer) -> bool:
-    """Whether `header` may contain bytes values that are empty."""
-    pieces = range(0, len(header), _PIECE)  # copied one by one: for large blocks pages are made
-    return any(_EMPTY in bytes(header[start : start + _PIECE + 1]) for start in pieces)
 
 
 def _writable(value: Any) -> Any:

@@ -45,6 +45,7 @@ __all__ = [
     "Change",
     "Patch",
     "Steps",
+    "decided",
     "install",
     "install_unless_decided",
     "installed",
@@ -358,6 +359,11 @@ def install_unless_decided(ready: Callable[[], None] = lambda: None) -> None:
         membership.begin()
         ready()
         install()
+
+
+def decided() -> bool:
+    """Whether a program has called `install` or `uninstall`, itself or by a preload."""
+    return _decided
 
 
 def installed() -> bool:

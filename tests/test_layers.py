@@ -22,7 +22,8 @@ PACKAGES = ("comm", "security", "joining", "metrics", "dask_backend", "cli", "te
 COMM = """
 words close_codes leaving signals
 kinds errors limits statistics listener_log addressing arguments wire.foreign
-wire.framing wire.budget wire.place arrays extensions encoding_errors encoding decoding codec
+wire.framing wire.markers wire.budget wire.place arrays extensions
+encoding_errors encoding decoding codec
 wire.hello
 wire.closing wire.outbox interfaces registry serving
 tls_details tls_errors

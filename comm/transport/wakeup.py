@@ -24,14 +24,11 @@ def resume(future: asyncio.Future[Any], result: Any = None) -> None:
     if future.done():
         return
     waiters = getattr(future, "_callbacks", None)
-    if waiters and not _may_be_nested(future):
+    nested = "nest_asyncio" in sys.modules and hasattr(future.get_loop(), "_nest_patched")
+    if waiters and not nested:
         waiter, context = waiters[0]
         future.remove_done_callback(waiter)
         future.set_result(result)
         context.run(waiter, future)
     else:
         future.set_result(result)
-
-
-def _may_be_nested(future: asyncio.Future[Any]) -> bool:
-    return "nest_asyncio" in sys.modules and hasattr(future.get_loop(), "_nest_patched")

@@ -205,6 +205,13 @@ fields = dict(tls_ca_file=FILE, tls_client_cert=FILE)
 Security().get_connection_args("client")
 assert not [name for name in sys.modules if name.startswith("sealwire.") and "cli" not in name]
 import dask
+from distributed.comm import registry
+from sealwire.cli import dask_hook
+looks, meant = [], dask_hook._is_meant
+dask_hook._is_meant = lambda tree: looks.append(tree) or meant(tree)
+for _ in range(20):
+    registry.get_backend("tcp")
+assert len(looks) == 1, looks  # it takes as long as half a connection
 dask.config.set({"sealwire.tls.reload-interval": "1 s"})
 Security()
 from sealwire.dask_backend import installed, uninstall
@@ -214,16 +221,38 @@ Security()
 assert not installed()
 """
 
+DECIDED = """
+import sealwire.dask_backend
+from distributed import Security
+from distributed.comm import registry
+from sealwire.cli import dask_hook
+assert dask_hook._armed
+sealwire.dask_backend.DECIDE()
+registry.get_backend("tcp")
+assert not dask_hook._armed  # each connection would ask nine times
+import dask
+dask.config.set({"sealwire.tls.reload-interval": "1 s"})
+Security()
+registry.get_backend("tcp")
+assert sealwire.dask_backend.installed() is (DECIDE == "install")
+"""
+
 
 def test_nothing_is_loaded_where_nothing_is_configured(tmp_path: Path) -> None:
     """And what a program decides itself stays."""
-    subprocess.run(
-        [sys.executable, "-c", UNTOUCHED.replace("FILE", "None")],
-        cwd=tmp_path,
-        env=surroundings({}, tmp_path),
-        timeout=HANG,
-        check=True,
-    )
+    run(UNTOUCHED.replace("FILE", "None"), tmp_path)
+
+
+@pytest.mark.parametrize("decide", ["install", "uninstall"])
+def test_nobody_is_asked_once_the_program_has_decided(decide: str, tmp_path: Path) -> None:
+    script = DECIDED.replace(".DECIDE", f".{decide}").replace("DECIDE", repr(decide))
+    run(script, tmp_path)
+
+
+def run(script: str, folder: Path) -> None:
+    """A program in a folder and with a home of its own, where nothing is configured."""
+    command = [sys.executable, "-c", script]
+    subprocess.run(command, cwd=folder, env=surroundings({}, folder), timeout=HANG, check=True)
 
 
 OWN_CONTEXTS = """

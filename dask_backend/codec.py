@@ -221,7 +221,7 @@ def _serialized(frames: Any, offset: Any, deserialize: bool, deserializers: Any)
         frames[offset], object_hook=msgpack_decode_default, use_list=False, **msgpack_opts
     )
     offset += 1
-    buffers = frames[offset : offset + header["num-sub-frames"]]
+    buffers: Any = _views(frames[offset : offset + header["num-sub-frames"]])
     if not deserialize:
         return Serialized(header, buffers)
     if "compression" in header:
@@ -231,10 +231,15 @@ def _serialized(frames: Any, offset: Any, deserialize: bool, deserializers: Any)
 
 def _pickled(frames: Any, offset: Any, header: dict[str, Any]) -> Any:
     offset += 1
-    buffers = frames[offset : offset + header["num-sub-frames"]]
+    buffers: Any = _views(frames[offset : offset + header["num-sub-frames"]])
     if "compression" in header:
         buffers = decompress(header, buffers)
     return distributed_pickle.loads(header["pickled-obj"], buffers=buffers)
+
+
+def _views(frames: Sequence[Frame]) -> list[memoryview]:
+    """Return the frames as distributed's comms give them to users' serialisers."""
+    return [frame if type(frame) is memoryview else memoryview(frame) for frame in frames]
 
 
 def _log(error: Exception, frames: Sequence[Frame]) -> None:
@@ -272,7 +277,10 @@ async def decode(
     """
     _expect_msgpack(frames, peer)
     return await from_frames(
-        frames, deserialize=deserialize, deserializers=deserializers, allow_offload=allow_offload
+        [frames[0], *_views(frames[1:])],
+        deserialize=deserialize,
+        deserializers=deserializers,
+        allow_offload=allow_offload,
     )
 
 

@@ -23,7 +23,7 @@ from ..errors import CommBusy, CommClosedError, MessageTooLarge
 from ..limits import Limits
 from ..tls_details import is_eof
 from ..wire import closing
-from ..wire.framing import OVERHEAD, Buffer, Frame, Splitter
+from ..wire.framing import OVERHEAD, PER_FRAME, Buffer, Frame, Splitter
 from ..wire.hello import Agreement
 from .buffers import allocate, scratch
 from .channel import CLOSED, SCRATCH, Channel, bare
@@ -43,7 +43,7 @@ class _Discarding:
     """Replaces the splitter once nothing that arrives is wanted."""
 
     block = None
-    delivered = 0
+    delivered = made = 0
     expected = None
     progress = str  # "": there is no message to be in the middle of
 
@@ -334,7 +334,8 @@ class Receiver:
         """Receive up to `budget` bytes: into the frame being filled, or the scratch buffer."""
         channel = self._channel
         splitter = self._splitter
-        while budget > 0:
+        made = splitter.made
+        while budget > PER_FRAME * (splitter.made - made):  # a frame takes as long as these bytes
             target = splitter.target(_DIRECT) if splitter.block is not None else None
             if target is None:
                 size = channel.receive(self._scratch)

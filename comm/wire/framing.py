@@ -21,7 +21,7 @@ import struct
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Union
 
 from ..errors import FramingError, HelloError, MessageTooLarge
@@ -36,6 +36,9 @@ OVERHEAD = 512
 """What an unread message costs besides its bytes."""
 
 PER_FRAME = 200  # the same for each further frame: a view of the block
+
+_SMALL = 4096  # bytes below which a frame is copied out of what was received, if it is there
+_MANY = 1024  # small frames of a first block above which they are not made at once, as its views
 
 _HEAD = struct.Struct("<QQ")
 _ONE_FRAME = struct.Struct("<QQQ")
@@ -88,7 +91,9 @@ class Splitter:
     Attributes
     ----------
     block : memoryview or None
-        The buffer being filled: one bare frame, or all frames of the first block.
+        The buffer being filled: one frame, or all frames of the first block.
+    made : int
+        How many frames were taken out of what was fed, so far. Each takes time, however small.
     delivered : int
         Total bytes of memory put into the inbox, with `OVERHEAD` for each message.
 
@@ -117,15 +122,16 @@ class Splitter:
         self._prelude = bytearray()  # the start of a message, until its prelude is complete
         self.block: memoryview | None = None
         self._filled = 0
-        self._bare: Sequence[int] = ()  # sizes of the bare frames, and the next one's index
-        self._next = 0
-        self._shared_lengths: Sequence[int] = ()
-        self._frames: list[Frame] = []
+        self._lengths: Sequence[int] = ()  # of all frames of the unfinished message
+        self._frames: list[Frame] = []  # those of them that are complete
+        self._sharing = 0  # how many of the first are made at once, as views of one block of
+        self._shared = 0  # so many bytes
         self._total = 0
+        self.made = 0
 
     def progress(self) -> str:
         """How much of the unfinished message has arrived, in words; empty between two messages."""
-        if self.block is None:
+        if not self._lengths:
             return f"{len(self._prelude)} bytes of its prelude" if self._prelude else ""
         done = sum(memoryview(frame).nbytes for frame in self._frames) + self._filled
         return f"{done} of {self._total} bytes"
@@ -133,7 +139,7 @@ class Splitter:
     @property
     def expected(self) -> int | None:
         """Size of the frames of the unfinished message in bytes, None while unknown."""
-        return None if self.block is None else self._total
+        return self._total if self._lengths else None
 
     def target(self, at_least: int) -> memoryview | None:
         """Return the buffer for the next bytes, if at least `at_least` bytes belong there.
@@ -151,11 +157,12 @@ class Splitter:
         self._filled += size
         if self._filled == self.block.nbytes:
             self._block_done()
+            self._make(_EMPTY)
 
     def discard(self) -> None:
         """Drop the unfinished message; feed nothing more."""
         self.block = None
-        self._frames = []
+        self._lengths, self._frames = (), []
         self._prelude = bytearray()
 
     def feed(self, data: bytearray, size: int) -> None:
@@ -192,7 +199,12 @@ class Splitter:
                 size = min(self.block.nbytes - self._filled, end - position)
                 self.block[self._filled : self._filled + size] = data[position : position + size]
                 position += size
-                self.advance(size)
+                self._filled += size
+                if self._filled == self.block.nbytes:
+                    self._block_done()
+                    position += self._make(data[position:])
+            elif self._lengths:
+                position += self._make(data[position:])
             elif self._prelude:
                 position += self._continue_prelude(data[position:])
             else:
@@ -301,34 +313,57 @@ class Splitter:
                     f"a first block with {shared} bytes of frames ends inside frame {share_count} "
                     f"of {count} or after the last"
                 )
-        bare = lengths[share_count:]
-        if total <= data.nbytes:
-            if share_count == 1:
-                frames: list[Frame] = [bytearray(data[:shared]) if shared else _EMPTY]
-            else:  # an array among them may outlive the message
-                block = self._allocate(shared) if shared else _EMPTY
-                block[:] = data[:shared]
-                frames = _split(block, lengths[:share_count])
-            for length in bare:
-                if length:
-                    frame = self._allocate(length)
-                    frame[:] = data[shared : shared + length]
-                    shared += length
-                    frames.append(frame)
-                else:
-                    frames.append(_EMPTY)
-            self._deliver(frames, total)
-            return total
-        self._bare = bare
-        self._next = 0
-        self._total = total
-        if shared:
-            self._shared_lengths = lengths[:share_count]
-            self._start_block(shared)
-        else:
-            self._frames = [_EMPTY] * share_count
-            self._start_bare()
-        return 0
+        self._lengths, self._frames, self._total = lengths, [], total
+        at_once = share_count <= _MANY or shared >= _SMALL * share_count
+        self._sharing = share_count if at_once and share_count > 1 else 0
+        self._shared = shared
+        self._between = False
+        return self._make(data)
+
+    def _make(self, data: memoryview) -> int:
+        """Make frames of the unfinished message of `data`; return how much of it was used.
+
+        What is used ends with a message, with all of `data`, or before a frame that waits for more:
+        a small one has no block until some of it is there.
+        """
+        lengths, frames = self._lengths, self._frames
+        used, end = 0, data.nbytes
+        if self._sharing and not frames:  # an array among them may outlive the message
+            used = self._shared
+            if used > end:
+                return self._start(used, data)
+            block = self._allocate(used)
+            block[:] = data[:used]
+            frames += _split(block, lengths[: self._sharing])
+        made = len(frames)
+        for length in islice(lengths, made, None):
+            stop = used + length
+            if not length:
+                frames.append(_EMPTY)
+            elif stop > end:
+                if length >= _SMALL or used < end:
+                    used += self._start(length, data[used:])
+                break
+            elif length < _SMALL or not frames:  # the header is searched
+                frames.append(bytearray(data[used:stop]))
+                used = stop
+            else:
+                block = self._allocate(length)
+                block[:] = data[used:stop]
+                frames.append(block)
+                used = stop
+        self.made += len(frames) - made
+        if len(frames) == len(lengths):
+            self._lengths, self._frames = (), []
+            self._deliver(frames, self._total)
+        return used
+
+    def _start(self, size: int, data: memoryview) -> int:
+        """Allocate a block, and put `data` into it, which is less; return how much that is."""
+        self.block = self._allocate(size)
+        self._filled = data.nbytes
+        self.block[: self._filled] = data
+        return self._filled
 
     def _deliver(self, frames: list[Frame], size: int) -> None:
         if len(frames) > 1:  # any number of them may be empty
@@ -340,33 +375,13 @@ class Splitter:
             self._hello_ahead = False
             self._max_size = self._max_message_size
 
-    def _start_block(self, size: int) -> None:
-        self._between = False
-        self.block = self._allocate(size)
-        self._filled = 0
-
-    def _start_bare(self) -> None:
-        """Allocate the next bare frame that is not empty, or deliver the message."""
-        bare = self._bare
-        while self._next < len(bare):
-            size = bare[self._next]
-            self._next += 1
-            if size:
-                self._start_block(size)
-                return
-            self._frames.append(_EMPTY)
-        frames, self._frames, self._bare = self._frames, [], ()
-        self._deliver(frames, self._total)
-
     def _block_done(self) -> None:
-        block, self.block = self.block, None
+        block, self.block, self._filled = self.block, None, 0
         assert block is not None
-        if self._shared_lengths:
-            self._frames = _split(block, self._shared_lengths)
-            self._shared_lengths = ()
+        if self._sharing and not self._frames:
+            self._frames += _split(block, self._lengths[: self._sharing])
         else:
             self._frames.append(block)
-        self._start_bare()
 
 
 def _split(block: Frame, lengths: Sequence[int]) -> list[Frame]:

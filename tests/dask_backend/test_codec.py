@@ -164,6 +164,22 @@ def test_what_stands_for_something_else_is_found(name: str, memory: Any, deseria
         assert type(value) is type(expected)
 
 
+@pytest.mark.parametrize("how", ["short", "any"])
+def test_users_serialisers_are_given_memoryviews(how: str) -> None:
+    """As by distributed's own comms, whether the frames are small or large."""
+    header, buffers = serialize(np.arange(10))
+    frames = arrived(protocol.dumps({"x": Serialized(header, buffers)}))
+    if how == "short":
+        value = codec.decode_short(frames, deserialize=False)
+    else:
+        decoding = codec.decode(
+            frames, deserialize=False, deserializers=None, allow_offload=False, peer="a test"
+        )
+        value = asyncio.run(decoding)
+    assert [type(frame) for frame in value["x"].frames] == [memoryview] * len(buffers)
+    assert not value["x"].frames[0].readonly
+
+
 @pytest.mark.parametrize("memory", [bytes, bytearray, memoryview])
 @pytest.mark.parametrize("size", [0, 16_000, 16_300, 16_384, 16_385, 100_000, 1 << 20])
 def test_what_stands_for_something_else_is_found_in_any_size(size: int, memory: Any) -> None:

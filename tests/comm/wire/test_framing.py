@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Iterator
 
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealwire.comm import FramingError, MessageTooLarge
+from sealwire.comm.wire import framing
 from sealwire.comm.wire.foreign import name_foreign
-from sealwire.comm.wire.framing import PER_FRAME, Splitter, pack
+from sealwire.comm.wire.framing import PER_FRAME, Frame, Splitter, pack
 from support.attacker import words
 
 MAX_SIZE = 1 << 20
@@ -246,6 +248,77 @@ def test_pack_then_split(sent: list[tuple[list[bytes], int]], steps: list[int]) 
         collector.feed(stream[position : position + size])
         position += size
     assert collector.messages == [frames for frames, _ in sent]
+
+
+@pytest.mark.parametrize("small", [1, 5, 4096])
+@pytest.mark.parametrize("many", [1, 3, 1024])
+def test_pack_then_split_however_frames_are_made(
+    small: int, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of what was fed, in blocks of their own, or as views of the first block."""
+    monkeypatch.setattr(framing, "_SMALL", small)
+    monkeypatch.setattr(framing, "_MANY", many)
+    source = random.Random(small * many)
+    for _ in range(150):
+        sent = []
+        stream = b""
+        for _ in range(source.randint(1, 3)):
+            sizes = source.choices([0, 1, 4, 5, 6, 30], k=source.randint(1, 8))
+            frames = [source.randbytes(size) for size in sizes]
+            stream += pack(sizes, source.randint(0, len(sizes))) + b"".join(frames)
+            sent.append(frames)
+        cut, direct = Collector(), Collector()
+        position = 0
+        while position < len(stream):
+            step = source.randint(1, 70)
+            cut.feed(stream[position : position + step])
+            position += step
+        direct.feed_direct(stream)
+        assert cut.messages == direct.messages == sent
+        assert all(cut.writable + direct.writable)
+
+
+def test_progress_counts_what_has_arrived() -> None:
+    sizes = [3, 5000, 2, 0, 7, 6000]
+    data = pack(sizes, 1) + bytes(sum(sizes))
+    ahead = len(data) - sum(sizes)
+    collector = Collector()
+    for position in range(len(data)):
+        expected = "" if not position else f"{position} bytes of its prelude"
+        if position >= ahead:
+            expected = f"{position - ahead} of {sum(sizes)} bytes"
+        assert collector.splitter.progress() == expected
+        collector.feed(data[position : position + 1])
+    assert collector.splitter.progress() == ""
+    assert collector.messages == [[bytes(size) for size in sizes]]
+
+
+@pytest.mark.parametrize(
+    ("size", "shared"),
+    [(1, 1), (1000, 1), (4095, 1), (4096, 1), (5000, 1), (1, 3000), (1000, 3000), (4095, 3000)],
+)
+def test_one_of_many_frames_does_not_keep_the_others(size: int, shared: int) -> None:
+    ((frames, _),) = split_of_many(size, shared)
+    assert {len(memoryview(frame).obj) for frame in frames} == {size}
+
+
+def test_large_frames_of_the_first_block_are_views_of_it() -> None:
+    """distributed joins shards of an array without a copy if they are."""
+    ((frames, _),) = split_of_many(4096, 3000)
+    assert {len(memoryview(frame).obj) for frame in frames} == {3000 * 4096}
+
+
+def split_of_many(size: int, shared: int) -> deque[tuple[list[Frame], int]]:
+    """What a splitter makes of 3000 frames."""
+    inbox: deque[tuple[list[Frame], int]] = deque()
+    splitter = Splitter(
+        inbox, lambda size: memoryview(bytearray(size)), max_size=1 << 30, max_frames=3000
+    )
+    data = pack([size] * 3000, shared) + bytes(3000 * size)
+    for start in range(0, len(data), 70_000):
+        piece = bytearray(data[start : start + 70_000])
+        splitter.feed(piece, len(piece))
+    return inbox
 
 
 def _cycle(steps: list[int]) -> Iterator[int]:

@@ -33,6 +33,7 @@ test: lint $(TREE)
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 # mypy follows real folders, not import hooks: show it the packages under their installed names.
 types: install $(TREE)

@@ -21,7 +21,8 @@ def openssl_words(error: ssl.SSLError) -> str:
     reason: str | None = getattr(error, "reason", None)
     if reason:
         return reason.replace("_", " ").lower()
-    return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error)) or type(error).__name__
+    words = str(error.args[-1]) if error.args else ""  # without a number, its str is a tuple's
+    return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", words) or type(error).__name__
 
 
 def is_eof(error: BaseException) -> bool:
@@ -31,7 +32,9 @@ def is_eof(error: BaseException) -> bool:
     """
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return True
-    return isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"
+    # One that a program has made has no reason.
+    reason = getattr(error, "reason", None)
+    return isinstance(error, ssl.SSLError) and reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 def alert_of(error: ssl.SSLError) -> str:

@@ -239,7 +239,7 @@ def explain(
             cause = _Cause("not-allowed", words, getattr(error, "remedy", "") or _ALLOW)
         else:
             cause = _VERDICTS.get(code) or _Cause(
-                "certificate", words or str(error), "check the certificates of both sides"
+                "certificate", words or openssl_words(error), "check the certificates of both sides"
             )
             if getattr(error, "told", ""):  # our own words, which know more
                 cause = cause._replace(why=words)

@@ -24,7 +24,6 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from tornado.util import TimeoutError as TornadoTimeoutError
 
 from sealwire.comm.addressing import Address, parse_address
 from sealwire.comm.errors import AddressError, CommError, HandshakeError
@@ -366,7 +365,7 @@ async def _within(address: Address, seconds: float) -> AsyncIterator[None]:
         ) from None
     except HandshakeError as error:
         raise WrongAuthority(f"cannot ask {address}: {_of_clocks(error) or error}") from None
-    except (CommError, TornadoTimeoutError, PEMError) as error:
+    except (CommError, PEMError) as error:
         raise Unavailable(f"cannot ask {address}: {error}") from None
     finally:
         timer.cancel()

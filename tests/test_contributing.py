@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 
@@ -36,6 +37,26 @@ def test_the_hooks_download_nothing() -> None:
     for hook in hooks:
         assert hook["language"] == "system"
         assert hook["entry"].startswith((".venv/bin/", "make --silent --old-file=install "))
+
+
+def test_what_the_hooks_check_is_checked_by_make_test() -> None:
+    """Whoever installs no hooks is told too, and of every file that a hook would look at."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = " ".join(re.findall(r"^(?:lint|types):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
+    (packages,) = re.findall(r"^PACKAGES := (.*)$", makefile, re.MULTILINE)
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    for hook in config["repos"][0]["hooks"]:
+        tool = "mypy" if hook["id"] == "mypy" else " ".join(hook["entry"].split()[:2])
+        assert tool.replace(".venv/bin", "$(BIN)") in commands, tool
+        for package in packages.split():
+            assert re.search(hook.get("files", ""), f"{package}/__init__.py"), (tool, package)
+
+
+def test_coverage_is_measured_of_every_package() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    (packages,) = re.findall(r"(?m)^PACKAGES := (.*)$", (ROOT / "Makefile").read_text())
+    assert config["coverage:run"]["source"].split(", ") == packages.split()
 
 
 def test_a_bug_report_asks_for_what_tells_most() -> None:

@@ -219,6 +219,10 @@ def test_comm_security_joining_and_metrics_do_without_dask() -> None:
         ("socket", "comm.wire", ()),
         ("ssl", "comm.wire", ()),
         ("tornado", "security", ()),
+        ("tornado", "joining", ()),
+        ("tornado", "metrics", ()),
+        ("tornado", "cli", ()),
+        ("tornado", "testing", ()),
         ("cryptography", "comm", ()),
         ("cryptography", "metrics", ()),
         ("prometheus_client", "comm", ()),
@@ -320,3 +324,9 @@ def test_every_public_name_exists_and_is_documented(package: str) -> None:
 @pytest.mark.parametrize("path", sources(), ids=module_name)
 def test_every_file_says_its_contract(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_no_file_is_longer_than_a_reader_keeps_in_mind() -> None:
+    files = [*sources(), *sorted((ROOT / "tests").rglob("*.py"))]
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {path: lines for path, lines in lengths.items() if lines > 400} == {}

@@ -62,8 +62,19 @@ class Acceptor:
         _acceptors.add(self)
 
     def add(self, sockets: Iterable[socket.socket]) -> None:
-        """Begin to accept on further sockets, which `stop` will close."""
+        """Begin to accept on further sockets, which `stop` will close.
+
+        Raises `ValueError` for one that does not listen: it is always readable, with nothing to
+        accept.
+        """
         added = list(sockets)
+        for listening in added:
+            if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise ValueError(
+                    f"cannot accept on {listening!r}: it does not listen; call its listen() first"
+                )
+        for listening in added:
+            listening.setblocking(False)  # or the loop would wait in `accept` for the next one
         self.sockets += added
         if self._pause is None:
             self._watch(added)

@@ -77,11 +77,11 @@ class Handshake:
         self._reads = False  # whether the loop watches the socket for us
         self._loop = asyncio.get_running_loop()
         self._over = False
-        self._error: CommClosedError | None = None
+        self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
 
     async def finish(self) -> None:
-        """Do the handshake. Raises `CommClosedError`s.
+        """Do the handshake. Raises `CommClosedError`s, and what else the socket's class raises.
 
         A cancelled call leaves the handshake going on: repeat it, or `stop`.
         """
@@ -101,7 +101,7 @@ class Handshake:
         """Make a waiting `finish` raise `error`: the socket was closed."""
         self._end(error)
 
-    def _end(self, error: CommClosedError | None = None) -> None:
+    def _end(self, error: Exception | None = None) -> None:
         if self._over:
             return
         self._over = True
@@ -151,13 +151,11 @@ class Handshake:
             self._let_alert_arrive()
             self._end(error)
         except (OSError, ValueError, AttributeError) as error:  # disconnected: no ssl object
-            if getattr(error, "reason", None) == "EXCESSIVE_MESSAGE_SIZE":
-                explained: CommClosedError = self._too_much("more certificates")
-            else:
-                explained = explain(error, self._peer, handshaking=True, tls=tls)
-            explained.__cause__ = error
+            explained = self._explained(error)
             self._let_alert_arrive()
             self._end(explained)
+        except Exception as error:  # a fault in a socket class of the user's own
+            self._end(error)
         else:
             if tls.server_side and tls.session_reused:
                 # Resuming a session skips the verification of the certificate.
@@ -168,6 +166,14 @@ class Handshake:
                     )
                 )
             self._end()
+
+    def _explained(self, error: Exception) -> CommClosedError:
+        if getattr(error, "reason", None) == "EXCESSIVE_MESSAGE_SIZE":
+            explained: CommClosedError = self._too_much("more certificates")
+        else:
+            explained = explain(error, self._peer, handshaking=True, tls=self._tls)
+        explained.__cause__ = error
+        return explained
 
     def _has_sent_too_much(self) -> bool:
         sent = bytes_received(self._tls)

@@ -202,12 +202,23 @@ class FrameServer(TCPServer):
         self.add_sockets(sockets)
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Begin to accept on listening sockets; `stop` closes them."""
+        """Begin to accept on listening sockets; `stop` closes them.
+
+        Parameters
+        ----------
+        sockets : iterable of socket.socket
+            Become non-blocking.
+
+        Raises
+        ------
+        ValueError
+            For a socket that does not listen. None is accepted on then.
+        """
         added = list(sockets)
+        self._acceptor.add(added)
         if INHERITED:
             for listening in added:
                 tune(listening, self._limits.keepalive_timeout)
-        self._acceptor.add(added)
         self._last_address = self.address
 
     def stop(self) -> None:

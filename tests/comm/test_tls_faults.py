@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import re
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cryptography import x509
 
-from sealwire.comm import Comm, HandshakeError, connect, listen
+from sealwire.comm import Comm, CommClosedError, HandshakeError, connect, listen
+from sealwire.comm.transport.client import FrameClient
 from sealwire.security import Security
 from support import certs
-from support.aio import aio
+from support.aio import aio, until
 from support.certs import CLIENT, DAY, SECOND, SERVER, Node
 from support.handshakes import VERSIONS, foreign_context, security
 
@@ -23,6 +27,10 @@ OLD: dict[str, Any] = {"start": -9 * DAY, "end": -SECOND}
 
 versions = pytest.mark.parametrize("version", VERSIONS, ids=["TLS1.2", "TLS1.3"])
 sides = pytest.mark.parametrize("bad_side", ["client", "server"])
+
+
+async def never(comm: Comm) -> None:
+    raise AssertionError(comm)
 
 
 async def refused(
@@ -200,3 +208,64 @@ async def test_one_version_too_few(
     log, error = await refused(*made, caplog)
     assert by_server in log
     assert by_client in error
+
+
+@pytest.mark.parametrize("text", ["it is not one of ours", ""])
+@pytest.mark.parametrize(
+    "made",
+    [
+        ssl.SSLError,
+        functools.partial(ssl.SSLError, 1),
+        ssl.CertificateError,
+        functools.partial(ssl.SSLCertVerificationError, 1),
+    ],
+    ids=["text", "number and text", "certificate", "number and certificate"],
+)
+@sides
+@aio
+async def test_a_socket_class_of_the_users_may_refuse_in_its_own_words(
+    bad_side: str, made: Callable[[str], ssl.SSLError], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such an error has none of the attributes that OpenSSL's have."""
+
+    class Choosy(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            raise made(text)
+
+    caplog.set_level(logging.INFO, "sealwire.comm")
+    contexts = {side: foreign_context(side, GOOD, [ROOT]) for side in ("server", "client")}
+    contexts[bad_side].sslsocket_class = Choosy
+    async with listen("tls://127.0.0.1:0", never, ssl_context=contexts["server"]) as listener:
+        host, port = listener.contact_address.removeprefix("tls://").split(":")
+        with pytest.raises(CommClosedError) as caught:
+            await FrameClient().connect(host, int(port), ssl_options=contexts["client"])
+        await until(lambda: bool(caplog.records))
+    words = {"server": caplog.messages[0], "client": str(caught.value)}[bad_side]
+    said = text or type(made("")).__name__
+    assert re.search(rf"TLS handshake with tls://[\d.:]+ failed: (.*: )?{said}[ ;]", words)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@sides
+@aio
+async def test_a_fault_of_such_a_class_is_the_programs(
+    bad_side: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            raise LookupError("a fault")
+
+    contexts = {side: foreign_context(side, GOOD, [ROOT]) for side in ("server", "client")}
+    contexts[bad_side].sslsocket_class = Faulty
+    async with listen("tls://127.0.0.1:0", never, ssl_context=contexts["server"]) as listener:
+        host, port = listener.contact_address.removeprefix("tls://").split(":")
+        expected = LookupError if bad_side == "client" else CommClosedError
+        with pytest.raises(expected):
+            await FrameClient().connect(host, int(port), ssl_options=contexts["client"])
+        await until(lambda: sum(listener.stats.refused.values()) > 0)
+    faults = [record for record in caplog.records if record.exc_info]
+    assert [fault.getMessage().partition(": cannot greet tls://")[1] for fault in faults] == (
+        [": cannot greet tls://"] if bad_side == "server" else []
+    )

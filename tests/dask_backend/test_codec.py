@@ -20,7 +20,6 @@ from distributed.protocol.serialize import ToPickle
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sealwire.comm import DecodeError
 from sealwire.dask_backend import TCP, codec, install
 from sealwire.dask_backend.sizes import is_small, offloaded_from
 
@@ -394,21 +393,3 @@ def test_a_thread_encodes_what_is_large() -> None:
         assert sum(map(len, await encoding)) > 400_000
 
     asyncio.run(main())
-
-
-def test_bad_bytes_are_refused_in_a_line() -> None:
-    with pytest.raises(DecodeError, match="bad message from tcp://a:1: a header of 1 bytes"):
-        codec.decode_short([bytearray(b"\xc1")], peer="tcp://a:1")
-
-
-@pytest.mark.parametrize("header", [b"\xc1", b"", b"\xa3__", b"\xa2__\x01", b"\x91" * 100_000])
-def test_a_header_is_looked_at_before_its_frames(header: bytes) -> None:
-    decoding = codec.decode(
-        [bytearray(header), bytearray(b"frame")],
-        deserialize=True,
-        deserializers=None,
-        allow_offload=True,
-        peer="tcp://a:1",
-    )
-    with pytest.raises(DecodeError, match="bad message from tcp://a:1: a header of"):
-        asyncio.run(decoding)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from sealwire.comm import DecodeError
+from sealwire.dask_backend import codec
 from support import attacker
 from support.attacker import message
 from support.target import MODES, Target, check
@@ -66,3 +70,24 @@ def test_any_keepalive_timeout_can_be_set(seconds: float) -> None:
         attacker.visit(target.address)
         target.until_stats(greeted=1)
         check(target.log() == "", target.log())
+
+
+# Without a socket
+
+
+def test_bad_bytes_are_refused_in_a_line() -> None:
+    with pytest.raises(DecodeError, match="bad message from tcp://a:1: a header of 1 bytes"):
+        codec.decode_short([bytearray(b"\xc1")], peer="tcp://a:1")
+
+
+@pytest.mark.parametrize("header", [b"\xc1", b"", b"\xa3__", b"\xa2__\x01", b"\x91" * 100_000])
+def test_a_header_is_looked_at_before_its_frames(header: bytes) -> None:
+    decoding = codec.decode(
+        [bytearray(header), bytearray(b"frame")],
+        deserialize=True,
+        deserializers=None,
+        allow_offload=True,
+        peer="tcp://a:1",
+    )
+    with pytest.raises(DecodeError, match="bad message from tcp://a:1: a header of"):
+        asyncio.run(decoding)

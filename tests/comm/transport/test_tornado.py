@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import socket
@@ -111,6 +112,45 @@ async def test_it_accepts_on_sockets_that_it_is_given_and_stops(scheme: str) -> 
         stream.close()
     with pytest.raises(CommClosedError, match="connection refused"):
         await FrameClient().connect(host, port, ssl_options=args)
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0, 0.0])  # blocking, as most sockets of users are
+@aio
+async def test_a_socket_that_blocks_does_not_block_the_loop(timeout: float | None) -> None:
+    given = socket.create_server(("127.0.0.1", 0))
+    given.settimeout(timeout)
+    server = Echo()
+    server.add_socket(given)
+    assert not given.getblocking()  # before a connection: the loop would wait for the next for ever
+    stream = await FrameClient().connect(*given.getsockname())
+    stream.write([b"a"])
+    assert bytes((await stream.read_frames())[0]) == b"a"
+    stream.close()
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["bound only", "connected", "UDP", "closed"])
+@aio
+async def test_a_socket_that_does_not_listen_is_not_taken(kind: str) -> None:
+    """It would always be readable, with nothing to accept."""
+    with contextlib.ExitStack() as opened:
+        listening = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        given = opened.enter_context(
+            socket.socket(type=socket.SOCK_DGRAM if kind == "UDP" else socket.SOCK_STREAM)
+        )
+        if kind == "connected":
+            given.connect(listening.getsockname())
+        else:
+            given.bind(("127.0.0.1", 0))
+        if kind == "closed":
+            given.close()
+        server = Echo()
+        with pytest.raises((ValueError, OSError), match=r"does not listen|Bad file desc"):
+            server.add_sockets([listening, given])
+        assert (listening.fileno() >= 0, given.fileno() >= 0) == (True, kind != "closed")
+        server.add_sockets([listening])  # nothing of what was refused is left
+        assert server.address == listening.getsockname()
+        server.stop()
 
 
 @aio

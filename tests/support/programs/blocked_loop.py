@@ -147,7 +147,11 @@ class Held:
         told["scheduler"] = await self.meanwhile(asyncio.ensure_future(held), begun, "second")
         again = [client.submit(total, blocks, workers=w, pure=False) for w in self.workers]
         told["again"] = await client.gather(again)
-        after = await self.look()
+        for _ in range(600):
+            after = await self.look()
+            if not any(each["stats"]["pending"] for each in after.values()):
+                break  # on a slow machine somebody may be dialling again just now
+            await asyncio.sleep(0.05)
         for name, each in before.items():
             kept = {tuple(link) for link in after[name]["links"]}
             told[name] = {**told.get(name, {}), **{k: after[name][k] for k in ("stats", "links")}}

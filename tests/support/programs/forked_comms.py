@@ -102,11 +102,11 @@ async def forked(scheme: str, does: Child) -> str:
         comms = [await connect(listener.contact_address, **connect_args(scheme))]
         await comms[0].write("before")
         assert await comms[0].read() == "before"
-        ours, childs = os.pipe()
+        ours, child_end = os.pipe()
         if not (pid := os.fork()):
             os.close(ours)
-            run_child(does, comms, childs)
-        os.close(childs)
+            run_child(does, comms, child_end)
+        os.close(child_end)
         told = os.read(ours, 10_000).decode()
         os.close(ours)
         os.waitpid(pid, 0)  # noqa: ASYNC222
@@ -125,13 +125,13 @@ async def outlived(scheme: str) -> str:
     """Whether a child that goes on keeps the address of its parent's listener: its error, if so."""
     listener = await listen(place(scheme), echo, **listen_args(scheme))
     address = listener.listen_address
-    ours, childs = socket.socketpair()
+    ours, child_end = socket.socketpair()
     if not (pid := os.fork()):
         ours.close()
-        childs.send(b"is there")
-        childs.recv(1)
+        child_end.send(b"is there")
+        child_end.recv(1)
         os._exit(0)
-    childs.close()
+    child_end.close()
     try:
         ours.recv(1)
         listener.stop()

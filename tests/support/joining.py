@@ -21,6 +21,8 @@ from sealwire.security.ca.bootstrap import new_store
 from sealwire.security.ca.folder import Folder
 from sealwire.security.ca.store import Store
 from sealwire.security.x509.certinfo import CertificateInfo
+from support.certs_cli import run
+from support.joined_cluster import SECRET
 
 HOUR = datetime.timedelta(hours=1)
 
@@ -127,3 +129,10 @@ async def refused(kind: str, attempt: Any) -> str:
         await attempt
     assert caught.value.kind == kind, caught.value
     return str(caught.value)
+
+
+def token_of(folder: Path, *options: str) -> str:
+    """A token for workers, made by the command."""
+    done = run("token", "--role", "worker", "--dir", str(folder), *options)
+    assert done.exit_code == 0, done.output
+    return Token.parse(SECRET.findall(done.output)[0]).text()

@@ -156,12 +156,12 @@ async def elsewhere(scheme: str) -> str:
         comms = [await connect(listener.contact_address, **connect_args(scheme)) for _ in range(3)]
         reading = [asyncio.ensure_future(comm.read()) for comm in comms]
         await asyncio.sleep(0)
-        ours, childs = os.pipe()
+        ours, kept = os.pipe()
 
         def fork() -> None:
             if not (pid := os.fork()):
                 left = [n for n, comm in enumerate(comms) if not comm.closed()]
-                os.write(childs, (f"open: {left}" if left else "nothing").encode())
+                os.write(kept, (f"open: {left}" if left else "nothing").encode())
                 os._exit(0)
             os.waitpid(pid, 0)
 
@@ -170,7 +170,7 @@ async def elsewhere(scheme: str) -> str:
         loop.set_debug(False)
         told = os.read(ours, 10_000).decode()
         os.close(ours)
-        os.close(childs)
+        os.close(kept)
         for comm, read in zip(comms, reading, strict=True):
             await comm.write("after")
             assert await asyncio.wait_for(read, 20) == "after"

@@ -37,8 +37,8 @@ OVERHEAD = 512
 
 PER_FRAME = 200  # the same for each further frame: a view of the block
 
-_SMALL = 4096  # bytes below which a frame is copied out of what was received, if it is there
-_MANY = 1024  # small frames of a first block above which they are not made at once, as its views
+_MANY = 1024  # frames of a message or a first block above which the small ones are made frugally:
+_SMALL = 4096  # below so many bytes, a bytearray each, and no view of a block or of an array
 
 _HEAD = struct.Struct("<QQ")
 _ONE_FRAME = struct.Struct("<QQQ")
@@ -336,6 +336,7 @@ class Splitter:
             block[:] = data[:used]
             frames += _split(block, lengths[: self._sharing])
         made = len(frames)
+        plenty = len(lengths) > _MANY
         for length in islice(lengths, made, None):
             stop = used + length
             if not length:
@@ -344,7 +345,7 @@ class Splitter:
                 if length >= _SMALL or used < end:
                     used += self._start(length, data[used:])
                 break
-            elif length < _SMALL or not frames:  # the header is searched
+            elif (plenty and length < _SMALL) or not frames:  # the header is searched
                 frames.append(bytearray(data[used:stop]))
                 used = stop
             else:

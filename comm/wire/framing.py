@@ -37,8 +37,9 @@ OVERHEAD = 512
 
 PER_FRAME = 200  # the same for each further frame: a view of the block
 
-_MANY = 1024  # frames of a message or a first block above which the small ones are made frugally:
-_SMALL = 4096  # below so many bytes, a bytearray each, and no view of a block or of an array
+# With more frames than this in a message or its first block, each one below this many bytes is a
+# bytearray, and no view of a block or an array, which takes several times its memory and time.
+_MANY, _SMALL = 1024, 4096
 
 _HEAD = struct.Struct("<QQ")
 _ONE_FRAME = struct.Struct("<QQQ")
@@ -80,7 +81,7 @@ class Splitter:
     inbox
         Receives each message as it completes: its frames, and the bytes of memory that they take.
     allocate
-        Returns a writable buffer of a given size, for frames that arrive in several pieces.
+        Returns a writable buffer of a given size, for frames; not for the small ones of very many.
     max_size, max_frames
         Bounds on a message.
     max_hello_size

@@ -30,7 +30,8 @@ __all__ = ["arm", "is_set"]
 _SECURITY, _REGISTRY = "distributed.security", "distributed.comm.registry"
 _ENDINGS = (".json", ".yaml", ".yml")
 _LARGEST = 1 << 20  # bytes of a file that are looked at
-_METHODS = ("__init__", "get_connection_args", "get_listen_args")
+_OFTEN = "get_connection_args"  # called for each connection
+_METHODS = ("__init__", _OFTEN, "get_listen_args")
 
 logger = logging.getLogger("sealwire.dask_backend")
 
@@ -107,10 +108,14 @@ def _disarm() -> None:
 
 
 def _asking_first(kind: type[Any], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    looked = False
+
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal looked
         asked = vars(kind).get(name) is method  # not by who has replaced it since
-        _install()
+        _install(look=not looked)
+        looked = name == _OFTEN
         present = getattr(kind, name)
         if asked and present is not method:
             return present(self, *args, **kwargs)
@@ -221,7 +226,7 @@ def _is_lost(paths: Sequence[str]) -> bool:
     return False
 
 
-def _install(look: bool = True) -> None:
+def _install(look: bool) -> None:
     """Install the backend if something is configured for it.
 
     Joining may take a minute. Until it is done, other threads come here too, and wait. Once the
@@ -232,7 +237,7 @@ def _install(look: bool = True) -> None:
         return
     import dask
 
-    named = os.environ.get("DASK_CONFIG")
+    named = os.environ.get("DASK_CONFIG") if look else None
     if named and named not in _told:
         _told.add(named)
         if not _is_read(named):

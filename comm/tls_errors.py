@@ -255,6 +255,8 @@ def explain(
     reason = getattr(error, "reason", None) or ""
     _, is_alert, alert = reason.partition("ALERT_")
     known = _ALERTS.get(alert) if is_alert else _PROTOCOL.get(reason)
+    if known is _NO_TLS and tls is not None and tls.cipher():
+        known = None  # a cipher is chosen: it did speak TLS, and something was damaged since
     if known is not None and known.kind == "version" and (words := mismatch(tls)):
         known = known._replace(why=words[0], remedy=words[1])
     if known is not None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sealwire.comm import CommClosedError, HandshakeError, errors, listen, tls_errors
+from support import certs
 from support.aio import aio
+from support.handshakes import VERSIONS, client_context, security, server_context
 from support.links import RawPeer, listen_args
 from support.refused import table
 
@@ -61,6 +64,50 @@ def test_what_may_pass_is_tried_again(error: Exception, handshaking: bool) -> No
     assert explained.retryable
     assert explained.kind == "lost"
     assert "tls://peer:1" in str(explained)
+
+
+def first_error(*steps: Callable[[], object]) -> ssl.SSLError:
+    """Of steps that may also want to hear more."""
+    for step in steps:
+        try:
+            step()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            return error
+    raise AssertionError("no step has failed")
+
+
+INJECTED: list[tuple[ssl.TLSVersion, Callable[[bytes], bytes]]] = [
+    (version, damage)
+    for version in VERSIONS
+    for damage in (lambda sent: sent + b"GET / HTTP/1.1\r\n\r\n", lambda sent: sent + bytes(99))
+]
+
+
+@pytest.mark.parametrize(
+    ("version", "damage"),
+    [*INJECTED, (ssl.TLSVersion.TLSv1_3, lambda sent: sent[:-20] + bytes(20))],
+)
+def test_what_is_damaged_after_a_hello_of_tls_is_not_called_plain(
+    version: ssl.TLSVersion, damage: Callable[[bytes], bytes]
+) -> None:
+    """OpenSSL gives the same reason as for what is no TLS, 3.6 for a wrong MAC as well."""
+    ca = certs.root()
+    ours = security(certs.leaf(ca), [ca], tls_max_version=version)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context(ours).wrap_bio(incoming, outgoing)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello, answer = ssl.MemoryBIO(), ssl.MemoryBIO()
+    hello.write(outgoing.read())
+    with pytest.raises(ssl.SSLWantReadError):
+        server_context(ours).wrap_bio(hello, answer, server_side=True).do_handshake()
+    incoming.write(damage(answer.read()))
+    error = first_error(client.do_handshake, client.do_handshake, lambda: client.read(1))
+    explained = tls_errors.explain(error, "tls://peer:1", handshaking=True, tls=client)
+    assert explained.kind == "tls"
+    assert "check the TLS configuration of both sides" in str(explained)
 
 
 NOT_TLS = {

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from ..wire.framing import Buffer
+from . import openssl
 from .records import RECORD, Fill, filler
 from .switch_interval import policy
 
@@ -129,12 +130,12 @@ def secure(sock: ssl.SSLSocket, pointer: int | None = None, options: int | None 
     tls: Any = getattr(sock, "_sslobj", None) or sock
     channel = Channel()
     channel.socket = sock
-    channel.receive = partial(tls.read, SCRATCH)
+    read, channel.send = _for_itself(tls.read), _for_itself(tls.write)
+    channel.receive = partial(read, SCRATCH)
     held = filler(tls, sock, pointer) if policy().hold_tls else None
-    channel.fill = held or partial(_fill_by_records, tls.read)
+    channel.fill = held or partial(_fill_by_records, read)
     channel.holds_gil = held is not None
     channel.full = RECORD
-    channel.send = tls.write
     channel.send_several = None
     channel.authentic_end = not options & _IGNORE_EOF
     channel.budget = _TLS_BUDGET
@@ -193,11 +194,24 @@ def _shut(sock: socket.socket) -> None:
         pass
 
 
+def _for_itself(operation: Callable[..., int]) -> Callable[..., int]:
+    """Return an operation of `ssl` that is not told of the errors of other connections."""
+    forget_errors = openssl.forgetter()
+
+    def alone(*args: Any) -> int:
+        forget_errors()
+        return operation(*args)
+
+    return alone
+
+
 def _close_notify(sock: ssl.SSLSocket) -> None:
+    forget_errors = openssl.forgetter()
+    forget_errors()
     try:
         sock.unwrap()  # sends close_notify, then looks for the peer's
     except (OSError, ValueError):
-        pass
+        forget_errors()  # which `ssl` leaves to others, see there
     _shut(sock)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import CommClosedError, HandshakeError
 from ..tls_errors import explain, facts
 from .handshake_throttle import HandshakeThrottle
-from .openssl import bound
+from .openssl import bound, forgetter
 from .readiness import Readiness
 from .sockets import bytes_received, is_dead
 from .switch_interval import Guard
@@ -73,6 +73,7 @@ class Handshake:
         self.pointer = bound(getattr(tls, "_sslobj", None), certificates=most)
         self.options: int = tls.context.options  # it may change before the handshake is done
         self._throttle = throttle
+        self._forget_errors = forgetter()
         self.facts: dict[str, Any] = {}
         self._reads = False  # whether the loop watches the socket for us
         self._loop = asyncio.get_running_loop()
@@ -136,6 +137,7 @@ class Handshake:
         tls = self._tls
         if self.pointer is None and self._has_sent_too_much():
             return
+        self._forget_errors()
         try:
             tls.do_handshake()
             self.facts = facts(tls, self._peer)
@@ -199,6 +201,7 @@ class Handshake:
         Closing with unread bytes makes the kernel reset the connection, and the peer might lose the
         alert that tells it why.
         """
+        self._forget_errors()
         try:
             socket.shutdown(self._tls, SHUT_WR)
             for _ in range(_UNREAD):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import ssl
 import sys
+from collections.abc import Callable
 from typing import Any
 
 try:
@@ -23,7 +24,7 @@ try:
 except ImportError:  # pragma: no cover - a Python built without it
     ctypes = None  # type: ignore[assignment]
 
-__all__ = ["Unusable", "bound", "library", "pointer", "why_not"]
+__all__ = ["Unusable", "bound", "forgetter", "library", "pointer", "why_not"]
 
 # From ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
 _SET_MAX_CERT_LIST = 51
@@ -31,7 +32,7 @@ _CLEAR_MODE = 78
 _AUTO_RETRY = 4
 _POINTER = 8
 _HEAD = object.__basicsize__
-_VERSIONS = ((3, 10), (3, 14))  # from, and below
+_VERSIONS = ((3, 10), (3, 15))  # from, and below
 # In a connection: its head, a weak reference to its socket, the SSL *, its context's object.
 _WHERE = _HEAD + _POINTER
 # In a context: its head, the SSL_CTX *.
@@ -72,6 +73,33 @@ def pointer(connection: Any) -> int:
     if why:
         raise Unusable(why)
     return _checked(connection)
+
+
+@functools.cache
+def forgetter() -> Callable[[], None]:
+    """Return a function that empties this thread's queue of OpenSSL's errors, for use before `ssl`.
+
+    OpenSSL takes whatever is in the queue for the reason why a call has brought nothing, although
+    it may be of another connection. So `ssl` would report the errors of others where it should wait
+    for more. It leaves errors there itself: since Python 3.14, when a reset connection is written
+    to, as at its close. So may any library that calls the same OpenSSL.
+    """
+    try:
+        peek, clear = library().ERR_peek_error, library().ERR_clear_error
+    except (Unusable, AttributeError):
+        return _nothing
+    peek.restype, peek.argtypes = ctypes.c_ulong, []
+    clear.restype, clear.argtypes = None, []
+
+    def forget_errors() -> None:
+        if peek():
+            clear()
+
+    return forget_errors
+
+
+def _nothing() -> None:
+    pass
 
 
 @functools.cache

@@ -30,6 +30,7 @@ from .end_errors import closed_by_us, inherited, is_broken, peer_revoked
 from .end_watch import EndWatch
 from .handshake import Handshake
 from .handshake_throttle import HandshakeThrottle
+from .openssl import forgetter
 from .sockets import host_and_port
 from .wakeup import resume
 
@@ -311,6 +312,8 @@ class FrameStream(Connection):
     def close(self, error: BaseException | None = None) -> None:
         """Close at once, see `Connection.close`, and count it."""
         super().close(error)
+        if self.tls_facts:
+            forgetter()()  # what `ssl` leaves of it would meet others
         if not self._counted and self.state is State.CLOSED:
             broken = self._count_end()
             if broken is not None and self.accepted:

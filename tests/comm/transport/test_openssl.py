@@ -194,7 +194,7 @@ def test_objects_that_are_too_small_are_not_looked_into(
     ("what", "words"),
     [
         ("older", "where cpython 3.9 keeps OpenSSL's connection is not known"),
-        ("newer", "where cpython 3.14 keeps OpenSSL's connection is not known"),
+        ("newer", "where cpython 3.15 keeps OpenSSL's connection is not known"),
         ("pypy", "where pypy 3.1"),
         ("windows", "cannot be called: no ctypes, or on win32"),
         ("free-threaded", "built without a GIL"),
@@ -209,7 +209,7 @@ def test_where_anything_is_otherwise_nothing_is_done(
     what: str, words: str, monkeypatch: pytest.MonkeyPatch, fresh: None
 ) -> None:
     if what in ("older", "newer"):
-        version = (3, 9, 18, "final", 0) if what == "older" else (3, 14, 0, "final", 0)
+        version = (3, 9, 18, "final", 0) if what == "older" else (3, 15, 0, "final", 0)
         monkeypatch.setattr(openssl, "sys", Pretence(sys, version_info=Version(version)))
     elif what == "pypy":
         monkeypatch.setattr(

@@ -83,6 +83,9 @@ def fill(channel: Channel, room: int) -> tuple[bytes, Any]:
         else:
             assert outcome[0] == noted[0]
     assert len(noted) == 1
+    if left_in_queue():  # of `ssl` itself, when a connection that was reset is read again
+        assert outcome[0] is BrokenPipeError
+        assert ssl.OPENSSL_VERSION_INFO >= (3, 2)
     assert not any(target[noted[0] :])  # the rest was left alone
     return bytes(target[: noted[0]]), outcome
 
@@ -104,6 +107,13 @@ def queue_is_empty() -> bool:
     return not peek()
 
 
+def left_in_queue() -> list[int]:
+    """Take what is in OpenSSL's queue of errors."""
+    take = ctypes.PyDLL(_ssl.__file__).ERR_get_error
+    take.restype = ctypes.c_ulong
+    return list(iter(take, 0))
+
+
 @pytest.mark.parametrize("doing", DOINGS, ids=lambda doing: doing.__name__)
 @sides
 @versions
@@ -117,7 +127,6 @@ def test_whatever_the_peer_does_both_paths_tell_the_same(
         channel = channel_of(link, held)
         doing(link)
         calls = fill_until_end(channel)
-        assert queue_is_empty()
         pending = channel.pending()
         link.near.close()
         answer = link.hear_all() if link.far.fileno() >= 0 else b""
@@ -135,7 +144,8 @@ def test_the_doings_are_worth_it() -> None:
             seen.add(outcome[0] if isinstance(outcome[0], type) else outcome)
             seen.add(outcome[-1].get("reason") if isinstance(outcome[-1], dict) else None)
     assert {ssl.SSLWantReadError, ssl.SSLEOFError, ssl.SSLError, (0, 0)} <= seen
-    assert {"SSLV3_ALERT_BAD_RECORD_MAC", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"} <= seen
+    assert "SSLV3_ALERT_BAD_RECORD_MAC" in seen
+    assert {"DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "RECORD_LAYER_FAILURE"} & seen  # since 3.2
     assert {"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"} & seen
 
 

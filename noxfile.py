@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nox
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 AGES = ["oldest", "newest"]
 COVERED = ("comm/wire/*", "comm/transport/*", "security/contexts/*")
 

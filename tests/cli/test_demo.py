@@ -190,6 +190,7 @@ def without(tmp_path: Path) -> Callable[..., dict[str, str]]:
     return environment
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there distributed's own loses connections")
 def test_a_cluster_without_our_backend_is_noticed(
     tmp_path: Path, without: Callable[..., dict[str, str]]
 ) -> None:

@@ -258,7 +258,7 @@ async def test_stop_leaves_open_comms_alone(scheme: str) -> None:
 
 # Tornado leaves the socket that it could not bind to the collector.
 @pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Exception ignored .* <socket:pytest.PytestUnraisableExceptionWarning"
 )
 @aio
 async def test_an_address_in_use(scheme: str) -> None:

@@ -61,7 +61,7 @@ async def test_a_default_port_is_taken_where_none_is_given(party: Party) -> None
 
 # Tornado's bind_sockets leaves the socket that it could not bind to the collector.
 @pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Exception ignored .* <socket:pytest.PytestUnraisableExceptionWarning"
 )
 @asynchronous
 async def test_a_port_that_is_taken_is_an_error(party: Party) -> None:

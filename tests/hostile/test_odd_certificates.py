@@ -34,6 +34,9 @@ GOOD = certs.leaf(CA, "good")
 ODD = oddities.oddities(CA)
 EVERYBODY, NOBODY, ODD_ONLY = ["*"], ["nobody*", "sha256:" + 64 * "0"], ["odd", "good*", "a"]
 TLS1_2, TLS1_3 = VERSIONS
+KINDS = {"certificate", "by-peer", "not-allowed", "expired", "not-yet-valid", "too-large"}
+# OpenSSL 3.6 does not parse these, and says anything but that.
+NOT_PARSED = {"registered ID unending", "directory name, no UTF-8", "names that do not parse"}
 # The list is looked at before either face hears of a peer; and it is the same for both sides and
 # versions, so every two of these values meet, and not every three.
 ONE_WAY = [("client", TLS1_2), ("server", TLS1_3)]
@@ -186,8 +189,8 @@ async def _all_met(
             assert len(said) < 3000, name
             assert len(lines) == 1, (name, lines)
             assert sum(stats.refused.values()) == 1, (name, stats)
-            assert set(stats.refused) <= {"certificate", "by-peer", "not-allowed", "expired",
-                                          "not-yet-valid", "too-large"}, (name, stats)  # fmt: skip
+            unparsed = {"other-ca", "cipher", "tls"} if name in NOT_PARSED else set()
+            assert set(stats.refused) <= KINDS | unparsed, (name, stats)
             assert said.startswith(("HandshakeError", "FatalCommClosedError")), (name, said)
     assert refused > 10
     assert served > 20 or allowed in (NOBODY, ODD_ONLY)

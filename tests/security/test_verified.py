@@ -34,7 +34,8 @@ def visit(
         try:
             tls.do_handshake()
             tls.sendall(b"smuggled")
-            while data := tls.recv(1000):
+            # An end without close_notify makes OpenSSL 3.6 resume a session no more.
+            while served != SECRET and (data := tls.recv(1000)):
                 served += data
         except OSError:
             pass
@@ -180,21 +181,20 @@ async def test_a_resumed_session_is_served_nothing(stack: type[Any], ticket: boo
     client = foreign_context("client", NODE, [CA], version=ssl.TLSVersion.TLSv1_2)
     if not ticket:
         client.options |= ssl.OP_NO_TICKET
-    times = 2 if ticket else 1  # OpenSSL drops a session of its cache whose connection fails
     serving = stack(server_context(security(NODE, [CA])))
     loop = asyncio.get_running_loop()
     async with serving as port:
-        session, resumed, served = await loop.run_in_executor(None, visit, port, client, None)
-        assert (resumed, served) == (False, SECRET)
-        assert session is not None
-        for _ in range(times):
+        for _ in range(2):  # with a new one: OpenSSL may drop a session whose connection fails
+            session, resumed, served = await loop.run_in_executor(None, visit, port, client, None)
+            assert (resumed, served) == (False, SECRET)
+            assert session is not None
             again = await loop.run_in_executor(None, visit, port, client, session)
             assert again[1:] == (True, b"")
         _, resumed, served = await loop.run_in_executor(None, visit, port, client, None)
         assert (resumed, served) == (False, SECRET)
-    assert serving.met == [b"smuggled"] * 2
+    assert serving.met == [b"smuggled"] * 3
     if isinstance(serving, Blocking):
-        assert [type(error) for error in serving.errors] == [SessionResumed] * times
+        assert [type(error) for error in serving.errors] == [SessionResumed] * 2
     else:
         assert all(isinstance(error, OSError) for error in serving.errors)
 

@@ -63,6 +63,9 @@ async def iterate(comms: list[Comm]) -> None:
 
 def leave(comms: list[Comm]) -> None:
     """Through all that the parent has begun, as a child should not."""
+    asyncio._set_running_loop(loop)
+    if asyncio.current_task() is None:  # since Python 3.14, where the parent's task could not end
+        asyncio.tasks._enter_task(loop, parents)
     raise SystemExit(0)
 
 
@@ -192,8 +195,9 @@ if __name__ == "__main__":
     parent = os.getpid()
     make = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[sys.argv[1]]
     loop = make()
+    parents = loop.create_task(main(sys.argv[2:]))
     try:
-        outcome = loop.run_until_complete(main(sys.argv[2:]))
+        outcome = loop.run_until_complete(parents)
     finally:
         if os.getpid() != parent:
             os._exit(0)

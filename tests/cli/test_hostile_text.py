@@ -20,9 +20,11 @@ from typing import Any
 
 import msgpack
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 
 from sealwire.cli.console import cell, to_json
+from sealwire.cli.main import main
 from sealwire.security.text import visible
 from support import evil, folders
 from support.certs_cli import request
@@ -65,12 +67,29 @@ def in_a_pipe(arguments: list[str], folder: Path, variables: dict[str, str]) -> 
     return output + errors
 
 
+def in_this_process(arguments: list[str], folder: Path, variables: dict[str, str]) -> bytes:
+    """The same without a process of its own."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        done = CliRunner().invoke(main, arguments, env=variables)
+    finally:
+        os.chdir(before)
+    if not isinstance(done.exception, SystemExit | None):
+        raise done.exception
+    return done.stdout_bytes + done.stderr_bytes
+
+
 def look(folder: Path, *arguments: str, json_too: bool = True, **variables: str) -> str:
-    """All a command says in each way; nothing in it may act."""
+    """All a command says in each way; nothing in it may act.
+
+    On a terminal it is a process. So it is in a pipe where there is no JSON; there and elsewhere
+    nothing depends on that but the logs, which are the same in both.
+    """
     whole = []
-    ways = [(on_a_terminal, []), (in_a_pipe, [])]
+    ways = [(on_a_terminal, []), (in_this_process if json_too else in_a_pipe, [])]
     if json_too:
-        ways.append((in_a_pipe, ["--json"]))
+        ways.append((in_this_process, ["--json"]))
     for way, more in ways:
         raw = way([*arguments, *more], folder, variables)
         text = STYLE.sub(b"", raw).decode() if way is on_a_terminal else raw.decode()

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from sealwire.cli.bench import client
 from sealwire.cli.bench import server as bench_server
 from sealwire.cli.bench.report import table
 from sealwire.cli.demo.identities import IdentityFiles, write_roles
+from sealwire.cli.main import main
 from sealwire.comm import connect, listen
 from sealwire.security import Authority
 from support.aio import aio, until
@@ -179,21 +181,12 @@ def test_what_cannot_be_done_is_said(arguments: list[str], words: str, tmp_path:
     [("matplotlib", "--plot=x.png", "benchmark"), ("uvloop", "--uvloop", "uvloop")],
 )
 def test_a_missing_library_is_named_first(
-    module: str, option: str, extra: str, tmp_path: Path
+    module: str, option: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = (
-        f"import sys; sys.modules[{module!r}] = None\n"
-        f"from sealwire.cli.main import main; main(['bench', {option!r}])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PROMPTLY,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
+    for name in (module, *(name for name in sys.modules if name.startswith(f"{module}."))):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = CliRunner().invoke(main, ["bench", option])
+    assert (done.exit_code, done.stdout) == (1, "")
     assert f"pip install 'sealwire[{extra}]'" in done.stderr
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import click
@@ -27,10 +27,12 @@ def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize("command", ["sealwire.cli", "dask sealwire"])
-def test_version(command: str) -> None:
-    done = python("-m", *command.split(), "--version")
-    assert (done.returncode, done.stdout) == (0, f"sealwire {version('sealwire')}\n")
+def test_version() -> None:
+    said = f"sealwire {version('sealwire')}\n"
+    done = python("-m", "sealwire.cli", "--version")
+    assert (done.returncode, done.stdout) == (0, said)
+    (registered,) = entry_points(group="dask_cli", name="sealwire")  # `dask sealwire`
+    assert CliRunner().invoke(registered.load(), ["--version"]).stdout == said
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -72,7 +72,7 @@ async def packets_are_dropped(here: Here) -> str:
             sock.setblocking(False)
             sock.connect_ex(server.getsockname())
         address = f"tls://127.0.0.1:{server.getsockname()[1]}"
-        told = probe(address, "--timeout", "0.5", *here())
+        told = probe(address, "--timeout", "0.2", *here())
         for sock in waiting:
             sock.close()
     return str(told["words"])
@@ -109,7 +109,7 @@ async def hanging(here: Here) -> str:
         server.bind(("127.0.0.1", 0))
         server.listen()
         address = f"tls://127.0.0.1:{server.getsockname()[1]}"
-        told = await asyncio.to_thread(probe, address, "--timeout", "0.3", *here())
+        told = await asyncio.to_thread(probe, address, "--timeout", "0.1", *here())
     return str(told["words"])
 
 

@@ -49,7 +49,7 @@ unit: install
 
 # The attacks of tests/hostile with the promised counts, a message of 5 GiB, then mixed load for SOAK_SECONDS.
 soak: install
-	SEALWIRE_HOSTILE=full $(BIN)/pytest -n 2 tests/hostile tests/comm/test_large.py $(PYTEST_ARGS)
+	SEALWIRE_HOSTILE=full $(BIN)/pytest -n 2 tests/hostile tests/comm/test_large.py tests/cli/test_hostile_folder.py $(PYTEST_ARGS)
 	PYTHONPATH=tests $(BIN)/python tests/hostile/soak.py
 	SOAK_JOINED=600 $(BIN)/pytest -n 0 tests/joining/test_long_life.py $(PYTEST_ARGS)
 

@@ -38,6 +38,9 @@ def pytest_configure(config: pytest.Config) -> None:
     The processes of xdist inherit it. What `tmp_path` gives is elsewhere, and kept as usual.
     """
     choose_hold()
+    # Thousands of small files wait for the disk; none is to outlive a loss of power. A descriptor
+    # that is none is an error as before, and the processes of the tests sync what they write.
+    os.fsync = os.fstat
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's `&` does, for children too
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):

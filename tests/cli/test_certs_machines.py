@@ -23,6 +23,7 @@ from sealwire.security import config
 from sealwire.security.x509.certinfo import CertificateInfo
 from support import folders
 from support.certs_cli import ROLES, codes, good, run, told
+from support.forking import sealwire
 
 
 @pytest.fixture
@@ -150,18 +151,11 @@ def test_known_keys_of_ours_are_no_finding(home: Path) -> None:
 def test_probe_shows_the_one_role_that_is_here(home: Path, machine: Path, role: str) -> None:
     shutil.copy(home / "certs" / f"{role}.pem", machine)
     good("config", "--dir", str(machine))
-    command = [sys.executable, "-m", "sealwire.cli", "probe", "tls://127.0.0.1:1", "--json"]
 
     def probed(*options: str) -> Any:
-        done = subprocess.run(
-            [*command, *options],
-            env={"DASK_CONFIG": str(machine / "dask.yaml"), "HOME": str(home), "PATH": "/usr/bin"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return json.loads(done.stdout)
+        command = ("probe", "tls://127.0.0.1:1", "--json", *options)
+        configured = {"DASK_CONFIG": str(machine / "dask.yaml"), "HOME": str(home)}
+        return json.loads(sealwire(*command, folder=home, **configured)[1])
 
     said = probed()
     assert (said["role"], said["outcome"]) == (role, "unreachable")

@@ -42,10 +42,8 @@ def folder(home: Path) -> Path:
     return home / "certs"
 
 
-def refused(folder: Path, role: str, name: str, ours: str) -> Any:
+def refused(one: Security, folder: Path, role: str, name: str, ours: str) -> Any:
     """What comes of a handshake of a process of `role`, as configured, and a peer with a file."""
-    values = config.read(str(folder / "dask.yaml"))
-    one = Security(**values)
     # The peer trusts everybody of the CA: whom a thief of its key would have on the other side.
     key = folder / f"{name}.pem"
     if name.startswith("signed-"):  # whose key is not here: stands for one of the same names
@@ -88,9 +86,10 @@ ALLOWED = {
 def test_which_role_may_talk_to_which(folder: Path) -> None:
     assert "all fits" in good("check", str(folder))
     assert set(PEERS) == set(ROLES)
+    one = Security(**config.read(str(folder / "dask.yaml")))
     for role, ours, peer in product(ROLES, ("dials", "accepts"), ROLES):
         for name in IDENTITIES[peer]:
-            error = refused(folder, role, name, ours)
+            error = refused(one, folder, role, name, ours)
             expected = type(None) if peer in ALLOWED[role] else PeerNotAllowed
             assert isinstance(error, expected), (role, ours, name, error)
 

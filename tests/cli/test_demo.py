@@ -1,4 +1,7 @@
-"""The demo itself, as a process: what it promises, and that it can fail and be interrupted."""
+"""The demo itself: what it promises, and that it can fail and be interrupted.
+
+As a process, but where it fails, which is as well seen in this one.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,19 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from sealwire.cli.main import main
+from sealwire.dask_backend import uninstall
 from support.once import once
 
 HANG = 120  # seconds until a demo counts as hung
@@ -176,32 +184,41 @@ def test_interrupted_it_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+Demo = Callable[[str], tuple[int, str]]
+
+
 @pytest.fixture
-def without(tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """Makes the environment of processes that cannot import some modules."""
+def demo_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: None) -> Demo:
+    """Runs the demo in this process, its children after some lines of Python: code and output."""
+    places = {name: tmp_path / name for name in ("temporary", "lines")}
+    for place in places.values():
+        place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(places["temporary"]))
+    monkeypatch.setenv("PYTHONPATH", str(places["lines"]))
+    for name in os.environ:
+        if name.startswith("DASK_"):
+            monkeypatch.delenv(name)
+    uninstall()
 
-    def environment(*modules: str) -> dict[str, str]:
-        folder = tmp_path / "without"
-        folder.mkdir()
-        blocker = f"import sys\nsys.modules.update(dict.fromkeys({modules!r}))\n"
-        (folder / "sitecustomize.py").write_text(blocker)
-        return {"PYTHONPATH": str(folder)}
+    def run(lines: str) -> tuple[int, str]:
+        (places["lines"] / "sitecustomize.py").write_text(lines)
+        done = CliRunner().invoke(main, ["demo", *SMALL])
+        assert isinstance(done.exception, SystemExit), done.output
+        assert list(places["temporary"].iterdir()) == []
+        return done.exit_code, done.output
 
-    return environment
+    return run
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="there distributed's own loses connections")
-def test_a_cluster_without_our_backend_is_noticed(
-    tmp_path: Path, without: Callable[..., dict[str, str]]
-) -> None:
+def test_a_cluster_without_our_backend_is_noticed(demo_here: Demo) -> None:
     """Dask goes on when a preload fails, and then the cluster works, but over stock's backend.
 
     Unless a `dask` command has installed ours by then, which it does for such a preload.
     """
-    missing = without("sealwire.dask_backend.preload", "sealwire.cli.dask_plugin")
-    with demo(tmp_path, **missing) as process:
-        text = rest(process)
-    assert process.returncode == 1, text
+    missing = ("sealwire.dask_backend.preload", "sealwire.cli.dask_plugin")
+    code, text = demo_here(f"import sys\nsys.modules.update(dict.fromkeys({missing}))\n")
+    assert code == 1, text
     failed = dict(re.findall(r"^FAILED  (.*?)  +(.*?) *$", text, re.MULTILINE))
     assert "scheduler is without it" in failed.pop("every process uses our backend")
     # What stock's processes do not tell counts as missing.
@@ -209,23 +226,26 @@ def test_a_cluster_without_our_backend_is_noticed(
     assert text.splitlines()[-1].startswith("3 of 10 promises FAILED: every process was observed, ")
 
 
-def test_a_scheduler_that_does_not_start_is_explained(
-    tmp_path: Path, without: Callable[..., dict[str, str]]
-) -> None:
-    with demo(tmp_path, **without("distributed.cli.dask_scheduler")) as process:
-        text = rest(process)
-    assert process.returncode == 1, text
+ENDS = """
+import os, sys
+if "scheduler" in sys.orig_argv:
+    os.write(2, b"No such command 'scheduler'")
+    os._exit(2)
+"""
+
+
+def test_a_scheduler_that_does_not_start_is_explained(demo_here: Demo) -> None:
+    code, text = demo_here(ENDS)
+    assert code == 1, text
     assert "\nError: scheduler ended with code 2; its last words:\n" in text
     assert "No such command 'scheduler'" in text
     assert "Traceback" not in text
-    assert [path.name for path in tmp_path.iterdir()] == ["without"]
 
 
-def test_a_wrong_configuration_is_explained(tmp_path: Path) -> None:
-    with demo(tmp_path, DASK_DISTRIBUTED__COMM__TLS__MIN_VERSION="1.1") as process:
-        text = rest(process)
-    assert process.returncode == 1, text
+def test_a_wrong_configuration_is_explained(demo_here: Demo) -> None:
+    with dask.config.set({"distributed.comm.tls.min-version": "1.1"}):
+        code, text = demo_here("")
+    assert code == 1, text
     assert re.search(r"^Error: .*min.version.*1\.1", text, re.MULTILINE), text
     assert "scheduler and 2 workers ..." not in text, "no process is started for that"
     assert "Traceback" not in text
-    assert list(tmp_path.iterdir()) == []

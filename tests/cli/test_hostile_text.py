@@ -14,15 +14,17 @@ import socket
 import ssl
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 
 from sealwire.cli.console import cell, to_json
+from sealwire.cli.main import main
 from sealwire.security.text import visible
 from support import evil, folders
 from support.certs_cli import request
@@ -36,8 +38,13 @@ STYLE = re.compile(rb"\x1b\[[0-9;]*m")
 NAME = "n1\x1b]0;owned\x07\x1b[2J\nvalid 9999[red]x[/]\u202e:boom:"
 
 
-def on_a_terminal(arguments: list[str], folder: Path, variables: dict[str, str]) -> bytes:
-    """What a command writes to a terminal, errors among it."""
+Say = Callable[[list[str], Path, dict[str, str]], bytes]
+
+
+def on_a_terminal(
+    arguments: list[str], folder: Path, variables: dict[str, str], apart: bool = True
+) -> bytes:
+    """What a command writes to a terminal, errors among it; as a process, or in this one."""
     import pty
 
     ours, theirs = pty.openpty()
@@ -52,7 +59,10 @@ def on_a_terminal(arguments: list[str], folder: Path, variables: dict[str, str])
     reader.start()
     environment = {"TERM": "xterm-256color", "COLUMNS": "120", **variables}
     try:
-        sealwire(*arguments, folder=folder, terminal=theirs, **environment)
+        if apart:
+            sealwire(*arguments, folder=folder, terminal=theirs, **environment)
+        else:
+            _run_here(arguments, folder, theirs, environment)
     finally:
         os.close(theirs)
         reader.join()
@@ -60,20 +70,59 @@ def on_a_terminal(arguments: list[str], folder: Path, variables: dict[str, str])
     return b"".join(pieces).replace(b"\r\n", b"\n")
 
 
+def _run_here(
+    arguments: list[str], folder: Path, terminal: int, environment: dict[str, str]
+) -> None:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open(terminal, "w", 1, encoding="utf-8", closefd=False) as stream,
+        contextlib.redirect_stdout(stream),
+        contextlib.redirect_stderr(stream),
+        contextlib.suppress(SystemExit),
+    ):
+        patch.chdir(folder)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        main(arguments)
+
+
+def on_a_terminal_here(arguments: list[str], folder: Path, variables: dict[str, str]) -> bytes:
+    return on_a_terminal(arguments, folder, variables, apart=False)
+
+
 def in_a_pipe(arguments: list[str], folder: Path, variables: dict[str, str]) -> bytes:
     _, output, errors = sealwire(*arguments, folder=folder, **variables)
     return output + errors
 
 
-def look(folder: Path, *arguments: str, json_too: bool = True, **variables: str) -> str:
-    """All a command says in each way; nothing in it may act."""
+def in_this_process(arguments: list[str], folder: Path, variables: dict[str, str]) -> bytes:
+    """The same without a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = CliRunner().invoke(main, arguments, env=variables)
+    if not isinstance(done.exception, SystemExit | None):
+        raise done.exception
+    return done.stdout_bytes + done.stderr_bytes
+
+
+def look(
+    folder: Path, *arguments: str, apart: bool = True, json_too: bool = True, **variables: str
+) -> str:
+    """All a command says in each way; nothing in it may act.
+
+    On a terminal it is a process, if `apart`. So it is in a pipe where there is no JSON; nothing
+    depends on that but what is logged, which is the same in both.
+    """
     whole = []
-    ways = [(on_a_terminal, []), (in_a_pipe, [])]
+    ways: list[tuple[Say, list[str]]] = [
+        (on_a_terminal if apart else on_a_terminal_here, []),
+        (in_this_process if json_too else in_a_pipe, []),
+    ]
     if json_too:
-        ways.append((in_a_pipe, ["--json"]))
+        ways.append((in_this_process, ["--json"]))
     for way, more in ways:
         raw = way([*arguments, *more], folder, variables)
-        text = STYLE.sub(b"", raw).decode() if way is on_a_terminal else raw.decode()
+        text = STYLE.sub(b"", raw).decode() if way is ways[0][0] else raw.decode()
         assert text.strip(), arguments
         assert "Traceback" not in text, text
         assert "Warning: " not in text, text
@@ -138,14 +187,14 @@ def test_check(folder: Path, names: str) -> None:
     with open(folder / "ca.pem", "a") as trust:
         trust.write(ca)
     put(folder / "guest.pem", pem + key)
-    look(folder, "certs", "check", ".")
+    look(folder, "certs", "check", ".", apart=False)
     yaml = (folder / "dask.yaml").read_text().replace("worker.pem", "guest.pem")
     (folder / "dask.yaml").write_text(
         yaml + '    "\\e[2J\\u202e\\x9b[red]": 1\n    "a\\nvalid 9999": 2\n'
     )
     look(folder, "certs", "check", ".")
-    look(folder, "certs", "check", "dask.yaml")
-    look(folder.parent, "certs", "show", "certs")
+    look(folder, "certs", "check", "dask.yaml", apart=False)
+    look(folder.parent, "certs", "show", "certs", apart=False)
 
 
 def test_names_of_files(folder: Path) -> None:
@@ -174,9 +223,10 @@ def test_columns_of_the_journal(folder: Path) -> None:
     with open(folder / "journal.tsv", "a", newline="") as journal:
         journal.write("\t".join([*line[:2], "4e", *line[3:]]) + "\n")
         journal.write("\t".join([line[0], "\x1b[2J", "4f", *line[3:]]) + "\n")
-    assert "\\x1b[2J" in look(folder, "certs", "revoke", "4e", "--dir", ".", "--dry-run")
-    look(folder, "certs", "rotate-ca", "--dir", ".")
-    assert "\\x1b[2J" in look(folder, "certs", "rotate-ca", "--complete", "--dir", ".")
+    here = ("--dir", ".")
+    assert "\\x1b[2J" in look(folder, "certs", "revoke", "4e", *here, "--dry-run", apart=False)
+    look(folder, "certs", "rotate-ca", *here, apart=False)
+    assert "\\x1b[2J" in look(folder, "certs", "rotate-ca", "--complete", *here, apart=False)
 
 
 def folders_journal(folder: Path) -> list[list[str]]:
@@ -191,7 +241,7 @@ def test_a_request(folder: Path, name: str) -> None:
         request(folder / "bad.csr", name, None, x509.DNSName("n\x1b[2J.lab"))
         request(folder / "odd.csr", name, None, x509.UniformResourceIdentifier("\x1b[2J"))
     for csr in ("bad.csr", "odd.csr"):
-        look(folder, "certs", "sign", csr, "--role", "worker", "--dir", ".")
+        look(folder, "certs", "sign", csr, "--role", "worker", "--dir", ".", apart=False)
 
 
 # Servers
@@ -256,7 +306,7 @@ def test_probe(folder: Path, says: str, trusted: bool) -> None:
         anchors = put(folder / f"{NAME.replace('/', '').splitlines()[0]}.pem", ca)
     with served(pem, key, folder, SAYS[says]) as address:
         options = ["--ca", str(anchors), "--cert", str(folder / "client.pem"), "--timeout", "2"]
-        said = look(folder, "probe", address, *options)
+        said = look(folder, "probe", address, *options, apart=trusted)
     assert "\\x1b" in said
     assert "\\u001b" in said
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import click
@@ -27,20 +27,18 @@ def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
     )
 
 
-def sealwire(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return python("-m", "sealwire.cli", *arguments)
-
-
-@pytest.mark.parametrize("command", ["sealwire.cli", "dask sealwire"])
-def test_version(command: str) -> None:
-    done = python("-m", *command.split(), "--version")
-    assert (done.returncode, done.stdout) == (0, f"sealwire {version('sealwire')}\n")
+def test_version() -> None:
+    said = f"sealwire {version('sealwire')}\n"
+    done = python("-m", "sealwire.cli", "--version")
+    assert (done.returncode, done.stdout) == (0, said)
+    (registered,) = entry_points(group="dask_cli", name="sealwire")  # `dask sealwire`
+    assert CliRunner().invoke(registered.load(), ["--version"]).stdout == said
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_lists_every_command(option: str) -> None:
-    done = sealwire(option)
-    assert done.returncode == 0
+    done = CliRunner().invoke(main, [option])
+    assert done.exit_code == 0
     for name in COMMANDS:
         assert f"\n  {name} " in done.stdout
 
@@ -66,9 +64,15 @@ def test_every_command_explains_itself(name: str) -> None:
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], words: str) -> None:
-    done = sealwire(*arguments)
-    assert done.returncode == 2
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
     assert words in done.stderr
+
+
+def test_wrong_usage_ends_a_process_with_2() -> None:
+    done = python("-m", "sealwire.cli", "nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such command 'nonsense'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -96,26 +100,33 @@ def test_little_is_loaded(script: str, unwanted: list[str], tmp_path: Path) -> N
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("closed", ["out", "err", "in", "all"])
-def test_closed_streams_are_no_traceback(closed: str, tmp_path: Path) -> None:
-    """In one process: the command line as a script, a service or a shell's `>&-` starts it."""
-    (tmp_path / "one.pem").write_text("no certificate\n")
-    script = f"""
+# In one process: the command line as a script, a service or a shell's `>&-` starts it.
+CLOSED = """
 import sys
 from sealwire.cli.main import main
-said = sys.stderr
-for name in ("stdin", "stdout", "stderr"):
-    if {closed!r} in (name[3:], "all"):
-        setattr(sys, name, None)
-codes = []
-for line in ("--version", "config", "certs show one.pem", "certs list --dir .", "certs check ."):
-    try:
-        main(line.split())
-    except SystemExit as end:
-        codes.append(end.code)
-print(*codes, file=said)
+lines = ("--version", "config", "certs show one.pem", "certs list --dir .", "certs check .")
+streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+for closed in ("out", "err", "in", "all"):
+    codes = []
+    for name, stream in streams.items():
+        setattr(sys, name, None if closed in (name[3:], "all") else stream)
+    for line in lines:
+        try:
+            main(line.split())
+        except SystemExit as end:
+            codes.append(end.code)
+        except Exception as error:
+            codes.append(repr(error))
+    print("RESULT", closed, *codes, file=streams["stderr"])
 """
-    done = python("-c", script, cwd=tmp_path)
+
+
+def test_closed_streams_are_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "one.pem").write_text("no certificate\n")
+    done = python("-c", CLOSED, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.split("\n")[-2] == "0 0 1 1 2"
+    found = [line.split() for line in done.stderr.splitlines() if line.startswith("RESULT")]
+    assert {closed: codes for _, closed, *codes in found} == {
+        closed: ["0", "0", "1", "1", "2"] for closed in ("out", "err", "in", "all")
+    }

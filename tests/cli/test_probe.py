@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dask
 import pytest
@@ -17,6 +18,7 @@ from sealwire.cli.main import main
 from sealwire.cli.probe.diagnosis import Outcome
 from support import certs
 from support.aio import aio
+from support.forking import sealwire
 from support.handshakes import security
 from support.listeners import CA, FAST, GOOD, KINDS, NODE, OTHER_CA, Here, at, listening, probe
 
@@ -141,9 +143,9 @@ def test_packets_are_dropped() -> None:
 
 
 @aio
-async def test_what_people_see(here: Here) -> None:
+async def test_what_people_see(here: Here, tmp_path: Path) -> None:
     async with listening("comm", "tls", GOOD) as listener:
-        good = await asyncio.to_thread(run, listener.contact_address, *here())
+        good = await asyncio.to_thread(run, tmp_path, listener.contact_address, *here())
     assert good.returncode == 0, good.stderr
     for words in (
         "resolve",
@@ -159,20 +161,16 @@ async def test_what_people_see(here: Here) -> None:
     assert good.stdout.splitlines()[-1].startswith("ok  it speaks our protocol")
     evil = certs.leaf(OTHER_CA, "evil\x1b[2J[bold]", names=["x"])
     async with listening("comm", "tls", security(evil, [CA])) as listener:
-        bad = await asyncio.to_thread(run, listener.contact_address, *here())
+        bad = await asyncio.to_thread(run, tmp_path, listener.contact_address, *here())
     assert bad.returncode == 5
     assert bad.stdout.splitlines()[-1].startswith("FAILED  TLS handshake with tls://127.0.0.1:")
     assert "\x1b[2J" not in bad.stdout
     assert "[bold]" in bad.stdout
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sealwire.cli", "probe", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code, output, errors = sealwire("probe", *arguments, folder=folder)
+    return subprocess.CompletedProcess(arguments, code, output.decode(), errors.decode())
 
 
 def test_it_documents_its_exit_codes() -> None:

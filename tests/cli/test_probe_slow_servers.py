@@ -23,10 +23,10 @@ from support.listeners import CA, NODE, OTHER_CA, Here, probe
 
 pytestmark = pytest.mark.usefixtures("registry")
 
-STEP = 0.2
+STEP = 0.1
 # Resolving, connecting, TLS, hello and two more looks at what is there, and room for the machine.
 SOON = 6 * STEP + 4
-PAUSE = 0.04  # between two bytes: less than the time of a step
+PAUSE = 0.02  # between two bytes: less than the time of a step
 
 Act = Callable[[socket.socket], None]
 

@@ -7,7 +7,6 @@ out. No task is lost, and no process restarted.
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import sys
@@ -26,17 +25,10 @@ from sealwire.dask_backend import Security
 from sealwire.security.ca.authority import Authority
 from sealwire.security.pem import blocks
 from support import HANG
-from support.forking import sealwire
+from support.certs_cli import told
 from support.processes import PRELOAD, Programs
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-def certs(*arguments: str, folder: Path, code: int = 0) -> Any:
-    """``sealwire certs`` with these arguments, beside the folder `certs`; what it says."""
-    exit_code, output, errors = sealwire("certs", *arguments, "--json", folder=folder)
-    assert exit_code == code, output + errors
-    return json.loads(output)
 
 
 class Visitor:
@@ -192,13 +184,14 @@ def cluster(folder: Path) -> Iterator[tuple[str, dict[str, str], Programs]]:
 def test_a_cluster_outlives_its_certificates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     home = tmp_path / "certs"
-    certs("init", folder=tmp_path)
+    told("init")
     for name in ("a.lab", "b.lab"):
-        certs("issue", "worker", name, "127.0.0.1", folder=tmp_path)
+        told("issue", "worker", name, "127.0.0.1")
     config = home / "dask.yaml"
     config.write_text(config.read_text() + "    reload-interval: 100 ms\n")
-    assert certs("check", "certs", folder=tmp_path) == []
+    assert told("check", "certs") == []
     monkeypatch.setenv("DASK_CONFIG", str(config))
 
     security = Security(
@@ -227,26 +220,26 @@ def test_a_cluster_outlives_its_certificates(
         with Life(address, security) as life:
             life.goes_on()
 
-            said = certs("renew", folder=tmp_path)
+            said = told("renew")
             assert {each["status"] for each in said["identities"]} == {"renewed"}
             until(lambda: all_show(files))
             life.goes_on()
 
             old = Visitor((home / "client.pem").read_text(), tmp_path)
-            certs("rotate-ca", folder=tmp_path)
+            told("rotate-ca")
             issued = first_ca(home).issue("client")
             visitor = Visitor(issued.certificate + issued.key, tmp_path)
             until(lambda: everybody(visitor, True))  # each has heard of the new CA
             ours = security.get_connection_args("client")["ssl_context"]
             until(lambda: len(ours.get_ca_certs()) == 2)  # so have we, on a busy machine as well
-            certs("renew", folder=tmp_path)
+            told("renew")
             until(lambda: all_show(files))
             life.goes_on()
-            certs("rotate-ca", "--complete", folder=tmp_path)
+            told("rotate-ca", "--complete")
             until(lambda: everybody(old, False))  # and has forgotten the old one
             life.goes_on()
 
-        assert certs("check", "certs", folder=tmp_path) == []
+        assert told("check", "certs") == []
         assert processes(client) == before
 
         # A key is stolen while both workers are at work. Whoever shows its certificate is shut out,
@@ -256,19 +249,19 @@ def test_a_cluster_outlives_its_certificates(
         slow[20].result(timeout=HANG)
         thief = Visitor((home / "worker-b.lab.pem").read_text(), tmp_path)
         assert thief.knock(address) is not None
-        certs("revoke", "worker-b.lab", "--reason", "keyCompromise", folder=tmp_path)
+        told("revoke", "worker-b.lab", "--reason", "keyCompromise")
         until(lambda: everybody(thief, False))
         assert "revoked" in client.run(dial, address, workers=[owner])[owner]
-        (found,) = certs("check", "certs", folder=tmp_path)
+        (found,) = told("check", "certs")
         assert (found["code"], found["severity"]) == ("revoked", "note")
         needs_all = client.submit(total, *slow, pure=False, workers=[listeners["worker-a.lab"]])
 
-        certs("renew", "worker-b.lab", folder=tmp_path)
+        told("renew", "worker-b.lab")
         until(lambda: all_show(files))
         assert client.run(dial, address, workers=[owner])[owner] == "welcome"
         assert needs_all.result(timeout=HANG) == 19900
         assert client.gather(slow) == list(range(200))
         assert everybody(thief, False)
-        assert certs("check", "certs", folder=tmp_path) == []
+        assert told("check", "certs") == []
         assert processes(client) == before
         assert all(each.process.poll() is None for each in programs.started)

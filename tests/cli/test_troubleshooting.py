@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from sealwire.cli.main import main
+from sealwire.cli.probe import connections
 from sealwire.security import Security
 from support import certs, certs_cli, joining
 from support.aio import aio, until
@@ -71,7 +72,7 @@ async def packets_are_dropped(here: Here) -> str:
             sock.setblocking(False)
             sock.connect_ex(server.getsockname())
         address = f"tls://127.0.0.1:{server.getsockname()[1]}"
-        told = probe(address, "--timeout", "0.5", *here())
+        told = probe(address, "--timeout", "0.2", *here())
         for sock in waiting:
             sock.close()
     return str(told["words"])
@@ -89,7 +90,9 @@ def instead(answer: bytes) -> Scenario:
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             address = f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            return str((await asyncio.to_thread(probe, address, *here()))["words"])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(connections, "_SNIFF", 0.1)  # it will say nothing before it is asked
+                return str((await asyncio.to_thread(probe, address, *here()))["words"])
 
     return scenario
 
@@ -106,7 +109,7 @@ async def hanging(here: Here) -> str:
         server.bind(("127.0.0.1", 0))
         server.listen()
         address = f"tls://127.0.0.1:{server.getsockname()[1]}"
-        told = await asyncio.to_thread(probe, address, "--timeout", "0.3", *here())
+        told = await asyncio.to_thread(probe, address, "--timeout", "0.1", *here())
     return str(told["words"])
 
 

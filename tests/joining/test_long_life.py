@@ -1,6 +1,6 @@
 """A cluster that outlives its certificates and its CA, and loses a worker that is revoked.
 
-Certificates of 20 seconds, for as long as it takes. `make soak` has certificates of two minutes for
+Certificates of 14 seconds, for as long as it takes. `make soak` has certificates of two minutes for
 ten (`SOAK_JOINED`: seconds).
 """
 
@@ -27,7 +27,7 @@ from support.joined_cluster import QUIET, SECRET, Cluster
 from support.joining import new_token
 
 LONG = float(os.environ.get("SOAK_JOINED", "0"))
-LIFETIME = 120.0 if LONG else 20.0
+LIFETIME = 120.0 if LONG else 14.0
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from sealwire.joining import (
     Refused,
     Unavailable,
     WrongAuthority,
+    client,
     desk,
     join,
     lists,
@@ -45,7 +46,10 @@ def shut_out(ca: CA, name: str) -> None:
 
 
 @aio
-async def test_renewing(ca: CA) -> None:
+async def test_renewing(ca: CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time after a wait, which is told, and short here: a tenth of a second of two minutes."""
+    monkeypatch.setattr(desk, "_OFTEN", 1200)
+    monkeypatch.setattr(client, "_PAUSE", 0.05)
     token = ca.token(lifetime=HOUR / 30)
     async with ca.service() as address:
         joined = await join(address, token, keys.generate(), node="a", hosts=["a.lab"])
@@ -86,7 +90,7 @@ async def test_one_revoked_serial_ends_all_that_came_of_its_key(ca: CA) -> None:
 async def test_nobody_fills_the_journal(ca: CA, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many keys that have joined, of which the service does not keep all in memory."""
     monkeypatch.setattr(desk, "_KEPT", 3)
-    token, made = ca.token(uses=10), [keys.generate() for _ in range(10)]
+    token, made = ca.token(uses=6), [keys.generate() for _ in range(6)]
     async with ca.service() as address:
         joined = [await join(address, token, key) for key in made]
         given = 0

@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from support.certs_cli import good, told
-from support.processes import Program
+from support.processes import Program, ended
 
 __all__ = ["SECRET", "Cluster", "bare"]
 
@@ -93,14 +91,4 @@ class Cluster:
         return "".join(line for each in self.started for line in each.output)
 
     def end(self) -> None:
-        for program in reversed(self.started):
-            family = [program.process.pid]
-            if psutil.pid_exists(program.process.pid):
-                tree = psutil.Process(program.process.pid).children(recursive=True)
-                family += [each.pid for each in tree]
-            program.process.terminate()
-            left = [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
-            for each in psutil.wait_procs(left, timeout=20)[1]:
-                each.kill()
-            program.process.wait()
-            program.finish()
+        ended(self.started)

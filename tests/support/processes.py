@@ -110,22 +110,32 @@ class Programs:
         )  # fmt: skip
 
     def __exit__(self, *_: object) -> None:
-        # One after the other, the scheduler last: a worker that is told to end by a signal and by
-        # its scheduler at once cancels its own end, and stays.
-        left = [process for program in reversed(self.started) for process in _ended(program)]
+        left = ended(self.started)
         words = "".join(line for program in self.started for line in program.output)
         assert not left, f"not ended by SIGTERM: {left}\n{words}"
 
 
-def _ended(program: Program) -> list[psutil.Process]:
-    """End a program and what it has started; what had to be killed."""
-    family = _tree(program.process.pid)
-    program.process.terminate()
+def ended(programs: list[Program]) -> list[psutil.Process]:
+    """End programs and what they have started; what had to be killed.
+
+    All workers, then the others, the last first: a worker that is told to end by a signal and by
+    its scheduler at once cancels its own end, and stays.
+    """
+    workers = [program for program in programs if "worker" in program.command]
+    others = [[program] for program in reversed(programs) if program not in workers]
+    return [process for group in (workers, *others) for process in _ended_at_once(group)]
+
+
+def _ended_at_once(programs: list[Program]) -> list[psutil.Process]:
+    family = [process for program in programs for process in _tree(program.process.pid)]
+    for program in programs:
+        program.process.terminate()
     _, left = psutil.wait_procs(family, timeout=HANG / 4)
     for process in left:
         process.kill()
-    program.process.wait()
-    program.finish()
+    for program in programs:
+        program.process.wait()
+        program.finish()
     return left
 
 

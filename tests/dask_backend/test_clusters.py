@@ -71,8 +71,8 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(programs: Programs, scheme: str, files: Files) -> Cluster:
-    return Cluster(programs, scheme, files)
+def cluster(forked: Programs, scheme: str, files: Files) -> Cluster:
+    return Cluster(forked, scheme, files)
 
 
 @pytest.mark.parametrize("scheme", ["tls"])

@@ -78,7 +78,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("dashboard")
-    with Programs(folder) as programs:
+    with Programs(folder, forked=True) as programs:
         yield Cluster(programs, folder)
 
 

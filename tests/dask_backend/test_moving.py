@@ -46,7 +46,7 @@ def test_there_and_back(
     moved = configured(tmp_path / "moved.yaml", settings, PRELOADS)
     monkeypatch.setenv("DASK_CONFIG", before)
 
-    with Programs(tmp_path) as programs:
+    with Programs(tmp_path, forked=True) as programs:
         _, address = programs.scheduler("tls")
         stays = joined(programs, address, before, monkeypatch, "stays")
         for config in (moved, before):

@@ -139,13 +139,12 @@ def sealwire(
     return _run(forker("command line"), command, folder, {**os.environ, **variables}, terminal)
 
 
-def python(
-    code: str, *arguments: str, folder: Path, environment: dict[str, str], flags: Iterable[str] = ()
-) -> tuple[int, str, str]:
-    """Run ``python -c``, "before Dask": as `sealwire`."""
-    one = forker("before Dask", flags)
-    ended, output, errors = _run(one, ["-c", code, *arguments], folder, environment)
-    return ended, output.decode(), errors.decode()
+def run(
+    command: list[str], folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of this Python "before Dask"."""
+    code, output, errors = _run(forker("before Dask"), command[1:], folder, environment)
+    return subprocess.CompletedProcess(command, code, output.decode(), errors.decode())
 
 
 def _run(

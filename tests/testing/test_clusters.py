@@ -36,8 +36,9 @@ pytest_plugins = ["sealwire.testing.fixtures"]
 
 STARTER = """
 import json, sys, time
-from sealwire.testing import tls_cluster
+from sealwire.testing import clusters, tls_cluster
 
+clusters._STOP_TIMEOUT = 1.0  # which a process takes that is stopped
 with tls_cluster(workers={workers}) as cluster:
     folders = [str(cluster.folder), str(cluster.certificates.folder.parent)]
     print(json.dumps([list(cluster.pids.values()), folders]), flush=True)

@@ -186,7 +186,7 @@ def config(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Path
 
 
 def test_dask_commands(
-    config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
+    config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, forked: Programs
 ) -> None:
     """Without --preload; a revoked worker is kept out, and the scheduler says why.
 
@@ -196,18 +196,18 @@ def test_dask_commands(
     worker; and a nanny is looked at in tests/dask_backend/test_unaware.py.
     """
     monkeypatch.setenv("DASK_CONFIG", str(config))
-    scheduler, address = programs.scheduler("tls")
+    scheduler, address = forked.scheduler("tls")
     bare = address.removeprefix("tls://")  # the scheme is configured
     made = config.parent == folder
     kinds = ("--nanny", "--no-nanny") if made else ("--no-nanny",)
-    workers = [programs.worker(bare, kind) for kind in kinds]
+    workers = [forked.worker(bare, kind) for kind in kinds]
     if made:
         stolen = folder / "worker-node8.lab.pem"
         monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT", str(stolen))
-        refused = programs.worker(address, "--nanny")
+        refused = forked.worker(address, "--nanny")
         refused.wait_for("it refused our certificate: revoked")
     expect_guarded([address], folder, "scheduler")
-    clients = [connected(address, programs)] if made else []
+    clients = [connected(address, forked)] if made else []
     for worker, kind in zip(workers, kinds, strict=True):
         listens = {worker.wait_for(r"Start worker at:\s+(\S+)")[1]}
         worker.wait_for("Registered to")
@@ -241,9 +241,9 @@ print("needless:", [name for name in slow if name in sys.modules])
 """
 
 
-def connected(address: str, programs: Programs) -> Program:
+def connected(address: str, forked: Programs) -> Program:
     """A client that came and went, and has loaded nothing that is slow to load for nothing."""
-    client = programs.run_code(CONNECTED, address)
+    client = forked.run_code(CONNECTED, address)
     client.wait_for(r"needless: \[\]")
     assert client.process.wait(HANG) == 0
     client.finish()

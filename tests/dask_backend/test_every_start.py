@@ -19,7 +19,7 @@ import yaml
 from sealwire.security.config import PROCESSES
 from support import certs_cli, forking
 from support.guarded import expect_guarded, robbed
-from support.processes import HANG, PRELOAD, Program, Programs
+from support.processes import HANG, PRELOAD, Program, Programs, left_after
 from support.programs import command, environment
 
 
@@ -53,8 +53,7 @@ def deployed(kind: str, config: str, home: Path, **options: Any) -> Iterator[dic
         yield found
         process.communicate("", timeout=HANG)
         assert process.returncode == 0, log.read_text()
-        _, left = psutil.wait_procs(living(found["pids"]), timeout=HANG)
-        assert not left
+        assert not left_after(HANG, living(found["pids"]))
     finally:
         late.cancel()
         process.kill()

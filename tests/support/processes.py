@@ -139,12 +139,33 @@ def _ended(program: Program) -> list[psutil.Process]:
     program.process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):  # it is a zombie until it is waited for
         program.process.wait(HANG / 4)
-    _, left = psutil.wait_procs(family, timeout=HANG / 4)
+    left = left_after(HANG / 4, family)
     for process in left:
         process.kill()
     program.process.wait()
     program.finish()
     return left
+
+
+def left_after(seconds: float, processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended after so many seconds, or none as soon as all have.
+
+    Who is orphaned is a zombie until the first process of the machine looks: for seconds, or, in
+    a container, for ever.
+    """
+    deadline = time.monotonic() + seconds
+    while left := [process for process in processes if _runs(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -181,7 +181,9 @@ class Process:
             self.pid = self._forker.start(command, streams, environment, folder)
         self.stdout = os.fdopen(ours)
         self.returncode: int | None = None
-        self._ended = os.pidfd_open(self.pid)
+        self._descriptor = os.pidfd_open(self.pid)
+        self._end = select.poll()  # unlike select(), of any descriptor
+        self._end.register(self._descriptor, select.POLLIN)
 
     def poll(self) -> int | None:
         return self._look(0)
@@ -192,9 +194,10 @@ class Process:
         return code
 
     def _look(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._ended], [], [], timeout)[0]:
+        milliseconds = None if timeout is None else 1000 * timeout
+        if self.returncode is None and self._end.poll(milliseconds):
             self.returncode = self._forker.wait(self.pid)
-            os.close(self._ended)
+            os.close(self._descriptor)
         return self.returncode
 
     def send_signal(self, number: int) -> None:

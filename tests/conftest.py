@@ -84,6 +84,15 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
         yield started
 
 
+@pytest.fixture
+def forked(tmp_path: Path) -> Iterator[Programs]:
+    """As `programs`, at a third less, where it is not the point how they are started."""
+    from support.processes import Programs
+
+    with Programs(tmp_path, forked=True) as started:
+        yield started
+
+
 def choose_hold() -> None:
     """Hold the GIL or not, as the environment says."""
     choice = os.environ.get("SEALWIRE_HOLD_GIL", "on")

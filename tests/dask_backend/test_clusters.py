@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from distributed import Client
 
 from sealwire.dask_backend import Security
+from support import forking
 from support.observing import check, everywhere, exercise, links_between_workers, shuffle
 from support.parties import select
 from support.processes import HANG, PRELOAD, Program, Programs, tls_options
@@ -28,14 +28,7 @@ def test_a_local_cluster(tmp_path: Path) -> None:
     One by preloads is in tests/dask_backend/test_every_start.py; plain ones, by either, are in
     tests/dask_backend/test_unix.py.
     """
-    done = subprocess.run(
-        command("local_cluster", "security", "tls"),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=2 * HANG,  # it does one thing after the other
-    )
+    done = forking.run(command("local_cluster", "security", "tls"), tmp_path, environment())
     assert done.stdout == "as it should be\n", done.stderr
     assert done.returncode == 0, done.stderr
 
@@ -71,33 +64,29 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(programs: Programs, scheme: str, files: Files) -> Cluster:
-    return Cluster(programs, scheme, files)
+def cluster(forked: Programs, scheme: str, files: Files) -> Cluster:
+    return Cluster(forked, scheme, files)
 
 
 @pytest.mark.parametrize("scheme", ["tls"])
-def test_commands_with_nannies_and_restarted_workers(cluster: Cluster) -> None:
-    cluster.scheduler("ours")
-    workers = [cluster.worker("ours") for _ in range(2)]
-    for worker in workers:
-        worker.wait_for(r"Registered to")
-    with cluster.client("ours", 2) as client:
-        shuffle(client)
-        pids = look(client, cluster)
+def test_a_command_with_nannies_and_a_restarted_worker(cluster: Cluster) -> None:
+    """And a worker that is killed; all are restarted, and shuffle, in tests/cli/test_certs_drop.py.
 
-        # Killed: its nanny starts another.
-        killed = max(pids - {worker.process.pid for worker in workers})
-        nanny = next(w for w in workers if psutil.Process(killed).parent().pid == w.process.pid)
+    One command starts both.
+    """
+    cluster.scheduler("ours")
+    nannies = cluster.worker("ours", "--nworkers", "2")
+    for _ in range(2):
+        nannies.wait_for(r"Registered to")
+    with cluster.client("ours", 2) as client:
+        pids = look(client, cluster)
+        killed = max(pids - {nannies.process.pid})
         psutil.Process(killed).kill()
-        nanny.wait_for(r"Restarting worker")
-        nanny.wait_for(r"Registered to")
+        nannies.wait_for(r"Restarting worker")
+        nannies.wait_for(r"Registered to")
         after = look(client, cluster)
         assert killed not in after
-        assert len(after & pids) == len(pids) - 1
-
-        # Restarted, all of them.
-        client.restart(timeout=HANG)
-        assert len(look(client, cluster) & after) == 2  # the nannies
+        assert pids - {killed} < after
 
 
 def look(client: Client, cluster: Cluster) -> set[int]:
@@ -105,10 +94,12 @@ def look(client: Client, cluster: Cluster) -> set[int]:
     client.wait_for_workers(2, timeout=HANG)
     exercise(client)
     seen = everywhere(client)
-    assert len(seen) == len({process["pid"] for process in seen.values()}) == 6
+    assert len(seen) == 6
+    pids = {seen[address]["pid"] for address in set(seen) - {cluster.address, "client"}}
+    assert len(pids) == 3  # the nannies share theirs
     check(seen, cluster.address, cluster.scheme)
     assert links_between_workers(seen, cluster.address) > 0
-    return {seen[address]["pid"] for address in set(seen) - {cluster.address, "client"}}
+    return pids
 
 
 @pytest.mark.parametrize(("scheduler", "scheme"), [("stock", "tls"), ("ours", "tcp")])
@@ -137,12 +128,10 @@ def test_a_mixed_cluster(scheduler: str, scheme: str, cluster: Cluster) -> None:
             assert links_between_workers(seen, cluster.address) > 0
 
 
-def test_plain_is_refused_where_certificates_are_configured(
-    programs: Programs, files: Files
-) -> None:
+def test_plain_is_refused_where_certificates_are_configured(forked: Programs, files: Files) -> None:
     """Stock silently listens on plain tcp."""
     options = tls_options(files, "scheduler")
-    refused = programs.start(
+    refused = forked.start(
         "scheduler", "--protocol", "tcp", "--host", "127.0.0.1", "--port", "0",
         "--no-dashboard", *options, *PRELOAD,
     )  # fmt: skip

@@ -27,13 +27,17 @@ from click.testing import CliRunner, Result
 
 from sealwire.cli.main import main
 from sealwire.security.ca.authority import Authority, Identity
-from support import HANG
+from support import HANG, forking
 from support.browser import browse
 from support.parties import ROLES
 from support.processes import PRELOAD, Program, Programs, tls_options
 from support.web import Page, get, get_json, until
 
 DAYS = {"scheduler": 40.5, "worker": 40.5, "client": 400.0}
+
+
+#: at its files, where nobody connects: every 5 s would be waited for four times
+LOOKS_OFTEN = "from sealwire.dask_backend.dashboard import report; report._LOOK = 0.1"
 
 
 def write(path: Path, identity: Identity) -> None:
@@ -55,10 +59,14 @@ class Cluster:
             path = folder / f"{role}.pem"
             write(path, self.authority.issue(role, days=DAYS[role]))
             self.files |= {f"tls_{role}_cert": str(path), f"tls_{role}_key": str(path)}
+        ca, mine = self.files["tls_ca_file"], self.files["tls_client_cert"]
+        self.credentials = ["--ca", ca, "--cert", mine]
+        preloads = (*PRELOAD, "--preload", str(folder / "preload.py"))
+        (folder / "preload.py").write_text(LOOKS_OFTEN)
         options = tls_options(self.files, "scheduler")
-        scheduler, self.address = programs.scheduler("tls", *options, *PRELOAD, "--dashboard")
+        scheduler, self.address = programs.scheduler("tls", *options, *preloads, "--dashboard")
         self.url = scheduler.wait_for(r"dashboard at:\s+(\S+)/status")[1]
-        self.worker = self.start(programs, "ours", *PRELOAD)
+        self.worker = self.start(programs, "ours", *preloads)
         self.stock = self.start(programs, "stock")
         for _ in range(2):
             scheduler.wait_for("Register worker addr")
@@ -78,7 +86,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("dashboard")
-    with Programs(folder) as programs:
+    with Programs(folder, forked=True) as programs:
         yield Cluster(programs, folder)
 
 
@@ -211,15 +219,9 @@ def test_rows_are_found_and_bounded(cluster: Cluster) -> None:
     assert len(less["links"]) == len(less["processes"]) == 1
     assert less["processes_left_out"] == 2
     assert less["summary"]["processes"] == 3
-    for odd in (
-        "?rows=x",
-        "?rows=-1",
-        "?rows=1e9",
-        "?rows=" + "9" * 5000,
-        "?find=%00%1b",
-        "?find=%E2%80%AE",
-    ):
-        told = cluster.view(odd)
+    odd = [*(f"rows={number}" for number in ("x", "-1", "1e9", "9" * 5000)), "find=%00%1b"]
+    for query in (*odd, "find=%E2%80%AE"):
+        told = cluster.view(f"?{query}")
         assert told["summary"]["processes"] == everything["summary"]["processes"]
     hostile = get(f"{cluster.url}/sealwire?find=%22%3E%3Cscript%3Ealert(1)%3C/script%3E")
     assert "<script>alert" not in hostile
@@ -241,9 +243,9 @@ def test_headers_let_nothing_else_in(cluster: Cluster) -> None:
 # The same in a terminal
 
 
-def top(cluster: Cluster, *arguments: str, address: str = "", role: str = "client") -> Result:
-    given = ["--ca", cluster.files["tls_ca_file"], "--cert", cluster.files[f"tls_{role}_cert"]]
-    return CliRunner().invoke(main, ["top", address or cluster.address, *given, *arguments])
+def top(cluster: Cluster, *arguments: str, address: str = "") -> Result:
+    asked = [address or cluster.address, *cluster.credentials, *arguments]
+    return CliRunner().invoke(main, ["top", *asked])
 
 
 def test_top_tells_the_same_as_json(cluster: Cluster) -> None:
@@ -318,16 +320,13 @@ def test_top_survives_whatever_answers(cluster: Cluster, answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("terminal", ["dumb", "unknown"])
-def test_top_looks_once_where_no_cursor_moves(cluster: Cluster, terminal: str) -> None:
+def test_top_looks_once_where_no_cursor_moves(
+    cluster: Cluster, terminal: str, tmp_path: Path
+) -> None:
     near, far = pty.openpty()
-    given = ["--ca", cluster.files["tls_ca_file"], "--cert", cluster.files["tls_client_cert"]]
-    command = [sys.executable, "-m", "sealwire.cli", "top", cluster.address, *given]
-    environment = {**os.environ, "TERM": terminal}
+    ask = ["top", cluster.address, *cluster.credentials]
     try:
-        done = subprocess.run(
-            command, stdin=far, stdout=far, stderr=far, env=environment, timeout=HANG, check=False
-        )
-        assert done.returncode == 0
+        assert forking.sealwire(*ask, folder=tmp_path, terminal=far, TERM=terminal)[0] == 0
         assert b"processes" in os.read(near, 65536)
     finally:
         os.close(far)
@@ -340,8 +339,7 @@ def test_top_is_refused_with_a_certificate_of_another_ca(
     """And says so once: what is logged goes to the same terminal."""
     other = Authority.create("cluster").issue("client")
     write(tmp_path / "other.pem", other)
-    given = ["--ca", cluster.files["tls_ca_file"], "--cert", str(tmp_path / "other.pem")]
-    done = CliRunner().invoke(main, ["top", cluster.address, *given, "--timeout", "30"])
+    done = top(cluster, "--cert", str(tmp_path / "other.pem"), "--timeout", "30")
     assert done.exit_code == 1
     assert "Traceback" not in done.output
     assert done.output.count(f"TLS handshake with {cluster.address} failed: it refused our") == 1
@@ -350,8 +348,7 @@ def test_top_is_refused_with_a_certificate_of_another_ca(
 
 def test_top_lives_until_it_is_interrupted(cluster: Cluster) -> None:
     near, far = pty.openpty()
-    given = ["--ca", cluster.files["tls_ca_file"], "--cert", cluster.files["tls_client_cert"]]
-    command = [sys.executable, "-m", "sealwire.cli", "top", cluster.address, *given]
+    command = [sys.executable, "-m", "sealwire.cli", "top", cluster.address, *cluster.credentials]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"}
     process = subprocess.Popen(
         [*command, "--interval", "0.5"], stdin=far, stdout=far, stderr=far, env=environment

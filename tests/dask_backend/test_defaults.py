@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sealwire.comm import Limits
 from sealwire.dask_backend import defaults, settings
 from sealwire.dask_backend.settings import apply_gil_policy, encryption_required, limits
 from sealwire.security import ConfigError, Security, config, schema
+from support import forking
 
 PROGRAM = """
 import json, os, sys
@@ -42,14 +42,8 @@ def run(tmp_path: Path, yaml: str, **variables: str) -> list[Any]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sealwire.yaml").write_text(yaml)
     kept = {name: text for name, text in os.environ.items() if not name.startswith("DASK_")}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**kept, "HOME": str(tmp_path / "home"), **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    environment = {**kept, "HOME": str(tmp_path / "home"), **variables}
+    done = forking.run([sys.executable, "-c", PROGRAM], tmp_path, environment)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert isinstance(answer, list)

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from sealwire.security.config import PROCESSES
-from support import certs_cli
+from support import certs_cli, forking
 from support.guarded import expect_guarded, robbed
-from support.processes import HANG, PRELOAD, Program, Programs
+from support.processes import HANG, PRELOAD, Program, Programs, left_after
 from support.programs import command, environment
 
 
@@ -53,8 +53,7 @@ def deployed(kind: str, config: str, home: Path, **options: Any) -> Iterator[dic
         yield found
         process.communicate("", timeout=HANG)
         assert process.returncode == 0, log.read_text()
-        _, left = psutil.wait_procs(living(found["pids"]), timeout=HANG)
-        assert not left
+        assert not left_after(HANG, living(found["pids"]))
     finally:
         late.cancel()
         process.kill()
@@ -159,14 +158,8 @@ def test_what_a_command_line_would_lose_is_refused(folder: Path, tmp_path: Path)
     names = {field: field[4:].replace("_cert", ".cert").replace("_", "-") for field in fields}
     settings = {f"distributed.comm.tls.{names[field]}": fields[field] for field in fields}
     settings["distributed.comm.require-encryption"] = True
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSED, json.dumps(fields), json.dumps(settings)],
-        cwd=tmp_path,
-        env=environment(DASK_CONFIG=""),
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
+    script = [sys.executable, "-c", REFUSED, json.dumps(fields), json.dumps(settings)]
+    done = forking.run(script, tmp_path, environment(DASK_CONFIG=""))
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     ways = ("by files", "in memory", "by setting")
@@ -192,32 +185,34 @@ def config(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Path
 
 
 def test_dask_commands(
-    config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
+    config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, forked: Programs
 ) -> None:
     """Without --preload; a revoked worker is kept out, and the scheduler says why.
 
     Every process says once what protects it.
 
-    A nanny that was not preloaded is looked at in tests/dask_backend/test_unaware.py.
+    Without preloads, who is revoked is `expect_guarded` alone, which the scheduler takes for a
+    worker; and a nanny is looked at in tests/dask_backend/test_unaware.py.
     """
     monkeypatch.setenv("DASK_CONFIG", str(config))
-    scheduler, address = programs.scheduler("tls")
+    scheduler, address = forked.scheduler("tls")
     bare = address.removeprefix("tls://")  # the scheme is configured
     made = config.parent == folder
     kinds = ("--nanny", "--no-nanny") if made else ("--no-nanny",)
-    workers = [programs.worker(bare, kind) for kind in kinds]
-    stolen = folder / "worker-node8.lab.pem"
-    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT", str(stolen))
-    refused = programs.worker(address, "--nanny" if made else "--no-nanny")
+    workers = [forked.worker(bare, kind) for kind in kinds]
+    if made:
+        stolen = folder / "worker-node8.lab.pem"
+        monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT", str(stolen))
+        refused = forked.worker(address, "--nanny")
+        refused.wait_for("it refused our certificate: revoked")
     expect_guarded([address], folder, "scheduler")
-    clients = [connected(address, programs)] if made else []
+    clients = [connected(address, forked)] if made else []
     for worker, kind in zip(workers, kinds, strict=True):
         listens = {worker.wait_for(r"Start worker at:\s+(\S+)")[1]}
         worker.wait_for("Registered to")
         listens |= set(re.findall(r"Start Nanny at: '(\S+)'", "".join(worker.output)))
         assert len(listens) == (2 if kind == "--nanny" else 1)
         expect_guarded(listens, folder, "client")
-    refused.wait_for("it refused our certificate: revoked")
     scheduler.wait_for("listener on .*: we refused its certificate: it has been revoked")
     for program, does, role, processes in (
         (scheduler, "listens on", "scheduler", 1),
@@ -245,9 +240,9 @@ print("needless:", [name for name in slow if name in sys.modules])
 """
 
 
-def connected(address: str, programs: Programs) -> Program:
+def connected(address: str, forked: Programs) -> Program:
     """A client that came and went, and has loaded nothing that is slow to load for nothing."""
-    client = programs.run_code(CONNECTED, address)
+    client = forked.run_code(CONNECTED, address)
     client.wait_for(r"needless: \[\]")
     assert client.process.wait(HANG) == 0
     client.finish()
@@ -270,16 +265,16 @@ asyncio.run(run())
 
 
 def test_a_nanny_that_is_not_protected_is_told_of(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked: Programs
 ) -> None:
     """One that has another configuration than its worker."""
     monkeypatch.setenv("DASK_CONFIG", str(folder / "dask.yaml"))
-    _, address = programs.scheduler("tls")
+    _, address = forked.scheduler("tls")
     tree = yaml.safe_load((folder / "dask.yaml").read_text())
     del tree["sealwire"], tree["distributed"]["nanny"]
     (tmp_path / "nanny.yaml").write_text(yaml.safe_dump(tree))
     monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "nanny.yaml"))
-    worker = programs.run_code(STOCK_NANNY, address, PRELOAD[1], str(folder / "crl.pem"))
+    worker = forked.run_code(STOCK_NANNY, address, PRELOAD[1], str(folder / "crl.pem"))
     worker.wait_for(
         "the nanny of this worker is on distributed's own backend: sealwire.tls.crl-file "
         "does not hold for tls://"

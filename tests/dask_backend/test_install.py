@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +24,7 @@ from sealwire.dask_backend import (
     installed,
     uninstall,
 )
+from support import forking
 from support.parties import CLASSES, Party, asynchronous, pair, select
 
 OURS = {"tcp": TCPBackend, "tls": TLSBackend}
@@ -101,14 +102,9 @@ def test_every_class_has_the_name_that_users_know() -> None:
 
 
 def python(code: str, folder: Path) -> None:
-    """Run `code` in a new interpreter whose path does not hold the repository."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", code],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    """Run `code` in a process whose path does not hold the repository, nor has it loaded Dask."""
+    strict = "import warnings; warnings.simplefilter('error', ResourceWarning)\n"
+    done = forking.run([sys.executable, "-c", strict + code], folder, dict(os.environ))
     assert done.returncode == 0, done.stderr
 
 

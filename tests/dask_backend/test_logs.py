@@ -31,7 +31,7 @@ def knock(address: str) -> None:
 
 def test_a_refusal_stands_in_the_log_of_a_scheduler(tmp_path: Path) -> None:
     """In distributed's own form, with nothing configured."""
-    with Programs(tmp_path) as programs:
+    with Programs(tmp_path, forked=True) as programs:
         scheduler, address = programs.scheduler("tcp", *PRELOAD)
         knock(address)
         scheduler.wait_for(REFUSED)
@@ -40,7 +40,7 @@ def test_a_refusal_stands_in_the_log_of_a_scheduler(tmp_path: Path) -> None:
 
 def test_the_level_can_be_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASK_LOGGING__SEALWIRE", "warning")
-    with Programs(tmp_path) as programs:
+    with Programs(tmp_path, forked=True) as programs:
         scheduler, address = programs.scheduler("tcp", *PRELOAD)
         knock(address)
     assert "listener on" not in "".join(scheduler.output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from distributed.comm import connect, listen
 from sealwire.dask_backend import Security, install
 from sealwire.dask_backend.adoption import adopt
 from support.parties import ROLES, Party, asynchronous, echo
-from support.processes import HANG, PRELOAD, Program, Programs
+from support.processes import HANG, PRELOAD, Programs
 
 MakeParty = Callable[..., Party]
 
@@ -75,20 +75,19 @@ Client("{}", timeout=20)
 """
 
 
-def test_in_processes(
-    folder: Path, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of which each has the scheduler's certificate alone."""
+def test_in_processes(folder: Path, forked: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which each has the scheduler's certificate alone, and which therefore dial nobody."""
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION", "true")
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", str(folder / "ca.pem"))
     certificate = str(folder / "scheduler.pem")
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__SCHEDULER__CERT", certificate)
-    _, address = programs.scheduler("tls", *PRELOAD)
-    workers = [programs.worker(address, each, *PRELOAD) for each in ("--nanny", "--no-nanny")]
-    client = Program([sys.executable, "-c", CLIENT.format(address)], tmp_path)
-    for program, role in [*((each, "worker") for each in workers), (client, "client")]:
-        program.wait_for(rf"Error: .*role {role} has no .*set distributed.comm.tls.{role}.cert")
-        assert program.process.wait(HANG) != 0
+    with socket.create_server(("127.0.0.1", 0)) as scheduler:
+        address = f"tls://127.0.0.1:{scheduler.getsockname()[1]}"
+        workers = [forked.worker(address, each, *PRELOAD) for each in ("--nanny", "--no-nanny")]
+        client = forked.run_code(CLIENT.format(address))
+        for program, role in [*((each, "worker") for each in workers), (client, "client")]:
+            program.wait_for(rf"Error: .*role {role} has no .*set distributed.comm.tls.{role}.cert")
+            assert program.process.wait(HANG) != 0
 
 
 # Addresses
@@ -119,12 +118,12 @@ async def test_a_bare_address_is_that_of_the_default_scheme(
 
 
 def test_a_dialler_that_refuses_is_a_refusal_to_the_listener(
-    folder: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
+    folder: Path, forked: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DASK_CONFIG", str(folder / "dask.yaml"))
-    scheduler, address = programs.scheduler("tls")
+    scheduler, address = forked.scheduler("tls")
     monkeypatch.setenv("DASK_SEALWIRE__TLS__ALLOWED_PEERS__WORKER", "nobody")
-    worker = programs.worker(address, "--no-nanny")
+    worker = forked.worker(address, "--no-nanny")
     worker.wait_for("WARNING - cannot connect to .* match none of the allowed peers .nobody.")
     for _ in range(3):
         scheduler.wait_for("it refused our certificate: its names .* match none of the peers")

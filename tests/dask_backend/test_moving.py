@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from support import certs_cli
+from support import certs_cli, forking
 from support.processes import HANG, Program, Programs
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/moving.md").read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def test_there_and_back(
     moved = configured(tmp_path / "moved.yaml", settings, PRELOADS)
     monkeypatch.setenv("DASK_CONFIG", before)
 
-    with Programs(tmp_path) as programs:
+    with Programs(tmp_path, forked=True) as programs:
         _, address = programs.scheduler("tls")
         stays = joined(programs, address, before, monkeypatch, "stays")
         for config in (moved, before):
@@ -71,9 +71,7 @@ def joined(
 def asked(folder: Path, address: str) -> list[str]:
     """What the page's script says, of the workers; the scheduler's line is checked here."""
     code = SCRIPT.replace("tls://127.0.0.1:8786", address)
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=HANG
-    )
+    done = forking.run([sys.executable, "-c", code], folder, dict(os.environ))
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()
     assert first == "scheduler: distributed"

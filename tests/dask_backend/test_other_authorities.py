@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from sealwire.dask_backend import Security, install, startup
 from sealwire.dask_backend.links import links
 from sealwire.security import Security as OwnSecurity
 from sealwire.security import belonging
-from support import certs, certs_cli
+from support import certs, certs_cli, forking
 from support.parties import ROLES, asynchronous, echo
 from support.programs import HOME, environment
 
@@ -162,9 +161,9 @@ from dask.distributed import Client, LocalCluster
 from sealwire.dask_backend import Security
 
 if __name__ == "__main__":
-    for security, workers in ((Security.temporary(), 2), (True, 1)):
+    for security in (Security.temporary(), True):
         with LocalCluster(
-            n_workers=workers, security=security, dashboard_address="127.0.0.1:0",
+            n_workers=1, security=security, dashboard_address="127.0.0.1:0",
             worker_dashboard_address="127.0.0.1:0",
         ) as cluster:
             with Client(cluster) as client:
@@ -176,12 +175,6 @@ def test_the_readmes_second_example_in_the_terminal_of_its_first(tmp_path: Path)
     assert "security = Security.temporary()" in (HOME.parent / "README.md").read_text()
     certs_cli.good("init", str(tmp_path / "certs"))
     (tmp_path / "example.py").write_text(README)
-    done = subprocess.run(
-        [sys.executable, "example.py"],
-        cwd=tmp_path,
-        env=environment(DASK_CONFIG=str(tmp_path / "certs" / "dask.yaml")),
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
+    variables = environment(DASK_CONFIG=str(tmp_path / "certs" / "dask.yaml"))
+    done = forking.run([sys.executable, "-m", "example"], tmp_path, variables)
     assert done.stdout.split() == ["4950", "4950"], done.stderr

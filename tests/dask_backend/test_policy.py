@@ -130,14 +130,14 @@ async def test_the_commands_take_it_from_the_configuration(
     fields: dict[str, Any],
     files: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
-    programs: Programs,
+    forked: Programs,
 ) -> None:
     """Also what opens the keys, in the nanny's worker too, which asks before it has a preload."""
     monkeypatch.setenv("DASK_SEALWIRE__TLS__KEY_PASSWORD", PASSWORD)
     monkeypatch.setenv("DASK_SEALWIRE__TLS__CRL_FILE", files["tls_crl_file"])
     monkeypatch.setenv("DASK_SEALWIRE__TLS__ALLOWED_PEERS", "['scheduler', 'worker*', 'client']")
-    _, address = programs.scheduler("tls", *tls_options(files, "scheduler"), *PRELOAD)
-    programs.worker(address, *tls_options(files, "worker"), *PRELOAD)
+    _, address = forked.scheduler("tls", *tls_options(files, "scheduler"), *PRELOAD)
+    forked.worker(address, *tls_options(files, "worker"), *PRELOAD)
     one = Security(**fields)
     async with Client(address, security=one, asynchronous=True) as client:
         await client.wait_for_workers(1, timeout=HANG)

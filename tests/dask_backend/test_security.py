@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import pickle
 import ssl
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from sealwire.dask_backend.settings import encryption_required
 from sealwire.security import ConfigError, PEMError
 from sealwire.security.contexts.policy import SealedContext
 from sealwire.security.security import FIELDS
+from support import forking
 from support.parties import ROLES, Party, asynchronous, echo, pair
 
 CONFIGURATION = {"tls_ca_file": "distributed.comm.tls.ca-file"} | {
@@ -260,36 +260,51 @@ for scheme in ("tcp", "tls"):
     assert type(get_backend(scheme)).__module__ == "sealwire.dask_backend.backend"
 assert security.get_listen_args("worker")["ssl_context"] is not None
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = forking.run([sys.executable, "-c", code], tmp_path, dict(os.environ))
     assert done.returncode == 0, done.stderr
 
 
 # Configured
 
 
-ARRIVED = """
+CHILDREN = """
+import json, multiprocessing, pickle
+import distributed
+from sealwire.dask_backend import install, uninstall
+
+ARRIVED = '''
 import sys
-queue.put(("sealwire.dask_backend" in sys.modules, type(security).__name__, security.tls_ca_file))
-"""
-
-
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_child_gets_our_backends_with_distributeds_security(method: str) -> None:
-    """Before it opens a key, while ours are installed here; else there is no trace of us."""
+ours = "sealwire.dask_backend" in sys.modules
+queue.put((ours, type(security).__name__, security.tls_ca_file))
+'''
+stock = distributed.Security(tls_ca_file="here.pem", require_encryption=True)
+results = {}
+for method in ("spawn", "forkserver"):
     context = multiprocessing.get_context(method)
-    stock = distributed.Security(tls_ca_file="here.pem", require_encryption=True)
-    results = []
     for switch in (install, uninstall):
         switch()
         assert b"sealwire" not in pickle.dumps(stock)  # in a message, to wherever
         queue = context.SimpleQueue()
         child = context.Process(target=exec, args=(ARRIVED, {"queue": queue, "security": stock}))
         child.start()
-        results.append(queue.get())
+        results[f"{method}, {switch.__name__}"] = queue.get()
         child.join()
-    assert results == [(True, "Security", "here.pem"), (False, "Security", "here.pem")]
+print(json.dumps(results))
+"""
+
+
+def test_a_child_gets_our_backends_with_distributeds_security(tmp_path: Path) -> None:
+    """Before it opens a key, while ours are installed here; else there is no trace of us.
+
+    In a process of its own: a fork server leaves a folder until the one that has started it ends.
+    """
+    done = forking.run([sys.executable, "-c", CHILDREN], tmp_path, dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        f"{method}, {switch}": [switch == "install", "Security", "here.pem"]
+        for method in ("spawn", "forkserver")
+        for switch in ("install", "uninstall")
+    }
 
 
 def test_configuration_is_dasks(files: dict[str, str]) -> None:
@@ -332,14 +347,7 @@ for role in ("client", "scheduler", "worker"):
     assert security.get_listen_args(role)["ssl_context"] is not None, role
     assert security.get_connection_args(role)["ssl_context"] is not None, role
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = forking.run([sys.executable, "-c", code], tmp_path, environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -56,13 +56,13 @@ def unexpanded(home: Path) -> tuple[str, str]:
 def test_a_process_names_a_configuration_that_is_not_there(
     make: Callable[[Path], tuple[str, str]],
     options: tuple[str, ...],
-    programs: Programs,
+    forked: Programs,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     value, words = make(tmp_path)
     monkeypatch.setenv("DASK_CONFIG", value)
-    program, address = programs.scheduler("tcp", *options)
+    program, address = forked.scheduler("tcp", *options)
     said = "".join(program.output)
     assert f"DASK_CONFIG names '{value}'" in said
     assert words in said
@@ -114,12 +114,12 @@ async def test_a_scheduler_does_not_start_plain_where_protection_is_configured(
 
 
 def test_nor_does_its_command(
-    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    forked: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree: dict[str, Any] = {}
     dask.config.set(dict(PROTECTIONS[2:3]), config=tree)
     monkeypatch.setenv("DASK_CONFIG", str(written(tmp_path / "dask.yaml", tree)))
-    program = programs.start(
+    program = forked.start(
         "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
         "--dashboard-address", "127.0.0.1:0", *PRELOAD,
     )  # fmt: skip

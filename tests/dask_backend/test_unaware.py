@@ -16,6 +16,7 @@ import yaml
 from distributed.comm import listen
 
 from sealwire.security.config import PROCESSES
+from support import forking
 from support.guarded import expect_guarded, revoked_server, robbed
 from support.parties import echo, select
 from support.processes import HANG, Programs
@@ -92,7 +93,7 @@ def surroundings(config: Config, home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def started(arguments: list[str], config: Config, home: Path) -> Iterator[list[str]]:
+def started(arguments: list[str], config: Config, home: Path) -> Iterator[dict[str, str]]:
     process = subprocess.Popen(
         arguments,
         cwd=home,
@@ -105,7 +106,7 @@ def started(arguments: list[str], config: Config, home: Path) -> Iterator[list[s
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line.startswith("["), (line, process.communicate(timeout=HANG)[1])
+        assert line.startswith("{"), (line, process.communicate(timeout=HANG)[1])
         yield json.loads(line)
         _, words = process.communicate("", timeout=HANG)
         assert process.returncode == 0, words
@@ -114,24 +115,29 @@ def started(arguments: list[str], config: Config, home: Path) -> Iterator[list[s
         process.wait()
 
 
+CLUSTERS = [
+    *("threads: scheduler", "threads: worker"),
+    *("processes: scheduler", "processes: worker", "processes: nanny"),
+]
+CHILDREN = ["scheduler by fork", "scheduler by spawn", "scheduler by forkserver", "scheduler"]
+
+
 @pytest.mark.parametrize(
-    ("kind", "way"),
+    ("kind", "way", "names"),
     [
-        ("scheduler", by_home),
-        ("scheduler", by_variables),
-        ("threads", by_folder),
-        ("processes", by_variables),
-        ("spawn", by_file),
-        ("fork", by_root),
-        ("forkserver", by_variables),
+        ("clusters", by_variables, CLUSTERS),
+        ("children", by_root, CHILDREN),
     ],
 )
-def test_scripts(kind: str, way: Callable[..., Config], folder: Path, tmp_path: Path) -> None:
+def test_scripts(
+    kind: str, way: Callable[..., Config], names: list[str], folder: Path, tmp_path: Path
+) -> None:
     config = way(folder, tmp_path)
     with started(command("unaware", kind), config, tmp_path) as addresses:
-        assert len(addresses) == {"processes": 3, "threads": 2}.get(kind, 1)
-        expect_guarded(addresses[:1], folder, "scheduler")
-        expect_guarded(addresses[1:], folder, "client")
+        assert list(addresses) == names
+        for name, address in addresses.items():
+            stranger = "scheduler" if "scheduler" in name else "client"
+            expect_guarded([address], folder, stranger)
 
 
 @contextmanager
@@ -158,18 +164,16 @@ def test_modules_that_others_run(folder: Path, tmp_path: Path, programs: Program
             "distributed.cli.dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1",
             "--dashboard-address", "127.0.0.1:0", "--local-directory", str(tmp_path),
         )  # fmt: skip
-    for kind, ports in (("worker", 1), ("nanny", 2)):
-        home = tmp_path / kind
-        home.mkdir()
-        config = by_variables(folder, home)
-        with started(command("unaware", kind, address), config, home) as listens:
-            assert len(listens) == ports
-            expect_guarded(listens, folder, "client")
+    home = tmp_path / "script"
+    home.mkdir()
+    with started(command("unaware", "worker", address), by_variables(folder, home), home) as found:
+        assert list(found) == ["worker"]
+        expect_guarded(found.values(), folder, "client")
     worker.wait_for("Registered to")
     said = "".join(worker.output)
-    found = re.findall(r"Start (?:worker at:\s+|Nanny at: ')(\w+://[\d.:]+)", said)
-    assert len(found) == 2, said
-    expect_guarded(found, folder, "client")
+    listens = re.findall(r"Start (?:worker at:\s+|Nanny at: ')(\w+://[\d.:]+)", said)
+    assert len(listens) == 2, said
+    expect_guarded(listens, folder, "client")
     expect_guarded([address], folder, "scheduler")
     assert "its own backend" in "".join(scheduler.output)
 
@@ -253,8 +257,17 @@ def test_nobody_is_asked_once_the_program_has_decided(decide: str, tmp_path: Pat
 
 def run(script: str, folder: Path) -> None:
     """A program in a folder and with a home of its own, where nothing is configured."""
-    command = [sys.executable, "-c", script]
-    subprocess.run(command, cwd=folder, env=surroundings({}, folder), timeout=HANG, check=True)
+    ended(folder, {}, script)
+
+
+def ended(
+    home: Path, config: Config, script: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """A program that has ended well; nothing but what Dask is made of is imported before."""
+    command = [sys.executable, "-c", script, *arguments]
+    done = forking.run(command, home, surroundings(config, home))
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 OWN_CONTEXTS = """
@@ -287,15 +300,7 @@ asyncio.run(run())
 
 def test_contexts_that_a_program_makes_itself(folder: Path, tmp_path: Path) -> None:
     """No `Security` is asked for them; both sides say what does not hold, each once."""
-    done = subprocess.run(
-        [sys.executable, "-c", OWN_CONTEXTS, str(folder)],
-        cwd=tmp_path,
-        env=surroundings(by_file(folder, tmp_path), tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=True,
-    )
+    done = ended(tmp_path, by_folder(folder, tmp_path), OWN_CONTEXTS, str(folder))
     assert done.stdout.startswith("sealwire.dask_backend"), done.stdout
     assert done.stdout.count("encryption required by Dask configuration") == 2
     for words in ("it looks certificates up in no revocation list", "it looks at no name of"):
@@ -317,15 +322,7 @@ def test_a_role_without_a_certificate_is_named(folder: Path, tmp_path: Path) -> 
     tls = {"ca-file": str(folder / "ca.pem"), "worker": {"cert": str(folder / "worker.pem")}}
     tree = {"distributed": {"comm": {"require-encryption": True, "tls": tls}}}
     (tmp_path / "stock.yaml").write_text(yaml.safe_dump(tree))
-    done = subprocess.run(
-        [sys.executable, "-c", MISSING],
-        cwd=tmp_path,
-        env=surroundings({"DASK_CONFIG": str(tmp_path / "stock.yaml")}, tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=True,
-    )
+    done = ended(tmp_path, {"DASK_CONFIG": str(tmp_path / "stock.yaml")}, MISSING)
     assert done.stdout == "False\n"  # the error is distributed's
     assert done.stderr.count("set distributed.comm.tls.client.cert and ") == 1
 
@@ -390,13 +387,4 @@ def asked_thrice(kind: str, variables: dict[str, str], home: Path, first: str = 
         "from distributed import Security\n"
         f"for _ in range(3): Security().get_connection_args({kind!r})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=home,
-        env=surroundings(variables, home),
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=True,
-    )
-    return done.stderr
+    return ended(home, variables, code).stderr

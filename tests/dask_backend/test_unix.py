@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +26,8 @@ from sealwire.cli.main import main
 from sealwire.dask_backend import Security, install, uninstall
 from sealwire.dask_backend.guard import EncryptionRequired
 from sealwire.security import ConfigError
+from support import forking
 from support.parties import Party, asynchronous, echo, pair, turns
-from support.processes import HANG
 from support.programs import command, environment
 
 OURS = Party.of("ours", "unix", {})
@@ -44,14 +43,7 @@ def installed() -> Iterator[None]:
 @pytest.mark.parametrize("recipe", ["security", "preload"])
 def test_a_local_cluster(recipe: str, tmp_path: Path) -> None:
     """Of processes; each comm of each is looked at."""
-    done = subprocess.run(
-        command("local_cluster", recipe, "unix"),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=2 * HANG,  # it does one thing after the other
-    )
+    done = forking.run(command("local_cluster", recipe, "unix"), tmp_path, environment())
     assert done.stdout == "as it should be\n", done.stderr
     assert done.returncode == 0, done.stderr
 

@@ -1,7 +1,8 @@
 """Processes that need not import what they use: they are forked by one that has.
 
 To import Dask takes a second, the command line half of one, and the tests start hundreds of
-processes whose start is not what they are about.
+processes whose start is not what they are about. In those of the kind "before Dask", Dask and all
+of ours are imported as ever, by whatever imports them: only what both are made of is there before.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import tempfile
@@ -31,6 +34,12 @@ BEFORE_DASK = [
 IMPORTS = {
     "standalone": ["sealwire.comm", "sealwire.security", *BEFORE_DASK],
     "dask": ["sealwire.comm", "sealwire.dask_backend", "distributed.comm"],
+    "before Dask": [
+        *("click", "http.cookies", "logging.config", "msgpack", "numpy", "numpy.fft"),
+        *("packaging.requirements", "sortedcontainers", "tornado.httpclient", "tornado.web"),
+        *("tornado.websocket", "urllib.request", "xml.etree.ElementTree", "zict"),
+        *BEFORE_DASK,
+    ],
     "command line": [
         *(f"sealwire.cli.certs.{n}" for n in ("check", "init", "issue", "next_steps", "renew")),
         *(f"sealwire.cli.certs.{n}" for n in ("revoke", "rotate", "show", "sign")),
@@ -62,19 +71,13 @@ class Forker:
 
     def start(
         self,
-        module: str,
-        arguments: Iterable[str],
+        command: Iterable[str],
         streams: tuple[int, int, int],
         environment: dict[str, str],
         cwd: Path = programs.HOME,
     ) -> int:
-        """The pid of a new process that runs a module; `streams` are its standard ones."""
-        program = {
-            "module": module,
-            "arguments": list(arguments),
-            "environment": environment,
-            "cwd": str(cwd),
-        }
+        """The pid of a new process with a command of Python; `streams` are its standard ones."""
+        program = {"command": list(command), "environment": environment, "cwd": str(cwd)}
         return self._ask(program, streams)
 
     def wait(self, pid: int) -> int:
@@ -132,7 +135,25 @@ def sealwire(
 
     With `terminal`, a descriptor, it writes there.
     """
-    one = forker("command line")
+    command = ["-m", "sealwire.cli", *arguments]
+    return _run(forker("command line"), command, folder, {**os.environ, **variables}, terminal)
+
+
+def run(
+    command: list[str], folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of this Python "before Dask"."""
+    code, output, errors = _run(forker("before Dask"), command[1:], folder, environment)
+    return subprocess.CompletedProcess(command, code, output.decode(), errors.decode())
+
+
+def _run(
+    one: Forker,
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    terminal: int | None = None,
+) -> tuple[int, bytes, bytes]:
     with (
         open(os.devnull) as nothing,
         tempfile.TemporaryFile() as output,
@@ -141,9 +162,50 @@ def sealwire(
         streams = (nothing.fileno(), output.fileno(), errors.fileno())
         if terminal is not None:
             streams = (nothing.fileno(), terminal, terminal)
-        pid = one.start("sealwire.cli", arguments, streams, {**os.environ, **variables}, folder)
+        pid = one.start(command, streams, environment, folder)
         with _stuck_is_killed(pid):
             code = one.wait(pid)
         output.seek(0)
         errors.seek(0)
         return code, output.read(), errors.read()
+
+
+class Process:
+    """A process "before Dask" that prints, as `subprocess.Popen` has it."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self._forker = forker("before Dask")
+        ours, theirs = os.pipe()
+        with open(os.devnull) as nothing, os.fdopen(theirs) as written:
+            streams = (nothing.fileno(), written.fileno(), written.fileno())
+            self.pid = self._forker.start(command, streams, environment, folder)
+        self.stdout = os.fdopen(ours)
+        self.returncode: int | None = None
+        self._descriptor = os.pidfd_open(self.pid)
+        self._end = select.poll()  # unlike select(), of any descriptor
+        self._end.register(self._descriptor, select.POLLIN)
+
+    def poll(self) -> int | None:
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if (code := self._look(timeout)) is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        return code
+
+    def _look(self, timeout: float | None) -> int | None:
+        milliseconds = None if timeout is None else 1000 * timeout
+        if self.returncode is None and self._end.poll(milliseconds):
+            self.returncode = self._forker.wait(self.pid)
+            os.close(self._descriptor)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)

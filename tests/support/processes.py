@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import re
@@ -13,31 +14,41 @@ from pathlib import Path
 
 import psutil
 
-from support import HANG, programs
+from support import HANG, forking, programs
 
 PRELOAD = ("--preload", "sealwire.dask_backend.preload")
 
 
 class Program:
-    """A running program whose output is read as it comes; it finds `support` if asked to."""
+    """A running program whose output is read as it comes; it finds `support` if asked to.
 
-    def __init__(self, command: list[str], folder: Path, support: bool = False) -> None:
+    With `forked`, for one of this Python whose start is not the point, see `support.forking`.
+    """
+
+    def __init__(
+        self, command: list[str], folder: Path, support: bool = False, forked: bool = False
+    ) -> None:
         self.command = command
         self.output: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,  # not the repository: python -m puts the current folder on sys.path
-            env={
-                **(programs.environment() if support else os.environ),
-                "DASK_TEMPORARY_DIRECTORY": str(folder),
-                "PYTHONUNBUFFERED": "1",
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        environment = {
+            **(programs.environment() if support else os.environ),
+            "DASK_TEMPORARY_DIRECTORY": str(folder),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.process: subprocess.Popen[str] | forking.Process
+        if forked:
+            self.process = forking.Process(command[1:], folder, environment)
+        else:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,  # not the repository: python -m puts the current folder on sys.path
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         self._pump = threading.Thread(target=self._read, daemon=True)
         self._pump.start()
 
@@ -68,10 +79,14 @@ class Program:
 
 
 class Programs:
-    """Starts programs in `folder`, and ends them with everything they started."""
+    """Starts programs in `folder`, and ends them with everything they started.
 
-    def __init__(self, folder: Path) -> None:
+    They are `forked` where that is not the point.
+    """
+
+    def __init__(self, folder: Path, forked: bool = False) -> None:
         self.folder = folder
+        self.forked = forked
         self.started: list[Program] = []
 
     def __enter__(self) -> Programs:
@@ -83,13 +98,14 @@ class Programs:
 
     def start_module(self, name: str, *arguments: str) -> Program:
         """``python -m`` a module with these arguments."""
-        program = Program([sys.executable, "-m", name, *arguments], self.folder)
-        self.started.append(program)
-        return program
+        return self._run("-m", name, *arguments)
 
     def run_code(self, code: str, *arguments: str) -> Program:
         """``python -c`` with these arguments."""
-        program = Program([sys.executable, "-c", code, *arguments], self.folder)
+        return self._run("-c", code, *arguments)
+
+    def _run(self, *arguments: str) -> Program:
+        program = Program([sys.executable, *arguments], self.folder, forked=self.forked)
         self.started.append(program)
         return program
 
@@ -130,13 +146,37 @@ def _ended_at_once(programs: list[Program]) -> list[psutil.Process]:
     family = [process for program in programs for process in _tree(program.process.pid)]
     for program in programs:
         program.process.terminate()
-    _, left = psutil.wait_procs(family, timeout=HANG / 4)
+    for program in programs:  # it is a zombie until it is waited for
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.process.wait(HANG / 4)
+    left = left_after(HANG / 4, family)
     for process in left:
         process.kill()
     for program in programs:
         program.process.wait()
         program.finish()
     return left
+
+
+def left_after(seconds: float, processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended after so many seconds, or none as soon as all have.
+
+    Who is orphaned is a zombie until the first process of the machine looks: for seconds, or, in
+    a container, for ever.
+    """
+    deadline = time.monotonic() + seconds
+    while left := [process for process in processes if _runs(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _tree(pid: int) -> list[psutil.Process]:

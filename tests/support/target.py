@@ -149,8 +149,7 @@ class Target:
         self._forker = forking.forker(kind, flags or ())
         try:
             pid = self._forker.start(
-                f"{programs.__name__}.target_server",
-                [json.dumps(configuration)],
+                ["-m", f"{programs.__name__}.target_server", json.dumps(configuration)],
                 (theirs_in, theirs_out, self._log.fileno()),
                 {**os.environ, **(environment or {})},
             )

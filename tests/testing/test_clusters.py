@@ -31,13 +31,15 @@ from sealwire.testing import (
     tls_cluster,
 )
 from sealwire.testing.preload import strangers
+from support.processes import left_after
 
 pytest_plugins = ["sealwire.testing.fixtures"]
 
 STARTER = """
 import json, sys, time
-from sealwire.testing import tls_cluster
+from sealwire.testing import clusters, tls_cluster
 
+clusters._STOP_TIMEOUT = 1.0  # which a process takes that is stopped
 with tls_cluster(workers={workers}) as cluster:
     folders = [str(cluster.folder), str(cluster.certificates.folder.parent)]
     print(json.dumps([list(cluster.pids.values()), folders]), flush=True)
@@ -73,8 +75,8 @@ def test_nothing_is_left_by_who_is_killed(
         processes[0].suspend()
     starter.send_signal(how)
     assert starter.wait(60) != 0
-    gone, left = psutil.wait_procs(processes, timeout=30)
-    assert (len(gone), left) == (1 + workers, [])
+    assert len(processes) == 1 + workers
+    assert left_after(30, processes) == []
     assert not [folder for folder in folders if os.path.exists(folder)]
 
 

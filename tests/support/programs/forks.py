@@ -3,9 +3,9 @@
     python -m support.programs.forks DESCRIPTOR MODULE ...
 
 imports the MODULEs and then answers each line of JSON that comes through the socket DESCRIPTOR. An
-object is a program to start: the module to run as ``__main__``, its arguments, environment and
-working folder; with it come its standard streams. The answer is its pid, and to a pid its exit
-code. See `support.forking`.
+object is a program to start: its command, as `python` has it after ``-m`` or ``-c``, its
+environment and working folder; with it come its standard streams. The answer is its pid, and to a
+pid its exit code. See `support.forking`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import os
 import runpy
 import socket
 import sys
+import types
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -48,26 +50,42 @@ def requested(control: socket.socket) -> dict[str, Any] | None:
         control.sendall(b"%d\n" % answer)
 
 
-def run(program: dict[str, Any]) -> None:
-    """As ``python -m`` would."""
+def run(program: dict[str, Any], paths: list[str]) -> None:
+    """As ``python`` would; `paths` are where it looks for modules in any case."""
+    environment, cwd = program["environment"], program["cwd"]
     os.environ.clear()
-    os.environ.update(program["environment"])
-    os.chdir(program["cwd"])
+    os.environ.update(environment)
+    os.chdir(cwd)
+    option, what, *arguments = program["command"]
+    first = cwd if option == "-m" else ""
+    sys.path[:] = [first, *_paths(environment), *paths]
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    lines = 1 if environment.get("PYTHONUNBUFFERED") else -1
+    sys.stdout = open(1, "w", lines, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.argv = [program["module"], *program["arguments"]]
-    runpy.run_module(program["module"], run_name="__main__", alter_sys=True)
+    sys.argv = [what if option == "-m" else option, *arguments]
+    if option == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(what, "<string>", "exec"), vars(main))
+
+
+def _paths(environment: Mapping[str, str]) -> list[str]:
+    given = environment.get("PYTHONPATH")
+    return given.split(os.pathsep) if given else []
 
 
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
+    mine = {os.getcwd(), *_paths(os.environ)}
+    paths = [path for path in sys.path if path not in mine]
     for module in sys.argv[2:]:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # or the first collection in each process would copy all of it
     if (program := requested(control)) is not None:
-        run(program)
+        run(program, paths)
 
 
 if __name__ == "__main__":

@@ -49,9 +49,11 @@ def main(recipe: str, scheme: str) -> None:
     ):
         before = after = look(client, scheme)
         if restarts:
-            client.restart()
+            first, _ = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+            assert client.restart_workers([first], raise_for_error=True) == {first: "OK"}
+            client.wait_for_workers(WORKERS)
             after = look(client, scheme)
-            assert len(before & after) == 1  # this process
+            assert len(before & after) == 2  # this process, and the other worker
     assert not any(psutil.pid_exists(pid) for pid in (before | after) - {os.getpid()})
     print("as it should be")
 

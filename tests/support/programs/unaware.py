@@ -2,13 +2,14 @@
 
     python -m support.programs.unaware KIND [ADDRESS]
 
-It prints the addresses that it listens on, or what it could not, and ends when its standard input
-does. ADDRESS is the scheduler's.
+It prints the addresses that it listens on by their names, or what it could not, and ends when its
+standard input does. ADDRESS is the scheduler's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import sys
@@ -18,19 +19,9 @@ from typing import Any
 HERE: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
 
 
-def show(*addresses: str) -> None:
+def show(**addresses: str) -> None:
     print(json.dumps(addresses), flush=True)
     sys.stdin.read()
-
-
-def scheduler() -> None:
-    from distributed import Scheduler
-
-    async def run() -> None:
-        async with Scheduler(protocol="tls", port=0, **HERE) as made:
-            await asyncio.to_thread(show, made.address)
-
-    asyncio.run(run())
 
 
 def worker(address: str) -> None:
@@ -38,30 +29,27 @@ def worker(address: str) -> None:
 
     async def run() -> None:
         async with Worker(address, nthreads=1, **HERE) as made:
-            await asyncio.to_thread(show, made.address)
+            await asyncio.to_thread(show, worker=made.address)
 
     asyncio.run(run())
 
 
-def nanny(address: str) -> None:
-    from distributed import Nanny
-
-    async def run() -> None:
-        async with Nanny(address, nthreads=1, **HERE) as made:
-            assert made.worker_address is not None
-            await asyncio.to_thread(show, made.address, made.worker_address)
-
-    asyncio.run(run())
-
-
-def cluster(processes: bool) -> None:
+def clusters() -> None:
+    """One of threads, and then one of processes."""
     from distributed import LocalCluster
 
     places = {**HERE, "worker_dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(n_workers=1, protocol="tls", processes=processes, **places) as made:
-        workers = made.scheduler_info["workers"]
-        nannies = [each["nanny"] for each in workers.values() if each.get("nanny")]
-        show(made.scheduler_address, *workers, *nannies)
+    found = {}
+    with contextlib.ExitStack() as stack:
+        for name, processes in (("threads", False), ("processes", True)):
+            made = stack.enter_context(
+                LocalCluster(n_workers=1, protocol="tls", processes=processes, **places)
+            )
+            ((worker, told),) = made.scheduler_info["workers"].items()
+            found |= {f"{name}: scheduler": made.scheduler_address, f"{name}: worker": worker}
+            if processes:
+                found[f"{name}: nanny"] = told["nanny"]
+        show(**found)
 
 
 def client(address: str) -> None:
@@ -69,23 +57,32 @@ def client(address: str) -> None:
 
     try:
         with Client(address, timeout=20) as made:
-            show(made.scheduler.address)
+            show(scheduler=made.scheduler.address)
     except OSError as error:
         print(error)
 
 
-def child(method: str) -> None:
-    """A scheduler in a child of a process that has loaded Dask already."""
+def children() -> None:
+    """A scheduler in each child of a process that has loaded Dask already, and one of its own."""
     import distributed
 
-    assert distributed.Scheduler
-    context = multiprocessing.get_context(method)
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(theirs,))
-    process.start()
-    show(ours.recv())
-    ours.send(None)
-    process.join()
+    found, pipes = {}, []
+    for method in ("fork", "spawn", "forkserver"):
+        context = multiprocessing.get_context(method)
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_child, args=(theirs,))
+        process.start()
+        pipes.append((ours, process))
+        found[f"scheduler by {method}"] = ours.recv()
+
+    async def run() -> None:
+        async with distributed.Scheduler(protocol="tls", port=0, **HERE) as made:
+            await asyncio.to_thread(show, **found, **{"scheduler": made.address})
+
+    asyncio.run(run())
+    for ours, process in pipes:
+        ours.send(None)
+        process.join()
 
 
 def _child(pipe: Any) -> None:
@@ -100,15 +97,10 @@ def _child(pipe: Any) -> None:
 
 
 KINDS: dict[str, Callable[..., None]] = {
-    "scheduler": scheduler,
     "worker": worker,
-    "nanny": nanny,
     "client": client,
-    "threads": lambda: cluster(False),
-    "processes": lambda: cluster(True),
-    "spawn": lambda: child("spawn"),
-    "fork": lambda: child("fork"),
-    "forkserver": lambda: child("forkserver"),
+    "clusters": clusters,
+    "children": children,
 }
 
 if __name__ == "__main__":

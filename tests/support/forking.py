@@ -20,17 +20,24 @@ from typing import Any
 
 from support import HANG, programs
 
+#: what Dask reads the packages' metadata with, before Python 3.12
+METADATA = [name for name in ("importlib_metadata",) if find_spec(name)]
+
 #: what Dask imports; but not Dask, which reads the environment when it is imported
 BEFORE_DASK = [
     *("cloudpickle", "concurrent.futures.process", "donfig", "jinja2"),
-    *(name for name in ("importlib_metadata",) if find_spec(name)),  # before Python 3.12
+    *METADATA,
     *("multiprocessing.pool", "psutil", "tblib.pickling_support", "tlz", "toolz.curried", "yaml"),
 ]
 
 #: what a program of a kind imports
 IMPORTS = {
-    "standalone": ["sealwire.comm", "sealwire.security", *BEFORE_DASK],
-    "dask": ["sealwire.comm", "sealwire.dask_backend", "distributed.comm"],
+    # Dask, too: what reads the configuration imports it.
+    "standalone": ["sealwire.comm.tcp", "sealwire.security.security", "dask", "_strptime"],
+    "dask": [
+        *("sealwire.comm", "sealwire.dask_backend", "distributed.comm", "_strptime"),
+        *("email.policy", *(f"{name}._adapters" for name in METADATA)),
+    ],
     "command line": [
         *(f"sealwire.cli.certs.{n}" for n in ("check", "init", "issue", "next_steps", "renew")),
         *(f"sealwire.cli.certs.{n}" for n in ("revoke", "rotate", "show", "sign")),

@@ -10,6 +10,7 @@ code. See `support.forking`.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -17,8 +18,9 @@ import os
 import runpy
 import socket
 import sys
+import threading
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 
 def requested(control: socket.socket) -> dict[str, Any] | None:
@@ -48,7 +50,7 @@ def requested(control: socket.socket) -> dict[str, Any] | None:
         control.sendall(b"%d\n" % answer)
 
 
-def run(program: dict[str, Any]) -> None:
+def run(program: dict[str, Any]) -> NoReturn:
     """As ``python -m`` would."""
     os.environ.clear()
     os.environ.update(program["environment"])
@@ -57,7 +59,27 @@ def run(program: dict[str, Any]) -> None:
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.argv = [program["module"], *program["arguments"]]
-    runpy.run_module(program["module"], run_name="__main__", alter_sys=True)
+    code = None
+    try:
+        runpy.run_module(program["module"], run_name="__main__", alter_sys=True)
+    except SystemExit as ending:
+        code = ending.code
+        if not isinstance(code, (int, type(None))):
+            raise
+    leave(code or 0)
+
+
+def leave(code: int) -> NoReturn:
+    """End as the interpreter does, but for what was imported before: to free that takes longest.
+
+    What the program itself has made is freed, and heard if it complains.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def main() -> None:

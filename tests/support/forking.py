@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import tempfile
@@ -16,7 +18,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from support import HANG, programs
 
@@ -37,6 +39,12 @@ IMPORTS = {
     "dask": [
         *("sealwire.comm", "sealwire.dask_backend", "distributed.comm", "_strptime"),
         *("email.policy", *(f"{name}._adapters" for name in METADATA)),
+    ],
+    "program": [
+        "sealwire.comm.tcp",
+        "sealwire.comm.calls",
+        "sealwire.security.security",
+        *BEFORE_DASK,
     ],
     "command line": [
         *(f"sealwire.cli.certs.{n}" for n in ("check", "init", "issue", "next_steps", "renew")),
@@ -120,6 +128,72 @@ def clean_up() -> None:
     """End all of them; at the end of a run, by whatever runs the tests."""
     while _forkers:
         _forkers.popitem()[1].close()
+
+
+class Popen:
+    """As `subprocess.Popen` of ``python -m MODULE``, but forked; its standard output is piped."""
+
+    def __init__(
+        self,
+        kind: str,
+        command: list[str],
+        *,
+        cwd: Path,
+        env: dict[str, str],
+        stdin: int = subprocess.DEVNULL,
+        stderr: int | None = None,
+        text: bool = False,
+    ) -> None:
+        at = command.index("-m")
+        self._forker = forker(kind, command[1:at])
+        mode = "" if text else "b"
+        self.stdin: IO[Any] | None = None
+        self.returncode: int | None = None
+        with contextlib.ExitStack() as given:
+            readable, writable = os.pipe()
+            self.stdout: IO[Any] = open(readable, f"r{mode}")  # noqa: SIM115
+            given.callback(os.close, writable)
+            nothing = os.open(os.devnull, os.O_RDWR)
+            given.callback(os.close, nothing)
+            read_by_it = nothing
+            if stdin == subprocess.PIPE:
+                read_by_it, ours = os.pipe()
+                self.stdin = open(ours, f"w{mode}")  # noqa: SIM115
+                given.callback(os.close, read_by_it)
+            errors = {subprocess.STDOUT: writable, subprocess.DEVNULL: nothing, None: 2}[stderr]
+            streams = (read_by_it, writable, errors)
+            self.pid = self._forker.start(command[at + 1], command[at + 2 :], streams, env, cwd)
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:  # until then, nobody else has its pid
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout: float = HANG) -> int:
+        if self.returncode is None:
+            end = os.pidfd_open(self.pid)
+            try:
+                if not select.select([end], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            finally:
+                os.close(end)
+            self.returncode = self._forker.wait(self.pid)
+        return self.returncode
+
+    def __enter__(self) -> Popen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self.stdout, self.stdin):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        self.wait()
 
 
 @contextlib.contextmanager

@@ -10,33 +10,48 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from support import HANG, programs
+from support import HANG, forking, programs
 
 PRELOAD = ("--preload", "sealwire.dask_backend.preload")
 
 
 class Program:
-    """A running program whose output is read as it comes; it finds `support` if asked to."""
+    """A running program whose output is read as it comes; it finds `support` if asked to.
 
-    def __init__(self, command: list[str], folder: Path, support: bool = False) -> None:
+    Forked with `kind`, which is of `forking.IMPORTS`; it is a module of `support` then.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        folder: Path,
+        support: bool = False,
+        kind: str | None = None,
+        **variables: str,
+    ) -> None:
         self.command = command
         self.output: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,  # not the repository: python -m puts the current folder on sys.path
-            env={
+        how: dict[str, Any] = {
+            "cwd": folder,  # not the repository: python -m puts the current folder on sys.path
+            "env": {
                 **(programs.environment() if support else os.environ),
                 "DASK_TEMPORARY_DIRECTORY": str(folder),
                 "PYTHONUNBUFFERED": "1",
+                **variables,
             },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            "stdin": subprocess.DEVNULL,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+        }
+        self.process = (
+            forking.Popen(kind, command, **how)
+            if kind
+            else subprocess.Popen(command, stdout=subprocess.PIPE, **how)
         )
         self._pump = threading.Thread(target=self._read, daemon=True)
         self._pump.start()

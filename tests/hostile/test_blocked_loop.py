@@ -16,7 +16,7 @@ TROUBLE = re.compile(r"sealwire\S* - (WARNING|ERROR|CRITICAL)|Traceback|CommClos
 
 def test_a_blocked_loop_loses_nothing(tmp_path: Path) -> None:
     """A worker's, held by a task that keeps the GIL, and then the scheduler's."""
-    seconds = count(20, 1)
+    seconds = count(20, 0.5)
     files = identities()
     tls = [
         *PRELOAD, "--tls-ca-file", files["ca"], "--tls-cert", files["server"],

@@ -225,7 +225,8 @@ def act(source: random.Random, comm: Comm) -> Any:
 
     code, reason = source.choice((1000, 1001, 1011, 3000)), source.choice(("", "x" * 2000, "\n;"))
     return source.choice((
-        lambda: comm.close(code, reason), lambda: write_on(comm, source.choice((1, 1000, 300_000))),
+        lambda: comm.close(code, reason),
+        lambda: write_on(comm, source.choice((80, 1000, 300_000))),
         read, write_and_give_up, abort, lambda: asyncio.sleep(0.01),
     ))()  # fmt: skip
 

@@ -7,7 +7,6 @@ import collections
 import contextlib
 import itertools
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,12 @@ import pytest
 
 from sealwire.comm import CallRefused, EncodeError, ReconnectingClient, RemoteError
 from sealwire.testing import Certificates, temporary_certificates
+from support import programs
 from support.aio import aio
 from support.processes import Program
 from support.restarting import free_port
 
 FARM = Path(__file__).resolve().parents[2] / "examples" / "farm"
-START = {
-    "asyncio": "",
-    "uvloop": "import uvloop; uvloop.install();",
-}
-RUN = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 class Farm:
@@ -38,25 +33,35 @@ class Farm:
         place = folder / "socket" if scheme == "unix" else f"127.0.0.1:{free_port()}"
         self.address = f"{scheme}://{place}"
         self.certificates = certificates
-        self._code = START[loop] + RUN
+        self.patience = 0  # seconds; those of the example, unless some are given
+        self._loop = loop
         self._started: list[Program] = []
 
-    def start(self, name: str, *arguments: str) -> Program:
-        path = str(FARM / f"{name}.py")
-        command = [sys.executable, "-c", self._code, path, self.address, *arguments]
+    def start(self, name: str, *arguments: str, forked: bool = True) -> Program:
+        """Forked by a process that has imported what they need, or as users start them."""
+        path = FARM / f"{name}.py"
+        if self.patience:
+            text = path.read_text()
+            assert text.count("ping_interval=5") == 1
+            path = self.folder / path.name
+            path.write_text(text.replace("ping_interval=5", f"ping_interval={self.patience}"))
+        command = programs.command("script", self._loop, str(path), self.address, *arguments)
+        variables = {}
         if self.certificates is not None:
-            command[:0] = ["env", f"DASK_CONFIG={self.certificates.folder / 'dask.yaml'}"]
-        program = Program(command, self.folder)
+            variables["DASK_CONFIG"] = str(self.certificates.folder / "dask.yaml")
+        program = Program(
+            command, self.folder, support=True, kind="program" if forked else None, **variables
+        )
         self._started.append(program)
         return program
 
-    def scheduler(self) -> Program:
-        program = self.start("scheduler", "tasks")
+    def scheduler(self, *, forked: bool = True) -> Program:
+        program = self.start("scheduler", "tasks", forked=forked)
         program.wait_for("scheduler at")
         return program
 
-    def worker(self) -> Program:
-        program = self.start("worker", "4")
+    def worker(self, *, forked: bool = True) -> Program:
+        program = self.start("worker", "4", forked=forked)
         program.wait_for("worker")
         return program
 
@@ -196,16 +201,18 @@ async def test_a_stop_lets_what_runs_finish(farm: Farm) -> None:
 @tls_link
 @aio
 async def test_the_client_of_the_example(farm: Farm) -> None:
-    farm.scheduler()
-    farm.worker()
+    farm.scheduler(forked=False)
+    farm.worker(forked=False)
     for _ in range(2):  # the second has everything from the file
-        farm.start("client", "squares", "50").wait_for(f"^{sum(n**2 for n in range(50))}$")
+        client = farm.start("client", "squares", "50", forked=False)
+        client.wait_for(f"^{sum(n**2 for n in range(50))}$")
 
 
-@tls_link  # for ten seconds
+@tls_link
 @aio
 async def test_a_worker_that_is_stopped_is_as_good_as_lost(farm: Farm) -> None:
     """Its heartbeats end, and what it ran is run by another one, which the result says."""
+    farm.patience = 2
     farm.scheduler()
     worker = farm.worker()
     async with client_of(farm) as client:

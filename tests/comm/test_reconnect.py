@@ -53,7 +53,7 @@ async def test_no_acknowledged_call_is_lost_by_a_server_that_is_killed(
     address = f"{scheme}://127.0.0.1:{free_port()}"
     flags = ["--uvloop"] if loop_factory is uvloop.new_event_loop else []
     server = Server(address, tmp_path, credentials, *flags)
-    await hammer(server, 4, 0.3, args)
+    await hammer(server, 4, 0.15, args)
 
 
 async def hammer(server: Server, times: int, seconds: float, args: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ import uvloop
 
 from sealwire.comm import Limits
 from sealwire.dask_backend import install, installed, uninstall
-from support import programs
+from support import forking, programs
 from support.aio import aio
 from support.endings import kind_of, told_of
 from support.faces import faces
@@ -54,7 +54,7 @@ def backend() -> Iterator[None]:
 class Peer:
     """The process at the other end."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: forking.Popen) -> None:
         self.process = process
 
     def tell(self, data: bytes) -> None:
@@ -72,8 +72,8 @@ async def peer() -> AsyncIterator[Peer]:
     loop = asyncio.get_running_loop()
     name = "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
     process = await asyncio.to_thread(
-        subprocess.Popen, programs.command("failing_peer", name), env=programs.environment(),
-        cwd=programs.HOME, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        forking.Popen, "dask", programs.command("failing_peer", name), env=programs.environment(),
+        cwd=programs.HOME, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     with process:
         try:

@@ -14,7 +14,7 @@ from cryptography import x509
 
 from sealwire.comm import HandshakeError, Limits, connect, listen
 from sealwire.security import Security
-from support import attacker, certs, handshakes
+from support import HANG, attacker, certs, handshakes
 from support.aio import aio
 from support.ambush import Ambush
 from support.attacker import Context, Socket
@@ -192,12 +192,13 @@ def test_a_flood_of_long_chains(kind: str) -> None:
         pings: list[float] = []
         visits: list[float] = []
         with meanwhile(lambda: knock(target.address, next(turn)), 8) as times:
-            deadline = time.monotonic() + count(20, 3)
-            while time.monotonic() < deadline:
+            begun = time.monotonic()
+            # A busy machine may need longer than that for a flood.
+            while (seconds := time.monotonic() - begun) < count(20, 1) or times() <= 20:
+                check(seconds < HANG, times())
                 pings += [attacker.ping(inside) for _ in range(10)]
                 visits.append(attacker.visit(target.address, tls))
             flooded = times()
-        check(flooded > 20, flooded)
         check(attacker.percentile(pings) < within(0.5), attacker.percentile(pings))
         check(max(visits) < within(1.5), max(visits))
         stats = target.ask("stats")

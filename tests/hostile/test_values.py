@@ -16,7 +16,7 @@ import pytest
 from support import programs
 from support.target import HANG, MODES, check, count, figure
 
-SECONDS = count(300, 1)  # of each
+SECONDS = count(300, 0.5)  # of each
 
 
 @pytest.mark.parametrize("mode", ["plain", "optimised"])

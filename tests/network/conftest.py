@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import dask
 import pytest
@@ -14,13 +13,10 @@ from sealwire.dask_backend import install, installed, uninstall
 from support.faces import Face, faces
 from support.network import Network, NoNetwork, Side
 
-HERE = Path(__file__).parent
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.network)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Of this folder's tests only: pytest asks no other folder's conftest.py."""
+    item.add_marker(pytest.mark.network)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.activities import ROLES, at_work, open_comms
+from support.activities import ROLES, at_work, open_comms, stream_of, until_calm
 from support.endings import kind_of, told_of
 from support.faces import Face
 from support.network import FAULTS, HANG, Network, Side
@@ -50,8 +50,8 @@ def test_so_it_is_where_the_kernel_is_first(
     """As it is with a `keepalive-timeout` of half a minute; OpenSSL may hide what it says."""
     ends = [end for face in both_faces for end in near.do(open_comms(face, near, far, 1))[0]]
     for end in ends:
-        stream = end.stream if hasattr(end, "stream") else end._stream
-        stream._liveness.forget(stream)
+        stream_of(end)._liveness.forget(stream_of(end))
+    until_calm(ends)  # what nobody has acknowledged is sent again for 15 s
 
     async def told(comm: Any) -> OSError:
         try:

@@ -5,27 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from sealwire.comm.transport.goodbye import is_calm
-from support.activities import open_comms, until
+from support.activities import open_comms, stream_of, until, until_calm
 from support.endings import kind_of
 from support.faces import Face
 from support.network import HANG, Network, Side, states
 
 AWAY = 4.0  # seconds; a bound of a second for its pauses lets a kernel give up after 1.4
-
-
-def stream_of(comm: Any) -> Any:
-    return comm.stream if hasattr(comm, "stream") else comm._stream
-
-
-def until_calm(comms: Iterable[Any]) -> None:
-    sockets = [stream_of(comm).socket for comm in comms]
-    until(lambda: all(map(is_calm, sockets)), "something is on its way")
 
 
 @pytest.fixture
@@ -61,6 +50,7 @@ def test_a_close_is_heard_after_a_shorter_absence(
     until(lambda: not states(near), "sockets are left", 5)
 
 
+@pytest.mark.parametrize("keepalive", [4.0])
 def test_none_stays_longer_than_a_dead_peer(
     network: Network, near: Side, far: Side, both_faces: list[Face], keepalive: float
 ) -> None:

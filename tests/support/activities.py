@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from sealwire.comm.transport.goodbye import is_calm
 from support.faces import Face, keep
 from support.network import HANG, Side
 
@@ -126,3 +127,13 @@ def abort_all(ends: list[End]) -> None:
         if end.told is not None:
             with suppress(OSError):
                 end.told.result(HANG)
+
+
+def stream_of(comm: Any) -> Any:
+    return comm.stream if hasattr(comm, "stream") else comm._stream
+
+
+def until_calm(comms: Iterable[Any]) -> None:
+    """Wait until all that was sent has been acknowledged."""
+    sockets = [stream_of(comm).socket for comm in comms]
+    until(lambda: all(map(is_calm, sockets)), "something is on its way")

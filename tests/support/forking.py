@@ -19,21 +19,32 @@ import threading
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from support import HANG, programs
+
+#: what Dask reads the packages' metadata with, before Python 3.12
+METADATA = [name for name in ("importlib_metadata",) if find_spec(name)]
 
 #: what Dask imports; but not Dask, which reads the environment when it is imported
 BEFORE_DASK = [
     *("cloudpickle", "concurrent.futures.process", "donfig", "jinja2"),
-    *(name for name in ("importlib_metadata",) if find_spec(name)),  # before Python 3.12
+    *METADATA,
     *("multiprocessing.pool", "psutil", "tblib.pickling_support", "tlz", "toolz.curried", "yaml"),
 ]
 
 #: what a program of a kind imports
 IMPORTS = {
-    "standalone": ["sealwire.comm", "sealwire.security", *BEFORE_DASK],
-    "dask": ["sealwire.comm", "sealwire.dask_backend", "distributed.comm"],
+    # Dask, too: what reads the configuration imports it.
+    "standalone": ["sealwire.comm.tcp", "sealwire.security.security", "dask", "_strptime"],
+    "dask": [
+        *("sealwire.comm", "sealwire.dask_backend", "distributed.comm", "_strptime"),
+        *("email.policy", *(f"{name}._adapters" for name in METADATA)),
+    ],
+    "program": [
+        *("sealwire.comm.tcp", "sealwire.comm.calls", "sealwire.security.security"),
+        *BEFORE_DASK,
+    ],
     "before Dask": [
         *("click", "http.cookies", "logging.config", "msgpack", "numpy", "numpy.fft"),
         *("packaging.requirements", "sortedcontainers", "tornado.httpclient", "tornado.web"),
@@ -118,6 +129,80 @@ def clean_up() -> None:
         _forkers.popitem()[1].close()
 
 
+class Popen:
+    """As `subprocess.Popen` of this Python, but forked; its standard output is piped."""
+
+    def __init__(
+        self,
+        kind: str,
+        command: list[str],
+        *,
+        cwd: Path,
+        env: dict[str, str],
+        stdin: int = subprocess.DEVNULL,
+        stderr: int | None = None,
+        text: bool = False,
+    ) -> None:
+        at = next(at for at, part in enumerate(command) if part in ("-m", "-c"))
+        self._forker = forker(kind, command[1:at])
+        mode = "" if text else "b"
+        self.stdin: IO[Any] | None = None
+        self.returncode: int | None = None
+        with contextlib.ExitStack() as given:
+            readable, writable = os.pipe()
+            self.stdout: IO[Any] = open(readable, f"r{mode}")  # noqa: SIM115
+            given.callback(os.close, writable)
+            nothing = os.open(os.devnull, os.O_RDWR)
+            given.callback(os.close, nothing)
+            read_by_it = nothing
+            if stdin == subprocess.PIPE:
+                read_by_it, ours = os.pipe()
+                self.stdin = open(ours, f"w{mode}")  # noqa: SIM115
+                given.callback(os.close, read_by_it)
+            errors = {subprocess.STDOUT: writable, subprocess.DEVNULL: nothing, None: 2}[stderr]
+            streams = (read_by_it, writable, errors)
+            self.pid = self._forker.start(command[at:], streams, env, cwd)
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:  # until then, nobody else has its pid
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float = HANG) -> int:
+        if self.returncode is None:
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                end = select.poll()  # unlike select(), of any descriptor
+                end.register(descriptor, select.POLLIN)
+                if not end.poll(1000 * timeout):
+                    raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            finally:
+                os.close(descriptor)
+            self.returncode = self._forker.wait(self.pid)
+        return self.returncode
+
+    def __enter__(self) -> Popen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self.stdout, self.stdin):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        self.wait()
+
+
 @contextlib.contextmanager
 def _stuck_is_killed(pid: int) -> Iterator[None]:
     timer = threading.Timer(HANG - 5, os.kill, (pid, 9))
@@ -168,44 +253,3 @@ def _run(
         output.seek(0)
         errors.seek(0)
         return code, output.read(), errors.read()
-
-
-class Process:
-    """A process "before Dask" that prints, as `subprocess.Popen` has it."""
-
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self._forker = forker("before Dask")
-        ours, theirs = os.pipe()
-        with open(os.devnull) as nothing, os.fdopen(theirs) as written:
-            streams = (nothing.fileno(), written.fileno(), written.fileno())
-            self.pid = self._forker.start(command, streams, environment, folder)
-        self.stdout = os.fdopen(ours)
-        self.returncode: int | None = None
-        self._descriptor = os.pidfd_open(self.pid)
-        self._end = select.poll()  # unlike select(), of any descriptor
-        self._end.register(self._descriptor, select.POLLIN)
-
-    def poll(self) -> int | None:
-        return self._look(0)
-
-    def wait(self, timeout: float | None = None) -> int:
-        if (code := self._look(timeout)) is None:
-            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
-        return code
-
-    def _look(self, timeout: float | None) -> int | None:
-        milliseconds = None if timeout is None else 1000 * timeout
-        if self.returncode is None and self._end.poll(milliseconds):
-            self.returncode = self._forker.wait(self.pid)
-            os.close(self._descriptor)
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)

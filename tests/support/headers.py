@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,3 +61,21 @@ def within_lists(value: Any, depth: int) -> Any:
     for _ in range(depth):
         value = [value]
     return value
+
+
+def nested(depth: int, layers: str) -> bytes:
+    """The header of None within `depth` layers: lists, maps, objects of a registered type and of
+    none, and extensions that hold what is no object."""
+    wrap: dict[str, Callable[[bytes], bytes]] = {
+        "[": lambda inner: b"\x91" + inner,
+        "{": lambda inner: b"\x81\xa1k" + inner,
+        "(": lambda inner: msgpack.packb(ext(3, b"\x92\xa9tests.Box" + inner)),
+        "?": lambda inner: msgpack.packb(ext(3, b"\x92\xa1x" + inner)),
+        "!": lambda inner: msgpack.packb(ext(3, inner)),
+        "2": lambda inner: msgpack.packb(ext(2, inner)),
+        "1": lambda inner: msgpack.packb(ext(1, inner)),
+    }
+    header = b"\xc0"
+    for layer in itertools.islice(itertools.cycle(layers), depth):
+        header = wrap[layer](header)
+    return header

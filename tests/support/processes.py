@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -22,33 +23,37 @@ PRELOAD = ("--preload", "sealwire.dask_backend.preload")
 class Program:
     """A running program whose output is read as it comes; it finds `support` if asked to.
 
-    With `forked`, for one of this Python whose start is not the point, see `support.forking`.
+    With a `kind` of `forking.IMPORTS` it is forked, for one whose start is not the point.
     """
 
     def __init__(
-        self, command: list[str], folder: Path, support: bool = False, forked: bool = False
+        self,
+        command: list[str],
+        folder: Path,
+        support: bool = False,
+        kind: str | None = None,
+        **variables: str,
     ) -> None:
         self.command = command
         self.output: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
-        environment = {
-            **(programs.environment() if support else os.environ),
-            "DASK_TEMPORARY_DIRECTORY": str(folder),
-            "PYTHONUNBUFFERED": "1",
+        how: dict[str, Any] = {
+            "cwd": folder,  # not the repository: python -m puts the current folder on sys.path
+            "env": {
+                **(programs.environment() if support else os.environ),
+                "DASK_TEMPORARY_DIRECTORY": str(folder),
+                "PYTHONUNBUFFERED": "1",
+                **variables,
+            },
+            "stdin": subprocess.DEVNULL,
+            "stderr": subprocess.STDOUT,
+            "text": True,
         }
-        self.process: subprocess.Popen[str] | forking.Process
-        if forked:
-            self.process = forking.Process(command[1:], folder, environment)
-        else:
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,  # not the repository: python -m puts the current folder on sys.path
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+        self.process = (
+            forking.Popen(kind, command, **how)
+            if kind
+            else subprocess.Popen(command, stdout=subprocess.PIPE, **how)
+        )
         self._pump = threading.Thread(target=self._read, daemon=True)
         self._pump.start()
 
@@ -105,7 +110,8 @@ class Programs:
         return self._run("-c", code, *arguments)
 
     def _run(self, *arguments: str) -> Program:
-        program = Program([sys.executable, *arguments], self.folder, forked=self.forked)
+        kind = "before Dask" if self.forked else None
+        program = Program([sys.executable, *arguments], self.folder, kind=kind)
         self.started.append(program)
         return program
 

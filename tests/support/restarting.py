@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from support import programs
+from support import forking, programs
 
 
 def free_port() -> int:
@@ -33,16 +33,16 @@ class Server:
         self._folder = folder
         self._credentials = credentials
         self._flags = flags
-        self.process: subprocess.Popen[str] | None = None
+        self.process: forking.Popen | None = None
         self.starts = 0
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
+        self.process = forking.Popen(
+            "program",
             programs.command("calls_server", self.address, str(self.file), *self._flags),
             cwd=self._folder,
             env=programs.environment(),
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             text=True,
         )
         assert self.process.stdin is not None

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -20,6 +20,7 @@ from support import HANG, certs, forking, programs
 #: of the line that a process with our backend logs of itself at its start
 START = "INFO:sealwire.dask_backend:sealwire "
 MiB = 1 << 20
+Number = TypeVar("Number", int, float)
 
 #: ways to run the server; what must hold holds in each of them
 MODES: dict[str, dict[str, Any]] = {
@@ -51,8 +52,8 @@ COMBINATIONS = (
 )
 
 
-def count(full: int, reduced: int) -> int:
-    """How often: the promised figure in a full run, fewer in everyday ones."""
+def count(full: int, reduced: Number) -> int | Number:
+    """How often, or how long: the promised figure in a full run, less in everyday ones."""
     return full if FULL else reduced
 
 

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere it may be linked in another way"
 )
 
-RECORDS = 1_000_000 if os.environ.get("SEALWIRE_HOSTILE") == "full" else 3_000
+RECORDS = 1_000_000 if os.environ.get("SEALWIRE_HOSTILE") == "full" else 1_500
 
 versions = pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 sides = pytest.mark.parametrize("server_side", [False, True], ids=["client", "server"])

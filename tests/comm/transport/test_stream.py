@@ -272,7 +272,7 @@ async def test_each_waiter_of_a_future_is_resumed_once(kind: Any, waiters: int) 
 @aio
 async def test_a_large_message_leaves_the_loop_its_turns(scheme: str) -> None:
     """As many turns at the end of a message as at its beginning: nothing piles up in the loop."""
-    size = 256 << 20
+    size = 128 << 20
     async with pair(scheme) as (near, far):
         turns: list[int] = []
 

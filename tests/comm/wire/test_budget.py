@@ -6,7 +6,6 @@ Where a mistake would end the process or hold it for long, a process of its own 
 from __future__ import annotations
 
 import datetime
-import itertools
 import subprocess
 import sys
 import threading
@@ -29,27 +28,9 @@ from support.headers import UTC, Box, ext, refusal, travel, within, within_lists
 # Depth
 
 
-def nested(depth: int, layers: str) -> bytes:
-    """The header of None within `depth` layers: lists, maps, objects of a registered type and of
-    none, and extensions that hold what is no object."""
-    wrap: dict[str, Callable[[bytes], bytes]] = {
-        "[": lambda inner: b"\x91" + inner,
-        "{": lambda inner: b"\x81\xa1k" + inner,
-        "(": lambda inner: msgpack.packb(ext(3, b"\x92\xa9tests.Box" + inner)),
-        "?": lambda inner: msgpack.packb(ext(3, b"\x92\xa1x" + inner)),
-        "!": lambda inner: msgpack.packb(ext(3, inner)),
-        "2": lambda inner: msgpack.packb(ext(2, inner)),
-        "1": lambda inner: msgpack.packb(ext(1, inner)),
-    }
-    header = b"\xc0"
-    for layer in itertools.islice(itertools.cycle(layers), depth):
-        header = wrap[layer](header)
-    return header
-
-
 DEEP = """
 import sys, threading
-from test_budget import decode, nested, DecodeError
+from support.headers import decode, nested, DecodeError
 headers = [nested(depth, layers) for layers in {layers!r} for depth in (33, 150, 250, 600, 3000)]
 def go():
     for header in headers:

@@ -1,8 +1,8 @@
 """A client of a cluster whose loops it has held, each in turn, by a task that keeps the GIL.
 
-    python -m support.programs.blocked_loop SCHEDULER CA CERTIFICATE SECONDS
+    python -m support.programs.blocked_loop SCHEDULER CA CERTIFICATE SECONDS WORKERS
 
-The cluster has workers "held", "one" and "two". While the loop of the worker "held", and then of
+The cluster has that many workers; one is "held". While the loop of the worker "held", and then of
 the scheduler, stands still, everybody goes on dialling it, asking it and fetching from it. Prints
 what came of it as a line of JSON.
 """
@@ -76,10 +76,11 @@ async def seen(dask_worker: Any = None, dask_scheduler: Any = None) -> dict[str,
 class Held:
     """The cluster, asked for one thing after the other."""
 
-    def __init__(self, client: Client, security: Security, seconds: float) -> None:
+    def __init__(self, client: Client, security: Security, seconds: float, number: int) -> None:
         self.client = client
         self.security = security
         self.seconds = seconds
+        self.number = number
         self.workers: dict[str, str] = {}  # addresses
 
     async def look(self) -> dict[str, Any]:
@@ -115,7 +116,7 @@ class Held:
                 other.submit(block, n, workers="held", pure=False, key=f"{late}-{n}")
                 for n in range(1, 5)
             ]
-            asked = ("one", "two", late)
+            asked = (*(name for name in self.workers if name != "held"), late)
             sums = [other.submit(total, blocks, workers=w, pure=False) for w in asked]
             results = await other.gather(sums)
             del blocks, sums
@@ -129,7 +130,7 @@ class Held:
 
     async def run(self, folder: str) -> dict[str, Any]:
         client = self.client
-        await client.wait_for_workers(3, timeout=60)
+        await client.wait_for_workers(self.number, timeout=60)
         names = await client.run(lambda dask_worker: dask_worker.name)
         self.workers = {name: address for address, name in names.items()}
         await client.run(watch)
@@ -161,14 +162,14 @@ class Held:
         return told
 
 
-async def main(scheduler: str, ca: str, certificate: str, seconds: float) -> None:
+async def main(scheduler: str, ca: str, certificate: str, seconds: float, number: int) -> None:
     security = Security(tls_ca_file=ca, tls_worker_cert=certificate, tls_client_cert=certificate)
     with tempfile.TemporaryDirectory() as folder:
         async with Client(scheduler, security=security, asynchronous=True) as client:
-            told = await Held(client, security, seconds).run(folder)
+            told = await Held(client, security, seconds, number).run(folder)
     print(f"told {json.dumps(told)}", flush=True)
 
 
 if __name__ == "__main__":
     dask.config.set({"distributed.worker.profile.enabled": False})
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])))
+    asyncio.run(main(*sys.argv[1:4], float(sys.argv[4]), int(sys.argv[5])))

@@ -126,11 +126,15 @@ def _stuck_is_killed(pid: int) -> Iterator[None]:
 
 
 def sealwire(
-    *arguments: str, folder: Path, terminal: int | None = None, **variables: str
+    *arguments: str,
+    folder: Path,
+    terminal: int | None = None,
+    out: int | None = None,
+    **variables: str,
 ) -> tuple[int, bytes, bytes]:
     """Run ``sealwire``: its exit code, and what it has written to standard output and error.
 
-    With `terminal`, a descriptor, it writes there.
+    With `terminal`, a descriptor, it writes there; with `out`, only its standard output goes there.
     """
     one = forker("command line")
     with (
@@ -138,7 +142,7 @@ def sealwire(
         tempfile.TemporaryFile() as output,
         tempfile.TemporaryFile() as errors,
     ):
-        streams = (nothing.fileno(), output.fileno(), errors.fileno())
+        streams = (nothing.fileno(), output.fileno() if out is None else out, errors.fileno())
         if terminal is not None:
             streams = (nothing.fileno(), terminal, terminal)
         pid = one.start("sealwire.cli", arguments, streams, {**os.environ, **variables}, folder)

@@ -84,7 +84,6 @@ SMALLER: dict[str, dict[str, Any]] = {
         ("payload-1mib", "unix", "tcp"),
         ("receiver-busy", "standalone+uvloop", "tls"),
         ("sender-busy", "dask", "tcp"),
-        ("server-busy", "stock", "tls"),
         ("connections", "standalone+uvloop", "tls"),
         ("memory", "standalone", "tls"),
         ("hold", "stock", "tls"),

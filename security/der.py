@@ -37,6 +37,7 @@ _LEAST_RSA = 2048 // 8
 
 #: The attributes of most subjects, by their last byte in 2.5.4; short names are those of RFC 4514.
 _ATTRIBUTES = {3: "CN", 7: "L", 8: "ST", 10: "O", 11: "OU"}
+_MOMENT = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z")
 _UNESCAPED = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._:@/-]*[A-Za-z0-9._:@/-])?")
 
 Name = tuple[tuple[bytes, bytes], ...]
@@ -199,7 +200,11 @@ def _seconds(der: bytes, tag: int, content: range) -> float:
     text = _bytes(der, content).decode("ascii")
     if tag == 0x17:  # two digits of the year: 1950 to 2049
         text = ("19" if text >= "50" else "20") + text
-    moment = datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ")
+    if found := _MOMENT.fullmatch(text):  # as DER has it; `strptime` takes ten times as long
+        year, month, day, hour, minute, second = map(int, found.groups())
+        moment = datetime.datetime(year, month, day, hour, minute, second)
+    else:
+        moment = datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ")
     return moment.replace(tzinfo=datetime.timezone.utc).timestamp()
 
 

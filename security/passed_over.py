@@ -9,6 +9,7 @@ not above the configuration that the nanny hands on, defaults included.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -81,18 +82,17 @@ def in_two_forms(key: str, value: Any, paths: Sequence[str], dask_config: Any) -
     """
     get = dask_config.get
     try:
-        trees = [*dask_config.collect_yaml(paths), dask_config.collect_env()]
-        merged = get(key, default=None, config=dask_config.collect(list(paths)))
+        forms = set()
+        for tree in (*dask_config.collect_yaml(paths), dask_config.collect_env()):
+            with contextlib.suppress(TypeError):  # no mapping above it
+                if (found := get(key, default=None, config=tree)) is not None:
+                    forms.add(isinstance(found, Mapping))
+        # Only where it is in doubt is all of it read once more.
+        return len(forms) > 1 and value == get(
+            key, default=None, config=dask_config.collect(list(paths))
+        )
     except Exception:  # whatever Dask cannot read is told by who reads it
         return False
-    found = []
-    for tree in trees:
-        try:
-            found.append(get(key, default=None, config=tree))
-        except TypeError:  # no mapping above it
-            continue
-    forms = {isinstance(each, Mapping) for each in found if each is not None}
-    return len(forms) > 1 and merged == value
 
 
 def unheeded(get: Callable[[str], Any], environment: Mapping[str, str]) -> Iterator[str]:

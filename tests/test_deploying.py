@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sealwire.security import config
+from sealwire.security import Security, config
 from support import certs_cli
+from support.handshakes import client_context, name_at
 from support.processes import Programs
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "deploying.md").read_text(encoding="utf-8")
@@ -28,7 +29,7 @@ def test_a_configuration_is_known_in_all_its_keys(tree: dict[str, object], tmp_p
 
 
 def test_the_names_of_cert_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder for each role, as its secret is mounted."""
+    """A folder for each role, as its secret is mounted; the others meet a scheduler's process."""
     certs_cli.good("init", str(tmp_path / "certs"))
     where = {}
     for role in certs_cli.ROLES:
@@ -46,11 +47,10 @@ def test_the_names_of_cert_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with Programs(tmp_path) as programs:
         monkeypatch.setenv("DASK_CONFIG", str(where["scheduler"]))
         scheduler, address = programs.scheduler("tls")
-        monkeypatch.setenv("DASK_CONFIG", str(where["worker"]))
-        worker = programs.worker(address.removeprefix("tls://"), "--no-nanny")
-        worker.wait_for("Registered to")
-        for program in (scheduler, worker):
-            assert "its own backend" in "".join(program.output)
+        for role in ("client", "worker"):
+            security = Security(**config.read(str(where[role])))
+            assert name_at(address, client_context(security, role)) == "scheduler"
+        assert "its own backend" in "".join(scheduler.output)
 
 
 def test_every_test_that_it_names_is_there() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from sealwire.comm import Limits
 from sealwire.security.config import KEYS
+from support import certs_cli
 from support.kernel import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +47,7 @@ def run(*command: str, cwd: Path) -> str:
 def folder(tmp_path: Path) -> Path:
     """A folder with the certificates that the first steps make."""
     assert "$ sealwire certs init\n" in START
-    run(sys.executable, "-m", "sealwire.cli", "certs", "init", cwd=tmp_path)
+    certs_cli.good("init", str(tmp_path / "certs"))
     return tmp_path
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -93,6 +94,13 @@ class Web:
         self.started.append(Program([sys.executable, path, *arguments], self.folder))
         return self.started[-1]
 
+    def awaited(self, path: str, worker: Program) -> Any:
+        """What it answers once it has a worker."""
+        while (got := self.get(path)) in (502, 503):
+            assert worker.process.poll() is None
+            time.sleep(0.02)
+        return got
+
     def get(self, path: str) -> Any:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as got:
@@ -118,17 +126,14 @@ def test_a_tornado_application(web: Web) -> None:
     assert web.get("/square/12") == 503
     assert web.get("/cube/12") == 404
     worker = web.start("worker", address)
-    while (got := web.get("/square/12")) == 503:
-        assert worker.process.poll() is None
-    assert got == {"square": 144}
+    assert web.awaited("/square/12", worker) == {"square": 144}
     assert web.get(f"/square/{10**9}") == {"square": 10**18}
     assert web.get("/square/0") == {"square": 0}
     worker.process.kill()
     worker.process.wait()
     assert web.get("/square/12") in (502, 503)  # it may have been asked before it was known
     worker = web.start("worker", address)
-    while web.get("/square/2") != {"square": 4}:
-        assert worker.process.poll() is None
+    assert web.awaited("/square/2", worker) == {"square": 4}
     for each in (application, worker):
         each.process.terminate()
         assert each.process.wait(HANG) == 0

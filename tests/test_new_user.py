@@ -83,9 +83,9 @@ def user(tmp_path: Path) -> Iterator[User]:
 
 
 def test_the_first_steps(user: User, tmp_path: Path) -> None:
-    """In terminals with the configuration; the client and the cluster also in others.
+    """In terminals with the configuration; the client and the cluster in others.
 
-    The laptop of docs/certificates.md is in one with these, but for hosts and a port.
+    The laptop of docs/certificates.md is started by the same, but for hosts and a port.
     """
     init, check, export, scheduler, worker = commands(FIRST)[1:]
     for line in (init, check):
@@ -103,9 +103,8 @@ def test_the_first_steps(user: User, tmp_path: Path) -> None:
     second = user.start(export, f"{worker.replace('8786', port)} {QUIET}")
     second.wait_for("Registered to")
     (tmp_path / "client.py").write_text(code(FIRST, "Client(").replace("8786", port))
-    (tmp_path / "cluster.py").write_text(code(FIRST, "LocalCluster("))
-    (tmp_path / "laptop.py").write_text(code(LAPTOP, "Client(").replace("8786", port))
-    assert user.run(export, "cat client.py laptop.py | python") == "4950\n4950\n"
+    cluster = code(FIRST, "LocalCluster(").replace("n_workers=2", "n_workers=1")
+    (tmp_path / "cluster.py").write_text(cluster)
     assert user.run("python cluster.py") == "4950\n"
     probe = next(line for line in commands(TROUBLE) if "probe" in line)
     said = user.run(export, probe.replace("tls://10.0.0.5:8786", address))
@@ -147,7 +146,10 @@ def test_the_options_instead(user: User, tmp_path: Path) -> None:
 
 
 def test_the_commands_of_the_deployments(user: User, tmp_path: Path) -> None:
-    """With `DASK_CONFIG`; a second worker without it, from the other place that the page names."""
+    """With `DASK_CONFIG`; a second worker without it, from the other place that the page names.
+
+    So are the clients: without a word of security, and as on the laptop of docs/certificates.md.
+    """
     folder = robbed(tmp_path / "certs")
     export, scheduler, worker = commands(section(DEPLOYING, "`dask scheduler` and `dask worker`"))
     export = export.replace("/etc/sealwire", "$HOME/certs")
@@ -165,6 +167,7 @@ def test_the_commands_of_the_deployments(user: User, tmp_path: Path) -> None:
         f"with Client('{bare}') as client:\n"
         f"    client.wait_for_workers(2)\n"
         f"    print(client.submit(sum, range(100)).result())\n"
+        f"{code(LAPTOP, 'Client(').replace('tls://127.0.0.1:8786', address)}"
     )
-    assert user.run("python client.py") == "4950\n"
+    assert user.run("python client.py") == "4950\n" * 2
     expect_refused(address, folder)

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import venv
 import zipfile
+from importlib.metadata import Distribution, PathDistribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import sealwire
 from support.once import once
@@ -97,14 +100,39 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the wheel, what it needs, and Jupyter's comm."""
+    """The interpreter of an environment with the wheel, what it needs, and Jupyter's comm.
+
+    What it needs, by its metadata and theirs, is there as it is here: nothing else is.
+    """
 
     def install(folder: Path) -> None:
         venv.create(folder, symlinks=os.name != "nt")
         pip = (sys.executable, "-m", "pip", "--python", folder / PYTHON, "install", "--quiet")
-        run(*pip, "--no-compile", wheel, "comm", cwd=folder)
+        run(*pip, "--no-compile", "--no-deps", wheel, "comm", cwd=folder)
+        (packages,) = folder.rglob("site-packages")
+        with zipfile.ZipFile(wheel) as archive:
+            path = zipfile.Path(archive, f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/")
+            wanted = PathDistribution(path).requires or []
+        for needed in all_needed(wanted):
+            tops = {file.parts[0] for file in needed.files or () if file.parts[0] != ".."}
+            for top in tops - {"__pycache__"}:
+                (packages / top).symlink_to(Path(str(needed.locate_file(top))))
 
     return once(tmp_path_factory, "environment", install) / PYTHON
+
+
+def all_needed(requirements: list[str]) -> list[Distribution]:
+    """What these ask for without any extra, and what that asks for in turn."""
+    found: dict[str, Distribution] = {}
+    wanted = [Requirement(each) for each in requirements]
+    while wanted:
+        one = wanted.pop()
+        name = canonicalize_name(one.name)
+        if name not in found and (one.marker is None or one.marker.evaluate({"extra": ""})):
+            assert not one.extras, f"{one}: which of its requirements are its extras'?"
+            found[name] = distribution(name)
+            wanted += [Requirement(each) for each in found[name].requires or ()]
+    return list(found.values())
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -139,9 +140,10 @@ def test_a_password_covers_old_and_new_keys(tmp_path: Path) -> None:
     assert (folder / "ca-key.pem").read_text().count("BEGIN ENCRYPTED") == 2
 
 
-def test_the_new_ca_has_the_bounds_of_the_old(tmp_path: Path) -> None:
-    permitted = ["lab.example", "10.0.0.0/8"]
-    folder = folders.found(tmp_path / "certs", permitted=permitted, kind="rsa3072")
+def test_the_new_ca_has_the_bounds_of_the_old(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = shutil.copytree(folders.found_of_rsa(tmp_path_factory), tmp_path / "certs")
     apply(begin(Store(folder)))
     new, old = folders.certificates(folder / "ca.pem")
     for kind in (x509.NameConstraints, x509.BasicConstraints, x509.KeyUsage):
@@ -151,8 +153,8 @@ def test_the_new_ca_has_the_bounds_of_the_old(tmp_path: Path) -> None:
     assert [each.public_key().key_size for each in (new, old)] == [3072, 3072]  # type: ignore[union-attr]
     with pytest.raises(AuthorityError, match=r"evil.example is outside .*, lab.example, 10.0.0.0"):
         folders.issue(folder, "node", "evil.example")
-    folders.issue(folder, "node", "node7.lab.example")
-    assert meet(folder, "node")
+    folders.issue(folder, "node8", "node8.lab.example")
+    assert meet(folder, "node8")
 
 
 KILL = """

@@ -27,6 +27,17 @@ def shown(folder: Folder) -> bytes | None:
     return shake(folder.server, client_context(PEER)).client.tls.getpeercert(binary_form=True)
 
 
+def soon(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + HANG
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def nobody_looks() -> bool:
+    return all(thread.name != "sealwire-look" for thread in threading.enumerate())
+
+
 def shows_soon(folder: Folder, der: bytes) -> None:
     deadline = time.monotonic() + HANG
     while shown(folder) != der:
@@ -75,6 +86,7 @@ def test_a_file_system_that_hangs_holds_no_loop(
     where: str, own_folder: Folder, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look, the reading, or the building: the old contexts serve, and one thread waits."""
+    soon(nobody_looks)  # for another test any more
     threads = threading.active_count()
     monkeypatch.setattr(reloading, where, gate.holding(getattr(reloading, where)))
     own_folder.install(NEW)
@@ -102,9 +114,7 @@ def test_a_file_system_that_hangs_holds_no_loop(
 
 def test_a_thread_stays_no_longer_than_its_look(own_folder: Folder) -> None:
     shown(own_folder)
-    deadline = time.monotonic() + HANG
-    while any(thread.name == "sealwire-look" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
+    soon(nobody_looks)
 
 
 def test_no_thread_where_nothing_is_to_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +152,7 @@ def test_a_defect_of_ours_is_logged_and_following_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(reloading, "load", broken)
         assert shown(own_folder) == OLD.der
-    assert "cannot look whether files" in caplog.text
+        soon(lambda: "cannot look whether files" in caplog.text)
     shows_soon(own_folder, NEW.der)
 
 

@@ -114,7 +114,7 @@ def change():
         shake()
 thread = threading.Thread(target=change)
 thread.start()
-for _ in range(40):
+for _ in range(25):
     child = os.fork()
     if not child:
         shake()

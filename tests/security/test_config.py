@@ -14,21 +14,39 @@ import pytest
 
 from sealwire.security import ConfigError, Security, UnknownKey, unknown_keys
 from support import certs
-from support.configured import WITHOUT_DASK, YAML, Start, each_reader, run, run_each
+from support.configured import WITHOUT_DASK, YAML, Start, Told, each_reader, run_each
+
+VARIABLES = {
+    "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "/run/ca.pem",
+    "DASK_DISTRIBUTED__COMM__TLS__MAX_VERSION": "1.3",
+    "DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY": "/run/worker.key",
+    "DASK_SEALWIRE__TLS__CRL_FILE": "/run/crl.pem",
+    "DASK_SEALWIRE__TLS__KEY_PASSWORD": "0123",
+}
+MISSPELT = """
+distributed: {comm: {tls: {cafile: x, scheduler: {certs: y}, zzz: {qqq: 1}}}}
+sealwire: {tls: {crlfile: x}}
+"""
+STARTS: dict[str, Start] = {
+    "all of it": ({"cluster.yaml": YAML}, VARIABLES),
+    "nothing": ({"cluster.yaml": ""}, {}),
+    "a word": ({"cluster.yaml": YAML}, {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "false"}),
+    "misspelt": ({"cluster.yaml": MISSPELT}, {}),
+    "malformed": ({"cluster.yaml": "distributed: ["}, {}),
+}
 
 
-@each_reader
-def test_files_and_environment(tmp_path: Path, with_dask: bool) -> None:
-    (fields, unknown), log = run(
-        tmp_path,
-        with_dask,
-        YAML,
-        DASK_DISTRIBUTED__COMM__TLS__CA_FILE="/run/ca.pem",
-        DASK_DISTRIBUTED__COMM__TLS__MAX_VERSION="1.3",
-        DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY="/run/worker.key",
-        DASK_SEALWIRE__TLS__CRL_FILE="/run/crl.pem",
-        DASK_SEALWIRE__TLS__KEY_PASSWORD="0123",
-    )
+@pytest.fixture(scope="module", params=[True, False], ids=["dask", "donfig"])
+def told(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Told]:
+    """What processes make of each, with one reader."""
+    folder = tmp_path_factory.mktemp("starts")
+    return dict(zip(STARTS, run_each(folder, request.param, [*STARTS.values()]), strict=True))
+
+
+def test_files_and_environment(told: dict[str, Told]) -> None:
+    (fields, unknown), log = told["all of it"]
     expected = {
         "require_encryption": True,
         "tls_ca_file": "/run/ca.pem",
@@ -59,18 +77,15 @@ def test_files_and_environment(tmp_path: Path, with_dask: bool) -> None:
     assert not log
 
 
-@each_reader
-def test_nothing_configured(tmp_path: Path, with_dask: bool) -> None:
-    (fields, unknown), log = run(tmp_path, with_dask, "")
+def test_nothing_configured(told: dict[str, Told]) -> None:
+    (fields, unknown), log = told["nothing"]
     assert fields == json.loads(json.dumps({**Security().fields(), "require_encryption": False}))
     assert not unknown
     assert not log
 
 
-@each_reader
-def test_encryption_by_a_word_in_the_environment(tmp_path: Path, with_dask: bool) -> None:
-    word = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "false"}
-    (fields, _), _ = run(tmp_path, with_dask, YAML, **word)
+def test_encryption_by_a_word_in_the_environment(told: dict[str, Told]) -> None:
+    (fields, _), _ = told["a word"]
     assert fields["require_encryption"] is False
 
 
@@ -83,13 +98,8 @@ def test_words_for_true_and_false(value: object, expected: bool) -> None:
         assert Security().require_encryption is expected
 
 
-@each_reader
-def test_a_misspelt_key_is_reported_once_with_the_nearest_known_one(
-    tmp_path: Path, with_dask: bool
-) -> None:
-    yaml = "distributed: {comm: {tls: {cafile: x, scheduler: {certs: y}, zzz: {qqq: 1}}}}\n"
-    yaml += "sealwire: {tls: {crlfile: x}}"
-    (_, unknown), log = run(tmp_path, with_dask, yaml)
+def test_a_misspelt_key_is_reported_once_with_the_nearest_known_one(told: dict[str, Told]) -> None:
+    (_, unknown), log = told["misspelt"]
     prefix = "distributed.comm.tls"
     assert unknown == [
         [f"{prefix}.cafile", f"{prefix}.ca-file"],
@@ -133,14 +143,13 @@ def test_what_cannot_be_used(tmp_path: Path, with_dask: bool) -> None:
     """By one reader or the other, in turn: what is read is judged afterwards."""
     rows = UNUSABLE[1 - with_dask :: 2]
     answers = run_each(tmp_path, with_dask, [({"cluster.yaml": yaml}, {}) for yaml, _ in rows])
-    for (yaml, words), (kind, message) in zip(rows, answers, strict=True):
+    for (yaml, words), ((kind, message), _) in zip(rows, answers, strict=True):
         assert kind == "ConfigError", yaml
         assert words in message
 
 
-@each_reader
-def test_a_malformed_file_is_named(tmp_path: Path, with_dask: bool) -> None:
-    (kind, message), _ = run(tmp_path, with_dask, "distributed: [")
+def test_a_malformed_file_is_named(told: dict[str, Told]) -> None:
+    (kind, message), _ = told["malformed"]
     assert kind == "ConfigError"
     assert "cluster.yaml" in message
 
@@ -163,7 +172,7 @@ def test_a_later_mapping_counts_whatever_was_before(tmp_path: Path, with_dask: b
         later = f"sealwire: {{tls: {{allowed-peers: {second}}}}}"
         starts.append(({"cluster.yaml": later}, {"DASK_ROOT_CONFIG": str(etc)}))
     answers = run_each(tmp_path, with_dask, starts)
-    for (first, _, peers), (found, words) in zip(LATER, answers, strict=True):
+    for (first, _, peers), ((found, words), _) in zip(LATER, answers, strict=True):
         if with_dask and "a" in first and not first.startswith("{"):
             assert found == "ConfigError"  # releases of Dask differ in which one they drop
             assert "Dask drops one of the two" in words
@@ -246,17 +255,17 @@ MALFORMED = [
 ]
 
 
-@pytest.mark.parametrize("yaml", MALFORMED)
-def test_a_malformed_file_with_a_key_does_not_show_it(tmp_path: Path, yaml: str) -> None:
+def test_a_malformed_file_with_a_key_does_not_show_it(tmp_path: Path) -> None:
     """A parser quotes the lines it stumbles over."""
     key = certs.leaf(certs.root()).key_pem
     lines = key.splitlines()
     body = "\n".join(lines[1:-1])
     one_line = "".join(lines[1:-1]).replace("+", "A").replace("/", "B").replace("=", "")
-    text = yaml.format(armour=lines[0], body=body, one_line=one_line)
-    answer, log = run(tmp_path, False, text)
-    said = str(answer) + log
+    texts = [each.format(armour=lines[0], body=body, one_line=one_line) for each in MALFORMED]
+    told = run_each(tmp_path, False, [({"cluster.yaml": text}, {}) for text in texts])
     forbidden = {part[at : at + 16] for part in (body.replace("\n", ""), one_line)
                  for at in range(len(part) - 15)}  # fmt: skip
-    bare = "".join(said.split())
-    assert not {bare[at : at + 16] for at in range(len(bare) - 15)} & forbidden, said
+    for yaml, (answer, log) in zip(MALFORMED, told, strict=True):
+        assert answer is not None, (yaml, log)
+        bare = "".join((str(answer) + log).split())
+        assert not {bare[at : at + 16] for at in range(len(bare) - 15)} & forbidden, (yaml, bare)

@@ -81,11 +81,18 @@ def test_a_form(way: Callable[[dict[str, Any]], Any], form: str, home: Path) -> 
 
 
 def test_a_process_with_a_file_and_with_variables(home: Path) -> None:
-    """And distributed's own class, while our backends are installed. Each form names one file."""
-    code = (
-        "import sys, sealwire.dask_backend as b, distributed, dask\n"
+    """With a file also distributed's own class, while our backends are installed.
+
+    Each form names one file.
+    """
+    in_dask = (
+        "import sealwire.dask_backend as b, distributed\n"
         "b.install()\n"
-        "for kind in (b.Security, distributed.Security):\n"
+        "kinds = b.Security, distributed.Security\n"
+    )
+    without = "from sealwire.security import Security\nkinds = [Security]\n"
+    code = (
+        "for kind in kinds:\n"
         "    context = kind().get_listen_args('scheduler')['ssl_context']\n"
         "    print(type(context).__name__, len(context.get_ca_certs()))\n"
     )
@@ -103,15 +110,16 @@ def test_a_process_with_a_file_and_with_variables(home: Path) -> None:
         "DASK_" + KEYS[name].replace(".", "__").replace("-", "_").upper(): path
         for name, path in zip(NAMES, paths, strict=True)
     }
-    for settings in ({"DASK_CONFIG": str(file)}, variables):
+    starts = ((in_dask, {"DASK_CONFIG": str(file)}, 2), (without, variables, 1))
+    for imports, settings, kinds in starts:
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", imports + code],
             env={**clean, **settings},
             capture_output=True,
             text=True,
             timeout=120,
         )
-        assert done.stdout.split() == ["FollowingContext", "1"] * 2, done.stderr
+        assert done.stdout.split() == ["FollowingContext", "1"] * kinds, done.stderr
 
 
 @pytest.mark.parametrize("name", ["~", "$HOME", "${HOME}", "$NOBODY", "a$HOME", "~root"])

@@ -68,19 +68,39 @@ def make_key(path: Path, kind: str) -> Path:
     return path
 
 
+@functools.cache
+def sound() -> dict[str, str]:
+    """A key, what a CA of it is, and a request for it, made once."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "key").write_text(certs.root().key_pem)
+        self_signed(folder / "key", folder / "ca")
+        openssl("req", "-new", "-key", folder / "key", "-out", folder / "csr", "-subj",
+                "/CN=worker")  # fmt: skip
+        return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def self_signed(key: Path, ca: Path) -> None:
+    usages = "keyUsage=critical,keyCertSign,cRLSign"
+    openssl("req", "-x509", "-new", "-key", key, "-out", ca, "-subj", "/CN=CA", "-days", "300",
+            "-addext", usages)  # fmt: skip
+
+
 def made(tmp_path: Path, kind: str, odd: str) -> Path:
     """A folder whose CA, or whose worker, has a key of a kind."""
     (tmp_path / "certs").mkdir()
     ca_key, key = [tmp_path / f"{name}.key" for name in ("ca", "worker")]
     for path in (ca_key, key):
-        path.write_text(key_of(kind) if path.stem == odd else certs.root().key_pem)
-    usages = "keyUsage=critical,keyCertSign,cRLSign"
+        path.write_text(key_of(kind) if path.stem == odd else sound()["key"])
     purposes = "extendedKeyUsage=serverAuth,clientAuth"
     (tmp_path / "ext").write_text(f"{purposes}\nkeyUsage=digitalSignature\n")
     ca, csr, signed = tmp_path / "certs/ca.pem", tmp_path / "worker.csr", tmp_path / "worker.crt"
-    openssl("req", "-x509", "-new", "-key", ca_key, "-out", ca, "-subj", "/CN=CA", "-days", "300",
-            "-addext", usages)  # fmt: skip
-    openssl("req", "-new", "-key", key, "-out", csr, "-subj", "/CN=worker")
+    if odd == "ca":
+        self_signed(ca_key, ca)
+        csr.write_text(sound()["csr"])
+    else:
+        ca.write_text(sound()["ca"])
+        openssl("req", "-new", "-key", key, "-out", csr, "-subj", "/CN=worker")
     openssl("x509", "-req", "-in", csr, "-CA", ca, "-CAkey", ca_key, "-set_serial", "77",
             "-days", "200", "-out", signed, "-extfile", tmp_path / "ext")  # fmt: skip
     both = tmp_path / "certs/worker.pem"

@@ -134,10 +134,10 @@ def test_two_forms_of_allowed_peers_are_refused_and_one_is_not(tmp_path: Path) -
         for first, variables in ONE_FORM
     ]
     answers = run_each(tmp_path, True, starts)
-    for row, (kind, words) in zip(TWO_FORMS, answers, strict=False):
+    for row, ((kind, words), _) in zip(TWO_FORMS, answers, strict=False):
         assert kind == "ConfigError", row
         assert "is set for all roles in one place and by role in another" in words
-    for fields, _ in answers[len(TWO_FORMS) :]:
+    for (fields, _), _ in answers[len(TWO_FORMS) :]:
         assert fields["require_encryption"] is False
 
 
@@ -188,9 +188,10 @@ def test_an_empty_variable_takes_nothing_away(tmp_path: Path, with_dask: bool) -
     text = yaml.safe_dump(tree)
     names = {field: config.KEYS[field].replace(".", "__").replace("-", "_") for field in EMPTIED}
     empty = {f"DASK_{name.upper()}": "" for name in names.values()}
-    of_file, _ = run(tmp_path, with_dask, text)
+    starts: list[Start] = [({"cluster.yaml": text}, variables) for variables in ({}, empty)]
+    (of_file, _), (emptied, _) = run_each(tmp_path, with_dask, starts)
     assert (of_file[0]["tls_crl_file"], of_file[0]["require_encryption"]) == ("/etc/crl.pem", True)
-    assert run(tmp_path, with_dask, text, **empty)[0] == of_file
+    assert emptied == of_file
 
 
 @pytest.mark.parametrize("text", ["", "None", "null"])

@@ -123,7 +123,7 @@ def test_what_cannot_be_used_changes_nothing_and_is_warned_of_once(
 ) -> None:
     do, words = BREAKAGES[name]
     do(folder)
-    for _ in range(3):
+    for _ in range(2):
         assert folder.shows() == OLD.der
         assert folder.trusts(NEW)
         assert not folder.trusts(FOREIGN)

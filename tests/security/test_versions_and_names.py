@@ -20,6 +20,7 @@ import pytest
 from sealwire.security import ConfigError, Security
 from sealwire.security.contexts.policy import Policy, SealedContext, Side, empty_context
 from support import certs, folders
+from support.configured import Start, run_each
 from support.handshakes import client_context, security, server_context, shake
 
 CA = certs.root()
@@ -66,22 +67,12 @@ EMPTY = ["DISTRIBUTED__COMM__TLS__MIN_VERSION", "DISTRIBUTED__COMM__TLS__MAX_VER
          "SEALWIRE__TLS__EXPIRY_WARNING", "SEALWIRE__TLS__SERVER_HOSTNAME"]  # fmt: skip
 
 
-def test_a_variable_that_is_set_to_nothing_is_not_set() -> None:
-    code = "from sealwire.security import Security; print(Security())"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DASK_")}
-    said = []
-    for variables in ({}, {f"DASK_{name}": "" for name in EMPTY}):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**clean, **variables},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        said.append(done.stdout)
-    assert said[0] == said[1]
-    assert "tls_min_version=TLSv1_2" in said[0]
+def test_a_variable_that_is_set_to_nothing_is_not_set(tmp_path: Path) -> None:
+    empty = {f"DASK_{name}": "" for name in EMPTY}
+    starts: list[Start] = [({}, variables) for variables in ({}, empty)]
+    (without, _), (with_them, _) = run_each(tmp_path, True, starts)
+    assert without == with_them
+    assert without[0]["tls_min_version"] == V2
 
 
 # The server's name

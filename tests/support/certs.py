@@ -7,6 +7,7 @@ break them one by one. What no library agrees to sign is put together by `resign
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +73,9 @@ def p256() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
+@functools.cache  # it takes a tenth of a second, and now and then three
 def rsa_key(bits: int) -> rsa.RSAPrivateKey:
+    """The same for all that ask for one of that size."""
     return rsa.generate_private_key(65537, bits)
 
 

@@ -28,12 +28,17 @@ except SecurityError as error:
 #: forks of one process with an environment each; what is the same for all of them is loaded once
 FORKS = """
 import json, logging, os, sys, traceback, yaml
-import sealwire.security
-environments = json.load(sys.stdin)
-sys.stdout.flush()
-for environment in environments:
+from sealwire.security import Security, SecurityError, unknown_keys
+if 'dask' not in sys.modules:
+    import dask.config  # with all that it stands on; it is itself imported anew, with what it reads
+    for name in [name for name in sys.modules if name.partition(".")[0] == "dask"]:
+        del sys.modules[name]
+for environment in json.load(sys.stdin):
     if not os.fork():
         try:
+            for number, name in ((1, "said"), (2, "log")):
+                path = environment["DASK_CONFIG"] + "." + name
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
             os.environ.update(environment)
             exec(PROGRAM)
             sys.stdout.flush()
@@ -47,34 +52,21 @@ for environment in environments:
 each_reader = pytest.mark.parametrize("with_dask", [True, False], ids=["dask", "donfig"])
 
 
-def run(tmp_path: Path, with_dask: bool, yaml: str, **variables: str) -> tuple[list[Any], str]:
-    """What a new process makes of a configuration file and variables: its output and its log."""
-    folder = tmp_path / "configuration"
-    folder.mkdir(exist_ok=True)
-    (folder / "cluster.yaml").write_text(yaml)
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("DASK_")
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", ("" if with_dask else WITHOUT_DASK) + PROGRAM],
-        env={**environment, "DASK_CONFIG": str(folder), "HOME": str(tmp_path), **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert isinstance(answer, list)
-    return answer, done.stderr
-
-
 Start = tuple[dict[str, str], dict[str, str]]
 """Files by their names, and variables."""
 
+Told = tuple[Any, str]
+"""What a process says, which is None where it failed, and its log."""
 
-def run_each(tmp_path: Path, with_dask: bool, starts: Sequence[Start]) -> list[list[Any]]:
-    """What processes make of a configuration each, as `run`; one that fails has no answer."""
+
+def run(tmp_path: Path, with_dask: bool, yaml: str, **variables: str) -> Told:
+    """What a new process makes of a configuration file and variables."""
+    (told,) = run_each(tmp_path, with_dask, [({"cluster.yaml": yaml}, variables)])
+    return told
+
+
+def run_each(tmp_path: Path, with_dask: bool, starts: Sequence[Start]) -> list[Told]:
+    """What processes make of a configuration each."""
     environments = []
     for number, (files, variables) in enumerate(starts):
         folder = tmp_path / f"configuration-{number}"
@@ -84,18 +76,20 @@ def run_each(tmp_path: Path, with_dask: bool, starts: Sequence[Start]) -> list[l
         environments.append({"DASK_CONFIG": str(folder), **variables})
     program = f"{'' if with_dask else WITHOUT_DASK}PROGRAM = {PROGRAM!r}\n{FORKS}"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DASK_")}
-    done = subprocess.run(
+    subprocess.run(
         [sys.executable, "-c", program],
         input=json.dumps(environments),
         env={**clean, "HOME": str(tmp_path)},
-        capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(starts), done.stderr
-    return answers
+    places = [Path(environment["DASK_CONFIG"]) for environment in environments]
+    return [
+        (json.loads(said) if said else None, place.with_suffix(".log").read_text())
+        for place in places
+        for said in [place.with_suffix(".said").read_text()]
+    ]
 
 
 YAML = """

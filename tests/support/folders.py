@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 
 from sealwire.security import Security
@@ -15,6 +16,7 @@ from sealwire.security.ca.renewal import renew
 from sealwire.security.ca.store import Store
 from sealwire.security.pem import blocks
 from support.handshakes import client_context, server_context, shake
+from support.once import once
 
 ROLES = ("client", "scheduler", "worker")
 DAY = datetime.timedelta(days=1)
@@ -30,6 +32,16 @@ def found(folder: Path, **options: Any) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     apply(new_store(folder, **options))
     return folder
+
+
+def found_of_rsa(factory: pytest.TempPathFactory) -> Path:
+    """A folder whose keys are RSA, for hosts of lab.example; made once in a run, and only read."""
+
+    def make(folder: Path) -> None:
+        found(folder / "certs", kind="rsa3072", permitted=["lab.example", "10.0.0.0/8"])
+        issue(folder / "certs", "node7", "node7.lab.example")
+
+    return once(factory, "rsa", make) / "certs"
 
 
 def issue(folder: Path, name: str, *hosts: str, days: float = 365) -> Path:

@@ -214,11 +214,15 @@ def _stuck_is_killed(pid: int) -> Iterator[None]:
 
 
 def sealwire(
-    *arguments: str, folder: Path, terminal: int | None = None, **variables: str
+    *arguments: str,
+    folder: Path,
+    terminal: int | None = None,
+    out: int | None = None,
+    **variables: str,
 ) -> tuple[int, bytes, bytes]:
     """Run ``sealwire``: its exit code, and what it has written to standard output and error.
 
-    With `terminal`, a descriptor, it writes there.
+    With `terminal`, a descriptor, it writes there; with `out`, only its standard output goes there.
     """
     command = ["-m", "sealwire.cli", *arguments]
     return _run(forker("command line"), command, folder, {**os.environ, **variables}, terminal)
@@ -244,7 +248,7 @@ def _run(
         tempfile.TemporaryFile() as output,
         tempfile.TemporaryFile() as errors,
     ):
-        streams = (nothing.fileno(), output.fileno(), errors.fileno())
+        streams = (nothing.fileno(), output.fileno() if out is None else out, errors.fileno())
         if terminal is not None:
             streams = (nothing.fileno(), terminal, terminal)
         pid = one.start(command, streams, environment, folder)

@@ -6,14 +6,15 @@ import os
 import shutil
 import site
 import subprocess
-import sys
 import tarfile
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from build.env import DefaultIsolatedEnv
 
+from build import ProjectBuilder
 from support.once import once
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -41,22 +42,23 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel, and with the source archive's content in `source`.
 
     The wheel is made of the archive, and that of a `copy`, so that nothing of an earlier build gets
-    into them; the archive with what pyproject.toml asks for, and nothing else.
+    into them; both with what pyproject.toml asks for, and nothing else.
     """
 
     def build(folder: Path) -> None:
         copy = folder / "copy"
         left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
         shutil.copytree(ROOT, copy, ignore=left_out)
-        run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, copy, cwd=folder)
-        (archive,) = folder.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.2
-            tar.extractall(folder / "unpacked")
-        (source,) = (folder / "unpacked").iterdir()
-        source.rename(folder / "source")
-        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
-        run(*pip, "--wheel-dir", folder, archive, cwd=folder)
+        with DefaultIsolatedEnv() as environment:
+            of_copy = ProjectBuilder.from_isolated_env(environment, copy)
+            environment.install(of_copy.build_system_requires)
+            archive = of_copy.build("sdist", folder)
+            with tarfile.open(archive) as tar:
+                tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in 3.11.2
+                tar.extractall(folder / "unpacked")
+            (source,) = (folder / "unpacked").iterdir()
+            shutil.copytree(source, folder / "source")
+            ProjectBuilder.from_isolated_env(environment, source).build("wheel", folder)
 
     return once(tmp_path_factory, "released", build)
 

@@ -225,7 +225,8 @@ def sealwire(
     With `terminal`, a descriptor, it writes there; with `out`, only its standard output goes there.
     """
     command = ["-m", "sealwire.cli", *arguments]
-    return _run(forker("command line"), command, folder, {**os.environ, **variables}, terminal)
+    environment = {**os.environ, **variables}
+    return _run(forker("command line"), command, folder, environment, (terminal or out, terminal))
 
 
 def run(
@@ -241,16 +242,15 @@ def _run(
     command: list[str],
     folder: Path,
     environment: dict[str, str],
-    terminal: int | None = None,
+    instead: tuple[int | None, int | None] = (None, None),
 ) -> tuple[int, bytes, bytes]:
+    """Exit code and what was written, but for what went to the descriptors given `instead`."""
     with (
         open(os.devnull) as nothing,
         tempfile.TemporaryFile() as output,
         tempfile.TemporaryFile() as errors,
     ):
-        streams = (nothing.fileno(), output.fileno() if out is None else out, errors.fileno())
-        if terminal is not None:
-            streams = (nothing.fileno(), terminal, terminal)
+        streams = (nothing.fileno(), instead[0] or output.fileno(), instead[1] or errors.fileno())
         pid = one.start(command, streams, environment, folder)
         with _stuck_is_killed(pid):
             code = one.wait(pid)

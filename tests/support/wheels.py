@@ -12,9 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from build import ProjectBuilder
 from build.env import DefaultIsolatedEnv
 
-from build import ProjectBuilder
 from support.once import once
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -130,7 +130,7 @@ def secure(sock: ssl.SSLSocket, pointer: int | None = None, options: int | None 
     tls: Any = getattr(sock, "_sslobj", None) or sock
     channel = Channel()
     channel.socket = sock
-    read, channel.send = _for_itself(tls.read), _for_itself(tls.write)
+    read, channel.send = openssl.alone(tls.read), openssl.alone(tls.write)
     channel.receive = partial(read, SCRATCH)
     held = filler(tls, sock, pointer) if policy().hold_tls else None
     channel.fill = held or partial(_fill_by_records, read)
@@ -194,24 +194,11 @@ def _shut(sock: socket.socket) -> None:
         pass
 
 
-def _for_itself(operation: Callable[..., int]) -> Callable[..., int]:
-    """Return an operation of `ssl` that is not told of the errors of other connections."""
-    forget_errors = openssl.forgetter()
-
-    def alone(*args: Any) -> int:
-        forget_errors()
-        return operation(*args)
-
-    return alone
-
-
 def _close_notify(sock: ssl.SSLSocket) -> None:
-    forget_errors = openssl.forgetter()
-    forget_errors()
     try:
-        sock.unwrap()  # sends close_notify, then looks for the peer's
+        openssl.alone(sock.unwrap)()  # sends close_notify, then looks for the peer's
     except (OSError, ValueError):
-        forget_errors()  # which `ssl` leaves to others, see there
+        openssl.forgetter()()
     _shut(sock)
 
 

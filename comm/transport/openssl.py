@@ -24,7 +24,7 @@ try:
 except ImportError:  # pragma: no cover - a Python built without it
     ctypes = None  # type: ignore[assignment]
 
-__all__ = ["Unusable", "bound", "forgetter", "library", "pointer", "why_not"]
+__all__ = ["Unusable", "alone", "bound", "forgetter", "library", "pointer", "why_not"]
 
 # From ssl.h: SSL_CTRL_SET_MAX_CERT_LIST, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY
 _SET_MAX_CERT_LIST = 51
@@ -75,27 +75,34 @@ def pointer(connection: Any) -> int:
     return _checked(connection)
 
 
-@functools.cache
-def forgetter() -> Callable[[], None]:
-    """Return a function that empties this thread's queue of OpenSSL's errors, for use before `ssl`.
+def alone(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an operation of `ssl` that is told of no error but its own.
 
-    OpenSSL takes whatever is in the queue for the reason why a call has brought nothing, although
-    it may be of another connection. So `ssl` would report the errors of others where it should wait
-    for more. It leaves errors there itself: since Python 3.14, when a reset connection is written
-    to, as at its close. So may any library that calls the same OpenSSL.
+    OpenSSL has a queue of errors for each thread, and takes whatever is in it for the reason why a
+    call has brought nothing, although it may be of another connection. So `ssl` would report the
+    errors of others where it should wait for more. It leaves some there itself: since Python 3.14,
+    when a reset connection is written to, as at its close. So may any library that calls the same
+    OpenSSL. Therefore the queue is emptied before.
     """
     try:
         peek, clear = library().ERR_peek_error, library().ERR_clear_error
     except (Unusable, AttributeError):
-        return _nothing
+        return operation
     peek.restype, peek.argtypes = ctypes.c_ulong, []
     clear.restype, clear.argtypes = None, []
 
-    def forget_errors() -> None:
+    def without_others(*args: Any) -> Any:
         if peek():
             clear()
+        return operation(*args)
 
-    return forget_errors
+    return without_others
+
+
+@functools.cache
+def forgetter() -> Callable[[], None]:
+    """Return a function that empties the queue, see `alone`, so that nothing is left to others."""
+    return alone(_nothing)
 
 
 def _nothing() -> None:

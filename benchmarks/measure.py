@@ -8,6 +8,7 @@ slower or faster does so for all; who begins changes with the round.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from process import Failed, Process
 
 PEER = Path(__file__).with_name("peer.py")
 CALIBRATION = 0.2  # seconds in which busy threads show their undisturbed speed
+FEWEST = 3  # rounds, however long they take
 LONG = 1.0  # the same, and the time to look at them, where their speed is the question
 
 
@@ -167,6 +169,7 @@ def run(
     quick: bool,
     credentials: dict[str, str],
     progress: Callable[[str], None],
+    most: float = float("inf"),
     undecided: Callable[[Task], bool] = lambda task: False,
     failed: Callable[[str], object] = print,
 ) -> Iterator[tuple[Task, str, dict[str, float]]]:
@@ -174,12 +177,16 @@ def run(
 
     With `fresh`, every round has new pairs; else only cases that ask for them. With `quick`, costly
     cases are done in the first round only. Tasks that are `undecided` after `rounds` rounds get up
-    to as many more. What fails of others' implementations is told to `failed`, and has no figure in
-    that round; a failure of ours or of stock is raised.
+    to as many more. After the third, no round begins that would end after `most` seconds if it took
+    as long as the earlier ones. What fails of others' implementations is told to `failed`, and has
+    no figure in that round; a failure of ours or of stock is raised.
     """
     pairs: dict[tuple[str, str], Pair] = {}
+    began = time.monotonic()
     with ExitStack() as alive:
         for number in range(2 * rounds):
+            if number >= FEWEST and (time.monotonic() - began) * (number + 1) / number > most:
+                break
             if number >= rounds:
                 tasks = [task for task in tasks if undecided(task)]
             if not tasks:

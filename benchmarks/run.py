@@ -48,6 +48,12 @@ def arguments() -> argparse.Namespace:
         type=int,
         help="default 3, with --all 5; if not given, twice as many where it is close",
     )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=38,
+        help="no round begins that would end later, but for three; default 38",
+    )
     parser.add_argument("--seconds", type=float, help="per measurement; default 0.25, --all 1")
     parser.add_argument("--fresh", action="store_true", help="new processes in every round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the run to a file")
@@ -146,6 +152,7 @@ def main() -> None:
                 quick=not options.all and not options.case,
                 credentials=credentials(),
                 progress=status.update,
+                most=60 * options.minutes,
                 undecided=undecided,
                 failed=lambda words: console.print(f"without {words}", highlight=False),
             ):

@@ -168,6 +168,9 @@ def test_a_run_of_the_command(
     assert verdict["verdict"] in shown
     assert set(written["machine"]) >= {"cpu", "python", "openssl", "packages", "load", "revision"}
     again = run(*options, "--impl", "ours", "--rounds", "1", "--against", str(path))
+    run(*options, "--impl", "ours", "--rounds", "5", "--minutes", "0", "--json", str(path))
+    (result,) = json.loads(path.read_text())["results"]
+    assert [len(f["trips"]["rounds"]) for f in result["figures"].values()] == [3]
     assert "after/before" in again
     assert "1.00×" in run("--compare", str(path), str(path))
 

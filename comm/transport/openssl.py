@@ -84,12 +84,10 @@ def alone(operation: Callable[..., Any]) -> Callable[..., Any]:
     when a reset connection is written to, as at its close. So may any library that calls the same
     OpenSSL. Therefore the queue is emptied before.
     """
-    try:
-        peek, clear = library().ERR_peek_error, library().ERR_clear_error
-    except (Unusable, AttributeError):
+    queue = _queue()
+    if queue is None:
         return operation
-    peek.restype, peek.argtypes = ctypes.c_ulong, []
-    clear.restype, clear.argtypes = None, []
+    peek, clear = queue
 
     def without_others(*args: Any) -> Any:
         if peek():
@@ -97,6 +95,18 @@ def alone(operation: Callable[..., Any]) -> Callable[..., Any]:
         return operation(*args)
 
     return without_others
+
+
+@functools.cache
+def _queue() -> tuple[Callable[[], int], Callable[[], None]] | None:
+    """Return the functions that look into the queue and empty it, if they can be called."""
+    try:
+        peek, clear = library().ERR_peek_error, library().ERR_clear_error
+    except (Unusable, AttributeError):
+        return None
+    peek.restype, peek.argtypes = ctypes.c_ulong, []
+    clear.restype, clear.argtypes = None, []
+    return peek, clear
 
 
 @functools.cache
